@@ -1,0 +1,297 @@
+# ruff: noqa: PYI021 -- a native module has no other place for its documentation
+"""The native module: words, subword batches, span candidates and greedy decoding.
+
+Arrays in and out are C-contiguous. Those that come out share no memory with anything here; `Rows` hands out the same
+ones each time, the others are made anew. Every call releases the GIL while it works and may be made from many threads
+at once; all classes are immutable but `SubwordCache`, which locks itself. Ranges are half-open; offsets count code
+points.
+
+A bad shape or value is a `ValueError` that names the place, the value and what was expected; a wrong type or dtype is a
+`TypeError`. Sizes: `B` texts, `W` words of all texts, `N` candidates, `R` rows, `S` the longest row.
+"""
+
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Lookup",
+    "Prompts",
+    "RowLayout",
+    "Rows",
+    "SubwordCache",
+    "Subwords",
+    "WordSplitter",
+    "Words",
+    "find_candidates",
+    "resolve",
+]
+
+@final
+class WordSplitter:
+    r"""Splits as `re.compile(r"\w+(?:[-_]\w+)*|\S").finditer` does, given the interpreter's own tables.
+
+    Args:
+        word_ranges: code points that `\w` matches, (N, 2): half-open, ascending, disjoint.
+        space_ranges: likewise for `\s`.
+    """
+
+    def __new__(cls, word_ranges: NDArray[np.uint32], space_ranges: NDArray[np.uint32]) -> WordSplitter: ...
+    def split(self, texts: Sequence[str], max_words: int | None = None) -> Words:
+        """The words of each text, at most `max_words` of them a text.
+
+        A lone surrogate is read as U+FFFD, a word by itself; it moves no offset.
+        """
+
+@final
+class Words:
+    """The words of B texts, flat."""
+
+    @staticmethod
+    def from_offsets(
+        texts: Sequence[str], text_offsets: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64]
+    ) -> Words:
+        """Words that another splitter found.
+
+        Args:
+            texts: B texts.
+            text_offsets: text b owns rows text_offsets[b]:text_offsets[b + 1], (B + 1,).
+            starts: first code point of each word in its text, (W,). Words may come in any order and overlap.
+            ends: the code point after its last one, (W,).
+
+        Raises:
+            ValueError: if the arrays do not fit each other, or a word reaches out of its text.
+        """
+
+    @staticmethod
+    def from_lists(texts: Sequence[Sequence[str]]) -> Words:
+        """Words that were split before, with the offsets they have where one blank joins a text's words."""
+
+    def __len__(self) -> int:
+        """B."""
+
+    @property
+    def text_offsets(self) -> NDArray[np.int64]:
+        """Text b owns words text_offsets[b]:text_offsets[b + 1], (B + 1,)."""
+
+    @property
+    def total_counts(self) -> NDArray[np.int64]:
+        """Words in each text before `max_words` cut them, (B,)."""
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """First code point of each word in its text, (W,)."""
+
+    @property
+    def ends(self) -> NDArray[np.int64]:
+        """The code point after the last one of each word in its text, (W,)."""
+
+    def to_lists(self) -> list[list[str]]:
+        """The words of each text, as strings."""
+
+@final
+class SubwordCache:
+    """Remembers the subword ids of words, for a tokenizer that sees each word by itself.
+
+    Words of more than 256 bytes are never remembered. Of what is remembered, that which was not asked for lately is
+    forgotten first; what a lookup returns does not depend on it.
+
+    Args:
+        capacity: most words remembered; 0 remembers none.
+    """
+
+    def __new__(cls, capacity: int) -> SubwordCache: ...
+    def look_up(self, words: Words) -> Lookup:
+        """Finds the ids of all words, as far as they are known."""
+
+    def __len__(self) -> int:
+        """Words remembered at the moment."""
+
+    def clear(self) -> None:
+        """Forgets everything; lookups that are under way are unharmed."""
+
+@final
+class Lookup:
+    """A batch of words of which some may be unknown to the cache."""
+
+    @property
+    def missing(self) -> list[str]:
+        """The distinct unknown words, in the order in which they were first met."""
+
+    def complete(self, ids: NDArray[np.int64], counts: NDArray[np.int64]) -> Subwords:
+        """Takes the ids of the missing words, and remembers them.
+
+        Args:
+            ids: of all missing words, end to end; each within 0..2**32.
+            counts: how many of them belong to each, (len(missing),); 0 is allowed.
+
+        Raises:
+            ValueError: if the lengths disagree, or an id or a count is out of range.
+        """
+
+@final
+class Subwords:
+    """The subword ids of every word of B texts."""
+
+    @property
+    def subword_counts(self) -> NDArray[np.int64]:
+        """Ids in each text, (B,)."""
+
+    @property
+    def word_counts(self) -> NDArray[np.int64]:
+        """Words in each text, (B,)."""
+
+    def assemble(
+        self, rows: NDArray[np.int64], prompts: Prompts, prompt_of_row: NDArray[np.int64], layout: RowLayout
+    ) -> Rows:
+        """Lays prompts and texts into rows for the encoder.
+
+        Row r is the layout's prefix, then prompt `prompt_of_row[r]` and text `rows[r]` as far as they fit, then the
+        suffix, padded on the right to the longest row.
+
+        Args:
+            rows: indices of texts, (R,); in any order, repetitions included.
+            prompts: the distinct prompts.
+            prompt_of_row: index of each row's prompt, (R,).
+            layout: special tokens, limits and rules.
+
+        Raises:
+            ValueError: if a row names a text or a prompt that does not exist, or the rows do not fit into memory.
+        """
+
+@final
+class Prompts:
+    """Distinct prompts, tokenized.
+
+    Args:
+        ids: subword ids of all prompts, end to end.
+        offsets: prompt p is ids[offsets[p]:offsets[p + 1]], (P + 1,).
+        shifts: number of the prompt's words that yielded an id, less the number of its words, (P,); at most 0.
+
+    Raises:
+        ValueError: if the arrays do not fit each other, or a shift is above 0.
+    """
+
+    def __new__(cls, ids: NDArray[np.int64], offsets: NDArray[np.int64], shifts: NDArray[np.int64]) -> Prompts: ...
+
+@final
+class RowLayout:
+    """How a row is put together.
+
+    Args:
+        prefix: special tokens before the prompt.
+        suffix: special tokens after the text; truncation keeps them.
+        pad_id: what fills shorter rows up.
+        class_token_id: the token that stands before each entity type.
+        max_subwords: longest row, special tokens included; None for no limit.
+        pooling: "first", "last", "mean" or "max": which subwords of a word are selected, "mean" and "max" alike all.
+        corrected: whether a word's number is its own index. By default it is, as in GLiNER, the count of words that
+            have an id: after a word without one, all numbers are one too low, and a label without one masks the first
+            word of the text.
+
+    Raises:
+        ValueError: if the special tokens alone pass `max_subwords`, or the pooling is unknown.
+    """
+
+    def __new__(
+        cls,
+        *,
+        prefix: NDArray[np.int64],
+        suffix: NDArray[np.int64],
+        pad_id: int,
+        class_token_id: int,
+        max_subwords: int | None,
+        pooling: str,
+        corrected: bool,
+    ) -> RowLayout: ...
+
+@final
+class Rows:
+    """Rows for the encoder, and which of their subwords stand for words and entity types."""
+
+    @property
+    def input_ids(self) -> NDArray[np.int64]:
+        """(R, S), padded on the right."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Subwords of each row without padding, (R,)."""
+
+    @property
+    def word_counts(self) -> NDArray[np.int64]:
+        """Words of each row's text, (R,); those that were cut off included."""
+
+    @property
+    def pooled_positions(self) -> NDArray[np.int64]:
+        """Flat index r * S + s of every selected subword, ascending, (M,)."""
+
+    @property
+    def pooled_words(self) -> NDArray[np.int64]:
+        """The word that it stands for, counted through the words of all rows, (M,)."""
+
+    @property
+    def class_positions(self) -> NDArray[np.int64]:
+        """Flat index of every class token, ascending, (T,)."""
+
+    @property
+    def class_counts(self) -> NDArray[np.int64]:
+        """Class tokens in each row, (R,)."""
+
+def find_candidates(
+    scores: NDArray[np.float32],
+    word_counts: NDArray[np.int64],
+    class_counts: NDArray[np.int64],
+    max_width: int,
+    thresholds: NDArray[np.float32],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Picks the spans that score above their threshold and lie within their text.
+
+    Args:
+        scores: flat; text b is a block (word_counts[b], max_width, class_counts[b]), one after another. Width index k
+            stands for k + 1 words.
+        word_counts: words in each text, (B,).
+        class_counts: entity types of each text, (B,).
+        max_width: words of the widest span.
+        thresholds: flat, class_counts[b] of them a text. A score equal to its threshold is left out; so is NaN.
+
+    Returns:
+        By text, start, width and class: candidates of text b are text_offsets[b]:text_offsets[b + 1], (B + 1,); then
+        their starts, ends, classes and scores, (N,) each.
+
+    Raises:
+        ValueError: if the lengths do not fit the counts, or a count is negative.
+    """
+
+def resolve(
+    text_offsets: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    word_counts: NDArray[np.int64],
+    nested: NDArray[np.bool_],
+    multi_label: NDArray[np.bool_],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Keeps the best-scoring candidates that may stand together, in O(n log n).
+
+    From the best score down, a candidate is kept unless it clashes with one that is kept: if both are the same span
+    and the text is not multi-label; else if they share a word and, where spans may nest, neither lies within the other.
+    Equal scores count in the given order; a NaN score is dropped.
+
+    Args:
+        text_offsets: candidates of text b are text_offsets[b]:text_offsets[b + 1], (B + 1,).
+        starts: first word of each candidate, (N,).
+        ends: the word after its last one, (N,).
+        scores: (N,).
+        word_counts: words in each text, (B,).
+        nested: whether spans of the text may lie within each other, (B,).
+        multi_label: whether a span of the text may have several entity types, (B,).
+
+    Returns:
+        Indices of the kept candidates, by text and start, at the same start the better score first, (K,); those of text
+        b are kept_offsets[b]:kept_offsets[b + 1], (B + 1,).
+
+    Raises:
+        ValueError: if the arrays do not fit each other, or a span is empty or reaches out of its text.
+    """

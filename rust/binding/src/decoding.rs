@@ -1,0 +1,68 @@
+//! Span scores to entities.
+
+use gliner_fast_core::{CandidateArrays, Overlap};
+use numpy::{PyArray1, PyReadonlyArray1};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::arrays::{Ints, slice, to_array, value_error, whole_number};
+
+type Array<'py, T> = Bound<'py, PyArray1<T>>;
+/// `text_offsets`, starts, ends, classes, scores.
+type Candidates<'py> = (Array<'py, i64>, Array<'py, i64>, Array<'py, i64>, Array<'py, i64>, Array<'py, f32>);
+
+#[pyfunction]
+pub(crate) fn find_candidates<'py>(
+    py: Python<'py>,
+    scores: PyReadonlyArray1<'py, f32>,
+    word_counts: Ints<'py>,
+    class_counts: Ints<'py>,
+    max_width: &Bound<'py, PyAny>,
+    thresholds: PyReadonlyArray1<'py, f32>,
+) -> PyResult<Candidates<'py>> {
+    let (scores, thresholds) = (slice("scores", &scores)?, slice("thresholds", &thresholds)?);
+    let (word_counts, class_counts) = (slice("word_counts", &word_counts)?, slice("class_counts", &class_counts)?);
+    let max_width = whole_number("max_width", max_width)?;
+    let found = py
+        .detach(|| gliner_fast_core::find_candidates(scores, word_counts, class_counts, max_width, thresholds))
+        .map_err(value_error)?;
+    Ok((
+        to_array(py, found.text_offsets.as_slice().to_vec()),
+        to_array(py, found.starts),
+        to_array(py, found.ends),
+        to_array(py, found.classes),
+        PyArray1::from_vec(py, found.scores),
+    ))
+}
+
+#[pyfunction]
+#[expect(clippy::too_many_arguments, reason = "flat arrays, as they cross from Python")]
+pub(crate) fn resolve<'py>(
+    py: Python<'py>,
+    text_offsets: Ints<'py>,
+    starts: Ints<'py>,
+    ends: Ints<'py>,
+    scores: PyReadonlyArray1<'py, f32>,
+    word_counts: Ints<'py>,
+    nested: PyReadonlyArray1<'py, bool>,
+    multi_label: PyReadonlyArray1<'py, bool>,
+) -> PyResult<(Array<'py, i64>, Array<'py, i64>)> {
+    let candidates = CandidateArrays {
+        text_offsets: slice("text_offsets", &text_offsets)?,
+        starts: slice("starts", &starts)?,
+        ends: slice("ends", &ends)?,
+        scores: slice("scores", &scores)?,
+        word_counts: slice("word_counts", &word_counts)?,
+    };
+    let (nested, multi_label) = (slice("nested", &nested)?, slice("multi_label", &multi_label)?);
+    if nested.len() != multi_label.len() {
+        return Err(PyValueError::new_err(format!(
+            "nested has {} values and multi_label has {}: each text has one of both",
+            nested.len(),
+            multi_label.len()
+        )));
+    }
+    let overlaps: Vec<_> = nested.iter().zip(multi_label).map(|(&n, &m)| Overlap::new(n, m)).collect();
+    let kept = py.detach(|| gliner_fast_core::resolve(candidates, &overlaps)).map_err(value_error)?;
+    Ok((to_array(py, kept.indices), to_array(py, kept.text_offsets.as_slice().to_vec())))
+}

@@ -1,0 +1,25 @@
+//! `gliner_fast._rust`: converts, releases the GIL around one call into the core, maps its error. No algorithm lives
+//! here.
+//!
+//! What Python sees is documented in `python/gliner_fast/_rust.pyi`.
+
+#![expect(clippy::needless_pass_by_value, reason = "PyO3 hands owned values to functions, borrowed ones or not")]
+
+use pyo3::prelude::*;
+
+mod arrays;
+mod batch;
+mod decoding;
+mod splitting;
+mod strings;
+
+/// The native module.
+#[pymodule(gil_used = true)]
+mod _rust {
+    #[pymodule_export]
+    use super::batch::{PyLookup, PyPrompts, PyRowLayout, PyRows, PySubwordCache, PySubwords};
+    #[pymodule_export]
+    use super::decoding::{find_candidates, resolve};
+    #[pymodule_export]
+    use super::splitting::{PyWordSplitter, PyWords};
+}

@@ -1,0 +1,76 @@
+"""`find_candidates` of gliner_fast._rust against nested loops."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from gliner_fast import _rust
+from tests.reference.candidates import find_candidates
+from tests.reference.examples import examples
+
+# Few values, so that scores often equal their threshold, and those at which comparisons go wrong.
+SCORES = st.one_of(
+    st.sampled_from([0.0, 0.25, 0.3, 0.5, 1.0, float("nan"), float("inf"), float("-inf")]), st.floats(width=32)
+)
+
+
+def draw_block(data: st.DataObject, max_width: int) -> NDArray[np.float32]:
+    shape = (data.draw(st.integers(0, 4)), max_width, data.draw(st.integers(0, 3)))
+    cells = data.draw(st.lists(SCORES, min_size=int(np.prod(shape)), max_size=int(np.prod(shape))))
+    return np.array(cells, np.float32).reshape(shape)
+
+
+@examples
+@given(st.data(), st.integers(1, 4), st.integers(0, 4))
+def test_candidates_are_those_of_the_loops(data: st.DataObject, max_width: int, texts: int):
+    blocks = [draw_block(data, max_width) for _ in range(texts)]
+    thresholds = [
+        np.array(data.draw(st.lists(SCORES, min_size=classes, max_size=classes)), np.float32)
+        for classes in (block.shape[2] for block in blocks)
+    ]
+    offsets, starts, ends, classes, scores = _rust.find_candidates(
+        np.concatenate([np.zeros(0, np.float32), *(block.ravel() for block in blocks)]),
+        np.array([len(block) for block in blocks], np.int64),
+        np.array([block.shape[2] for block in blocks], np.int64),
+        max_width,
+        np.concatenate([np.zeros(0, np.float32), *thresholds]),
+    )
+    expected = find_candidates(blocks, thresholds)
+    assert offsets.tolist() == np.cumsum([0, *map(len, expected)]).tolist()
+    found = list(zip(starts.tolist(), ends.tolist(), classes.tolist(), scores.tolist(), strict=True))
+    assert found == [candidate for own in expected for candidate in own]
+    assert [array.dtype for array in (starts, ends, classes, scores)] == [np.int64] * 3 + [np.float32]
+
+
+def test_a_score_equal_to_its_threshold_in_float32_is_left_out():
+    scores = np.array([0.3, np.nextafter(np.float32(0.3), np.float32(1))], np.float32)
+    *_, classes, _ = _rust.find_candidates(scores, np.array([1]), np.array([2]), 1, np.array([0.3, 0.3], np.float32))
+    assert classes.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("scores", "words", "classes", "max_width", "thresholds", "message"),
+    [
+        (5, [1], [2], 3, 2, r"scores has 5 values, but .* add up to 6"),
+        (6, [1], [2], 3, 1, "thresholds has 1 values, but class_counts add up to 2"),
+        (6, [1, 1], [2], 3, 2, "word_counts has 2 values and class_counts has 1"),
+        (0, [-1], [2], 3, 2, r"word_counts\[0\] is -1"),
+        (0, [0, 0], [0, -4], 3, 0, r"class_counts\[1\] is -4"),
+        (0, [], [], 0, 0, "max_width is 0: the widest span has at least 1 word"),
+        (0, [], [], -(2**80), 0, "max_width is -1208925819614629174706176"),
+        (0, [2**40], [2**40], 2**40, 0, "add up to 1329227995784915872903807060280344576"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(
+    scores: int, words: list[int], classes: list[int], max_width: int, thresholds: int, message: str
+):
+    with pytest.raises(ValueError, match=message):
+        _rust.find_candidates(
+            np.zeros(scores, np.float32),
+            np.array(words, np.int64),
+            np.array(classes, np.int64),
+            max_width,
+            np.zeros(thresholds, np.float32),
+        )
