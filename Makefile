@@ -1,0 +1,110 @@
+# Every target sets up what it needs: a machine with Python 3, cargo and make is enough. Repeated calls do nothing
+# where nothing changed.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+EXTENSION := python/gliner_fast/_rust.abi3.so
+RUST_SOURCES := $(shell find rust -type f) Cargo.toml Cargo.lock
+# Models come from the package, never from a hub; make the environment say so to a test that tries.
+OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+# One interpreter for maturin, clippy and cargo test, or each of them builds PyO3 anew.
+export PYO3_PYTHON := $(abspath $(BIN)/python)
+
+##@ Use
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## "; print "usage: make TARGET [PYTHON=python3] [VENV=.venv]" } \
+	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: env
+env: $(EXTENSION) ## Make .venv with every dependency and build the extension into the tree
+
+.PHONY: demo
+demo: $(EXTENSION) ## Find entities in a real text with the built-in model, offline
+	$(OFFLINE) $(BIN)/gliner-fast extract --labels "$(DEMO_LABELS)" "$(DEMO_TEXT)"
+
+##@ Check
+.PHONY: test
+test: $(EXTENSION) ## Run every test that needs no GPU, Python and Rust
+	$(OFFLINE) $(BIN)/python -m pytest -q -m "not gpu"
+	cargo test --workspace --locked --quiet
+
+.PHONY: lint
+lint: $(EXTENSION) ## ruff, mypy --strict, stubtest, rustfmt, clippy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	MYPYPATH=python $(BIN)/python -m mypy.stubtest gliner_fast._rust --mypy-config-file pyproject.toml
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+.PHONY: wheel
+wheel: $(EXTENSION) ## Build the wheel into dist/ and compare its kernels and model with the tree
+	rm -rf dist
+	$(BIN)/maturin build --release --locked --out dist
+	$(BIN)/python .ci/check_wheel.py dist/*.whl
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target dist/installed dist/*.whl
+	PYTHONPATH=dist/installed $(OFFLINE) $(BIN)/python -c "import gliner_fast; \
+	  assert 'dist/installed' in gliner_fast.__file__, gliner_fast.__file__; \
+	  assert gliner_fast.GLiNER.from_pretrained().predict_entities('He lives in London.', ['city']); \
+	  print('wheel: installed, and its built-in model finds entities')"
+
+.PHONY: bench
+bench: $(EXTENSION) ## Time ours beside gliner on this CPU; JSON into benches/results, then the table
+	mkdir -p benches/results; \
+	result=benches/results/$$(date +%F)-$$($(BIN)/python -m benches.hardware).json; \
+	$(OFFLINE) $(BIN)/python -m pytest -q benches -m "not gpu" --benchmark-json="$$result"; \
+	$(BIN)/python -m benches.report "$$result"
+
+.PHONY: bench-check
+bench-check: $(EXTENSION) ## Run every bench once on a tiny checkpoint: do both sides still agree?
+	$(OFFLINE) GLINER_FAST_BENCH_SIZES=tiny GLINER_FAST_BENCH_SCALE=0.1 \
+	  $(BIN)/python -m pytest -q benches -m "not gpu" --benchmark-disable
+
+# Uses the ambient Python, not .venv: a GPU machine often has no network, but torch, transformers, pytest and the rest
+# already. Results go to the folder OUT, else benches/results. It needs the tree with the built $(EXTENSION) (abi3: one build serves every Python from 3.10).
+.PHONY: gpu-check
+gpu-check: ## Run GPU tests and GPU benches with PYTHON as it is; needs no network and no compiler
+	@test -f $(EXTENSION) || { echo "$(EXTENSION) is missing: run 'make env' where cargo is and carry it here" >&2; exit 1; }
+	export $(OFFLINE) PYTHONPATH="python$${PYTHONPATH:+:$$PYTHONPATH}"; \
+	$(PYTHON) -c "import torch; assert torch.cuda.is_available(), 'no CUDA device'; print(torch.cuda.get_device_name())"; \
+	$(PYTHON) -m pytest -q tests -m gpu; \
+	mkdir -p "$${OUT:-benches/results}"; \
+	result="$${OUT:-benches/results}/$$(date +%F)-$$($(PYTHON) -m benches.hardware --device cuda).json"; \
+	$(PYTHON) -m pytest -q benches -m gpu --benchmark-json="$$result"; \
+	$(PYTHON) -m benches.report "$$result"
+
+##@ Rest
+.PHONY: format
+format: $(EXTENSION) ## Let ruff and rustfmt mend what they can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	cargo fmt --all
+
+.PHONY: clean
+clean: ## Remove builds and caches; .venv stays (rm -rf .venv removes it)
+	rm -rf target dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks benches/.cache tests/.cache $(EXTENSION)
+	find python kernels tests benches -name __pycache__ -prune -exec rm -rf {} +
+
+# A sentence of the English Wikipedia (CC BY-SA), as it stands in CrossNER's science test set.
+DEMO_LABELS := country,organization
+DEMO_TEXT := Bangladesh is a member of the UN, World Trade Organization, International Monetary Fund, the World Bank, Asian \
+  Development Bank, OIC, Islamic Development Bank, SAARC, BIMSTEC and the Islamic Military Counter Terrorism Coalition.
+
+# The file of the built extension stands for the environment too: it is younger than all that both are made from.
+$(EXTENSION): $(VENV)/.tools $(RUST_SOURCES) pyproject.toml .ci/constraints.txt
+	VIRTUAL_ENV=$(abspath $(VENV)) PIP_CONSTRAINT=$(abspath .ci/constraints.txt) \
+	  $(BIN)/maturin develop --release --locked --extras dev
+	touch $@
+
+$(VENV)/.tools: .ci/constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt maturin
+	touch $@

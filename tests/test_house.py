@@ -1,0 +1,235 @@
+"""Keeps the house in order: who may import whom, what reaches the wheel, what the README promises."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pytest brings it to Python 3.10
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "python" / "gliner_fast"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+KERNELS = sorted((ROOT / "kernels").rglob("*.py"))
+SOURCES = sorted(
+    path for folder in ("python", "kernels", "tests", "benches", ".ci") for path in (ROOT / folder).rglob("*.py")
+)
+
+# The steps of the way through: they do not know each other, `network` and `model` join them.
+STEPS = {"words", "batch", "encoder", "scorer", "decode"}
+# Who reads checkpoints, from disk or from the hub.
+READERS = {"weights", "checkpoint", "model"}
+
+
+def imported_names(path: Path, package: str = "") -> Iterator[str]:
+    """Absolute dotted names that the file imports, inside functions too; `package` is what a leading dot stands for."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                home = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*home, base] if base else home)
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def ours(path: Path) -> set[str]:
+    """Modules of gliner_fast that a file of the package imports: `gliner_fast.words.split` counts as `words`."""
+    names = (name.split(".") for name in imported_names(path, "gliner_fast"))
+    return {name[1] for name in names if name[0] == "gliner_fast" and len(name) > 1}
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+# --- who may import whom ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", sorted(STEPS))
+def test_a_step_imports_no_other_step(step: str):
+    assert ours(PACKAGE / f"{step}.py") & (STEPS | {"model", "network"}) == set()
+
+
+def test_only_the_readers_of_checkpoints_import_what_reads_them():
+    for module in set(MODULES) - READERS:
+        roots = {name.split(".")[0] for name in imported_names(PACKAGE / f"{module}.py", "gliner_fast")}
+        assert roots & {"huggingface_hub", "safetensors"} == set(), module
+
+
+def test_old_checkpoint_names_stand_in_weights_alone():
+    for module in set(MODULES) - {"weights"}:
+        assert "token_rep_layer" not in (PACKAGE / f"{module}.py").read_text(encoding="utf-8"), module
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=relative)
+def test_a_kernel_imports_nothing_of_ours_but_triton_door(path: Path):
+    names = {name for name in imported_names(path, "gliner_fast.kernels") if name.split(".")[0] == "gliner_fast"}
+    assert all(name.startswith("gliner_fast.kernels._triton.") for name in names)
+
+
+@pytest.mark.parametrize("path", [path for path in KERNELS if path.stem != "_triton"], ids=relative)
+def test_a_kernel_gets_triton_through_the_door(path: Path):
+    assert "triton" not in {name.split(".")[0] for name in imported_names(path)}
+
+
+def test_nobody_imports_the_other_kernels():
+    for path in SOURCES:
+        assert "kernels" not in {name.split(".")[0] for name in imported_names(path)}, relative(path)
+
+
+def test_the_rust_core_knows_nothing_of_python():
+    manifest = tomllib.loads((ROOT / "rust/core/Cargo.toml").read_text(encoding="utf-8"))
+    dependencies = {**manifest.get("dependencies", {}), **manifest.get("dev-dependencies", {})}
+    assert not {"pyo3", "numpy"} & set(dependencies)
+    assert not any("pyo3" in path.read_text(encoding="utf-8") for path in (ROOT / "rust/core/src").rglob("*.rs"))
+
+
+def test_nothing_needs_a_path_outside_the_tree():
+    outside = re.compile(r"\.\./shared\b|/work/")
+    build = [ROOT / name for name in ("Makefile", "pyproject.toml", "Cargo.toml", ".ci/run")]
+    for path in [*SOURCES, *build]:
+        if path != Path(__file__).resolve():
+            assert not outside.search(path.read_text(encoding="utf-8")), relative(path)
+
+
+# --- kernels and the wheel --------------------------------------------------------------------------------------------
+
+
+def test_the_package_links_to_the_kernels_folder():
+    link = PACKAGE / "kernels"
+    assert link.is_symlink()
+    assert link.readlink() == Path("../../kernels")
+    assert link.resolve() == ROOT / "kernels"
+
+
+def test_the_kernels_folder_is_no_package_of_its_own():
+    assert not (ROOT / "kernels" / "__init__.py").exists()
+
+
+def test_every_kernel_is_importable_under_our_name():
+    for path in KERNELS:
+        dotted = ".".join(path.relative_to(ROOT / "kernels").with_suffix("").parts)
+        module = importlib.import_module(f"gliner_fast.kernels.{dotted}")
+        assert Path(module.__file__).resolve() == path
+
+
+def test_the_wheel_takes_every_kernel():
+    # What the built wheel really holds is compared by `make wheel`, which CI runs.
+    (pattern,) = PYPROJECT["tool"]["maturin"]["include"]
+    matched = {path.resolve() for path in ROOT.glob(pattern)}
+    assert matched == set(KERNELS)
+    assert matched
+
+
+def test_maturin_is_new_enough_to_carry_a_linked_folder():
+    assert PYPROJECT["build-system"]["requires"] == ["maturin>=1.12.1,<2"]
+
+
+def test_the_built_in_model_is_whole_and_small():
+    files = {path.name: path.stat().st_size for path in (PACKAGE / "models" / "minilm").iterdir()}
+    assert {"MODEL_CARD.md", "gliner_config.json", "model.safetensors", "tokenizer.json"} <= set(files)
+    assert sum(files.values()) < 60_000_000
+
+
+# --- the front door ---------------------------------------------------------------------------------------------------
+
+
+def in_fresh_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = "import gliner_fast, sys; print(*sorted({'torch', 'transformers', 'numpy', 'typer'} & set(sys.modules)))"
+    assert in_fresh_python(code) == ""
+
+
+def test_every_public_name_resolves():
+    import gliner_fast
+
+    assert {"GLiNER", "Entity", "verify", "__version__"} <= set(gliner_fast.__all__)
+    assert set(gliner_fast.__all__) <= set(dir(gliner_fast))
+    for name in gliner_fast.__all__:
+        assert getattr(gliner_fast, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    import gliner_fast
+
+    with pytest.raises(AttributeError, match="no_such_name"):
+        gliner_fast.no_such_name  # noqa: B018  # the access is the test
+
+
+def test_the_version_is_the_same_everywhere():
+    import gliner_fast
+
+    version = PYPROJECT["project"]["version"]
+    workspace = tomllib.loads((ROOT / "Cargo.toml").read_text(encoding="utf-8"))["workspace"]
+    assert gliner_fast.__version__ == version
+    assert workspace["package"]["version"] == version
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+# --- the README -------------------------------------------------------------------------------------------------------
+
+FENCE = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
+EXAMPLE = re.compile(r"```python\n(?P<code>[^`]*?print[^`]*?)```\s+```text\n(?P<output>.*?)```", re.DOTALL)
+
+
+def commands_of_readme() -> list[str]:
+    """Command lines of the README's shell blocks, without prompts and comments."""
+    shell = (body for language, body in FENCE.findall(README) if language in {"bash", "sh", "console"})
+    lines = (line.removeprefix("$ ").split("#")[0].strip() for body in shell for line in body.splitlines())
+    return [line for line in lines if line]
+
+
+def test_the_readme_example_prints_what_the_readme_shows():
+    examples = list(EXAMPLE.finditer(README))
+    assert examples
+    for example in examples:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(example["code"], "README.md", "exec"), {})
+        assert printed.getvalue().split() == example["output"].split()
+
+
+def test_every_python_block_of_the_readme_compiles():
+    for language, body in FENCE.findall(README):
+        if language == "python":
+            compile(body, "README.md", "exec")
+
+
+def test_every_make_target_of_the_readme_exists():
+    targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert {"help", "demo", "test", "lint", "bench", "gpu-check", "wheel", "clean"} <= targets
+    inline = re.findall(r"`([^`]+)`", FENCE.sub("", README))
+    lines = (line for line in [*commands_of_readme(), *inline] if line.startswith("make"))
+    named = {word for line in lines for word in line.split()[1:] if "=" not in word}
+    assert named
+    assert named <= targets
+
+
+def test_every_cli_command_of_the_readme_exists():
+    from gliner_fast.cli import app
+
+    lines = [line for line in commands_of_readme() if re.search(r"(^|\| )gliner-fast\b", line)]
+    named = {re.search(r"gliner-fast (\w+)", line)[1] for line in lines}
+    known = {command.callback.__name__ for command in app.registered_commands}
+    assert named
+    assert named <= known
