@@ -1,0 +1,30 @@
+"""The one place that asks whether Triton is here.
+
+Kernel files take `jit` and `tl` from this file and nothing else from Triton, so that a machine without it can import
+them all and use the plain torch reference that stands beside each kernel.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+
+def _load_triton() -> tuple[ModuleType | None, Any]:
+    """Triton and its language, or None twice where Triton is not installed (Windows, macOS, a slim container)."""
+    try:
+        import triton
+        import triton.language
+    except ImportError:
+        return None, None
+    return triton, triton.language
+
+
+_TRITON, tl = _load_triton()
+
+HAS_TRITON: bool = _TRITON is not None
+
+
+def jit(function: Any) -> Any:
+    """Makes a Triton kernel of the function; without Triton, returns it unchanged (and nobody starts it)."""
+    return function if _TRITON is None else _TRITON.jit(function)

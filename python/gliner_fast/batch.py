@@ -1,0 +1,234 @@
+"""Prompt and words -> subword batches within a token budget (compat sections 4.3 to 4.5, DESIGN 3.3 and 3.4)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gliner_fast import _rust
+from gliner_fast.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from gliner_fast.config import GLiNERConfig
+    from gliner_fast.labels import LabelSet
+
+# Words remembered with their subwords: about 30 MiB when full, and more distinct words than a day's news has.
+_CACHED_WORDS = 2**18
+_CACHED_PROMPTS = 1024
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_WORDS_PER_CALL = 4096  # unseen words handed to the tokenizer at once
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts of similar length with their prompts, ready for the network.
+
+    Attributes:
+        rows: (B,) the texts, by their place in the prepared window.
+        input_ids: (B, L) int64, padded at the right.
+        lengths: (B,) subwords in each row; on the CPU.
+        word_counts: (B,) words in each text; on the CPU.
+        class_counts: (B,) entity tokens found in each row, which is the number of its labels unless the tokenizer's
+            limit cut some off or a label contains the entity token (Q3); on the CPU.
+        pooled_positions: (M,) rows of the flattened (B*L,) subwords that stand for words, ascending.
+        pooled_words: (M,) the packed word that each belongs to.
+        class_positions: (T,) rows of the flattened subwords that hold an entity token.
+    """
+
+    rows: NDArray[np.int64]
+    input_ids: Tensor
+    lengths: Tensor
+    word_counts: Tensor
+    class_counts: Tensor
+    pooled_positions: Tensor
+    pooled_words: Tensor
+    class_positions: Tensor
+
+    @property
+    def word_total(self) -> int:
+        """N, the words of all texts."""
+        return int(self.word_counts.sum())
+
+    def to(self, device: torch.device) -> Batch:
+        """Moves what the network indexes with; counts and lengths stay on the CPU, where they steer it."""
+        if device.type == "cpu":
+            return self
+        moved = [
+            tensor.to(device, non_blocking=True)
+            for tensor in (self.input_ids, self.pooled_positions, self.pooled_words, self.class_positions)
+        ]
+        return Batch(
+            self.rows,
+            moved[0],
+            self.lengths,
+            self.word_counts,
+            self.class_counts,
+            pooled_positions=moved[1],
+            pooled_words=moved[2],
+            class_positions=moved[3],
+        )
+
+
+@dataclass(frozen=True)
+class EncodedPrompts:
+    """The distinct prompts of a call: in Rust, and how many subwords each has, (P,)."""
+
+    prompts: _rust.Prompts
+    lengths: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SubwordTokenizer:
+    """The checkpoint's tokenizer, reduced to what GLiNER asks of it.
+
+    Attributes:
+        backend: tokenizes one word at a time; truncation and padding are ours.
+        prefix: special subwords in front of every row, such as [CLS].
+        suffix: special subwords behind every row, such as [SEP].
+        pad_id: fills rows up.
+        max_subwords: longest row, special subwords included; None for no limit.
+    """
+
+    backend: Tokenizer
+    prefix: NDArray[np.int64]
+    suffix: NDArray[np.int64]
+    pad_id: int
+    max_subwords: int | None
+
+    def encode(self, words: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Subword ids of words, flat, and how many each word has (0 for a word that the tokenizer drops)."""
+        ids: list[NDArray[np.int64]] = []
+        counts: list[NDArray[np.int64]] = []
+        for first in range(0, len(words), _WORDS_PER_CALL):
+            chunk = list(words[first : first + _WORDS_PER_CALL])
+            encoding = self.backend.encode(chunk, is_pretokenized=True, add_special_tokens=False)
+            ids.append(np.array(encoding.ids, np.int64))
+            counts.append(np.bincount(np.array(encoding.word_ids, np.int64), minlength=len(chunk)).astype(np.int64))
+        if not ids:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        return np.concatenate(ids), np.concatenate(counts)
+
+    def check(self, probes: Sequence[Sequence[str]]) -> None:
+        """Compares our rows with the tokenizer's own on probe sentences, so that nothing rests on an assumption.
+
+        Raises:
+            CheckpointError: a word's subwords depend on its neighbours, or special subwords are not where we put them.
+        """
+        for words in probes:
+            whole = self.backend.encode(list(words), is_pretokenized=True, add_special_tokens=True).ids
+            alone = np.concatenate([self.encode([word])[0] for word in words])
+            ours = np.concatenate([self.prefix, alone, self.suffix])
+            if whole != ours.tolist():
+                raise CheckpointError(
+                    f"the checkpoint's tokenizer does not treat words one by one: {list(words)} gives {whole}, "
+                    f"its words alone {ours.tolist()}; gliner_fast cannot use it"
+                )
+
+
+class Batcher:
+    """Turns words and label sets into batches; holds the word cache. Safe to use from many threads."""
+
+    def __init__(self, tokenizer: SubwordTokenizer, config: GLiNERConfig, *, corrected_numbering: bool) -> None:
+        self.tokenizer = tokenizer
+        self._ent_token, self._sep_token = config.ent_token, config.sep_token
+        self._cache = _rust.SubwordCache(_CACHED_WORDS)
+        self._layout = _rust.RowLayout(
+            prefix=tokenizer.prefix,
+            suffix=tokenizer.suffix,
+            pad_id=tokenizer.pad_id,
+            class_token_id=config.class_token_index,
+            max_subwords=tokenizer.max_subwords,
+            pooling=config.subtoken_pooling,
+            corrected=corrected_numbering,
+        )
+        self._encode_prompt = lru_cache(_CACHED_PROMPTS)(self._encode_prompt_uncached)
+
+    def encode_words(self, words: _rust.Words) -> _rust.Subwords:
+        """Subwords of every word; only words never met go through the tokenizer."""
+        found = self._cache.look_up(words)
+        return found.complete(*self.tokenizer.encode(found.missing))
+
+    def encode_prompts(self, label_sets: Sequence[LabelSet]) -> EncodedPrompts:
+        """Subwords of the prompts `ent label ent label ... sep` of some label sets."""
+        encoded = [self._encode_prompt(labels.prompts) for labels in label_sets]
+        lengths = np.array([len(ids) for ids, _ in encoded], np.int64)
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        ids = np.concatenate([ids for ids, _ in encoded]) if encoded else np.zeros(0, np.int64)
+        shifts = np.array([shift for _, shift in encoded], np.int64)
+        return EncodedPrompts(_rust.Prompts(ids, offsets, shifts), lengths)
+
+    def row_lengths(
+        self, subwords: _rust.Subwords, prompts: EncodedPrompts, prompt_of_row: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Subwords of each text's row, prompt and special subwords included, after the tokenizer's limit."""
+        specials = len(self.tokenizer.prefix) + len(self.tokenizer.suffix)
+        lengths = subwords.subword_counts + prompts.lengths[prompt_of_row] + specials
+        limit = self.tokenizer.max_subwords
+        return lengths if limit is None else np.minimum(lengths, limit)
+
+    def _encode_prompt_uncached(self, prompts: tuple[str, ...]) -> tuple[NDArray[np.int64], int]:
+        """Ids of one prompt, and minus the number of its words that the tokenizer drops (Q1)."""
+        words = [self._sep_token]
+        for prompt in reversed(prompts):
+            # An empty label contributes its entity token alone.
+            words += [_without_surrogates(prompt), self._ent_token] if prompt else [self._ent_token]
+        words.reverse()
+        ids, counts = self.tokenizer.encode(words)
+        return ids, -int((counts == 0).sum())
+
+    def assemble(
+        self,
+        subwords: _rust.Subwords,
+        rows: NDArray[np.int64],
+        prompts: EncodedPrompts,
+        prompt_of_row: NDArray[np.int64],
+    ) -> Batch:
+        """Lays out the rows of one batch."""
+        laid = subwords.assemble(rows, prompts.prompts, prompt_of_row, self._layout)
+        return Batch(
+            rows,
+            torch.from_numpy(laid.input_ids),
+            torch.from_numpy(laid.lengths),
+            torch.from_numpy(laid.word_counts),
+            torch.from_numpy(laid.class_counts),
+            pooled_positions=torch.from_numpy(laid.pooled_positions),
+            pooled_words=torch.from_numpy(laid.pooled_words),
+            class_positions=torch.from_numpy(laid.class_positions),
+        )
+
+
+def plan_batches(lengths: NDArray[np.int64], budget: int, max_texts: int | None) -> Iterator[NDArray[np.int64]]:
+    """Cuts texts into batches of similar length, longest first, so that running out of memory happens early.
+
+    Args:
+        lengths: subwords of each row, (texts,).
+        budget: most subwords a batch, padding included; a longer text makes a batch of its own.
+        max_texts: most texts a batch; None for no limit.
+
+    Yields:
+        (B,) texts of one batch, longest first, equals in input order.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    first = 0
+    while first < len(order):
+        longest = max(1, int(lengths[order[first]]))
+        count = max(1, budget // longest)
+        if max_texts is not None:
+            count = min(count, max_texts)
+        yield order[first : first + count]
+        first += count
+
+
+def _without_surrogates(text: str) -> str:
+    """Lone surrogates read as U+FFFD, as the splitter reads them: no tokenizer takes them."""
+    return _SURROGATES.sub("\ufffd", text)

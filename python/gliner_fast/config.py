@@ -1,0 +1,158 @@
+"""Settings of a checkpoint: `gliner_config.json` as one frozen dataclass (compat section 2)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gliner_fast.errors import CheckpointError, UnsupportedCheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from typing_extensions import Self
+
+CONFIG_NAME = "gliner_config.json"
+POOLINGS = ("first", "last", "mean", "max")
+SPAN_MODES = ("markerV0", "marker")
+KNOWN_SPAN_MODES = (
+    *SPAN_MODES,
+    *("markerV1", "markerV2", "query", "mlp", "cat", "conv_conv", "conv_max", "conv_mean", "conv_sum", "conv_share"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GLiNERConfig:
+    """Architecture of a checkpoint, with `gliner`'s names and defaults (compat section 2.1).
+
+    Keys that this class does not know are kept in `extra`, read as attributes and written back unchanged.
+    """
+
+    model_name: str = "microsoft/deberta-v3-small"
+    name: str = "gliner"
+    max_width: int = 12
+    """K, the widest span in words."""
+    hidden_size: int = 512
+    """D, the width of the head."""
+    dropout: float = 0.4
+    fine_tune: bool = True
+    subtoken_pooling: str = "first"
+    span_mode: str = "markerV0"
+    post_fusion_schema: str | None = ""
+    num_post_fusion_layers: int = 1
+    vocab_size: int = -1
+    max_neg_type_ratio: int = 1
+    max_types: int = 25
+    max_len: int = 384
+    """Longest text, in words; the rest is cut off with a warning."""
+    words_splitter_type: str = "whitespace"
+    num_rnn_layers: int = 1
+    fuse_layers: bool = False
+    embed_ent_token: bool = True
+    class_token_index: int = -1
+    encoder_config: Mapping[str, Any] | None = None
+    span_encoder_config: Mapping[str, Any] | None = None
+    ent_token: str = "<<ENT>>"
+    sep_token: str = "<<SEP>>"
+    _attn_implementation: str | None = None
+    token_loss_coef: float = 1.0
+    span_loss_coef: float = 1.0
+    represent_spans: bool = False
+    neg_spans_ratio: float = 1.0
+    precomputed_prompts_mode: bool | None = None
+    id_to_classes: Mapping[str, str] | None = None
+    labels_encoder: str | None = None
+    relations_layer: str | None = None
+    labels_decoder: str | None = None
+    model_type: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_width", 1), ("hidden_size", 1), ("max_len", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise CheckpointError(f"{name} is {value!r}: expected a whole number of at least {least}")
+        if self.subtoken_pooling not in POOLINGS:
+            raise CheckpointError(
+                f"subtoken_pooling is {self.subtoken_pooling!r}: expected one of {', '.join(POOLINGS)}"
+            )
+
+    def __getattr__(self, name: str) -> Any:
+        extra = self.__dict__.get("extra", {})
+        if name in extra:
+            return extra[name]
+        raise AttributeError(f"the configuration has no setting {name!r}")
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
+        """Reads a `gliner_config.json` of any era; unknown keys go to `extra`."""
+        known = {f.name for f in dataclasses.fields(cls)} - {"extra"}
+        given = {key: value for key, value in settings.items() if key in known}
+        return cls(**given, extra={key: value for key, value in settings.items() if key not in known})
+
+    @classmethod
+    def from_file(cls, path: Path, **overrides: Any) -> Self:
+        """Reads a file; an override that is None leaves the file's value.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            CheckpointError: the file is not a JSON object, or a value is out of range.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(f"No config file found in {path.parent}: expected {path.name} there")
+        try:
+            settings = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+        if not isinstance(settings, dict):
+            raise CheckpointError(f"{path} holds a {type(settings).__name__}: expected a JSON object of settings")
+        settings.update({key: value for key, value in overrides.items() if value is not None})
+        try:
+            return cls.from_dict(settings)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as one flat dict, ready for `gliner_config.json`."""
+        settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "extra"}
+        return {**self.extra, **settings}
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some settings changed."""
+        return dataclasses.replace(self, **changes)
+
+    def refuse_unsupported(self) -> None:
+        """Refuses every kind of checkpoint that this version does not run (compat section 2.3), by name.
+
+        Raises:
+            UnsupportedCheckpointError: with one sentence that names the kind.
+        """
+        kind = self._unsupported_kind()
+        if kind is not None:
+            raise UnsupportedCheckpointError(
+                f"this checkpoint is {kind}, which gliner_fast does not run yet: "
+                f"it runs uni-encoder span models with span_mode {' or '.join(SPAN_MODES)}"
+            )
+
+    def _unsupported_kind(self) -> str | None:
+        # The order of compat section 2.3: a relex model is also a span or token model.
+        named: list[tuple[bool, str]] = [
+            (self.model_type == "gliner_streaming_span", "a streaming model"),
+            (self.relations_layer is not None, "a relation extraction (relex) model"),
+            (self.labels_decoder is not None, "a label-generating (decoder) model"),
+            (self.labels_encoder is not None, "a bi-encoder model"),
+            (self.span_mode == "token_level", "a token-level model"),
+            (self.span_mode not in KNOWN_SPAN_MODES, f"a span model with the unknown span_mode {self.span_mode!r}"),
+            (self.span_mode not in SPAN_MODES, f"a span model with span_mode {self.span_mode!r}"),
+            (self.span_encoder_config is not None, "a span model with an extra span encoder"),
+            (bool(self.fuse_layers), "a span model that fuses all encoder layers (fuse_layers)"),
+            (bool(self.precomputed_prompts_mode), "a model with precomputed prompts"),
+            (
+                self.words_splitter_type != "whitespace",
+                f"a model with the words splitter {self.words_splitter_type!r}",
+            ),
+        ]
+        return next((kind for holds, kind in named if holds), None)

@@ -1,0 +1,36 @@
+"""The parts of `gliner`'s data processor that scripts touch: tokenizer and word splitter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gliner_fast.words import WordTriples, split_words
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class DataProcessor:
+    """The parts of `gliner`'s data processor that scripts touch.
+
+    Attributes:
+        transformer_tokenizer: the checkpoint's tokenizer.
+        words_splitter: a callable that yields (word, start, end) for a text. Assign another one to split differently.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.transformer_tokenizer = tokenizer
+        self.words_splitter: WordTriples = whitespace_words
+
+    @property
+    def custom_splitter(self) -> WordTriples | None:
+        """The splitter that was assigned, or None for the default one, which runs in Rust."""
+        return None if self.words_splitter is whitespace_words else self.words_splitter
+
+
+def whitespace_words(text: str) -> list[tuple[str, int, int]]:
+    r"""(word, start, end) of each match of `\w+(?:[-_]\w+)*|\S` (compat section 4.1)."""
+    words, _ = split_words([text], len(text) + 1)
+    return [
+        (text[start:end], start, end) for start, end in zip(words.starts.tolist(), words.ends.tolist(), strict=True)
+    ]

@@ -1,0 +1,127 @@
+"""What the user asks for: labels in every accepted form -> label sets, and thresholds for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, SupportsFloat
+
+import numpy as np
+from numpy.typing import NDArray
+
+Labels = str | Sequence[str] | Mapping[str, str] | list[list[str]] | list[dict[str, str]]
+Threshold = float | Sequence[float] | Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The entity types asked of a text, in prompt order, which is class order."""
+
+    prompts: tuple[str, ...]
+    """What the model reads: the label, or its description."""
+    names: tuple[Any, ...]
+    """What is reported: the label as it was given."""
+
+    @classmethod
+    def read(cls, labels: str | Sequence[Any] | Mapping[str, str]) -> LabelSet:
+        """Reads one label set; duplicates keep their first place (compat section 1.3, Q20).
+
+        Raises:
+            TypeError: not a string, sequence or mapping; an unhashable label; a description that is no string.
+            ValueError: two labels with one description.
+        """
+        if isinstance(labels, Mapping):
+            if not all(isinstance(word, str) for pair in labels.items() for word in pair):
+                raise TypeError("Label description mappings must contain only string keys and values")
+            if len(set(labels.values())) != len(labels):
+                raise ValueError("Label descriptions must be unique within each label set")
+            return cls(tuple(labels.values()), tuple(labels))
+        try:
+            names = tuple(dict.fromkeys([labels] if isinstance(labels, str) else labels))
+        except TypeError as error:
+            raise TypeError(
+                f"labels is {_shown(labels)}: expected strings such as ['person'], a mapping of label to "
+                "description, or, for labels of each text's own, a list of lists or of mappings"
+            ) from error
+        return cls(tuple(map(str, names)), names)
+
+
+@dataclass(frozen=True)
+class LabelPlan:
+    """Which label set each text is asked for."""
+
+    sets: tuple[LabelSet, ...]
+    """The distinct label sets."""
+    set_of_text: NDArray[np.int64]
+    """(texts,), index into `sets`."""
+
+
+def plan_labels(labels: Labels, text_count: int) -> LabelPlan:
+    """Reads shared or per-text labels for `text_count` texts (compat section 1.3).
+
+    Only a list whose elements are lists or mappings holds labels of each text's own.
+
+    Raises:
+        TypeError: per-text labels mixed with shared ones, or labels of another type.
+        ValueError: per-text labels for another number of texts.
+    """
+    if not (isinstance(labels, list) and any(isinstance(own, (list, Mapping)) for own in labels)):
+        return LabelPlan((LabelSet.read(labels),), np.zeros(text_count, np.int64))
+    if len(labels) != text_count:
+        raise ValueError(f"Per-text labels must have length {text_count}, got {len(labels)}")
+    if not all(isinstance(own, (list, Mapping)) for own in labels):
+        raise TypeError("Per-text labels must contain only lists or label description mappings")
+    place: dict[LabelSet, int] = {}
+    set_of_text = [place.setdefault(LabelSet.read(own), len(place)) for own in labels]
+    return LabelPlan(tuple(place), np.array(set_of_text, np.int64))
+
+
+def plan_thresholds(threshold: Threshold, text_count: int) -> list[float] | Mapping[str, float] | float:
+    """Checks a threshold: one for all, one per text (a sequence), or one per label (a mapping).
+
+    Raises:
+        TypeError: a value that is not a number.
+        ValueError: NaN, or a sequence whose length is not the number of texts.
+    """
+    if isinstance(threshold, Mapping):
+        return {label: _read_threshold(value, f"threshold[{label!r}]") for label, value in threshold.items()}
+    if not isinstance(threshold, (Sequence, np.ndarray)) or isinstance(threshold, (str, bytes)):
+        return _read_threshold(threshold, "threshold")
+    expect_one_per_text("threshold", threshold, text_count)
+    return [_read_threshold(value, f"threshold[{index}]") for index, value in enumerate(threshold)]
+
+
+def label_thresholds(names: tuple[Any, ...], threshold: Mapping[str, float]) -> list[float]:
+    """One threshold for each label of a set.
+
+    Raises:
+        ValueError: a label without a threshold; a label may never fall back to a value that nobody chose.
+    """
+    missing = [name for name in names if name not in threshold]
+    if missing:
+        raise ValueError(
+            f"threshold has no value for the label {missing[0]!r}: a mapping must name every label, "
+            "such as {'person': 0.5, 'city': 0.3}"
+        )
+    return [float(threshold[name]) for name in names]
+
+
+def expect_one_per_text(name: str, values: Sequence[Any], text_count: int) -> None:
+    """Raises ValueError where a per-text option does not have one value for each text (Q8)."""
+    if len(values) != text_count:
+        raise ValueError(f"{name} must have length {text_count}, one value for each text, got {len(values)}")
+
+
+def _read_threshold(value: object, place: str) -> float:
+    if not isinstance(value, SupportsFloat):  # a string is none
+        raise TypeError(f"{place} is {_shown(value)}: expected a number such as 0.5")
+    number = float(value)
+    if math.isnan(number):
+        raise ValueError(f"{place} is NaN, which no score can pass: expected a number such as 0.5")
+    return number
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return f"{shown if len(shown) <= 60 else shown[:57] + '...'} ({type(value).__name__})"

@@ -1,0 +1,53 @@
+"""Number formats: names -> torch dtypes, and which of them this machine computes natively (DESIGN 4)."""
+
+from __future__ import annotations
+
+import torch
+
+_NAMES = {
+    **dict.fromkeys(("fp16", "float16", "half"), torch.float16),
+    **dict.fromkeys(("bf16", "bfloat16"), torch.bfloat16),
+    **dict.fromkeys(("fp32", "float32", "float"), torch.float32),
+}
+
+
+def parse_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype | None:
+    """The dtype that `from_pretrained(dtype=...)` asks for; None leaves the default, float32.
+
+    Raises:
+        ValueError: an unknown name, or a torch dtype that is not a floating one.
+    """
+    if dtype is None:
+        return None
+    if isinstance(dtype, torch.dtype):
+        if not dtype.is_floating_point:
+            raise ValueError(f"dtype is {dtype}: expected a floating one such as torch.bfloat16")
+        return dtype
+    if isinstance(dtype, str) and dtype.lower() == "auto":
+        return fastest_native_dtype(device)
+    if not isinstance(dtype, str) or dtype.lower() not in _NAMES:
+        raise ValueError(f"dtype is {dtype!r}: expected one of auto, {', '.join(_NAMES)} or a floating torch dtype")
+    return _NAMES[dtype.lower()]
+
+
+def fastest_native_dtype(device: torch.device) -> torch.dtype:
+    """bf16 where the hardware multiplies it natively, fp16 on older GPUs, else fp32; never an emulated one."""
+    if device.type == "cuda":
+        major, _ = torch.cuda.get_device_capability(device)
+        return torch.bfloat16 if major >= 8 else torch.float16
+    if device.type == "cpu" and ("amx_bf16" in cpu_features() or "avx512_bf16" in cpu_features()):
+        return torch.bfloat16
+    return torch.float32
+
+
+def cpu_features() -> list[str]:
+    """What this CPU computes natively, of the features that matter for matrix products."""
+    checks = {
+        "avx2": "_is_avx2_supported",
+        "avx512": "_is_avx512_supported",
+        "avx512_vnni": "_is_vnni_supported",
+        "avx512_bf16": "_is_avx512_bf16_supported",
+        "amx_bf16": "_is_amx_tile_supported",
+        "amx_fp16": "_is_amx_fp16_supported",
+    }
+    return [name for name, check in checks.items() if getattr(torch.cpu, check, bool)()]

@@ -1,0 +1,60 @@
+"""Texts -> words, with the running interpreter's own Unicode tables (compat section 4.1)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gliner_fast import _rust
+
+WordTriples = Callable[[str], Iterable[tuple[str, int, int]]]
+
+
+def unicode_ranges(pattern: str) -> NDArray[np.uint32]:
+    r"""Code points that `pattern`, such as r"\w", matches on this interpreter, as half-open ranges, (N, 2).
+
+    Asking the regular-expression engine itself makes the table right by construction: Python's `\w` is not that of
+    other engines, and it changes with the interpreter's Unicode version.
+    """
+    every_code_point = np.arange(0x110000, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
+    spans = [match.span() for match in re.finditer(f"{pattern}+", every_code_point)]
+    return np.array(spans, np.uint32).reshape(-1, 2)
+
+
+@lru_cache(maxsize=1)
+def whitespace_splitter() -> _rust.WordSplitter:
+    r"""The default splitter, `\w+(?:[-_]\w+)*|\S` (compat section 4.1)."""
+    return _rust.WordSplitter(unicode_ranges(r"\w"), unicode_ranges(r"\s"))
+
+
+def split_words(
+    texts: Sequence[str], max_words: int, splitter: WordTriples | None = None
+) -> tuple[_rust.Words, NDArray[np.int64]]:
+    """Splits texts into words, of which at most `max_words` a text are kept.
+
+    Args:
+        texts: B texts.
+        max_words: longest text in words.
+        splitter: the user's own, a callable that yields (word, start, end) in code points; None for the default.
+
+    Returns:
+        The words, and how many each text had before the cut, (B,).
+    """
+    if splitter is None:
+        words = whitespace_splitter().split(texts, max_words)
+        return words, words.total_counts
+    offsets = [[(start, end) for _, start, end in splitter(text)] for text in texts]
+    total_counts = np.array([len(own) for own in offsets], np.int64)
+    return words_from_offsets(texts, [own[:max_words] for own in offsets]), total_counts
+
+
+def words_from_offsets(texts: Sequence[str], offsets: Sequence[Sequence[tuple[int, int]]]) -> _rust.Words:
+    """Words given by their code point offsets, one list of (start, end) a text."""
+    text_offsets = np.concatenate([[0], np.cumsum([len(own) for own in offsets], dtype=np.int64)]).astype(np.int64)
+    flat = np.array([pair for own in offsets for pair in own], np.int64).reshape(-1, 2)
+    starts, ends = np.ascontiguousarray(flat[:, 0]), np.ascontiguousarray(flat[:, 1])
+    return _rust.Words.from_offsets(texts, text_offsets, starts, ends)

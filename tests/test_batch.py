@@ -1,0 +1,65 @@
+"""Batches: what is in one, and what a tokenizer must be like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, processors
+
+from gliner_fast.batch import SubwordTokenizer, plan_batches
+from gliner_fast.errors import CheckpointError
+
+
+@given(
+    lengths=st.lists(st.integers(0, 300), max_size=60),
+    budget=st.integers(1, 2000),
+    max_texts=st.none() | st.integers(1, 9),
+)
+def test_every_text_is_in_one_batch_within_the_budget(lengths: list[int], budget: int, max_texts: int | None) -> None:
+    array = np.array(lengths, np.int64)
+    batches = list(plan_batches(array, budget, max_texts))
+    assert sorted(np.concatenate([np.zeros(0, np.int64), *batches]).tolist()) == list(range(len(lengths)))
+    assert [lengths[row] for batch in batches for row in batch] == sorted(lengths, reverse=True)
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * array[batch].max() <= budget
+        assert max_texts is None or len(batch) <= max_texts
+
+
+def word_tokenizer(post_processor: processors.PostProcessor | None = None) -> Tokenizer:
+    vocabulary = {word: index for index, word in enumerate(["[UNK]", "[CLS]", "[SEP]", "a", "b"])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    if post_processor is not None:
+        tokenizer.post_processor = post_processor
+    return tokenizer
+
+
+def reduced(tokenizer: Tokenizer, prefix: list[int], suffix: list[int]) -> SubwordTokenizer:
+    return SubwordTokenizer(tokenizer, np.array(prefix, np.int64), np.array(suffix, np.int64), 0, None)
+
+
+def test_a_tokenizer_that_reads_words_alone_passes_the_check() -> None:
+    dressing = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
+    reduced(word_tokenizer(dressing), [1], [2]).check([("a", "b", "a")])
+
+
+def test_special_subwords_in_another_place_fail_the_check() -> None:
+    dressing = processors.TemplateProcessing("$A [SEP]", special_tokens=[("[SEP]", 2)])
+    with pytest.raises(CheckpointError, match="does not treat words one by one"):
+        reduced(word_tokenizer(dressing), [1], [2]).check([("a", "b")])
+
+
+def test_words_are_counted_where_the_tokenizer_drops_some(checkpoint: Callable[[str], Path]) -> None:
+    from gliner_fast import GLiNER
+
+    model = GLiNER.from_pretrained(checkpoint("deberta"))
+    words = ["alpha", "\x01", "beta", "\u200b"]
+    ids, counts = model._batcher.tokenizer.encode(words)
+    for word, count in zip(words, counts.tolist(), strict=True):
+        assert len(model._batcher.tokenizer.encode([word])[0]) == count
+    assert counts.sum() == len(ids)
+    assert (counts == 0).any()

@@ -1,0 +1,98 @@
+"""`gliner_config.json` of every era, and the kinds of checkpoint that are refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gliner_fast.config import KNOWN_SPAN_MODES, SPAN_MODES, GLiNERConfig
+from gliner_fast.errors import CheckpointError, UnsupportedCheckpointError
+
+# urchade/gliner_base, a first-era configuration (compat section 2.2), host-specific values left out.
+FIRST_ERA = {
+    "size_sup": -1,
+    "max_types": 25,
+    "shuffle_types": True,
+    "random_drop": True,
+    "max_neg_type_ratio": 1,
+    "max_len": 384,
+    "lr_encoder": "1e-5",
+    "num_steps": 30000,
+    "max_width": 12,
+    "model_name": "microsoft/deberta-v3-base",
+    "fine_tune": True,
+    "subtoken_pooling": "first",
+    "hidden_size": 768,
+    "span_mode": "marker",
+    "dropout": 0.2,
+    "name": "abl",
+}
+
+
+def test_a_first_era_file_reads_with_defaults_and_keeps_unknown_keys(tmp_path: Path) -> None:
+    path = tmp_path / "gliner_config.json"
+    path.write_text(json.dumps(FIRST_ERA))
+    config = GLiNERConfig.from_file(path)
+    assert (config.hidden_size, config.span_mode, config.class_token_index, config.encoder_config) == (
+        768,
+        "marker",
+        -1,
+        None,
+    )
+    assert config.lr_encoder == "1e-5"
+    assert {**config.to_dict(), **FIRST_ERA} == config.to_dict()
+    config.refuse_unsupported()
+
+
+def test_an_override_of_none_leaves_the_file_s_value(tmp_path: Path) -> None:
+    path = tmp_path / "gliner_config.json"
+    path.write_text(json.dumps(FIRST_ERA))
+    config = GLiNERConfig.from_file(path, max_len=100, max_width=None)
+    assert (config.max_len, config.max_width) == (100, 12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"model_type": "gliner_streaming_span"}, "a streaming model"),
+        ({"relations_layer": "biaffine", "span_mode": "token_level"}, "a relation extraction"),
+        ({"labels_decoder": "gpt2"}, "a label-generating"),
+        ({"labels_encoder": "bge-small"}, "a bi-encoder model"),
+        ({"span_mode": "token_level"}, "a token-level model"),
+        *[({"span_mode": mode}, f"span_mode '{mode}'") for mode in KNOWN_SPAN_MODES if mode not in SPAN_MODES],
+        ({"span_mode": "markerV9"}, "unknown span_mode 'markerV9'"),
+        ({"span_encoder_config": {"model_type": "bert"}}, "an extra span encoder"),
+        ({"fuse_layers": True}, "fuses all encoder layers"),
+        ({"precomputed_prompts_mode": True}, "precomputed prompts"),
+        ({"words_splitter_type": "stanza"}, "the words splitter 'stanza'"),
+    ],
+)
+def test_other_kinds_are_refused_in_one_sentence_that_names_them(changes: dict[str, Any], kind: str) -> None:
+    with pytest.raises(UnsupportedCheckpointError, match=kind) as caught:
+        GLiNERConfig.from_dict(changes).refuse_unsupported()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"max_width": 0}, "max_width is 0"),
+        ({"max_len": "384"}, "max_len is '384'"),
+        ({"hidden_size": None}, "hidden_size is None"),
+        ({"subtoken_pooling": "median"}, "subtoken_pooling is 'median'"),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_its_file(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    path = tmp_path / "gliner_config.json"
+    path.write_text(json.dumps(changes))
+    with pytest.raises(CheckpointError, match=words) as caught:
+        GLiNERConfig.from_file(path)
+    assert str(path) in str(caught.value)
+
+
+def test_an_unknown_setting_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no setting 'nonsense'"):
+        _ = GLiNERConfig().nonsense
