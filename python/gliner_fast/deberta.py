@@ -1,0 +1,303 @@
+"""DeBERTa-v2/v3 for inference and training, without its waste (DESIGN 3.2).
+
+The same function as `transformers.DebertaV2Model`, up to rounding:
+
+* relative-position keys and queries depend on weights alone, so they are projected once, not in every call;
+* position scores are read off a diagonal view instead of being gathered for each (i, j);
+* one product makes queries, keys and values; scaled_dot_product_attention takes the position scores as its mask.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Scores of a group of heads held at once, in elements: 2**26 float32 are 256 MiB. Texts of up to about 1,000
+# subwords fit whole at any sensible batch; only far longer ones are done a few heads at a time.
+_MAX_SCORES = 2**26
+
+
+@dataclass(frozen=True)
+class DebertaConfig:
+    """The settings that the encoder needs, with the defaults of `transformers.DebertaV2Config`."""
+
+    vocab_size: int
+    hidden_size: int
+    layers: int
+    heads: int
+    intermediate_size: int
+    norm_eps: float
+    position_buckets: int
+    max_relative_positions: int
+    pos_att_type: tuple[str, ...]
+    pad_token_id: int
+    hidden_dropout: float
+    attention_dropout: float
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> DebertaConfig | None:
+        """Reads a transformers configuration; None for a variant that only transformers runs.
+
+        Those are the ones with absolute positions, token types, a convolution, unshared position projections or
+        another activation: DeBERTa-v2-xlarge and hand-made ones, none of them DeBERTa-v3.
+        """
+        hidden, heads = config.get("hidden_size", 1536), config.get("num_attention_heads", 24)
+        positions = config.get("pos_att_type") or []
+        if isinstance(positions, str):
+            positions = [part.strip() for part in positions.lower().split("|")]
+        max_positions = config.get("max_relative_positions", -1)
+        ours = (
+            config.get("model_type", "deberta-v2") == "deberta-v2"
+            and config.get("relative_attention", False)
+            and config.get("share_att_key", False)
+            and not config.get("position_biased_input", True)
+            and not config.get("type_vocab_size", 0)
+            and not config.get("conv_kernel_size", 0)
+            and config.get("embedding_size", hidden) == hidden
+            and config.get("attention_head_size", hidden // heads) == hidden // heads
+            and hidden % heads == 0
+            and "layer_norm" in [part.strip() for part in str(config.get("norm_rel_ebd", "none")).lower().split("|")]
+            and config.get("hidden_act", "gelu") == "gelu"
+            and set(positions) <= {"c2p", "p2c"}
+        )
+        if not ours:
+            return None
+        return cls(
+            vocab_size=config.get("vocab_size", 128100),
+            hidden_size=hidden,
+            layers=config.get("num_hidden_layers", 24),
+            heads=heads,
+            intermediate_size=config.get("intermediate_size", 6144),
+            norm_eps=config.get("layer_norm_eps", 1e-7),
+            position_buckets=config.get("position_buckets", -1),
+            max_relative_positions=max_positions if max_positions > 0 else config.get("max_position_embeddings", 512),
+            pos_att_type=tuple(positions),
+            pad_token_id=config.get("pad_token_id") or 0,
+            hidden_dropout=config.get("hidden_dropout_prob", 0.1),
+            attention_dropout=config.get("attention_probs_dropout_prob", 0.1),
+        )
+
+    @property
+    def span(self) -> int:
+        """Rows on either side of distance 0 in the table of relative positions."""
+        return self.position_buckets if self.position_buckets > 0 else self.max_relative_positions
+
+
+def position_rows(length: int, config: DebertaConfig) -> Tensor:
+    """Rows of the relative-position table for the distances -(L-1)..L-1 in ascending order, (2L-1,) int64.
+
+    Up to `position_buckets / 2` a distance has a row of its own, beyond it the rows are log-bucketed
+    (DeBERTa-v2's `make_log_bucket_position`), and the last one serves every greater distance.
+    """
+    distance = torch.arange(1 - length, length)  # (2L-1,)
+    buckets, farthest = config.position_buckets, config.max_relative_positions
+    if buckets > 0 and farthest > 0:
+        middle = buckets // 2
+        magnitude = distance.abs().clamp(min=middle)  # near distances stay as they are
+        # In float32, step for step as transformers does it: another order of operations could round a bucket up.
+        steps = torch.ceil(torch.log(magnitude / middle) / math.log((farthest - 1) / middle) * (middle - 1))
+        far = (steps.long() + middle) * distance.sign()
+        distance = torch.where(distance.abs() <= middle, distance, far)
+    return (distance + config.span).clamp(0, 2 * config.span - 1)
+
+
+class DebertaLayer(nn.Module):
+    """One transformer layer with disentangled attention (DeBERTa, He et al. 2021, equations 2 to 4)."""
+
+    def __init__(self, config: DebertaConfig) -> None:
+        super().__init__()
+        width, inner = config.hidden_size, config.intermediate_size
+        self.heads = config.heads
+        self.attention_dropout = config.attention_dropout
+        self.hidden_dropout = config.hidden_dropout
+        self.qkv = nn.Linear(width, 3 * width)
+        self.attention_output = nn.Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width, config.norm_eps)
+        self.intermediate = nn.Linear(width, inner)
+        self.output = nn.Linear(inner, width)
+        self.output_norm = nn.LayerNorm(width, config.norm_eps)
+
+    def forward(self, hidden: Tensor, positions: LayerPositions, key_padding: Tensor | None) -> Tensor:
+        """(B, L, D) -> (B, L, D); `key_padding` is True at padded keys, (B, 1, 1, L), None where there are none."""
+        attended = self._attend(hidden, positions, key_padding)  # (B, L, D)
+        attended = F.dropout(self.attention_output(attended), self.hidden_dropout, self.training)
+        hidden = self.attention_norm(attended.add_(hidden) if not torch.is_grad_enabled() else attended + hidden)
+        out = F.dropout(self.output(F.gelu(self.intermediate(hidden))), self.hidden_dropout, self.training)
+        result: Tensor = self.output_norm(out.add_(hidden) if not torch.is_grad_enabled() else out + hidden)
+        return result
+
+    def _attend(self, hidden: Tensor, positions: LayerPositions, key_padding: Tensor | None) -> Tensor:
+        batch, length, width = hidden.shape
+        heads, head_dim = self.heads, width // self.heads
+        # Views of one product all the way: no query, key or value is ever copied.
+        qkv = self.qkv(hidden).view(batch, length, 3, heads, head_dim)
+        group = max(1, min(heads, _MAX_SCORES // max(1, batch * length * (2 * length - 1))))
+        parts = [
+            self._attend_heads(qkv[:, :, :, first : first + group], positions, key_padding, first)
+            for first in range(0, heads, group)
+        ]
+        context = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)  # (B, H, L, head_dim)
+        return context.transpose(1, 2).reshape(batch, length, width)  # (B, L, D)
+
+    def _attend_heads(
+        self, qkv: Tensor, positions: LayerPositions, key_padding: Tensor | None, first_head: int
+    ) -> Tensor:
+        """Attends with some heads: (B, L, 3, h, head_dim) -> (B, h, L, head_dim)."""
+        query, key, value = qkv.transpose(1, 3).unbind(2)  # each (B, h, L, head_dim)
+        bias = positions.bias(query, key, first_head)  # (B, h, L, L) or None
+        if key_padding is not None:
+            minus_infinity = float("-inf")
+            if bias is None:
+                bias = query.new_zeros(len(query), 1, 1, key_padding.shape[-1]).masked_fill(key_padding, minus_infinity)
+            elif torch.is_grad_enabled():
+                bias = bias.masked_fill(key_padding, minus_infinity)
+            else:
+                bias.masked_fill_(key_padding, minus_infinity)
+        dropout = self.attention_dropout if self.training else 0.0
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=bias, dropout_p=dropout, scale=positions.scale
+        )
+
+
+@dataclass(frozen=True)
+class LayerPositions:
+    """Position keys and queries of one layer for texts of L subwords, scaled as the scores are.
+
+    Attributes:
+        keys: (H, 2L-1, head_dim) in order of descending distance i - j; None without content-to-position scores.
+        queries: (H, 2L-1, head_dim) in order of ascending distance; None without position-to-content scores.
+        scale: factor of query . key.
+    """
+
+    keys: Tensor | None
+    queries: Tensor | None
+    scale: float
+
+    def bias(self, query: Tensor, key: Tensor, first_head: int) -> Tensor | None:
+        """Content-to-position plus position-to-content scores, (B, h, L, L), for query and key (B, h, L, head_dim).
+
+        The product with 2L-1 consecutive distances holds the score of (i, j) on a diagonal: column L-1-i+j of row
+        i for the keys, column L-1+i-j of row j for the queries. A view with row stride 2L-2 reads it off.
+        """
+        heads = slice(first_head, first_head + query.shape[1])
+        bias = None
+        if self.keys is not None:
+            bias = _diagonals(query, self.keys[heads])
+        if self.queries is not None:
+            by_key = _diagonals(key, self.queries[heads]).mT
+            bias = by_key.contiguous() if bias is None else bias + by_key
+        return bias
+
+
+def _diagonals(content: Tensor, table: Tensor) -> Tensor:
+    """Scores of content (B, h, L, head_dim) against distances (h, 2L-1, head_dim): (B, h, L, L), a view.
+
+    [b, h, i, j] is the score of content i against row L-1-i+j of the table.
+    """
+    batch, heads, length, head_dim = content.shape
+    # One product a head for all texts, so that the table is read once.
+    by_head = content.transpose(0, 1).reshape(heads, batch * length, head_dim)
+    scores = by_head @ table.mT  # (h, B*L, 2L-1)
+    columns = 2 * length - 1
+    strides = (length * columns, batch * length * columns, columns - 1, 1)
+    return scores.as_strided((batch, heads, length, length), strides, scores.storage_offset() + length - 1)
+
+
+class DebertaEncoder(nn.Module):
+    """DeBERTa-v2/v3: subword ids -> hidden states."""
+
+    def __init__(self, config: DebertaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.embedding_norm = nn.LayerNorm(config.hidden_size, config.norm_eps)
+        self.relative_embeddings = nn.Embedding(2 * config.span, config.hidden_size)
+        self.relative_norm = nn.LayerNorm(config.hidden_size, config.norm_eps)
+        self.layers = nn.ModuleList(DebertaLayer(config) for _ in range(config.layers))
+        self._tables: tuple[tuple[object, ...], list[tuple[Tensor, Tensor]]] | None = None
+
+    def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        """Hidden states of the last layer.
+
+        Args:
+            input_ids: (B, L) int64, padded at the right.
+            lengths: (B,) subwords in each row, on the CPU.
+
+        Returns:
+            (B, L, D); rows past a text's length are unspecified.
+        """
+        length = input_ids.shape[1]
+        hidden: Tensor = self.embedding_norm(self.word_embeddings(input_ids))  # (B, L, D)
+        hidden = F.dropout(hidden, self.config.hidden_dropout, self.training)
+        key_padding = None
+        if int(lengths.min()) < length:
+            columns = torch.arange(length, device=hidden.device)
+            key_padding = columns >= lengths.to(hidden.device, non_blocking=True)[:, None]  # (B, L)
+            key_padding = key_padding[:, None, None, :]  # (B, 1, 1, L): the same for every head and query
+        rows = position_rows(length, self.config)
+        for layer, (keys, queries) in zip(self._layers(), self._position_tables(), strict=True):
+            hidden = layer(hidden, self._positions(keys, queries, rows), key_padding)
+        return hidden
+
+    def _layers(self) -> list[DebertaLayer]:
+        return cast("list[DebertaLayer]", list(self.layers))
+
+    def _positions(self, keys: Tensor, queries: Tensor, rows: Tensor) -> LayerPositions:
+        """Picks the rows of one layer's tables for texts of L subwords; `rows` is `position_rows(L)`, (2L-1,)."""
+        first, last = int(rows[0]), int(rows[-1])
+        mirror = 2 * self.config.span - 1  # row r of the queries is row mirror - r of the keys
+        if last - first + 1 == len(rows):
+            # Every distance has a row of its own, so the rows are a slice: no copy.
+            chosen_keys, chosen_queries = keys[:, mirror - last : mirror - first + 1], queries[:, first : last + 1]
+        else:
+            rows = rows.to(keys.device)
+            chosen_keys, chosen_queries = keys[:, mirror - rows.flip(0)], queries[:, rows]
+        kinds = self.config.pos_att_type
+        return LayerPositions(
+            chosen_keys if "c2p" in kinds else None, chosen_queries if "p2c" in kinds else None, self._scale
+        )
+
+    @property
+    def _scale(self) -> float:
+        head_dim = self.config.hidden_size // self.config.heads
+        return 1.0 / math.sqrt(head_dim * (1 + len(set(self.config.pos_att_type))))
+
+    def _position_tables(self) -> list[tuple[Tensor, Tensor]]:
+        """Position keys (rows mirrored: descending distance) and queries of every layer, each (H, 2*span, head_dim).
+
+        They depend on weights alone. Outside training they are kept until a weight is replaced or changed in place.
+        """
+        if torch.is_grad_enabled() and self.training:
+            return self._project_tables()
+        weights = [self.relative_embeddings.weight, self.relative_norm.weight, self.relative_norm.bias]
+        for layer in self._layers():
+            weights += [layer.qkv.weight, layer.qkv.bias]
+        state = tuple((id(weight), weight.data_ptr(), _version(weight)) for weight in weights)
+        tables = self._tables  # read once: another thread may be replacing it with an equal one
+        if tables is None or tables[0] != state:
+            with torch.no_grad():
+                tables = (state, self._project_tables())
+            self._tables = tables
+        return tables[1]
+
+    def _project_tables(self) -> list[tuple[Tensor, Tensor]]:
+        config = self.config
+        embeddings = self.relative_norm(self.relative_embeddings.weight[: 2 * config.span])  # (2*span, D)
+        embeddings = F.dropout(embeddings, config.hidden_dropout, self.training)
+        tables = []
+        for layer in self._layers():
+            width = config.hidden_size
+            projected = F.linear(embeddings, layer.qkv.weight[: 2 * width], layer.qkv.bias[: 2 * width]) * self._scale
+            queries, keys = projected.view(-1, 2, config.heads, width // config.heads).permute(1, 2, 0, 3)
+            tables.append((keys.flip(1).contiguous(), queries.contiguous()))  # each (H, 2*span, head_dim)
+        return tables
+
+
+def _version(weight: Tensor) -> int:
+    return -1 if weight.is_inference() else weight._version

@@ -1,0 +1,95 @@
+"""Subword ids -> hidden states: our DeBERTa where it applies, any other transformers encoder through AutoModel."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from gliner_fast.deberta import DebertaConfig, DebertaEncoder
+from gliner_fast.errors import CheckpointError, UnsupportedCheckpointError
+
+_meta_lock = threading.Lock()
+
+
+class TransformersEncoder(nn.Module):
+    """Any encoder of transformers, with transformers' own choice of attention implementation."""
+
+    def __init__(self, encoder_config: Mapping[str, Any], attn_implementation: str | None = None) -> None:
+        super().__init__()
+        from transformers import AutoConfig, AutoModel
+
+        settings = dict(encoder_config)
+        model_type = settings.pop("model_type", "deberta-v2")
+        try:
+            config = AutoConfig.for_model(model_type, **settings)
+        except (ValueError, KeyError) as error:
+            raise UnsupportedCheckpointError(
+                f"encoder_config names the encoder {model_type!r}, which the installed transformers does not know: "
+                "upgrade transformers, or use a checkpoint with another encoder"
+            ) from error
+        if getattr(config, "is_encoder_decoder", False) or model_type in ("llama", "mistral", "gemma", "qwen2"):
+            raise UnsupportedCheckpointError(
+                f"encoder_config names {model_type!r}, which is not an encoder: gliner_fast runs encoders "
+                "(DeBERTa, BERT, RoBERTa, ELECTRA, ModernBERT, ...)"
+            )
+        if attn_implementation is not None:
+            config._attn_implementation = attn_implementation
+        self.model = AutoModel.from_config(config, trust_remote_code=False)
+        self.width = int(config.hidden_size)
+
+    def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        """As `DebertaEncoder.forward`."""
+        columns = torch.arange(input_ids.shape[1], device=input_ids.device)
+        mask = (columns < lengths.to(input_ids.device, non_blocking=True)[:, None]).long()  # (B, L)
+        return cast(Tensor, self.model(input_ids, attention_mask=mask).last_hidden_state)
+
+
+def build_encoder(
+    encoder_config: Mapping[str, Any] | None, attn_implementation: str | None = None
+) -> DebertaEncoder | TransformersEncoder:
+    """An encoder for a transformers configuration, with weights as torch and transformers initialise them.
+
+    Inside `parameters_on_meta` nothing is initialised.
+
+    Raises:
+        CheckpointError: there is no configuration.
+        UnsupportedCheckpointError: transformers does not know the encoder, or it is none.
+    """
+    if encoder_config is None:
+        raise CheckpointError("encoder_config is missing: the encoder cannot be built without it")
+    config = DebertaConfig.read(encoder_config)
+    if config is not None:
+        return DebertaEncoder(config)
+    return TransformersEncoder(encoder_config, attn_implementation)
+
+
+def encoder_width(encoder: DebertaEncoder | TransformersEncoder) -> int:
+    """E, the width of the hidden states."""
+    return encoder.config.hidden_size if isinstance(encoder, DebertaEncoder) else encoder.width
+
+
+@contextmanager
+def parameters_on_meta() -> Iterator[None]:
+    """Modules built inside have their parameters on the meta device: no memory, no initialisation, no random numbers.
+
+    Buffers stay real, since non-persistent ones (position ids, rotary frequencies) are in no checkpoint and only
+    the module's own code can make them.
+    """
+    register = nn.Module.register_parameter
+
+    def register_on_meta(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        register(module, name, param)
+        if param is not None:
+            module._parameters[name] = nn.Parameter(param.to("meta"), requires_grad=param.requires_grad)
+
+    with _meta_lock:  # the registration is torch-wide: one checkpoint is built at a time
+        nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign, assignment]
+        try:
+            yield
+        finally:
+            nn.Module.register_parameter = register  # type: ignore[method-assign]

@@ -1,0 +1,69 @@
+"""Subword batches -> span scores: encoder, projection, word vectors, LSTM and head in one module (compat section 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from gliner_fast.encoder import build_encoder, encoder_width
+from gliner_fast.errors import CheckpointError
+from gliner_fast.scorer import SpanScorer
+from gliner_fast.word_vectors import WordLSTM, pool_subwords
+
+if TYPE_CHECKING:
+    from gliner_fast.batch import Batch
+    from gliner_fast.config import GLiNERConfig
+
+
+@dataclass(frozen=True)
+class SpanScores:
+    """What the network says of a batch.
+
+    Attributes:
+        logits: flat; text b is a (W_b, K, C_b) block, blocks one after another; -inf past the end of a text.
+        words: (N, D) packed word vectors that the head read.
+        prompts: (T, D) packed prompt representations that spans were scored against.
+    """
+
+    logits: Tensor
+    words: Tensor
+    prompts: Tensor
+
+
+class SpanNetwork(nn.Module):
+    """A uni-encoder span model."""
+
+    def __init__(self, config: GLiNERConfig) -> None:
+        super().__init__()
+        self.pooling = config.subtoken_pooling
+        self.embed_ent_token = config.embed_ent_token
+        self.encoder = build_encoder(config.encoder_config, config._attn_implementation)
+        width = config.hidden_size
+        if width % 2 and config.num_rnn_layers > 0:
+            raise CheckpointError(f"hidden_size is {width}: the LSTM needs an even one")
+        own_width = encoder_width(self.encoder)
+        self.projection: nn.Linear | None = nn.Linear(own_width, width) if own_width != width else None
+        layers = config.num_rnn_layers
+        self.rnn: WordLSTM | None = WordLSTM(width, layers) if layers > 0 else None
+        self.scorer = SpanScorer(width, config.max_width, config.span_mode, config.dropout)
+
+    def forward(self, batch: Batch) -> SpanScores:
+        """Scores every span of every text of a batch against the text's own entity types."""
+        hidden = self.encoder(batch.input_ids, batch.lengths)  # (B, L, E)
+        class_positions = batch.class_positions if self.embed_ent_token else batch.class_positions + 1
+        # The head reads these rows alone, so only they are projected. Before pooling, as the package does: a word
+        # that no subword stands for is zero, not the projection's bias.
+        rows = torch.cat([batch.pooled_positions, class_positions])  # (M + T,)
+        chosen = hidden.reshape(-1, hidden.shape[-1])[rows]  # (M + T, E)
+        if self.projection is not None:
+            chosen = self.projection(chosen)  # (M + T, D)
+        subwords, prompts = chosen.split([len(batch.pooled_positions), len(class_positions)])
+        words = pool_subwords(subwords, batch.pooled_words, batch.word_total, self.pooling)  # (N, D)
+        if self.rnn is not None:
+            words = self.rnn(words, batch.word_counts)
+        prompts = self.scorer.prompt(prompts)  # (T, D)
+        logits = self.scorer(words, prompts, batch.word_counts.tolist(), batch.class_counts.tolist())
+        return SpanScores(logits, words, prompts)

@@ -1,0 +1,130 @@
+"""Word and label vectors -> span scores: the span head, factored (DESIGN 3.1, compat section 5.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gliner_fast.kernels.span_scores import span_scores_reference
+
+
+class ProjectionMLP(nn.Module):
+    """Linear, ReLU, dropout, Linear: (..., D) -> (..., D) through `inner` units."""
+
+    def __init__(self, width: int, inner: int, dropout: float) -> None:
+        super().__init__()
+        self.inner = nn.Linear(width, inner)
+        self.outer = nn.Linear(inner, width)
+        self.dropout = dropout
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        out: Tensor = self.outer(F.dropout(F.relu(self.inner(vectors)), self.dropout, self.training))
+        return out
+
+
+class SpanScorer(nn.Module):
+    """Scores spans against entity types for `markerV0` and `marker`.
+
+    The package computes R_ik = MLP_out(relu([MLP_start(h_i) ; MLP_end(h_i+k)])) for every span and multiplies by the
+    type embeddings. Both layers split: the first into a start and an end half, computed once a word, and the second
+    into the type embeddings, computed once a type. Spans x 4D never exist outside one block.
+    """
+
+    def __init__(self, width: int, max_width: int, span_mode: str, dropout: float) -> None:
+        super().__init__()
+        if span_mode not in ("markerV0", "marker"):
+            raise AssertionError(f"span_mode {span_mode!r} must have been refused at the door")
+        self.max_width = max_width
+        self.dropout = dropout
+        inner = 4 * width if span_mode == "markerV0" else 2 * width
+        self.prompt = ProjectionMLP(width, 4 * width, dropout)
+        self.start = ProjectionMLP(width, inner, dropout)
+        self.end = ProjectionMLP(width, inner, dropout)
+        self.joint: nn.Linear | None = nn.Linear(2 * width, 4 * width) if span_mode == "markerV0" else None
+        self.out = nn.Linear(4 * width if span_mode == "markerV0" else 2 * width, width)
+
+    def forward(
+        self, words: Tensor, prompts: Tensor, word_counts: Sequence[int], class_counts: Sequence[int]
+    ) -> Tensor:
+        """Logits of all spans.
+
+        Args:
+            words: (N, D) packed word vectors.
+            prompts: (T, D) packed prompt representations, as `self.prompt` makes them.
+            word_counts: words of each text.
+            class_counts: entity types of each text.
+
+        Returns:
+            Flat logits, laid out as `kernels.span_scores` says.
+        """
+        first, second = self.halves(words)
+        constant = prompts @ self.out.bias  # (T,)
+        if self.joint is None:
+            return self._score_additively(first, second, prompts, constant, word_counts, class_counts)
+        types = prompts @ self.out.weight  # (T, 4D)
+        return span_scores_reference(
+            first,
+            second,
+            types,
+            constant,
+            word_counts=word_counts,
+            class_counts=class_counts,
+            max_width=self.max_width,
+        )
+
+    def halves(self, words: Tensor) -> tuple[Tensor, Tensor]:
+        """What a word adds to the spans that start and to those that end with it: two of (N, H).
+
+        markerV0: the halves of the joint layer's input to its ReLU, bias in the first (H = 4D). marker: the two
+        inputs of its one layer (H = D each).
+        """
+        starts, ends = F.relu(self.start(words)), F.relu(self.end(words))  # each (N, D)
+        if self.joint is None:
+            return starts, ends
+        start_weight, end_weight = self.joint.weight.chunk(2, dim=1)  # each (4D, D)
+        return F.linear(starts, start_weight, self.joint.bias), F.linear(ends, end_weight)
+
+    def span_vectors(self, words: Tensor, starts: Tensor, last_words: Tensor) -> Tensor:
+        """Span representations R of chosen spans, (S, D).
+
+        Args:
+            words: (N, D) packed word vectors.
+            starts: (S,) first word of each span, an index into the packed words.
+            last_words: (S,) last word of each span.
+        """
+        first, second = self.halves(words)
+        if self.joint is None:
+            joined = torch.cat([first[starts], second[last_words]], dim=-1)  # (S, 2D)
+        else:
+            joined = F.relu(first[starts] + second[last_words])  # (S, 4D)
+        vectors: Tensor = self.out(joined)
+        return vectors
+
+    def _score_additively(
+        self,
+        starts: Tensor,
+        ends: Tensor,
+        prompts: Tensor,
+        constant: Tensor,
+        word_counts: Sequence[int],
+        class_counts: Sequence[int],
+    ) -> Tensor:
+        """`marker` has no ReLU after its layer, so its score is a start term plus an end term plus a constant."""
+        start_weight, end_weight = self.out.weight.chunk(2, dim=1)  # each (D, D)
+        start_types, end_types = prompts @ start_weight, prompts @ end_weight  # each (T, D)
+        blocks = []
+        word = type_ = 0
+        for words, classes in zip(word_counts, class_counts, strict=True):
+            own_words, own_types = slice(word, word + words), slice(type_, type_ + classes)
+            start_scores = torch.addmm(constant[own_types], starts[own_words], start_types[own_types].mT)  # (W, C)
+            end_scores = ends[own_words] @ end_types[own_types].mT  # (W, C)
+            # Widths past the end read -inf, and so are -inf.
+            padded = F.pad(end_scores, (0, 0, 0, self.max_width - 1), value=float("-inf"))  # (W+K-1, C)
+            by_width = padded.unfold(0, self.max_width, 1).mT  # (W, K, C): [i, k] = end_scores[i + k]
+            blocks.append((start_scores[:, None, :] + by_width).reshape(-1))
+            word, type_ = word + words, type_ + classes
+        return torch.cat(blocks) if blocks else starts.new_zeros(0)

@@ -1,0 +1,59 @@
+"""Hidden states of subwords -> vectors of words, packed: no padding word is ever computed (compat section 5.3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+
+def pool_subwords(subwords: Tensor, words: Tensor, word_count: int, pooling: str) -> Tensor:
+    """One vector a word.
+
+    Args:
+        subwords: (M, D) vectors of the subwords that stand for words, in text order.
+        words: (M,) the word that each belongs to, in [0, word_count).
+        word_count: N, the words of all texts.
+        pooling: `first` and `last` name at most one subword a word; `mean` and `max` reduce over all of them.
+
+    Returns:
+        (N, D); zero for a word that no subword stands for.
+    """
+    vectors = subwords.new_zeros(word_count, subwords.shape[1])
+    if pooling in ("first", "last"):
+        return vectors.index_copy(0, words, subwords)
+    index = words[:, None].expand_as(subwords)  # (M, D)
+    return vectors.scatter_reduce(0, index, subwords, "mean" if pooling == "mean" else "amax", include_self=False)
+
+
+class WordLSTM(nn.Module):
+    """The bidirectional LSTM between encoder and head, over true words only."""
+
+    def __init__(self, width: int, layers: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(width, width // 2, layers, batch_first=True, bidirectional=True, dropout=dropout)
+
+    def forward(self, vectors: Tensor, word_counts: Tensor) -> Tensor:
+        """(N, D) -> (N, D) for packed words; `word_counts` is (B,) on the CPU, each at least 1."""
+        order, batch_sizes, longest_first = time_major(word_counts)
+        order = order.to(vectors.device, non_blocking=True)
+        packed = PackedSequence(vectors[order], batch_sizes, longest_first.to(vectors.device, non_blocking=True))
+        out, _ = self.lstm(packed)
+        return torch.empty_like(out.data).index_copy(0, order, out.data)
+
+
+def time_major(word_counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The order in which `PackedSequence` holds packed words: all first words, all second words, ...
+
+    Args:
+        word_counts: (B,) int64 on the CPU, each at least 1.
+
+    Returns:
+        (N,) index into the packed words; (longest,) texts that reach each word; (B,) the texts, longest first.
+    """
+    longest_first = torch.argsort(word_counts, descending=True, stable=True)  # (B,)
+    counts = word_counts[longest_first]  # (B,)
+    starts = (word_counts.cumsum(0) - word_counts)[longest_first]  # (B,)
+    step = torch.arange(int(counts[0]))[:, None]  # (W, 1)
+    reached = step < counts  # (W, B)
+    return (starts + step)[reached], reached.sum(1), longest_first

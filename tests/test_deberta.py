@@ -1,0 +1,174 @@
+"""Our DeBERTa against transformers' own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from gliner_fast import deberta
+from gliner_fast.deberta import DebertaConfig, DebertaEncoder, position_rows
+from gliner_fast.weights import _deberta_names
+
+SETTINGS = {
+    "model_type": "deberta-v2",
+    "vocab_size": 101,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "type_vocab_size": 0,
+    "layer_norm_eps": 1e-7,
+    "relative_attention": True,
+    "max_relative_positions": -1,
+    "position_buckets": 16,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+    "max_position_embeddings": 64,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+# One word, both sides of where distances get log-bucketed (8), of the table's end (64), and far beyond it.
+LENGTHS = [[1], [2], [3, 1], [8, 9, 10], [16, 17], [64], [65, 2], [130, 129, 1]]
+
+
+def pair(**changes: object) -> tuple[torch.nn.Module, DebertaEncoder]:
+    """Transformers' encoder and ours with the same random weights, large enough for attention to matter."""
+    from transformers import DebertaV2Config, DebertaV2Model
+
+    settings = {**SETTINGS, **changes}
+    torch.manual_seed(0)
+    reference = DebertaV2Model(DebertaV2Config(**{k: v for k, v in settings.items() if k != "model_type"})).eval()
+    with torch.no_grad():
+        for weight in reference.parameters():
+            weight.normal_(0.0, 1.0 if weight.dim() == 1 else weight.shape[-1] ** -0.5)
+    config = DebertaConfig.read(settings)
+    assert config is not None
+    ours = DebertaEncoder(config).eval()
+    stored = reference.state_dict()
+    named = {
+        name: torch.cat([stored[theirs] for theirs in _deberta_names(*name.rsplit(".", 1))])
+        for name, _ in ours.named_parameters()
+    }
+    ours.load_state_dict(named)
+    return reference, ours
+
+
+def hidden_of_both(reference: torch.nn.Module, ours: DebertaEncoder, lengths: list[int]) -> tuple[Tensor, Tensor]:
+    """Hidden states of the true subwords, (sum of lengths, D) each."""
+    rows, longest = len(lengths), max(lengths)
+    ids = torch.randint(3, 101, (rows, longest), generator=torch.Generator().manual_seed(1))
+    mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
+    theirs = reference(ids.masked_fill(~mask, 0), mask.long()).last_hidden_state
+    return theirs[mask], ours(ids.masked_fill(~mask, 0), torch.tensor(lengths))[mask]
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"pos_att_type": "c2p|p2c"},
+        {"pos_att_type": ["c2p"]},
+        {"pos_att_type": ["p2c"]},
+        {"pos_att_type": []},
+        {"position_buckets": -1, "max_relative_positions": 20},
+        {"position_buckets": 256, "max_position_embeddings": 512},
+    ],
+    ids=["v3", "as-a-string", "c2p", "p2c", "no-positions", "no-buckets", "v3-buckets"],
+)
+def test_hidden_states_equal_those_of_transformers(lengths: list[int], changes: dict[str, object]) -> None:
+    reference, ours = pair(**changes)
+    with torch.inference_mode():
+        theirs, mine = hidden_of_both(reference.double(), ours.double(), lengths)
+    # In float64, so that nothing but a wrong formula can differ; transformers rounds its softmax scale to float32.
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-7 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_rounding_in_fp32_is_no_worse_than_that_of_transformers(lengths: list[int]) -> None:
+    reference, ours = pair()
+    with torch.inference_mode():
+        theirs, mine = hidden_of_both(reference, ours, lengths)
+        exact, _ = hidden_of_both(reference.double(), ours, lengths)
+    assert (mine - exact).abs().max() <= 2 * (theirs - exact).abs().max() + 1e-6
+
+
+def test_heads_done_in_groups_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, ours = pair()
+    ids, lengths = torch.randint(3, 101, (2, 40)), torch.tensor([40, 31])
+    with torch.inference_mode():
+        whole = ours(ids, lengths)
+        monkeypatch.setattr(deberta, "_MAX_SCORES", 3 * 2 * 40 * 79)  # three of four heads fit
+        grouped = ours(ids, lengths)
+    torch.testing.assert_close(grouped[0], whole[0], rtol=0, atol=1e-5)
+
+
+def test_position_tables_follow_a_changed_weight() -> None:
+    _, ours = pair()
+    ids, lengths = torch.randint(3, 101, (1, 12)), torch.tensor([12])
+    with torch.inference_mode():
+        before = ours(ids, lengths)
+    with torch.no_grad():
+        ours.relative_embeddings.weight.add_(torch.randn(32))
+    fresh = DebertaEncoder(ours.config).eval()
+    fresh.load_state_dict(ours.state_dict())
+    with torch.inference_mode():
+        after = ours(ids, lengths)
+        assert not torch.allclose(after, before, atol=1e-3)
+        torch.testing.assert_close(after, fresh(ids, lengths), rtol=0, atol=0)
+
+
+def test_position_tables_follow_a_new_dtype() -> None:
+    _, ours = pair()
+    ids, lengths = torch.randint(3, 101, (1, 12)), torch.tensor([12])
+    with torch.inference_mode():
+        whole = ours(ids, lengths)
+        half = ours.to(torch.bfloat16)(ids, lengths)
+    assert half.dtype == torch.bfloat16
+    assert (half.float() - whole).abs().max() < 0.3 * whole.abs().max()
+
+
+def test_gradients_equal_those_of_transformers() -> None:
+    reference, ours = pair()
+    theirs, mine = hidden_of_both(reference.double().train(), ours.double().train(), [12, 7])
+    weights = torch.randn(theirs.shape, dtype=torch.float64)
+    (theirs * weights).sum().backward()
+    (mine * weights).sum().backward()
+    expected = dict(reference.named_parameters())
+    for name, parameter in ours.named_parameters():
+        wanted = torch.cat([expected[theirs].grad for theirs in _deberta_names(*name.rsplit(".", 1))])
+        assert (parameter.grad - wanted).abs().max() <= 1e-6 * wanted.abs().max() + 1e-6, name
+
+
+@pytest.mark.parametrize("length", [1, 2, 9, 129, 130, 600])
+def test_position_rows_are_those_of_transformers(length: int) -> None:
+    from transformers.models.deberta_v2.modeling_deberta_v2 import build_relative_position
+
+    config = DebertaConfig.read({**SETTINGS, "position_buckets": 256, "max_position_embeddings": 512})
+    assert config is not None
+    query = torch.zeros(1, length, 1)
+    theirs = build_relative_position(query, query, bucket_size=256, max_position=512)[0]  # (L, L)
+    wanted = (theirs + 256).clamp(0, 511)
+    rows = position_rows(length, config)
+    distance = torch.arange(length)[:, None] - torch.arange(length)
+    assert torch.equal(rows[distance + length - 1], wanted)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"position_biased_input": True},
+        {"type_vocab_size": 2},
+        {"conv_kernel_size": 3},
+        {"share_att_key": False},
+        {"hidden_act": "gelu_new"},
+        {"norm_rel_ebd": "none"},
+        {"embedding_size": 16},
+        {"model_type": "bert"},
+    ],
+)
+def test_other_variants_are_left_to_transformers(changes: dict[str, object]) -> None:
+    assert DebertaConfig.read({**SETTINGS, **changes}) is None

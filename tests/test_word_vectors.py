@@ -1,0 +1,50 @@
+"""Pooling and the packed LSTM against plain loops and torch's padded way."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from gliner_fast.word_vectors import WordLSTM, pool_subwords, time_major
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+def test_a_word_is_reduced_over_its_subwords(pooling: str) -> None:
+    subwords = torch.randn(6, 5)
+    words = torch.tensor([0, 0, 2, 2, 2, 3])
+    pooled = pool_subwords(subwords, words, 5, pooling)
+    for word in (0, 2, 3):
+        own = subwords[words == word]
+        torch.testing.assert_close(pooled[word], own.mean(0) if pooling == "mean" else own.amax(0))
+    assert not pooled[[1, 4]].any()
+
+
+@pytest.mark.parametrize("pooling", ["first", "last"])
+def test_a_word_takes_its_one_subword_and_a_word_without_is_zero(pooling: str) -> None:
+    subwords = torch.randn(2, 5)
+    pooled = pool_subwords(subwords, torch.tensor([1, 3]), 4, pooling)
+    assert torch.equal(pooled[[1, 3]], subwords)
+    assert not pooled[[0, 2]].any()
+
+
+@pytest.mark.parametrize("word_counts", [[1], [5], [3, 1, 7, 7, 2], [1, 1, 1]])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_packed_lstm_equals_the_padded_one(word_counts: list[int], layers: int) -> None:
+    torch.manual_seed(0)
+    module = WordLSTM(6, layers).double().eval()
+    texts = [torch.randn(count, 6, dtype=torch.float64) for count in word_counts]
+    padded = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
+    packed = pack_padded_sequence(padded, torch.tensor(word_counts), batch_first=True, enforce_sorted=False)
+    wanted, _ = pad_packed_sequence(module.lstm(packed)[0], batch_first=True)
+    wanted = torch.cat([own[:count] for own, count in zip(wanted, word_counts, strict=True)])
+    ours = module(torch.cat(texts), torch.tensor(word_counts))
+    torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-14)
+
+
+def test_time_major_order_is_all_first_words_then_all_second_ones() -> None:
+    order, sizes, longest_first = time_major(torch.tensor([2, 3, 1]))
+    # words of the texts: 0 1 | 2 3 4 | 5
+    assert order.tolist() == [2, 0, 5, 3, 1, 4]
+    assert sizes.tolist() == [3, 2, 1]
+    assert longest_first.tolist() == [1, 0, 2]
