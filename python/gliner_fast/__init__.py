@@ -1,0 +1,52 @@
+"""A fast drop-in predictor for GLiNER models: entities of any type, named in plain words."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gliner_fast.config import GLiNERConfig
+    from gliner_fast.entity import Entity
+    from gliner_fast.errors import CheckpointError, CheckpointWarning, UnsupportedCheckpointError
+    from gliner_fast.model import GLiNER
+    from gliner_fast.verification import Report, verify
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CheckpointError",
+    "CheckpointWarning",
+    "Entity",
+    "GLiNER",
+    "GLiNERConfig",
+    "Report",
+    "UnsupportedCheckpointError",
+    "__version__",
+    "verify",
+]
+
+# Loaded when first used: importing the package costs nothing, torch comes with the model.
+_HOMES = {
+    "CheckpointError": "errors",
+    "CheckpointWarning": "errors",
+    "Entity": "entity",
+    "GLiNER": "model",
+    "GLiNERConfig": "config",
+    "Report": "verification",
+    "UnsupportedCheckpointError": "errors",
+    # Not `verify.py`: a submodule that is imported takes its name in the package, and would hide the function.
+    "verify": "verification",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

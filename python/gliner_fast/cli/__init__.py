@@ -1,0 +1,92 @@
+"""The command line: `gliner-fast extract | verify | info`.
+
+Nothing heavy is imported before a command runs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Annotated, TextIO
+
+import typer
+
+from gliner_fast.cli.extract import extract
+from gliner_fast.cli.info import info
+from gliner_fast.cli.verify import verify
+
+app = typer.Typer(
+    help="Finds the entities that you name, in text: GLiNER's answers, faster.",
+    epilog='Start here: [bold]gliner-fast extract "Ada Lovelace lived in London." -l person,city[/bold]',
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command()(extract)
+app.command()(verify)
+app.command()(info)
+
+# Typer carries its own copy of click since 0.20 or so: this is ClickException of whichever it uses.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    if version:
+        from gliner_fast import __version__
+
+        print(f"gliner-fast {__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits: 0 done, 1 answers differ (`verify`), 2 an error, told in one line.
+
+    Also 1, without a word, where the reader of the output has gone (`| head`): typer sees to that.
+
+    Args:
+        arguments: what to run instead of `sys.argv`.
+    """
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        return int(app(args=arguments, prog_name="gliner-fast", standalone_mode=False) or 0)
+    except _UsageError as error:
+        return _fail(error.format_message())  # type: ignore[attr-defined]
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except (ValueError, OSError, ImportError, MemoryError) as error:  # what our own messages come in
+        return _fail(_describe(error))
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def _fail(message: str) -> int:
+    print("gliner-fast: error:", " ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    del category, filename, lineno, file, line  # where in our code it was raised is nothing to the user
+    print("gliner-fast: warning:", " ".join(str(message).split()), file=sys.stderr)

@@ -1,0 +1,159 @@
+"""`gliner-fast info`: this machine, these versions, that checkpoint."""
+
+from __future__ import annotations
+
+import json as json_module
+import math
+import platform
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from gliner_fast.config import GLiNERConfig
+
+_PACKAGES = ("torch", "transformers", "tokenizers", "triton", "gliner")
+
+
+def info(
+    model: Annotated[str | None, typer.Argument(help="Folder or Hub id; the built-in model if not given.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show versions, devices and what a checkpoint is.
+
+    Loads no weights, and describes checkpoints of every kind, those that
+    gliner_fast does not run included.
+
+    [bold]gliner-fast info urchade/gliner_small-v2.1[/bold]
+    """
+    from gliner_fast import __version__
+
+    ours = {"gliner-fast": __version__, "python": platform.python_version()}
+    found = {
+        "versions": ours | {name: _version(name) for name in _PACKAGES},
+        "devices": _devices(),
+        "checkpoint": describe_checkpoint(model),
+    }
+    if json:
+        print(json_module.dumps(found, ensure_ascii=False))
+        return
+    is_terminal = sys.stdout.isatty()
+    for title, rows in found.items():
+        print(f"\x1b[1m{title}\x1b[0m" if is_terminal else title)
+        width = max(map(len, rows), default=0)
+        for name, value in rows.items():
+            print(f"  {name:<{width}}  {value}")
+
+
+def _version(package: str) -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _devices() -> dict[str, str]:
+    import torch
+
+    from gliner_fast.precision import cpu_features, fastest_native_dtype
+
+    found = {"cpu": f"{torch.get_num_threads()} threads; native: {', '.join(cpu_features()) or 'nothing special'}"}
+    for number in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(number)
+        found[f"cuda:{number}"] = (
+            f"{card.name}, {card.total_memory / 2**30:.0f} GiB, compute capability {card.major}.{card.minor}"
+        )
+    if torch.backends.mps.is_available():
+        found["mps"] = "Apple GPU"
+    for name in found:
+        fastest = str(fastest_native_dtype(torch.device(name))).removeprefix("torch.")
+        found[name] += f"; --dtype auto is {fastest}"
+    return found
+
+
+def describe_checkpoint(model: str | None) -> dict[str, Any]:
+    """Says what a checkpoint is, from its configuration and the head of its weights file.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        CheckpointError: its files are broken.
+    """
+    from gliner_fast.checkpoint import HubOptions, load_encoder_config, locate
+    from gliner_fast.config import CONFIG_NAME, GLiNERConfig
+    from gliner_fast.errors import CheckpointError, UnsupportedCheckpointError
+    from gliner_fast.weights import find_weights
+
+    folder = locate(model, HubOptions(), None)
+    config = GLiNERConfig.from_file(folder / CONFIG_NAME)
+    try:
+        config.refuse_unsupported()
+        runs = "yes"
+    except UnsupportedCheckpointError as error:
+        runs = f"no: {error}"
+    try:
+        encoder = load_encoder_config(config, cache_dir=None, local_files_only=True)
+    except CheckpointError:
+        encoder = {}  # of an early checkpoint whose encoder is not here: everything else can still be told
+    weights = find_weights(folder)
+    return {
+        "folder": str(folder),
+        "runs here": runs,
+        "kind": _kind(config),
+        "written by": _era(config),
+        "encoder": f"{encoder.get('model_type', 'unknown')} ({config.model_name})",
+        "encoder size": ", ".join(
+            f"{encoder[key]:,} {name}"
+            for key, name in (
+                ("num_hidden_layers", "layers"),
+                ("hidden_size", "wide"),
+                ("num_attention_heads", "heads"),
+                ("vocab_size", "subwords"),
+            )
+            if isinstance(encoder.get(key), int)
+        ),
+        "head": f"{config.hidden_size:,} wide, spans of up to {config.max_width:,} words ({config.span_mode})",
+        "longest text": f"{config.max_len:,} words; the rest is cut off",
+        "pooling": f"{config.subtoken_pooling} subword of a word",
+        "label vector": "the entity token" if config.embed_ent_token else "the subword after the entity token",
+        "parameters": f"{_count_parameters(weights):,}",
+        "weights": f"{weights.name}, {weights.stat().st_size / 1e6:,.1f} MB",
+    }
+
+
+def _kind(config: GLiNERConfig) -> str:
+    unit = "token-level" if config.span_mode == "token_level" else "span"
+    if config.model_type == "gliner_streaming_span":
+        return "streaming span model"
+    if config.relations_layer is not None:
+        return f"relation extraction, {unit}"
+    if config.labels_decoder is not None:
+        return f"label-generating decoder, {unit}"
+    return f"{'uni' if config.labels_encoder is None else 'bi'}-encoder, {unit}"
+
+
+def _era(config: GLiNERConfig) -> str:
+    """Names the `gliner` that wrote a configuration (compat section 2.2), by what only it wrote."""
+    if "has_rnn" in config.extra:
+        return "gliner 0.2.0 to 0.2.22"
+    if config.encoder_config is None or config.class_token_index == -1:
+        return "gliner 0.1 (first era)"
+    return "gliner 0.2.23 or later"
+
+
+def _count_parameters(weights: Path) -> int:
+    """Counts the numbers in a file; a .safetensors file says so in its head, so nothing else is read."""
+    if weights.suffix == ".safetensors":
+        with weights.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            try:
+                head = json_module.loads(file.read(size))
+            except ValueError as error:
+                raise ValueError(f"{weights} is broken or cut off: its head is not JSON") from error
+        return sum(math.prod(entry["shape"]) for name, entry in head.items() if name != "__metadata__")
+    from gliner_fast.weights import read_weights
+
+    return sum(tensor.numel() for tensor in read_weights(weights).values())

@@ -1,0 +1,46 @@
+"""What the commands write: JSON lines for programs, coloured text for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from gliner_fast.entity import Entity
+
+# Readable on dark and on light terminals alike.
+_COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "red", "bright_cyan", "bright_green", "bright_magenta")
+
+# A text must not be able to steer the terminal. One character for one, so that offsets still hold.
+_VISIBLE = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"}
+_VISIBLE |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD) | dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
+
+
+def json_line(row: dict[str, Any]) -> bytes:
+    """Returns a row as one line of UTF-8; one that holds lone surrogates, which UTF-8 has not, with escapes."""
+    try:
+        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(row).encode() + b"\n"
+
+
+def coloured(text: str, entities: Sequence[Entity], labels: Sequence[str]) -> Text:
+    """Returns a text with its entities in their label's colour, each followed by label and score."""
+    from rich.text import Text
+
+    shown = Text()
+    source = Text(text.translate(_VISIBLE))
+    colour_of = {label: _COLOURS[number % len(_COLOURS)] for number, label in enumerate(labels)}
+    for entity in entities:
+        source.stylize(f"bold {colour_of[entity['label']]}", entity["start"], entity["end"])
+    done = 0
+    for entity in sorted(entities, key=lambda entity: entity["end"]):
+        shown.append_text(source[done : entity["end"]] if entity["end"] > done else Text())
+        done = max(done, entity["end"])
+        colour = colour_of[entity["label"]]
+        shown.append(f" {entity['label']}".translate(_VISIBLE), style=f"italic {colour}")
+        shown.append(f" {entity['score']:.2f}", style="dim")
+    return shown.append_text(source[done:]) if done < len(source) else shown

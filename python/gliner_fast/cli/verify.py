@@ -1,0 +1,75 @@
+"""`gliner-fast verify`: ours against the installed gliner, on the user's texts."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gliner_fast.cli.extract import load_model
+from gliner_fast.cli.reading import read_labels, read_rows
+
+# Used where the user gives no texts: names, numbers, a long one, marks, another script, nothing.
+_SAMPLE = (
+    "Ada Lovelace wrote the first program for Charles Babbage's Analytical Engine in London in 1843.",
+    "The European Space Agency launched Rosetta from Kourou, French Guiana, on 2 March 2004.",
+    "Dr. Okafor (St. Mary's Hospital) prescribed 20 mg of fluoxetine; call +44 20 7946 0000 before 5pm.",
+    "Zoë Kravitz and Nguyễn Phú Trọng met in Malmö, Łódź and São Paulo — or did they?",
+    "我在Google上班,老板是Sundar Pichai。",
+    "Apple",
+    "",
+)
+
+
+def verify(
+    model: Annotated[str | None, typer.Argument(help="Folder or Hub id; the built-in model if not given.")] = None,
+    labels: Annotated[
+        list[str] | None, typer.Option("--labels", "-l", help="What to look for; commas or repeated.")
+    ] = None,
+    labels_file: Annotated[
+        Path | None, typer.Option(help='JSON: \\["person", ...] or {"person": "description", ...}.')
+    ] = None,
+    texts: Annotated[
+        Path | None, typer.Option("--texts", metavar="FILE", help="Lines or .jsonl; a few sentences if not given.")
+    ] = None,
+    text_field: Annotated[str, typer.Option(help="Field of the JSON lines that holds the text.")] = "text",
+    threshold: Annotated[float, typer.Option("--threshold", "-t", min=0, max=1)] = 0.5,
+    nested: Annotated[bool, typer.Option("--nested", help="Keep entities inside others.")] = False,
+    multi_label: Annotated[bool, typer.Option("--multi-label", help="Let a span have several labels.")] = False,
+    tolerance: Annotated[float, typer.Option(min=0, help="How far scores may lie apart.")] = 1e-4,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...; auto: the GPU if there is one.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="What ours runs in; the reference runs in fp32.")] = "fp32",
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> int:
+    """Compare with the gliner package: same entities, same scores?
+
+    Needs gliner itself (pip install gliner==0.2.29). Exits with 0 if the
+    answers are the same, with 1 if not. A difference counts as explained only
+    where rounding can have caused it: a score at the threshold, or a tie.
+
+    [bold]gliner-fast verify urchade/gliner_small-v2.1 -l person,company --texts articles.jsonl[/bold]
+    """
+    wanted = read_labels(labels or [], labels_file)
+    if texts is None:
+        read = list(_SAMPLE)
+    else:
+        with texts.open("rb") as source:
+            is_jsonl = texts.suffix in {".jsonl", ".ndjson"}
+            rows = read_rows([], source, name=str(texts), is_jsonl=is_jsonl, text_field=text_field)
+            read = [row[text_field] for row in rows]
+
+    from gliner_fast.verification import verify as compare_with_reference
+
+    report = compare_with_reference(
+        load_model(model, device, dtype),
+        read,
+        wanted,
+        threshold=threshold,
+        flat_ner=not nested,
+        multi_label=multi_label,
+        tolerance=tolerance,
+    )
+    print(json_module.dumps(report.to_dict(), ensure_ascii=False) if json else report)
+    return 0 if report.ok else 1

@@ -1,0 +1,455 @@
+"""`GLiNER`: loads a checkpoint and predicts entities, with the methods and results of `gliner.GLiNER`."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from gliner_fast import checkpoint, weights
+from gliner_fast.batch import Batch, Batcher
+from gliner_fast.config import CONFIG_NAME, GLiNERConfig
+from gliner_fast.data_processor import DataProcessor
+from gliner_fast.entity import Entity
+from gliner_fast.labels import Labels, Threshold, expect_one_per_text, plan_labels, plan_thresholds
+from gliner_fast.loading import Parts, create_parts, load_parts
+from gliner_fast.network import SpanNetwork, SpanScores
+from gliner_fast.precision import parse_dtype
+from gliner_fast.predict import Request, predict_window
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Texts prepared at once. Sorting by length needs a window; a larger one saves no more padding, and costs memory.
+_WINDOW = 8192
+# Most subwords a batch, padding included. On a CPU the products reach their full speed at about 1,000 rows.
+_CPU_BUDGET = 2048
+_GPU_BUDGET = 2**15
+
+
+class GLiNER(nn.Module):
+    """Finds entities of any type, named in plain words.
+
+    Example:
+        >>> model = GLiNER.from_pretrained()
+        >>> model.predict_entities("Marie Curie was born in Warsaw.", ["person", "city"])  # doctest: +SKIP
+
+    Attributes:
+        config: the checkpoint's settings.
+        model: the network, a `torch.nn.Module`.
+        data_processor: tokenizer and word splitter.
+        source: the folder that the model was loaded from; None for a new one.
+        token_budget: most subwords a batch, padding included; None chooses by device.
+    """
+
+    def __init__(
+        self,
+        config: GLiNERConfig | Mapping[str, Any] | str | Path,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        backbone_from_pretrained: bool = False,
+        corrected_numbering: bool = False,
+        source: Path | None = None,
+        parts: Parts | None = None,
+    ) -> None:
+        """Makes a new model with random weights; `from_pretrained` loads one.
+
+        Args:
+            config: settings, as an object, a mapping or the path of a JSON file.
+            tokenizer: None for that of `config.model_name`.
+            backbone_from_pretrained: start from the pretrained encoder of `config.model_name`.
+            corrected_numbering: see `from_pretrained`.
+            source: the folder that the parts come from.
+            parts: a loaded network and tokenizer, instead of new ones.
+        """
+        super().__init__()
+        if parts is None:
+            parts = create_parts(_read_config(config), tokenizer, backbone_from_pretrained=backbone_from_pretrained)
+        self.config = parts.config
+        self.model: SpanNetwork = parts.network
+        self.data_processor = DataProcessor(parts.tokenizer)
+        self.source = source
+        self.token_budget: int | None = None
+        self._batcher = Batcher(
+            checkpoint.subword_tokenizer(parts.tokenizer), parts.config, corrected_numbering=corrected_numbering
+        )
+        self._told: set[str] = set()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_id: str | Path | None = None,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        proxies: Mapping[str, str] | None = None,  # noqa: ARG003
+        resume_download: bool = False,  # noqa: ARG003
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        map_location: str | torch.device = "cpu",
+        strict: bool = False,
+        load_tokenizer: bool | None = None,  # noqa: ARG003
+        resize_token_embeddings: bool = True,
+        compile_torch_model: bool = False,
+        quantize: str | None = None,
+        dtype: str | torch.dtype | None = None,
+        low_cpu_mem_usage: bool = False,  # noqa: ARG003
+        variant: str | None = None,
+        load_onnx_model: bool = False,
+        onnx_model_file: str = "model.onnx",  # noqa: ARG003
+        max_length: int | None = None,
+        max_width: int | None = None,
+        post_fusion_schema: str | None = None,
+        _attn_implementation: str | None = None,
+        runtime: str | None = None,
+        runtime_model_file: str | None = None,  # noqa: ARG003
+        runtime_options: Mapping[str, Any] | None = None,  # noqa: ARG003
+        corrected_numbering: bool = False,
+    ) -> GLiNER:
+        """Loads a checkpoint, with `gliner`'s arguments (compat section 1.2).
+
+        Args:
+            model_id: a local folder or a Hub id; None loads the small model that ships with this package.
+            revision: of the Hub id; as `cache_dir`, `force_download`, `local_files_only` and `token`, for
+                `huggingface_hub`.
+            cache_dir: see `revision`.
+            force_download: see `revision`.
+            proxies: accepted and unused, as are `resume_download`, `load_tokenizer` and `low_cpu_mem_usage`: the
+                tokenizer is always loaded, and loading never makes random weights first.
+            resume_download: see `proxies`.
+            local_files_only: see `revision`.
+            token: see `revision`.
+            map_location: the device.
+            strict: raise where the weights lack something or hold something unknown, instead of a warning.
+            load_tokenizer: see `proxies`.
+            resize_token_embeddings: add GLiNER's special tokens to a checkpoint that does not say where they are.
+            compile_torch_model: `torch.compile` the network; on a GPU only.
+            quantize: not offered yet; use `dtype`.
+            dtype: "fp32" (default), "bf16", "fp16", a floating torch dtype, or "auto" for the fastest one that the
+                hardware computes natively.
+            low_cpu_mem_usage: see `proxies`.
+            variant: "fp16" or "bf16" prefers the file of that name; without `dtype` it also sets the dtype.
+            load_onnx_model: not offered, like `onnx_model_file` and the `runtime` arguments.
+            onnx_model_file: see `load_onnx_model`.
+            max_length: longest text in words, instead of the checkpoint's `max_len`.
+            max_width: widest span in words, instead of the checkpoint's.
+            post_fusion_schema: a setting that span models do not read.
+            _attn_implementation: for encoders that run through transformers.
+            runtime: "torch" or None; see `load_onnx_model`.
+            runtime_model_file: see `load_onnx_model`.
+            runtime_options: see `load_onnx_model`.
+            corrected_numbering: give words the right numbers where the tokenizer drops some, such as control
+                characters. The reference shifts all later entities left there (Q1), and so does the default.
+
+        Raises:
+            FileNotFoundError: nothing is there.
+            CheckpointError: what is there is broken or inconsistent.
+            UnsupportedCheckpointError: it is a kind of checkpoint that this version does not run.
+            ValueError: an argument out of range.
+        """
+        _refuse_other_runtimes(load_onnx_model, runtime, quantize)
+        device = torch.device(map_location)
+        if variant is not None and variant not in ("fp16", "bf16"):
+            raise ValueError(f"variant is {variant!r}: expected 'fp16' or 'bf16'")
+        hub = checkpoint.HubOptions(revision, cache_dir, force_download, local_files_only, token)
+        folder = checkpoint.locate(model_id, hub, variant)
+        parts = load_parts(
+            folder,
+            overrides={
+                "max_len": max_length,
+                "max_width": max_width,
+                "post_fusion_schema": post_fusion_schema,
+                "_attn_implementation": _attn_implementation,
+            },
+            hub=hub,
+            dtype=parse_dtype(dtype or variant, device),
+            variant=variant,
+            strict=strict,
+            resize_token_embeddings=resize_token_embeddings,
+        )
+        model = cls(parts.config, source=folder, parts=parts, corrected_numbering=corrected_numbering)
+        model.to(device).eval()
+        if compile_torch_model:
+            if device.type == "cpu":
+                warnings.warn("Cannot compile model on CPU. Set `map_location='cuda'` to compile.", stacklevel=2)
+            else:
+                model.compile()
+        return model
+
+    @classmethod
+    def from_config(
+        cls,
+        config: GLiNERConfig | Mapping[str, Any] | str | Path,
+        cache_dir: str | Path | None = None,
+        load_tokenizer: bool = True,  # noqa: ARG003
+        resize_token_embeddings: bool = True,
+        backbone_from_pretrained: bool = True,
+        compile_torch_model: bool = False,
+        quantize: str | None = None,
+        map_location: str | torch.device = "cpu",
+        max_length: int | None = None,
+        max_width: int | None = None,
+        post_fusion_schema: str | None = None,
+        _attn_implementation: str | None = None,
+        *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        local_files_only: bool = False,
+    ) -> GLiNER:
+        """A new model, to be trained: a random head on the pretrained encoder, or all random (compat section 1.2).
+
+        Arguments are those of `from_pretrained`; `tokenizer` replaces that of `config.model_name`.
+        """
+        _refuse_other_runtimes(load_onnx_model=False, runtime=None, quantize=quantize)
+        changes = {
+            "max_len": max_length,
+            "max_width": max_width,
+            "post_fusion_schema": post_fusion_schema,
+            "_attn_implementation": _attn_implementation,
+        }
+        settings = _read_config(config).replace(**{name: value for name, value in changes.items() if value is not None})
+        parts = create_parts(
+            settings,
+            tokenizer,
+            backbone_from_pretrained=backbone_from_pretrained,
+            resize_token_embeddings=resize_token_embeddings,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+        model = cls(parts.config, parts=parts)
+        model.to(torch.device(map_location)).eval()
+        if compile_torch_model:
+            model.compile()
+        return model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is: the device of its first parameter."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the weights."""
+        return next(self.model.parameters()).dtype
+
+    def forward(self, batch: Batch) -> SpanScores:
+        """Scores the spans of a batch; see `SpanNetwork.forward`."""
+        scores: SpanScores = self.model(batch)
+        return scores
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles the network with `torch.compile`, for any batch shape unless told otherwise."""
+        kwargs.setdefault("dynamic", True)
+        self.model.compile(*args, **kwargs)
+
+    def predict_entities(
+        self,
+        text: str,
+        labels: Labels,
+        flat_ner: bool = True,
+        threshold: Threshold = 0.5,
+        multi_label: bool = False,
+        return_class_probs: bool = False,
+        *,
+        return_vectors: bool = False,
+        return_label_vectors: bool = False,
+        **kwargs: Any,
+    ) -> list[Entity]:
+        """Finds the entities of one text.
+
+        Args:
+            text: the text.
+            labels: entity types in plain words, or a mapping of label to description.
+            flat_ner: no two entities share a word; False lets one contain another.
+            threshold: entities score above it; a mapping gives each label its own.
+            multi_label: one span may have several labels.
+            return_class_probs: add the best five labels of each span.
+            return_vectors: add each span's representation.
+            return_label_vectors: add the label's representation.
+            **kwargs: further arguments of `inference`.
+
+        Returns:
+            Entities in reading order.
+        """
+        return self.inference(
+            [text],
+            labels,
+            flat_ner,
+            threshold,
+            multi_label,
+            return_class_probs=return_class_probs,
+            return_vectors=return_vectors,
+            return_label_vectors=return_label_vectors,
+            **kwargs,
+        )[0]
+
+    def inference(
+        self,
+        texts: str | Sequence[str],
+        labels: Labels,
+        flat_ner: bool | Sequence[bool] = True,
+        threshold: Threshold = 0.5,
+        multi_label: bool | Sequence[bool] = False,
+        batch_size: int | None = None,
+        packing_config: object | None = None,  # noqa: ARG002
+        input_spans: Sequence[Sequence[Mapping[str, int]]] | None = None,
+        return_class_probs: bool = False,
+        *,
+        return_vectors: bool = False,
+        return_label_vectors: bool = False,
+        **external_inputs: Any,
+    ) -> list[list[Entity]]:
+        """Finds the entities of many texts (compat section 1.3).
+
+        Texts are batched by length within a budget of subwords, not by number, whatever order they come in; the
+        results do not depend on it.
+
+        Args:
+            texts: the texts; a string is one text. What is blank or no string has no entities.
+            labels: entity types for all texts: strings, or a mapping of label to description. A list of lists or of
+                mappings gives each text its own.
+            flat_ner: no two entities share a word; False lets one contain another. A sequence has one value a text.
+            threshold: entities score above it. A sequence has one value a text, a mapping one a label.
+            multi_label: one span may have several labels. A sequence has one value a text.
+            batch_size: most texts a batch; leave it out to let the budget alone decide, which is faster.
+            packing_config: accepted and unused: padding is avoided without it.
+            input_spans: for each text the {"start": ..., "end": ...} character spans that may be entities.
+            return_class_probs: add the best five labels of each span as `class_probs`.
+            return_vectors: add each span's representation as `vector`.
+            return_label_vectors: add the label's representation as `label_vector`.
+            **external_inputs: accepted as `gliner` does, and unused; each name is warned about once (Q7).
+
+        Returns:
+            For each text its entities in reading order; equal starts best score first.
+
+        Raises:
+            TypeError: labels or thresholds of a wrong type.
+            ValueError: per-text values for another number of texts; a threshold of NaN.
+        """
+        if self.training or self.model.training:
+            self.eval()  # as `gliner` leaves the model; walking all modules each time would cost a short text 5 %
+        self._tell_unused(external_inputs)
+        if not isinstance(texts, Iterable):
+            raise TypeError(f"texts is a {type(texts).__name__}: expected a list of strings, or one string")
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        count = len(texts)
+        if batch_size is not None and (isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1):
+            raise ValueError(f"batch_size is {batch_size!r}: expected a whole number of at least 1, or None")
+        per_text = {"flat_ner": flat_ner, "multi_label": multi_label, "input_spans": input_spans}
+        for name, values in per_text.items():
+            if isinstance(values, Sequence):
+                expect_one_per_text(name, values, count)
+        request = Request(
+            texts,
+            plan_labels(labels, count),
+            plan_thresholds(threshold, count),
+            flat_ner,
+            multi_label,
+            input_spans,
+            return_class_probs,
+            return_vectors,
+            return_label_vectors,
+            batch_size,
+        )
+        found: list[list[Entity]] = []
+        for first in range(0, count, _WINDOW):
+            found += self._predict(request.part(first, first + _WINDOW))
+        return found
+
+    def batch_predict_entities(
+        self,
+        texts: Sequence[str],
+        labels: Labels,
+        flat_ner: bool = True,
+        threshold: Threshold = 0.5,
+        multi_label: bool = False,
+        *,
+        return_vectors: bool = False,
+        return_label_vectors: bool = False,
+        **kwargs: Any,
+    ) -> list[list[Entity]]:
+        """The older name of `inference`, with `gliner`'s FutureWarning."""
+        warnings.warn(
+            "GLiNER.batch_predict_entities is deprecated and will be removed in a future release. "
+            "Please use GLiNER.inference instead.",
+            FutureWarning,
+            stacklevel=2,
+        )
+        return self.inference(
+            texts,
+            labels,
+            flat_ner,
+            threshold,
+            multi_label,
+            return_vectors=return_vectors,
+            return_label_vectors=return_label_vectors,
+            **kwargs,
+        )
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        config: GLiNERConfig | None = None,
+        safe_serialization: bool = False,
+    ) -> None:
+        """Writes a checkpoint folder that `gliner` loads too (compat section 8).
+
+        Args:
+            save_directory: made if it is not there.
+            config: settings to write instead of the model's.
+            safe_serialization: write `model.safetensors` instead of `pytorch_model.bin`.
+        """
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = weights.export_weights(self.model)
+        if safe_serialization:
+            from safetensors.torch import save_file
+
+            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        else:
+            torch.save(tensors, folder / "pytorch_model.bin")
+        settings = json.dumps((config or self.config).to_dict(), indent=2, sort_keys=True, default=str)
+        (folder / CONFIG_NAME).write_text(settings + "\n", encoding="utf-8")
+        self.data_processor.transformer_tokenizer.save_pretrained(folder)
+
+    def _predict(self, request: Request) -> list[list[Entity]]:
+        device = self.device
+        return predict_window(
+            request,
+            self.model,
+            self._batcher,
+            max_words=self.config.max_len,
+            max_width=self.config.max_width,
+            budget=self.token_budget or (_GPU_BUDGET if device.type == "cuda" else _CPU_BUDGET),
+            splitter=self.data_processor.custom_splitter,
+            device=device,
+        )
+
+    def _tell_unused(self, names: Mapping[str, Any]) -> None:
+        new = sorted(set(names) - self._told)
+        if new:
+            self._told.update(new)
+            warnings.warn(f"{', '.join(new)}: not an argument of inference, ignored", stacklevel=3)
+
+
+def _read_config(config: GLiNERConfig | Mapping[str, Any] | str | Path) -> GLiNERConfig:
+    if isinstance(config, GLiNERConfig):
+        return config
+    if isinstance(config, Mapping):
+        return GLiNERConfig.from_dict(config)
+    if isinstance(config, (str, Path)):
+        return GLiNERConfig.from_file(Path(config))
+    raise TypeError(f"config is a {type(config).__name__}: expected a GLiNERConfig, a mapping or the path of a file")
+
+
+def _refuse_other_runtimes(load_onnx_model: bool, runtime: str | None, quantize: str | None) -> None:
+    if load_onnx_model or (runtime is not None and runtime not in ("torch", "pytorch")):
+        raise ValueError("gliner_fast runs the PyTorch weights only: leave out load_onnx_model and runtime")
+    if quantize:
+        raise ValueError(f"quantize={quantize!r} is not offered yet: for speed and memory use dtype='bf16'")

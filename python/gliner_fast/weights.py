@@ -1,0 +1,237 @@
+"""Checkpoint tensors -> our network and back; the only file that knows the package's names (compat section 3)."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from gliner_fast.deberta import DebertaEncoder
+from gliner_fast.errors import CheckpointError, CheckpointWarning
+from gliner_fast.network import SpanNetwork
+
+_ENCODER = "token_rep_layer.bert_layer.model."
+_SPAN_HEAD = "span_rep_layer.span_rep_layer."
+_SHOWN = 8
+
+# Rows of the word-embedding matrix are read off the file, whatever the configuration says (compat section 2.2).
+_EMBEDDINGS = re.compile(
+    re.escape(_ENCODER) + r"(.*\.)?(word_embeddings|tok_embeddings|embed_tokens|shared|wte)\.weight$"
+)
+# Buffers that older transformers stored, and layers that exist in files but that GLiNER never runs.
+_IGNORABLE = re.compile(r".*(position_ids|token_type_ids|\.pooler\..*|num_batches_tracked)$|^cross_fuser\..*")
+
+
+def find_weights(folder: Path, variant: str | None = None) -> Path:
+    """The file of weights in a checkpoint folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+        CheckpointError: the weights are sharded, which `gliner` does not write.
+    """
+    names = ["model.safetensors", "pytorch_model.bin"]
+    if variant is not None:
+        names.insert(0, f"model.{variant}.safetensors")
+    for name in names:
+        if (folder / name).is_file():
+            if variant is not None and name != names[0]:
+                warnings.warn(f"No {names[0]} in {folder}: loading {name} and casting it", stacklevel=2)
+            return folder / name
+    if (folder / "model.safetensors.index.json").is_file():
+        raise CheckpointError(f"{folder} holds sharded weights: merge them into one model.safetensors first")
+    raise FileNotFoundError(f"No weights found in {folder}: expected model.safetensors or pytorch_model.bin there")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Reads all tensors of a file, memory-mapped where the format allows it.
+
+    Raises:
+        CheckpointError: the file is cut off or is not what its name says.
+    """
+    try:
+        if path.suffix != ".safetensors":
+            # weights_only: a checkpoint is data, and must not be able to run code. Old files are no zip, so no map.
+            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        else:
+            tensors = _read_safetensors(path)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): it is broken or cut off; fetch it again") from error
+    if not isinstance(tensors, Mapping) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise CheckpointError(f"{path} does not hold a state dict: expected a mapping of names to tensors")
+    # A compiled model saves its keys with a prefix.
+    return {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items()}
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator there)
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    # gliner stores one of several aliased tensors and the others' names in the metadata.
+    for omitted, saved in metadata.items():
+        if saved in tensors and omitted not in tensors:
+            tensors[omitted] = tensors[saved]
+    return tensors
+
+
+def embedding_rows(tensors: Mapping[str, Tensor]) -> int | None:
+    """V, rows of the stored word-embedding matrix; None if the file has none."""
+    return next((len(tensor) for name, tensor in tensors.items() if _EMBEDDINGS.match(name)), None)
+
+
+def lstm_layers(tensors: Mapping[str, Tensor]) -> int:
+    """Layers of the stored LSTM; 0 if there is none (Q4: then none is made up)."""
+    layers = 0
+    while f"rnn.lstm.weight_ih_l{layers}" in tensors:
+        layers += 1
+    return layers
+
+
+def load_weights(
+    network: SpanNetwork, tensors: Mapping[str, Tensor], *, dtype: torch.dtype | None, strict: bool, source: str
+) -> None:
+    """Assigns the tensors of a checkpoint to a network that was built on the meta device.
+
+    A tensor that the file lacks is filled with zeros and named in a warning: never with random numbers (Q5).
+
+    Args:
+        network: built inside `encoder.parameters_on_meta`.
+        tensors: the file's tensors, by the package's names.
+        dtype: what floating tensors are cast to; None for float32.
+        strict: raise for missing and for unknown tensors, instead of a warning.
+        source: the file, for messages.
+
+    Raises:
+        CheckpointError: a tensor of the wrong shape; with `strict`, a missing or unknown one.
+    """
+    names = checkpoint_names(network)
+    expected = dict(network.named_parameters())
+    state: dict[str, Tensor] = {}
+    missing: list[str] = []
+    for ours, theirs in names.items():
+        absent = [name for name in theirs if name not in tensors]
+        missing += absent
+        if not absent:
+            parts = [tensors[name] for name in theirs]
+            tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
+            _check_shape(tensor, expected[ours], theirs, source)
+        elif ours.endswith("norm.weight"):
+            tensor = torch.ones(expected[ours].shape)
+        else:
+            tensor = torch.zeros(expected[ours].shape)
+        # float32 weights stay in the mapped file: the mapping is private, so that training may write to them.
+        state[ours] = tensor.to(dtype or torch.float32)
+    wanted = {name for theirs in names.values() for name in theirs}
+    unknown = [name for name in tensors if name not in wanted and not _IGNORABLE.match(name)]
+    _report(missing, unknown, strict=strict, source=source)
+    network.load_state_dict(state, strict=False, assign=True)
+    for parameter in network.parameters():
+        parameter.requires_grad_(True)
+    for buffer in network.buffers():
+        if buffer.is_floating_point() and dtype is not None:
+            buffer.data = buffer.data.to(dtype)
+
+
+def _check_shape(tensor: Tensor, expected: Tensor, names: list[str], source: str) -> None:
+    if tensor.shape != expected.shape:
+        raise CheckpointError(
+            f"{source}: {names[0]} has the shape {tuple(tensor.shape)}, but the configuration asks for "
+            f"{tuple(expected.shape)}: gliner_config.json and the weights are not of one model"
+        )
+
+
+def _report(missing: list[str], unknown: list[str], *, strict: bool, source: str) -> None:
+    found = []
+    if missing:
+        found.append(f"it lacks {_listed(missing)}, used as zeros: predictions will be poor")
+    if unknown:
+        found.append(f"it holds {_listed(unknown)}, which the model does not use")
+    if found and strict:
+        raise CheckpointError(f"{source} does not fit the model: {'; '.join(found)}")
+    for sentence in found:
+        warnings.warn(f"{source}: {sentence}", CheckpointWarning, stacklevel=5)
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(sorted(names)[:_SHOWN])
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
+
+
+def export_weights(network: SpanNetwork) -> dict[str, Tensor]:
+    """All tensors of a network under the package's names, ready to be saved; the inverse of `load_weights`."""
+    ours = dict(network.named_parameters())
+    tensors: dict[str, Tensor] = {}
+    for name, theirs in checkpoint_names(network).items():
+        for their, part in zip(theirs, ours[name].detach().cpu().chunk(len(theirs)), strict=True):
+            tensors[their] = part.clone().contiguous()
+    return tensors
+
+
+def checkpoint_names(network: SpanNetwork) -> dict[str, list[str]]:
+    """The package's name of each of our parameters; several where ours is theirs, one below the other."""
+    modules = {
+        "projection": "token_rep_layer.projection",
+        "rnn.lstm": "rnn.lstm",
+        "scorer.prompt.inner": "prompt_rep_layer.0",
+        "scorer.prompt.outer": "prompt_rep_layer.3",
+        "scorer.start.inner": f"{_SPAN_HEAD}project_start.0",
+        "scorer.start.outer": f"{_SPAN_HEAD}project_start.3",
+        "scorer.end.inner": f"{_SPAN_HEAD}project_end.0",
+        "scorer.end.outer": f"{_SPAN_HEAD}project_end.3",
+        "scorer.joint": f"{_SPAN_HEAD}out_project.0",
+        "scorer.out": f"{_SPAN_HEAD}out_project" + ("" if network.scorer.joint is None else ".3"),
+    }
+    names: dict[str, list[str]] = {}
+    for ours, _ in network.named_parameters():
+        module, _, kind = ours.rpartition(".")
+        if not ours.startswith("encoder."):
+            names[ours] = [f"{modules[module]}.{kind}"]
+        elif isinstance(network.encoder, DebertaEncoder):
+            names[ours] = [_ENCODER + part for part in _deberta_names(module.removeprefix("encoder."), kind)]
+        else:
+            names[ours] = [_ENCODER + ours.removeprefix("encoder.model.")]
+    return names
+
+
+def _deberta_names(module: str, kind: str) -> list[str]:
+    """Names that transformers gives a parameter of `DebertaEncoder`."""
+    fixed = {
+        "word_embeddings": "embeddings.word_embeddings",
+        "embedding_norm": "embeddings.LayerNorm",
+        "relative_embeddings": "encoder.rel_embeddings",
+        "relative_norm": "encoder.LayerNorm",
+    }
+    if module in fixed:
+        return [f"{fixed[module]}.{kind}"]
+    _, layer, part = module.split(".")
+    prefix = f"encoder.layer.{layer}"
+    if part == "qkv":
+        return [f"{prefix}.attention.self.{name}_proj.{kind}" for name in ("query", "key", "value")]
+    inner = {
+        "attention_output": "attention.output.dense",
+        "attention_norm": "attention.output.LayerNorm",
+        "intermediate": "intermediate.dense",
+        "output": "output.dense",
+        "output_norm": "output.LayerNorm",
+    }
+    return [f"{prefix}.{inner[part]}.{kind}"]
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Numbers that the network has learned."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def from_backbone(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A transformers encoder's own tensors under the names that they have in a checkpoint."""
+    return {_ENCODER + name: tensor for name, tensor in tensors.items()}

@@ -1,0 +1,313 @@
+"""Makes GLiNER checkpoints with random weights that behave like trained ones, offline.
+
+Random weights alone test nothing: every score would sit near one value. Here they are calibrated, so that a chosen
+share of candidates scores above 0.5, different labels get different scores, and scores spread over the whole range.
+Decoding, overlap and score comparison then really happen. The checkpoints are written by `gliner` itself.
+
+    make_checkpoint(Path("out"), kind="deberta")                        # tiny, for tests: under a second
+    make_checkpoint(Path("out"), size="base", vocab_size=128_004)       # DeBERTa-v3-base's shape, for benches
+
+`KINDS` names every shape of checkpoint that the parity tests go through.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import warnings
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.tokenizer_makers import GLINER_TOKENS, make_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+DATA = Path(__file__).parent / "data"
+
+# (layers, hidden, heads, intermediate, hidden of the GLiNER head, rows of the embedding matrix)
+SIZES = {
+    "tiny": (2, 64, 4, 128, 48, 2_048),
+    "small": (6, 768, 12, 3_072, 512, 128_004),
+    "base": (12, 768, 12, 3_072, 512, 128_004),
+    "large": (24, 1_024, 16, 4_096, 512, 128_004),
+}
+
+CALIBRATION_LABELS = [
+    "person", "organization", "location", "date", "product", "event",
+    "programming language", "scientific field", "award", "university", "song", "political party",
+]  # fmt: skip
+
+# Settings that an encoder adds to the common ones, and the tokenizer that its family uses.
+_DEBERTA = {
+    "model_type": "deberta-v2", "type_vocab_size": 0, "layer_norm_eps": 1e-7, "relative_attention": True,
+    "max_relative_positions": -1, "position_buckets": 256, "norm_rel_ebd": "layer_norm", "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"], "position_biased_input": False,
+}  # fmt: skip
+ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "deberta-v3": ("unigram", _DEBERTA),
+    # The v2 layout: a convolution beside the first layer, absolute positions, keys of its own for positions.
+    "deberta-v2": (
+        "unigram",
+        _DEBERTA | {"share_att_key": False, "position_biased_input": True, "conv_kernel_size": 3, "conv_act": "gelu"},
+    ),
+    # No buckets and one direction only, as a first DeBERTa has them.
+    "deberta-unbucketed": (
+        "unigram",
+        _DEBERTA | {"position_buckets": -1, "max_relative_positions": 64, "pos_att_type": ["c2p"]},
+    ),
+    "bert": ("wordpiece", {"model_type": "bert", "type_vocab_size": 2, "layer_norm_eps": 1e-12}),
+    "modernbert": (
+        "byte-bpe",
+        {
+            "model_type": "modernbert", "hidden_activation": "gelu", "global_attn_every_n_layers": 2,
+            "local_attention": 16, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2,
+        },
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a checkpoint is made of. The defaults are the shape of most published models."""
+
+    encoder: str = "deberta-v3"
+    size: str = "tiny"
+    hidden_size: int | None = None  # of the head; None: as the size has it, which needs a projection
+    vocab_size: int | None = None
+    span_mode: str = "markerV0"
+    subtoken_pooling: str = "first"
+    num_rnn_layers: int = 1
+    embed_ent_token: bool = True
+    max_width: int = 12
+    max_len: int = 384
+    tokenizer: str | None = None  # a family of `make_tokenizer`; None: the one that suits the encoder
+    max_subwords: int | None = None  # the tokenizer's limit, and the rows of BERT's position table
+    safetensors: bool = True
+    era: str = "current"  # how the folder is laid out: see `_rewrite_as`
+    fraction_above_half: float = 0.02
+    score_spread: float = 2.5  # standard deviation of the logits
+    seed: int = 0
+
+
+WIDTH = SIZES["tiny"][1]  # a head of this width has no projection
+
+KINDS: dict[str, Recipe] = {
+    "deberta": Recipe(),
+    "deberta-same-width": Recipe(hidden_size=WIDTH, seed=1),
+    "deberta-no-lstm": Recipe(num_rnn_layers=0, seed=2),
+    "deberta-two-lstm": Recipe(num_rnn_layers=2, seed=3),
+    "deberta-marker": Recipe(span_mode="marker", seed=4),
+    "deberta-last": Recipe(subtoken_pooling="last", seed=5),
+    "deberta-mean": Recipe(subtoken_pooling="mean", seed=6),
+    "deberta-max": Recipe(subtoken_pooling="max", seed=7),
+    "deberta-label-word": Recipe(embed_ent_token=False, seed=8),
+    "deberta-bin": Recipe(safetensors=False, seed=9),
+    "deberta-narrow": Recipe(max_width=3, max_len=24, seed=10),
+    "deberta-v2": Recipe(encoder="deberta-v2", seed=11),
+    "deberta-unbucketed": Recipe(encoder="deberta-unbucketed", seed=12),
+    "bert": Recipe(encoder="bert", max_subwords=512, seed=13),
+    "bert-same-width": Recipe(encoder="bert", max_subwords=512, hidden_size=WIDTH, span_mode="marker", seed=14),
+    "bert-cut-first": Recipe(encoder="bert", max_subwords=96, seed=15),
+    "bert-cut-last": Recipe(encoder="bert", max_subwords=96, subtoken_pooling="last", num_rnn_layers=0, seed=16),
+    "bert-cut-mean": Recipe(encoder="bert", max_subwords=96, subtoken_pooling="mean", num_rnn_layers=2, seed=17),
+    "bert-label-word": Recipe(encoder="bert", max_subwords=512, embed_ent_token=False, safetensors=False, seed=18),
+    "modernbert": Recipe(encoder="modernbert", num_rnn_layers=0, seed=19),
+    "era-v1": Recipe(era="v1", tokenizer="deberta", span_mode="marker", hidden_size=WIDTH, safetensors=False, seed=20),
+    "era-nuner-zero": Recipe(
+        era="v1", tokenizer="deberta", span_mode="marker", max_width=1, safetensors=False, seed=21
+    ),
+    "era-v2": Recipe(era="v2", safetensors=False, seed=22),
+    "era-v2-with-tokenizer": Recipe(era="v2-with-tokenizer", seed=23),
+    "era-has-rnn": Recipe(era="has-rnn", seed=24),
+    # The reference puts a random LSTM into this one (C§9 Q4); `without-rnn` is the same model as it was meant.
+    "era-has-rnn-false": Recipe(era="has-rnn", num_rnn_layers=0, seed=25),
+    "without-rnn": Recipe(num_rnn_layers=0, seed=25),
+}
+
+
+def make_checkpoint(out: Path, *, kind: str | None = None, **choices: Any) -> Path:
+    """Writes a checkpoint folder and returns it.
+
+    Args:
+        out: folder to write; made if it is not there.
+        kind: a name in `KINDS` to start from; None: the defaults of `Recipe`.
+        **choices: fields of `Recipe` to set, such as ``size="base"``.
+    """
+    import torch
+    from gliner.config import UniEncoderSpanConfig
+    from gliner.model import UniEncoderSpanGLiNER
+
+    recipe = replace(KINDS[kind] if kind else Recipe(), **choices)
+    layers, width, heads, intermediate, head_width, rows = SIZES[recipe.size]
+    family, special = ENCODERS[recipe.encoder]
+    family = recipe.tokenizer or family
+    rows = recipe.vocab_size or rows
+    base = make_tokenizer(family, corpus(), size=rows - len(GLINER_TOKENS), max_subwords=recipe.max_subwords)
+    tokenizer = make_tokenizer(
+        family, corpus(), size=rows - len(GLINER_TOKENS), max_subwords=recipe.max_subwords, extra=GLINER_TOKENS
+    )
+    encoder_config = special | {
+        "vocab_size": len(tokenizer), "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads,
+        "intermediate_size": intermediate, "pad_token_id": tokenizer.pad_token_id, "hidden_act": "gelu",
+        "max_position_embeddings": recipe.max_subwords or 1_024, "initializer_range": 0.02,
+    }  # fmt: skip
+    config = UniEncoderSpanConfig(
+        model_name=f"random/{recipe.encoder}-{recipe.size}",
+        name=f"random {recipe.size}",
+        max_width=recipe.max_width,
+        hidden_size=recipe.hidden_size or head_width,
+        subtoken_pooling=recipe.subtoken_pooling,
+        span_mode=recipe.span_mode,
+        num_rnn_layers=recipe.num_rnn_layers,
+        embed_ent_token=recipe.embed_ent_token,
+        max_len=recipe.max_len,
+        vocab_size=len(tokenizer),
+        class_token_index=len(tokenizer) - 2,
+        encoder_config=encoder_config,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = UniEncoderSpanGLiNER(config, tokenizer=tokenizer, backbone_from_pretrained=False).eval()
+        _spread(model.model.token_rep_layer.bert_layer.model)
+        _calibrate(model, recipe)
+    model.save_pretrained(out, safe_serialization=recipe.safetensors)
+    _rewrite_as(recipe.era, out, base)
+    return out
+
+
+@lru_cache(maxsize=1)
+def corpus() -> tuple[str, ...]:
+    """The texts that tokenizers are trained on and calibration sentences are drawn from."""
+    return tuple(
+        json.loads(line)["text"]
+        for name in ("crossner.jsonl", "books.jsonl")
+        for line in (DATA / name).read_text(encoding="utf-8").splitlines()
+    )
+
+
+def _spread(encoder: torch.nn.Module) -> None:
+    """Draws the encoder's weights again with a fan-in scale, queries and keys sharper.
+
+    With the usual 0.02 a deep random encoder hardly mixes its context: every entity token would get nearly the same
+    vector and all labels the same score.
+    """
+    import torch
+    from torch import nn
+
+    with torch.no_grad():
+        for name, part in encoder.named_modules():
+            if isinstance(part, nn.Linear):
+                gain = 2.0 if "query" in name or "key" in name else 1.0
+                part.weight.normal_(0.0, gain / math.sqrt(part.in_features))
+                if part.bias is not None:
+                    part.bias.normal_(0.0, 0.02)
+            elif isinstance(part, nn.Embedding):
+                part.weight.normal_(0.0, 1.0 / math.sqrt(part.embedding_dim))
+
+
+def _calibrate(model: Any, recipe: Recipe) -> None:
+    """Centres and scales span and type vectors, and moves all scores by one constant.
+
+    The last hidden dimension is given up for that: spans get 1 there and types the constant, so the dot product
+    gains it.
+    """
+    import torch
+
+    core = model.model
+    out_project = core.span_rep_layer.span_rep_layer.out_project
+    span_layer = out_project[-1] if isinstance(out_project, torch.nn.Sequential) else out_project
+    type_layer = core.prompt_rep_layer[-1]
+    spans: list[torch.Tensor] = []
+    types: list[torch.Tensor] = []
+    hooks = [
+        span_layer.register_forward_hook(lambda _module, _inputs, out: spans.append(out.flatten(1, -2))),
+        type_layer.register_forward_hook(lambda _module, _inputs, out: types.append(out)),
+    ]
+    inside = []
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sentence of length")  # where the recipe's max_len is small
+        for batch in _batches(model, recipe):
+            inside.append(batch["span_mask"])  # (B, W * K)
+            model.run_batch(batch)
+    for hook in hooks:
+        hook.remove()
+
+    with torch.no_grad():
+        span_mean = torch.cat([s[m] for s, m in zip(spans, inside, strict=True)]).mean(0)
+        type_mean = torch.cat([t.flatten(0, 1) for t in types]).mean(0)
+        products = [
+            torch.einsum("bnd,bcd->bnc", (s - span_mean)[..., :-1], (t - type_mean)[..., :-1])[m].flatten()
+            for s, t, m in zip(spans, types, inside, strict=True)
+        ]
+        scores = torch.cat(products).double()
+        scale = recipe.score_spread / scores.std()
+        # torch.quantile takes at most 16 million values, kthvalue any number.
+        rank = max(1, math.ceil(len(scores) * (1.0 - recipe.fraction_above_half)))
+        shift = -scale * scores.kthvalue(rank).values
+        for layer, mean in ((span_layer, span_mean), (type_layer, type_mean)):
+            layer.bias.sub_(mean)
+            layer.weight.mul_(scale.sqrt())
+            layer.bias.mul_(scale.sqrt())
+            layer.weight[-1].zero_()
+        span_layer.bias[-1] = 1.0
+        type_layer.bias[-1] = shift
+
+
+def _batches(model: Any, recipe: Recipe) -> Iterator[dict[str, Any]]:
+    """Yields collated batches of sentences for calibration, four texts each."""
+    sentences = [text for text in corpus() if len(text.split()) <= 80]
+    prepared = model.prepare_batch(random.Random(recipe.seed).sample(sentences, 16), CALIBRATION_LABELS)
+    collator = model.create_collator()
+    for first in range(0, 16, 4):
+        yield model.collate_batch(prepared["input_x"][first : first + 4], prepared["entity_types"], collator)
+
+
+# Training options that first-era configs carry along (gliner_base); nothing reads them.
+_OLD_OPTIONS = {
+    "lr_encoder": "1e-5", "lr_others": "5e-5", "num_steps": 30000, "warmup_ratio": 0.1, "train_batch_size": 8,
+    "eval_every": 5000, "fine_tune": True, "root_dir": "elsewhere", "train_data": "elsewhere", "prev_path": "none",
+    "size_sup": -1, "max_types": 25, "shuffle_types": True, "random_drop": True, "max_neg_type_ratio": 1,
+    "name": "large", "log_dir": "elsewhere",
+}  # fmt: skip
+
+
+def _rewrite_as(era: str, out: Path, base: PreTrainedTokenizerBase) -> None:
+    """Lays the folder out as an earlier `gliner` wrote it (C§2.2).
+
+    v1: a flat list of options; tokenizer and encoder config come from the encoder's own folder, which knows nothing
+    of GLiNER's three tokens. v2: the same with the encoder's config inside. v2-with-tokenizer: a copy whose tokenizer
+    was saved with the three tokens, without their numbers. has-rnn: 0.2.0 to 0.2.22, before `num_rnn_layers`.
+    """
+    config_file = out / "gliner_config.json"
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    if era == "current":
+        return
+    rnn_layers = config.pop("num_rnn_layers")
+    if era == "has-rnn":
+        config |= {"has_rnn": rnn_layers > 0, "model_type": "gliner"}
+    else:
+        # DeBERTa-v3's embedding matrix has more rows than its tokenizer has entries: 128,100 for 128,001.
+        encoder_config = config["encoder_config"] | {"vocab_size": len(base) + 99}
+        config = _OLD_OPTIONS | {
+            key: config[key]
+            for key in ("max_width", "max_len", "subtoken_pooling", "hidden_size", "span_mode", "dropout")
+        }
+        if era == "v2-with-tokenizer":
+            config["encoder_config"] = encoder_config
+        else:
+            encoder = out / "encoder"
+            base.save_pretrained(encoder)
+            (encoder / "config.json").write_text(json.dumps(encoder_config, indent=2), encoding="utf-8")
+            config["model_name"] = str(encoder.resolve())
+            if era == "v2":
+                config["encoder_config"] = encoder_config
+            for file in out.glob("*token*"):
+                file.unlink()
+    config_file.write_text(json.dumps(config, indent=2), encoding="utf-8")

@@ -1,0 +1,60 @@
+"""The built-in model, a trained one, on real text."""
+
+import itertools
+
+import pytest
+
+from gliner_fast.verification import verify
+from tests.parity.pairs import Pair, spans
+from tests.samples import BOOKS, CROSSNER_LABELS, UNICODE, read_jsonl
+
+pytestmark = pytest.mark.gliner
+
+DECODINGS = [
+    {"threshold": threshold, "flat_ner": flat_ner, "multi_label": multi_label}
+    for threshold, (flat_ner, multi_label) in itertools.product([0.3, 0.5, 0.9], [(1, 0), (0, 0), (1, 1), (0, 1)])
+]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """The built-in model; gliner reads a copy that ours saved, whatever form the wheel holds it in."""
+    import gliner
+
+    import gliner_fast
+
+    folder = tmp_path_factory.mktemp("built-in")
+    ours = gliner_fast.GLiNER.from_pretrained()
+    ours.save_pretrained(folder, safe_serialization=True)
+    return Pair(ours, gliner.GLiNER.from_pretrained(str(folder)))
+
+
+@pytest.mark.parametrize("domain", list(CROSSNER_LABELS))
+def test_crossner(domain, both):
+    texts = [row["text"] for row in read_jsonl("crossner.jsonl") if row["domain"] == domain][:16]
+    assert sum(map(len, both.check(texts, CROSSNER_LABELS[domain]))) > 3
+    for decoding in DECODINGS:
+        both.check(texts[:4], CROSSNER_LABELS[domain], **decoding)
+
+
+def test_books_and_unicode(both):
+    labels = ["person", "city", "date", "organization"]
+    assert sum(map(len, both.check([*BOOKS[::15], *UNICODE[::8]], labels, threshold=0.3))) > 10
+
+
+def test_half_precision_keeps_nearly_all_entities(both):
+    from gliner_fast import GLiNER
+
+    labels = CROSSNER_LABELS["politics"]
+    texts = [row["text"] for row in read_jsonl("crossner.jsonl") if row["domain"] == "politics"][:12]
+    exact = spans(both.reference.inference(texts, labels))
+    assert len(exact) > 10
+    for dtype in ("bf16", "fp16"):
+        found = spans(GLiNER.from_pretrained(dtype=dtype).inference(texts, labels))
+        assert len(found & exact) >= 0.95 * len(found | exact), dtype
+
+
+def test_verify_says_so(both):
+    report = verify(both.ours, BOOKS[:4], ["person", "place"], reference=both.reference)
+    assert report.ok, str(report)
+    assert report.entities > 3

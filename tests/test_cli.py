@@ -1,0 +1,357 @@
+"""`gliner-fast`: what it reads, what it writes, and that its errors are one line."""
+
+import io
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+
+from gliner_fast import __version__
+from gliner_fast.cli import main
+from gliner_fast.cli.reading import in_chunks, read_labels, read_thresholds
+from gliner_fast.cli.showing import coloured, json_line
+
+ADA = "Ada Lovelace lived in London."
+
+
+@pytest.fixture
+def run(capfd, monkeypatch):
+    """Runs the command line; gives its exit code, what it wrote, and its complaints."""
+
+    def runner(*arguments, stdin=b""):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return end.value.code, out, err
+
+    return runner
+
+
+def _rows(out):
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def _found(row):
+    return [(entity["text"], entity["label"]) for entity in row["entities"]]
+
+
+def test_texts_as_arguments_give_json_lines_in_a_pipe(run):
+    code, out, err = run("extract", ADA, "Nothing.", "-l", "person,city")
+    assert (code, err) == (0, "")
+    first, second = _rows(out)
+    assert list(first) == ["text", "entities"]
+    assert _found(first) == [("Ada Lovelace", "person"), ("London", "city")]
+    assert list(first["entities"][0]) == ["start", "end", "text", "label", "score"]
+    assert second == {"text": "Nothing.", "entities": []}
+
+
+def test_lines_of_stdin_answer_line_by_line(run):
+    text = f"{ADA}\n\nMarie Curie\u2028in Paris\r\nZoë".encode()
+    code, out, _ = run("extract", "--labels", "person", "-l", " city ,, ", stdin=text)
+    assert code == 0
+    rows = [json.loads(line) for line in out.split("\n") if line]
+    assert [row["text"] for row in rows] == [ADA, "", "Marie Curie\u2028in Paris", "Zoë"]
+    assert ("Paris", "city") in _found(rows[2])
+
+
+def test_jsonl_keeps_its_other_fields(run, tmp_path):
+    file = tmp_path / "in.jsonl"
+    file.write_text(
+        f'\ufeff{{"id": 7, "body": "{ADA}", "tags": ["x"]}}\n\n{{"body": "", "id": null}}\n', encoding="utf-8"
+    )
+    code, out, _ = run("extract", "-i", file, "--text-field", "body", "-l", "city")
+    assert code == 0
+    first, second = _rows(out)
+    assert list(first) == ["id", "body", "tags", "entities"]
+    assert _found(first) == [("London", "city")]
+    assert second == {"body": "", "id": None, "entities": []}
+
+
+def test_jsonl_on_stdin(run):
+    row = json.dumps({"text": ADA}).encode()
+    for source in ([], ["--input", "-"]):
+        code, out, _ = run("extract", "--jsonl", *source, "-l", "city", stdin=row)
+        assert code == 0
+        assert _found(_rows(out)[0]) == [("London", "city")]
+
+
+def test_text_files_and_output_files(run, tmp_path):
+    source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    source.write_text(f"{ADA}\n" * 600)  # more than two chunks
+    code, out, _ = run("extract", "-i", source, "-o", output, "-l", "city")
+    assert (code, out) == (0, "")
+    rows = _rows(output.read_text())
+    assert len(rows) == 600
+    assert all(_found(row) == [("London", "city")] for row in rows)
+
+
+def test_labels_with_descriptions_come_from_a_file(run, tmp_path):
+    file = tmp_path / "labels.json"
+    file.write_text('{"LOC": "city", "PER": "person"}')
+    _, out, _ = run("extract", ADA, "--labels-file", file)
+    assert _found(_rows(out)[0]) == [("Ada Lovelace", "PER"), ("London", "LOC")]
+    file.write_text('["person, living or dead", "city"]')
+    _, out, _ = run("extract", ADA, "--labels-file", file)
+    assert ("London", "city") in _found(_rows(out)[0])
+
+
+def test_thresholds_of_all_labels_and_of_one(run):
+    assert _found(_rows(run("extract", ADA, "-l", "person,city", "-t", "0.9")[1])[0]) == [("London", "city")]
+    _, out, _ = run("extract", ADA, "-l", "person,city", "--label-threshold", "city=1", "--label-threshold", "person=0")
+    assert {label for _, label in _found(_rows(out)[0])} == {"person"}
+
+
+def test_nested_and_multi_label_find_more(run):
+    def found(*options):
+        arguments = ("The University of Oxford in England", "-l", "city,place,university", "-t", "0.02")
+        return set(_found(_rows(run("extract", *arguments, *options)[1])[0]))
+
+    flat = found()
+    assert found("--nested") > flat
+    assert found("--multi-label") > flat
+
+
+def test_a_checkpoint_device_dtype_and_batch_size(run, checkpoint):
+    options = ("--model", checkpoint("deberta"), "--device", "cpu", "--dtype", "bf16", "--batch-size", 2)
+    code, out, _ = run("extract", ADA, "x", "y", "-l", "person,city", "-t", "0", *options)
+    assert code == 0
+    assert _rows(out)[0]["entities"]
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_one_line(run):
+    code, _, err = run("extract", "other word " * 200, "-l", "city")
+    assert code == 0
+    assert err == "gliner-fast: warning: Sentence of length 400 has been truncated to 384\n"
+
+
+def test_lone_surrogates_come_out_as_escapes(run):
+    code, out, _ = run("extract", "--jsonl", "-l", "city", stdin=b'{"text": "London \\ud800 Paris"}')
+    assert code == 0
+    assert out.isascii()
+    assert _rows(out)[0]["text"] == "London \ud800 Paris"
+    assert _found(_rows(out)[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "complaint"),
+    [
+        (["extract", ADA], b"", "no labels: name what to look for, such as --labels person,city"),
+        (["extract", ADA, "-l", " , "], b"", "no labels"),
+        (["extract", ADA, "-l", "a", "-i", "x.txt"], b"", "give one of the two"),
+        (["extract", ADA, "-l", "a", "--labels-file", "x.json"], b"", "name the labels in one place"),
+        (["extract", ADA, "--labels-file", "no.json"], b"", "no.json: No such file or directory"),
+        (["extract", "-l", "a", "-i", "no.txt"], b"", "no.txt: No such file or directory"),
+        (["extract", "-l", "a", "-i", "."], b"", ".: Is a directory"),
+        (["extract", ADA, "-l", "a", "-o", "no/x.jsonl"], b"", "no/x.jsonl: No such file or directory"),
+        (["extract", ADA, "-l", "a", "-t", "2"], b"", "--threshold"),
+        (["extract", ADA, "-l", "a", "-t", "x"], b"", "--threshold"),
+        (["extract", ADA, "-l", "a", "-t", "nan"], b"", "--threshold"),
+        (["extract", ADA, "-l", "a", "--label-threshold", "a"], b"", "expected LABEL=NUMBER"),
+        (["extract", ADA, "-l", "a", "--label-threshold", "a=2"], b"", "expected LABEL=NUMBER"),
+        (["extract", ADA, "-l", "a", "--label-threshold", "a=nan"], b"", "expected LABEL=NUMBER"),
+        (["extract", ADA, "-l", "a", "--label-threshold", "b=0.5"], b"", "'b' is not among the labels"),
+        (["extract", ADA, "-l", "a", "-m", "no/such/folder"], b"", "no/such/folder does not exist"),
+        (["extract", ADA, "-l", "a", "-m", "."], b"", "No config file found"),
+        (["extract", ADA, "-l", "a", "--device", "quantum"], b"", "--device quantum"),
+        (["extract", ADA, "-l", "a", "--dtype", "fp7"], b"", "fp7"),
+        (["extract", "-l", "a", "--jsonl"], b'{"text": "x"}\n{"text": \n', "stdin, line 2 is not JSON"),
+        (["extract", "-l", "a", "--jsonl"], b"[1]\n", "stdin, line 1 holds a JSON list"),
+        (["extract", "-l", "a", "--jsonl"], b'\n{"body": "x"}\n', "has no string in 'text' (its fields: 'body')"),
+        (["extract", "-l", "a", "--jsonl"], b'{"text": 5}', "stdin, line 1 has no string in 'text'"),
+        (["extract", "-l", "a"], b"fine\n\xff\xfe\n", "stdin, line 2 is not UTF-8"),
+        (["extract", "-l", "a", "--wrong"], b"", "No such option"),
+        (["wrong"], b"", "No such command"),
+        (["verify", "no/such/folder", "-l", "a"], b"", "no/such/folder does not exist"),
+        (["verify", "-l", "a", "--texts", "no.txt"], b"", "no.txt: No such file or directory"),
+        (["verify"], b"", "no labels"),
+        (["info", "no/such/folder"], b"", "no/such/folder does not exist"),
+    ],
+)  # fmt: skip
+def test_errors_are_one_line_and_code_2(arguments, stdin, complaint, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments, stdin=stdin)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("gliner-fast: error: ")
+    assert err.count("\n") == 1
+    assert complaint in err
+
+
+@pytest.mark.parametrize("content", ["{", "3", '["a", 1]', '{"a": null}', '"a"', "[]"])
+def test_labels_files_of_another_form_are_refused(content, run, tmp_path):
+    file = tmp_path / "labels.json"
+    file.write_text(content)
+    code, _, err = run("extract", ADA, "--labels-file", file)
+    assert code == 2
+    assert "no labels" in err or str(file) in err
+
+
+def test_what_was_read_before_a_bad_line_is_not_lost(run, tmp_path):
+    good = json.dumps({"text": ADA}).encode() + b"\n"
+    code, out, err = run("extract", "--jsonl", "-l", "city", stdin=good * 256 + b"{\n" + good)
+    assert code == 2
+    assert len(_rows(out)) == 256
+    assert "line 257" in err
+
+
+def test_version_and_help(run):
+    assert run("--version") == (0, f"gliner-fast {__version__}\n", "")
+    for arguments in ([], ["--help"], ["extract", "--help"], ["verify", "--help"], ["info", "--help"]):
+        code, out, _ = run(*arguments)
+        assert code == 0
+        assert "gliner-fast extract" in out or arguments[0] in {"verify", "info"}
+        assert "-l person" in out or "gliner-fast info urchade" in out  # an example to start from
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    check = (
+        "import sys; from gliner_fast.cli import main\n"
+        "try: main(['extract', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'transformers', 'tokenizers', 'gliner_fast._rust'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    took = []  # processor time: other processes may have the cores
+    for _ in range(5):
+        before = os.times()
+        subprocess.run([sys.executable, "-c", check], check=True, stdout=subprocess.DEVNULL)
+        after = os.times()
+        took.append(sum(after[2:4]) - sum(before[2:4]))
+    assert min(took) < 0.5
+
+
+def test_info_says_what_is_here_and_what_the_checkpoint_is(run):
+    code, out, _ = run("info")
+    assert code == 0
+    for line in (
+        f"gliner-fast +{__version__}", "torch +2", "cpu +.*threads", "kind +uni-encoder, span", "runs here +yes",
+        "encoder +bert", "parameters +[0-9,]{10}",
+    ):  # fmt: skip
+        assert re.search(line, out), line
+
+
+@pytest.mark.gliner
+@pytest.mark.parametrize(
+    ("kind", "era", "encoder"),
+    [
+        ("era-v1", "gliner 0.1 (first era)", "deberta-v2"),
+        ("era-has-rnn", "gliner 0.2.0 to 0.2.22", "deberta-v2"),
+        ("bert", "gliner 0.2.23 or later", "bert"),
+    ],
+)
+def test_info_names_the_era_and_counts_parameters(kind, era, encoder, run, checkpoint):
+    from gliner_fast import GLiNER
+
+    code, out, _ = run("info", checkpoint(kind), "--json")
+    assert code == 0
+    found = json.loads(out)["checkpoint"]
+    assert found["written by"] == era
+    assert found["encoder"].startswith(encoder)
+    assert found["folder"] == str(checkpoint(kind))
+    network = GLiNER.from_pretrained(checkpoint(kind)).model
+    assert int(found["parameters"].replace(",", "")) == sum(p.numel() for p in network.parameters())
+
+
+def test_info_describes_kinds_that_do_not_run_here(run, tmp_path):
+    (tmp_path / "gliner_config.json").write_text(
+        json.dumps({"span_mode": "token_level", "labels_encoder": "x", "encoder_config": {"model_type": "bert"}})
+    )
+    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    code, out, _ = run("info", tmp_path)
+    assert code == 0
+    assert re.search("kind +bi-encoder, token-level", out)
+    assert re.search("runs here +no: .*bi-encoder", out)
+
+
+def test_info_of_a_broken_file_is_an_error(run, tmp_path):
+    (tmp_path / "gliner_config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes((100).to_bytes(8, "little") + b'{"a')
+    code, _, err = run("info", tmp_path)
+    assert code == 2
+    assert "broken or cut off" in err
+
+
+@pytest.mark.gliner
+def test_verify_says_whether_the_answers_are_the_same(run, checkpoint, tmp_path):
+    code, out, _ = run("verify", checkpoint("deberta"), "-l", "person,city")
+    assert code == 0
+    assert out.endswith("The same answers.\n")
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text(json.dumps({"body": ADA}))
+    code, out, _ = run(
+        "verify", checkpoint("deberta"), "-l", "person", "--texts", texts, "--text-field", "body", "--json", "-t", "0"
+    )
+    assert code == 0
+    report = json.loads(out)
+    assert (report["ok"], report["texts"]) == (True, 1)
+    assert report["entities"] > 0
+
+
+@pytest.mark.gliner
+def test_verify_exits_with_1_where_answers_differ(run, checkpoint):
+    code, out, _ = run("verify", checkpoint("deberta"), "-l", "person,city", "-t", "0.1", "--tolerance", "0")
+    assert code == 1
+    assert "NOT the same answers." in out
+
+
+def test_a_terminal_shows_colours_and_a_closed_pipe_is_left_in_silence():
+    command = [sys.executable, "-c", "from gliner_fast.cli import main; main()", "extract", ADA, "-l", "person,city"]
+    parent, child = pty.openpty()
+    with subprocess.Popen(command, stdout=child, env=os.environ | {"TERM": "xterm-256color"}) as process:
+        os.close(child)
+        shown = b""
+        try:
+            while block := os.read(parent, 4096):
+                shown += block
+        except OSError:  # Linux says so when the other end has closed
+            pass
+    assert process.returncode == 0
+    assert re.search(rb"\x1b\[[\d;]+mAda Lovelace\x1b\[0m.* person.*lived in .*London.* city.*\.", shown)
+    assert b"{" not in shown
+    os.close(parent)
+
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (process.returncode, process.stderr) == (1, b"")
+
+
+def _plain(text, spans):
+    entities = [{"start": s, "end": e, "label": label, "score": 0.5, "text": text[s:e]} for s, e, label in spans]
+    return coloured(text, entities, ["a", "b"]).plain
+
+
+@pytest.mark.parametrize(
+    ("text", "spans", "shown"),
+    [
+        ("Ada in Rome", [(0, 3, "a"), (7, 11, "b")], "Ada a 0.50 in Rome b 0.50"),
+        ("Ada in Rome", [], "Ada in Rome"),
+        ("", [], ""),
+        ("New York City", [(0, 13, "a"), (0, 8, "b")], "New York b 0.50 City a 0.50"),
+        ("New York", [(0, 8, "a"), (0, 8, "b")], "New York a 0.50 b 0.50"),
+        ("x\x1b[31mred\x07\r", [(0, 1, "a")], "x a 0.50\u241b[31mred\u2407\u240d"),
+        ("\ud800 [bold]x[/]", [(2, 8, "a")], "\ufffd [bold] a 0.50x[/]"),
+    ],
+)
+def test_entities_are_marked_where_they_stand(text, spans, shown):
+    assert _plain(text, spans) == shown
+
+
+def test_json_lines_are_utf8():
+    assert json_line({"text": "Zoë"}) == '{"text": "Zoë"}\n'.encode()
+    assert json_line({"text": "\ud800ë"}) == b'{"text": "\\ud800\\u00eb"}\n'
+
+
+def test_chunks_and_settings():
+    assert [len(chunk) for chunk in in_chunks(({"n": n} for n in range(5)), 2)] == [2, 2, 1]
+    assert list(in_chunks([], 2)) == []
+    assert read_labels(["a,b", "c"], None) == ["a", "b", "c"]
+    assert read_thresholds(0.4, [], ["a"]) == 0.4
+    assert read_thresholds(0.4, ["a=b=0.7"], ["a=b", "c"]) == {"a=b": 0.7, "c": 0.4}

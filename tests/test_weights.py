@@ -1,0 +1,109 @@
+"""Weights in and out: nothing random, nothing lost, everything named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from gliner_fast import CheckpointError, CheckpointWarning, GLiNER
+from gliner_fast.weights import export_weights, read_weights
+
+TEXT, LABELS = "Ada Lovelace wrote to Charles Babbage in London.", ["person", "city"]
+
+
+@pytest.mark.parametrize("kind", ["deberta", "deberta-marker", "deberta-two-lstm", "bert", "modernbert"])
+def test_what_is_written_is_what_was_read(checkpoint: Callable[[str], Path], kind: str) -> None:
+    folder = checkpoint(kind)
+    stored = load_file(folder / "model.safetensors")
+    exported = export_weights(GLiNER.from_pretrained(folder).model)
+    assert exported.keys() == stored.keys()
+    assert all(torch.equal(exported[name], stored[name]) for name in stored)
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_a_saved_model_gives_the_same_answers(checkpoint: Callable[[str], Path], tmp_path: Path, safe: bool) -> None:
+    model = GLiNER.from_pretrained(checkpoint("deberta"))
+    model.save_pretrained(tmp_path, safe_serialization=safe)
+    again = GLiNER.from_pretrained(tmp_path)
+    first, second = (each.predict_entities(TEXT, LABELS, threshold=0.01) for each in (model, again))
+    # Scores may differ in the last digits: torch's products round differently for weights at another alignment.
+    assert [{**entity, "score": 0} for entity in first] == [{**entity, "score": 0} for entity in second]
+    assert [e["score"] for e in first] == pytest.approx([e["score"] for e in second], abs=1e-5)
+
+
+def changed_copy(folder: Path, target: Path, *, without: str = "", extra: bool = False) -> Path:
+    shutil.copytree(folder, target)
+    tensors = load_file(target / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if not without or without not in name}
+    if extra:
+        kept["mystery.weight"] = torch.zeros(2)
+    save_file(kept, target / "model.safetensors")
+    return target
+
+
+def test_missing_weights_are_named_and_zero_never_random(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = changed_copy(checkpoint("deberta"), tmp_path / "cut", without="project_start")
+    with pytest.warns(CheckpointWarning, match=r"lacks .*project_start\.0\.bias"):
+        model = GLiNER.from_pretrained(folder)
+    assert not model.model.scorer.start.inner.weight.any()
+    with pytest.raises(CheckpointError, match="does not fit the model"):
+        GLiNER.from_pretrained(folder, strict=True)
+
+
+def test_unknown_weights_are_named(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = changed_copy(checkpoint("deberta"), tmp_path / "more", extra=True)
+    with pytest.warns(CheckpointWarning, match=r"holds mystery\.weight, which the model does not use"):
+        GLiNER.from_pretrained(folder)
+
+
+def test_an_lstm_that_the_file_lacks_is_not_made_up(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = changed_copy(checkpoint("deberta"), tmp_path / "no-lstm", without="rnn.")
+    with pytest.warns(CheckpointWarning, match="holds 0 LSTM layers where gliner_config.json asks for 1"):
+        model = GLiNER.from_pretrained(folder)
+    assert model.model.rnn is None
+    settings = json.loads((folder / "gliner_config.json").read_text())
+    (folder / "gliner_config.json").write_text(json.dumps({**settings, "has_rnn": False}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert GLiNER.from_pretrained(folder).model.rnn is None
+
+
+def test_weights_of_another_shape_are_refused(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(checkpoint("deberta"), folder)
+    settings = json.loads((folder / "gliner_config.json").read_text())
+    (folder / "gliner_config.json").write_text(json.dumps({**settings, "hidden_size": settings["hidden_size"] + 2}))
+    with pytest.raises(CheckpointError, match=r"has the shape .* but the configuration asks for"):
+        GLiNER.from_pretrained(folder)
+
+
+def test_loading_draws_no_random_numbers(checkpoint: Callable[[str], Path]) -> None:
+    for kind in ("deberta", "bert"):
+        before = torch.random.get_rng_state()
+        GLiNER.from_pretrained(checkpoint(kind))
+        assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    class Harmful:
+        def __reduce__(self) -> tuple[object, tuple[str, ...]]:
+            return print, ("this must never be printed",)
+
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({"weight": Harmful()}, path)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_weights(path)
+
+
+def test_the_dtype_asked_for_is_the_dtype_of_every_weight(checkpoint: Callable[[str], Path]) -> None:
+    for kind in ("deberta", "bert"):
+        model = GLiNER.from_pretrained(checkpoint(kind), dtype="bf16")
+        assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+        assert model.predict_entities(TEXT, LABELS, threshold=0.01)

@@ -1,0 +1,107 @@
+"""Trains small tokenizers laid out as those of the encoder families, and fills them up to any number of entries."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
+
+#: What `gliner` adds to an encoder's tokenizer, in its order; the entity token's id is the length minus two.
+GLINER_TOKENS = ("[FLERT]", "<<ENT>>", "<<SEP>>")
+
+# DeBERTa-v3's first four entries and BERT-like names for all; [MASK] is its last.
+_SPECIALS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+_TRAINED_PIECES = 8_000  # as many real pieces as the corpus gives, up to this; the rest is filler
+
+
+def make_tokenizer(
+    family: str, texts: tuple[str, ...], *, size: int, max_subwords: int | None, extra: tuple[str, ...] = ()
+) -> PreTrainedTokenizerBase:
+    """Returns a tokenizer of `size` entries plus `extra` special tokens at its end.
+
+    Args:
+        family: "unigram" (DeBERTa-v3's, where control characters and zero-width spaces vanish), "deberta" (the same
+            pieces in transformers' own DeBERTa class, which normalises in its own way), "wordpiece" (uncased BERT) or
+            "byte-bpe" (ModernBERT; nothing ever vanishes).
+        texts: what it is trained on.
+        size: entries without `extra`. Those that training does not fill are pieces that no text can match.
+        max_subwords: the longest sequence it gives; None: no limit, as DeBERTa's.
+        extra: special tokens to add, such as `GLINER_TOKENS`.
+    """
+    from transformers import BertTokenizer, DebertaV2Tokenizer, PreTrainedTokenizerFast
+
+    model = _train("unigram" if family == "deberta" else family, texts, size)
+    names = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
+    options: dict[str, Any] = names | {"mask_token": "[MASK]"}
+    if max_subwords is not None:
+        options["model_max_length"] = max_subwords
+    if family in {"unigram", "deberta"}:
+        options |= {"bos_token": "[CLS]", "eos_token": "[SEP]"}
+    own_class = {"deberta": DebertaV2Tokenizer, "wordpiece": BertTokenizer}.get(family, PreTrainedTokenizerFast)
+    tokenizer: PreTrainedTokenizerBase = own_class(tokenizer_object=model, **options)
+    if extra:
+        tokenizer.add_tokens(list(extra), special_tokens=True)
+    return tokenizer
+
+
+@lru_cache
+def _train(family: str, texts: tuple[str, ...], size: int) -> Tokenizer:
+    """Trains once for each family and size. Training has no seed: it is deterministic for one list of texts."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    pieces = min(_TRAINED_PIECES, size) - len(_SPECIALS) - 1  # - 1: [MASK]
+    common: dict[str, Any] = {
+        "vocab_size": pieces + len(_SPECIALS), "special_tokens": _SPECIALS, "show_progress": False
+    }  # fmt: skip
+    if family == "unigram":
+        draft, trainer = Tokenizer(models.Unigram()), trainers.UnigramTrainer(unk_token="[UNK]", **common)
+        draft.normalizer = normalizers.Sequence(
+            [normalizers.Strip(), normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace("  ", " ")]
+        )
+        draft.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="always")
+        draft.decoder = decoders.Metaspace(replacement="\u2581", prepend_scheme="always")
+    elif family == "wordpiece":
+        draft, trainer = Tokenizer(models.WordPiece(unk_token="[UNK]")), trainers.WordPieceTrainer(**common)
+        draft.normalizer = normalizers.BertNormalizer(lowercase=True)
+        draft.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        draft.decoder = decoders.WordPiece()
+    else:
+        draft, trainer = (
+            Tokenizer(models.BPE()),
+            trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **common),
+        )
+        draft.normalizer = normalizers.NFC()
+        draft.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        draft.decoder = decoders.ByteLevel()
+    draft.train_from_iterator(texts, trainer)
+
+    filled = Tokenizer.from_str(json.dumps(_filled(json.loads(draft.to_str()), size)))
+    specials = [AddedToken(token, special=True, normalized=False) for token in [*_SPECIALS, "[MASK]"]]
+    filled.add_special_tokens(specials)
+    filled.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
+    )
+    return filled
+
+
+def _filled(state: dict[str, Any], size: int) -> dict[str, Any]:
+    """Fills the vocabulary up to `size` entries, [MASK] last; private-use pieces match no ordinary text."""
+    model = state["model"]
+    learned = model["vocab"]
+    filler = [f"\ue000{number}\ue001" for number in range(size - len(learned) - 1)]
+    if model["type"] == "Unigram":
+        lowest = min(score for _, score in learned) - 20.0
+        # The trainer leaves special tokens a score like any piece; at 0.0 they would be preferred, but they are
+        # cut out as special tokens before the model is asked.
+        model["vocab"] = [*learned, *([piece, lowest] for piece in filler), ["[MASK]", 0.0]]
+        model["unk_id"] = _SPECIALS.index("[UNK]")
+    else:
+        for number, piece in enumerate([*filler, "[MASK]"], start=len(learned)):
+            learned[piece] = number
+    return state
