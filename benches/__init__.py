@@ -1,0 +1,1 @@
+"""Benches: ours beside the reference, agreement first (see README.md)."""

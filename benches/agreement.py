@@ -1,0 +1,99 @@
+"""Ours against `gliner` on annotated sets: every difference explained or not, and both F1 scores.
+
+    python -m benches.agreement FOLDER [--sets crossner_ai ...] [--model MODEL] [--output RESULT.json]
+
+FOLDER holds `NAME.jsonl` (`{"tokenized_text": [...], "ner": [[first, last, label], ...]}`, the last word included)
+and `NAME.labels.json`. Texts are the words joined by blanks. Exact-match micro F1 at threshold 0.5, flat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from benches.hardware import describe
+from gliner_fast import GLiNER, verification
+
+THRESHOLDS = (0.3, 0.5, 0.9)
+MODES = {"flat": (True, False), "nested": (False, False), "flat multi": (True, True), "nested multi": (False, True)}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints one line a set and mode; 1 where a difference is unexplained or F1 differs by more than 0.1."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--sets", nargs="*", help="names of sets; all of them if left out")
+    parser.add_argument("--model", help="folder or Hub id; the built-in model if left out")
+    parser.add_argument("--limit", type=int, help="sentences of each set")
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    options = parser.parse_args(arguments)
+    ours = GLiNER.from_pretrained(options.model)
+    reference = verification.load_reference(ours)
+    names = options.sets or sorted(path.name.removesuffix(".jsonl") for path in options.folder.glob("*.jsonl"))
+    results = [compare_set(options.folder, name, ours, reference, options.limit) for name in names]
+    fine = all(result["ok"] for result in results)
+    if options.output:
+        record = {"machine": describe("cpu"), "model": str(options.model or "built in"), "ok": fine, "sets": results}
+        options.output.write_text(json.dumps(record, indent=1) + "\n")
+    return 0 if fine else 1
+
+
+def compare_set(folder: Path, name: str, ours: GLiNER, reference: Any, limit: int | None) -> dict[str, Any]:
+    """Runs both on one set, in all modes and thresholds."""
+    rows = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()][:limit]
+    labels = json.loads((folder / f"{name}.labels.json").read_text())
+    texts = [" ".join(row["tokenized_text"]) for row in rows]
+    gold = [gold_entities(row) for row in rows]
+    reports, f1 = [], {}
+    for (mode, (flat_ner, multi_label)), threshold in product(MODES.items(), THRESHOLDS):
+        settings: dict[str, Any] = {"flat_ner": flat_ner, "multi_label": multi_label, "threshold": threshold}
+        begin = time.perf_counter()
+        mine = ours.inference(texts, labels, **settings)
+        middle = time.perf_counter()
+        theirs = reference.inference(texts, labels, **settings)
+        end = time.perf_counter()
+
+        def candidates(index: int, floor: float = threshold - verification.TOLERANCE) -> Any:
+            return verification.find_reference_candidates(reference, texts[index], labels, floor=floor)
+
+        report = verification.compare(mine, theirs, candidates, **settings)
+        reports.append({"mode": mode, "threshold": threshold, **report.to_dict()})
+        if mode == "flat" and threshold == 0.5:
+            f1 = {"ours": micro_f1(mine, gold), "reference": micro_f1(theirs, gold)}
+        print(
+            f"{name:22} {mode:13} {threshold:.1f}  {report.entities:6} entities  {report.equal:6} equal  "
+            f"{report.explained:3} explained  {report.moved + report.unexplained:3} unexplained  "
+            f"max |score difference| {report.max_score_difference:.1e}  {(end - middle) / (middle - begin):.2f}x",
+            flush=True,
+        )
+    print(f"{name:22} F1 ours {f1['ours']:.2f}, gliner {f1['reference']:.2f}", file=sys.stderr, flush=True)
+    fine = all(report["ok"] for report in reports) and abs(f1["ours"] - f1["reference"]) <= 0.1
+    return {"set": name, "sentences": len(rows), "ok": fine, "f1": f1, "comparisons": reports}
+
+
+def gold_entities(row: dict[str, Any]) -> set[tuple[int, int, str]]:
+    """Annotated entities by the characters of the words joined by blanks."""
+    starts, at = [], 0
+    for word in row["tokenized_text"]:
+        starts.append(at)
+        at += len(word) + 1
+    words = row["tokenized_text"]
+    return {(starts[first], starts[last] + len(words[last]), label) for first, last, label in row["ner"]}
+
+
+def micro_f1(found: Sequence[Sequence[Any]], gold: Sequence[set[tuple[int, int, str]]]) -> float:
+    """Exact-match micro F1 in percent."""
+    predicted = [{(entity["start"], entity["end"], entity["label"]) for entity in own} for own in found]
+    hits = sum(len(mine & wanted) for mine, wanted in zip(predicted, gold, strict=True))
+    total = sum(map(len, predicted)) + sum(map(len, gold))
+    return 200 * hits / total if total else 0.0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

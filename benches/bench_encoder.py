@@ -1,0 +1,58 @@
+"""Subword ids -> hidden states: our DeBERTa beside transformers' DebertaV2Model, with the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from benches.compare import Race
+from benches.conftest import DEVICES, SIZES, Pair
+
+# Rows x subwords. The middle ones are what short texts with a few labels become.
+SHAPES = [(1, 32), (1, 128), (8, 64), (8, 128), (8, 384)]
+TOLERANCE = 2e-5  # largest difference over the largest value, fp32: sums run in another order
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("rows", "subwords"), SHAPES)
+def bench_encoder(
+    race: Race, pair: Callable[[str, str], Pair], rows: int, subwords: int, size: str, device: str
+) -> None:
+    models = pair(size, device)
+    ours = models.ours.model.encoder
+    theirs = models.reference.model.token_rep_layer.bert_layer.model
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.linspace(subwords, 0.75 * subwords, rows).long()  # batches are cut from sorted texts
+    ids = torch.randint(4, theirs.config.vocab_size, (rows, subwords), generator=generator)
+    inside = torch.arange(subwords) < lengths[:, None]  # (B, L)
+    ids = ids.where(inside, 0).to(device)
+    mask = inside.long().to(device)
+
+    def run_ours() -> torch.Tensor:
+        with torch.inference_mode():
+            hidden: torch.Tensor = ours(ids, lengths)
+        return hidden
+
+    def run_theirs() -> torch.Tensor:
+        with torch.inference_mode():
+            hidden: torch.Tensor = theirs(input_ids=ids, attention_mask=mask).last_hidden_state
+        return hidden
+
+    expected = run_theirs()[inside.to(device)]  # (tokens, D)
+    error = float((run_ours()[inside.to(device)] - expected).abs().max() / expected.abs().max())
+    assert error <= TOLERANCE
+    race.run(
+        run_ours,
+        {"transformers": run_theirs},
+        agreement=f"relative error {error:.1e}",
+        amount=int(lengths.sum()),
+        unit="subwords",
+        rows=rows,
+        subwords=subwords,
+        size=size,
+        dtype="float32",
+        attention=theirs.config._attn_implementation,
+    )

@@ -1,0 +1,91 @@
+"""Texts -> entities through the public methods: ours beside gliner as shipped and gliner at its best.
+
+"As shipped" is `inference` with its defaults: batches of 8 in input order. "At its best" is what a careful user does:
+texts sorted by length, and the batch size that was fastest in a trial on this machine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from benches.compare import Race
+from benches.conftest import DEVICES, LABELS, SIZES, Pair, texts_of
+from gliner_fast.verification import compare, find_reference_candidates
+
+TEXT_COUNTS = {"short": 48, "mixed": 16}
+BATCH_SIZES = {"cpu": [1, 4, 8], "cuda": [16, 64, 256]}
+THRESHOLD = 0.5
+
+Answers = list[list[dict[str, Any]]]
+
+
+def inference_sorted(model: Any, texts: Sequence[str], labels: list[str], batch_size: int) -> Answers:
+    """`inference` over texts sorted by length, answers put back into input order."""
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]), reverse=True)
+    answers = model.inference([texts[index] for index in order], labels, threshold=THRESHOLD, batch_size=batch_size)
+    back: Answers = [[] for _ in texts]
+    for index, entities in zip(order, answers, strict=True):
+        back[index] = entities
+    return back
+
+
+def fastest_batch_size(model: Any, texts: Sequence[str], labels: list[str], device: str) -> int:
+    """The batch size, sorted, that one trial found fastest."""
+    trials = {}
+    for batch_size in BATCH_SIZES[device]:
+        begin = time.perf_counter()
+        inference_sorted(model, texts, labels, batch_size)
+        trials[batch_size] = time.perf_counter() - begin
+    return min(trials, key=trials.__getitem__)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("label_count", [5, 25])
+@pytest.mark.parametrize("name", TEXT_COUNTS)
+@pytest.mark.timeout(1_800)  # base on two cores: seven passes of the reference and more
+def bench_end_to_end(
+    race: Race, pair: Callable[[str, str], Pair], name: str, label_count: int, size: str, device: str
+) -> None:
+    models = pair(size, device)
+    texts, labels = texts_of(name, TEXT_COUNTS[name]), LABELS[:label_count]
+
+    def ours() -> Answers:
+        answers: Answers = models.ours.inference(texts, labels, threshold=THRESHOLD)
+        return answers
+
+    def shipped() -> Answers:
+        answers: Answers = models.reference.inference(texts, labels, threshold=THRESHOLD)
+        return answers
+
+    report = compare(
+        ours(),
+        shipped(),
+        lambda index: find_reference_candidates(models.reference, texts[index], labels, floor=THRESHOLD - 1e-4),
+        threshold=THRESHOLD,
+    )
+    assert report.ok, str(report)
+    batch_size = fastest_batch_size(models.reference, texts, labels, device)
+    race.run(
+        ours,
+        {
+            "gliner as shipped": shipped,
+            f"gliner sorted, batch {batch_size}": lambda: inference_sorted(models.reference, texts, labels, batch_size),
+        },
+        agreement=(
+            f"{report.equal:,} of {report.entities:,} entities equal, {report.explained} differ by rounding, "
+            f"scores within {report.max_score_difference:.0e}"
+        ),
+        amount=sum(len(text.split()) for text in texts),
+        unit="words",
+        texts=len(texts),
+        corpus=name,
+        labels=label_count,
+        size=size,
+        threshold=THRESHOLD,
+        dtype="float32",
+    )

@@ -1,0 +1,107 @@
+"""Times ours beside the reference: interleaved rounds in one process, agreement first.
+
+pytest-benchmark times one function. Here its untimed set-up of each round runs the rivals, so that a round is
+"rivals, then ours" and a machine that slows down half-way slows all of them down.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# How much work a bench does: 1 is meant for two cores; 0.1 is a quick look, 10 a patient one.
+SCALE = float(os.environ.get("GLINER_FAST_BENCH_SCALE", "1"))
+# Wall-clock seconds that one bench may spend on its rounds, and the rounds that it makes at least and at most.
+SECONDS = 8.0 * SCALE
+FEWEST_ROUNDS, MOST_ROUNDS = 5, 200
+
+
+@dataclass
+class Race:
+    """Ours against any number of rivals on the same work.
+
+    Attributes:
+        benchmark: pytest-benchmark's fixture.
+        machine: what `hardware.describe` says.
+        synchronize: waits for the device, so that a time holds the work that was started in it.
+    """
+
+    benchmark: Any
+    machine: Mapping[str, object]
+    synchronize: Callable[[], None] = field(default=lambda: None)
+
+    def run(
+        self,
+        ours: Callable[[], object],
+        rivals: Mapping[str, Callable[[], object]],
+        *,
+        agreement: str,
+        amount: int,
+        unit: str,
+        **conditions: object,
+    ) -> None:
+        """Times all, and leaves the figures in the benchmark's extra information.
+
+        Args:
+            ours: our side of the work.
+            rivals: the others, each by the name that the table shows; the first is the one that ratios are quoted of.
+            agreement: how ours was found to agree with the reference just before; a bench that finds it does not
+                must not come here.
+            amount: how many `unit` one call works through, for the throughput.
+            unit: such as `words`.
+            **conditions: shapes, dtype and settings, to be written beside the figures.
+        """
+        calls = {name: self._timed(call) for name, call in [*rivals.items(), ("ours", ours)]}
+        once = sum(call() for call in calls.values())  # warms caches up, and says what a round costs
+        rounds = max(FEWEST_ROUNDS, min(MOST_ROUNDS, int(SECONDS / max(once, 1e-9))))
+        seconds: dict[str, list[float]] = {name: [] for name in rivals}
+
+        def run_rivals() -> None:
+            for name in rivals:
+                seconds[name].append(calls[name]())
+
+        self.benchmark.pedantic(self._finished(ours), setup=run_rivals, rounds=rounds, iterations=1)
+        if self.benchmark.disabled:
+            return  # --benchmark-disable: the agreement was all that was asked for
+        our_seconds = list(self.benchmark.stats.stats.data)
+        self.benchmark.extra_info.update(
+            machine=dict(self.machine),
+            conditions=conditions,
+            agreement=agreement,
+            amount=amount,
+            unit=unit,
+            ours=summarize(our_seconds),
+            rivals={name: summarize(times, our_seconds) for name, times in seconds.items()},
+        )
+
+    def _finished(self, call: Callable[[], object]) -> Callable[[], None]:
+        def finished() -> None:
+            call()
+            self.synchronize()
+
+        return finished
+
+    def _timed(self, call: Callable[[], object]) -> Callable[[], float]:
+        finished = self._finished(call)
+
+        def timed() -> float:
+            begin = time.perf_counter()
+            finished()
+            return time.perf_counter() - begin
+
+        return timed
+
+
+def summarize(seconds: list[float], ours: list[float] | None = None) -> dict[str, float]:
+    """Median and quartiles of the rounds; with `ours`, also how often ours goes into it, round by round."""
+    low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    summary = {"median_s": median, "low_quartile_s": low, "high_quartile_s": high}
+    if ours is not None:
+        ratios = [theirs / own for theirs, own in zip(seconds, ours, strict=True)]
+        low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        summary |= {"ratio": median, "low_quartile_ratio": low, "high_quartile_ratio": high}
+    return summary

@@ -1,0 +1,107 @@
+"""What every bench shares: texts, labels, checkpoints, both packages' models, the race.
+
+Environment:
+    GLINER_FAST_BENCH_SCALE: how much work (default 1; see `benches.compare`).
+    GLINER_FAST_BENCH_SIZES: checkpoint sizes, of tiny, small, base and large (default "small,base").
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benches import hardware
+from benches.compare import SCALE, Race
+from tests import checkpoints, tokenizer_makers
+
+HERE = Path(__file__).parent
+CACHE = HERE / ".cache"
+SIZES = os.environ.get("GLINER_FAST_BENCH_SIZES", "small,base").split(",")
+LABELS = [
+    "person", "organization", "location", "date", "event", "product", "country", "city", "book", "writer", "award",
+    "university", "political party", "election", "politician", "law", "disease", "chemical compound",
+    "scientific field", "programming language", "song", "band", "film", "animal", "vehicle",
+]  # fmt: skip
+# "cuda" carries the marker `gpu`, which `make bench` leaves out and `make gpu-check` asks for.
+DEVICES = ["cpu", *([pytest.param("cuda", marks=pytest.mark.gpu)] if torch.cuda.is_available() else [])]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One checkpoint in both packages, on one device."""
+
+    ours: Any
+    reference: Any
+    device: str
+
+
+@cache
+def read_texts(name: str) -> tuple[str, ...]:
+    """All texts of benches/data/NAME.jsonl."""
+    lines = (HERE / "data" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return tuple(json.loads(line)["text"] for line in lines)
+
+
+def texts_of(name: str, count: int) -> list[str]:
+    """The first `count` texts times GLINER_FAST_BENCH_SCALE, at least two."""
+    return list(read_texts(name)[: max(2, round(count * SCALE))])
+
+
+def checkpoint(size: str) -> Path:
+    """A random calibrated checkpoint of a size, made once and kept until the recipe changes."""
+    recipe = b"".join(Path(module.__file__).read_bytes() for module in (checkpoints, tokenizer_makers))
+    folder = CACHE / f"{size}-{hashlib.sha256(recipe).hexdigest()[:12]}"
+    if not folder.exists():
+        for stale in CACHE.glob(f"{size}-*"):
+            shutil.rmtree(stale)  # a base checkpoint is 0.7 GB
+        unfinished = CACHE / f"unfinished-{size}-{os.getpid()}"
+        checkpoints.make_checkpoint(unfinished, size=size)
+        unfinished.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pair() -> Callable[[str, str], Pair]:
+    """Loads a checkpoint of a size into both packages; the last one stays loaded."""
+
+    @lru_cache(maxsize=1)
+    def load(size: str, device: str) -> Pair:
+        from gliner import GLiNER as Reference
+
+        from gliner_fast import GLiNER
+
+        path = checkpoint(size)
+        ours = GLiNER.from_pretrained(path, map_location=device)
+        return Pair(ours, Reference.from_pretrained(path, map_location=device), device)
+
+    return load
+
+
+@pytest.fixture
+def race(benchmark: Any, request: pytest.FixtureRequest) -> Race:
+    """Times ours beside its rivals on the bench's device (its parameter `device`, else the CPU)."""
+    device = request.node.callspec.params.get("device", "cpu") if hasattr(request.node, "callspec") else "cpu"
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    return Race(benchmark, hardware.describe(device), wait)
+
+
+def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
+    """Keeps the host's name and the long list of processor flags out of result files."""
+    machine_info.pop("node", None)
+    machine_info["cpu"] = {"brand_raw": hardware.cpu_name()}
+
+
+def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:
+    """Rounds to microseconds: more digits than that are noise, and results are kept in the repository."""
+    for bench in output_json["benchmarks"]:
+        bench["stats"]["data"] = [round(seconds, 6) for seconds in bench["stats"].get("data", [])]

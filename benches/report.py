@@ -1,0 +1,82 @@
+"""Prints comparison tables of bench results: `python -m benches.report benches/results/X.json [--only end_to_end]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+HEADER = ("bench", "work", "ours", "rival", "its speed", "ours is", "middle half", "agreement")
+
+
+def rows(result: Mapping[str, Any], only: str) -> Iterator[tuple[str, ...]]:
+    """One row for each rival of each bench whose name contains `only`."""
+    for bench in result["benchmarks"]:
+        info = bench["extra_info"]
+        if "rivals" not in info or only not in bench["name"]:
+            continue
+        amount, unit = info["amount"], info["unit"]
+        own = speed(amount, info["ours"]["median_s"])
+        for name, times in info["rivals"].items():
+            yield (
+                bench["name"].removeprefix("bench_"),
+                f"{amount:,} {unit}",
+                f"{own} {unit}/s",
+                name,
+                f"{speed(amount, times['median_s'])} {unit}/s",
+                f"**{times['ratio']:.2f}x**",
+                f"{times['low_quartile_ratio']:.2f} to {times['high_quartile_ratio']:.2f}",
+                info["agreement"],
+            )
+
+
+def speed(amount: int, seconds: float) -> str:
+    """Three significant digits, grouped: 1,230."""
+    value = amount / seconds
+    return f"{value:.3g}" if value < 1_000 else f"{float(f'{value:.3g}'):,.0f}"
+
+
+def growth_rows(result: Mapping[str, Any], only: str) -> Iterator[tuple[str, ...]]:
+    """One row for each bench that shows how time grows with size."""
+    for bench in result["benchmarks"]:
+        info = bench["extra_info"]
+        if "growth" in info and only in bench["name"]:
+            sizes = sorted(info["best_seconds"], key=int)
+            first = f"{1_000 * info['best_seconds'][sizes[0]]:.3g} ms for {int(sizes[0]):,}"
+            steps = ", ".join(f"{int(size):,}: {info['growth'][size]:.1f}x" for size in sizes[1:])
+            yield bench["name"].removeprefix("bench_"), first, steps
+
+
+def as_table(header: tuple[str, ...], table: list[tuple[str, ...]]) -> list[str]:
+    """Lines of a Markdown table; none where it has no rows."""
+    return ["| " + " | ".join(cells) + " |" for cells in (header, ("---",) * len(header), *table)] if table else []
+
+
+def as_markdown(result: Mapping[str, Any], only: str = "") -> str:
+    """The tables, with the machine and the versions above them."""
+    machine = next((b["extra_info"]["machine"] for b in result["benchmarks"] if "machine" in b["extra_info"]), None)
+    lines = []
+    if machine is not None:
+        versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+        where = f"{machine['device']}, {machine['threads']} threads, load {machine['load']}, {result['datetime'][:10]}"
+        lines += [f"{where}, Python {machine['python']}, {versions}", ""]
+    lines += as_table(HEADER, list(rows(result, only)))
+    growth = as_table(("growth", "time", "factor for ten times as many"), list(growth_rows(result, only)))
+    lines += ["", *growth] if growth else []
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Prints a table for each result file."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("results", nargs="+", type=Path, help="JSON files that pytest-benchmark wrote")
+    parser.add_argument("--only", default="", metavar="PART", help="only benches whose name contains this")
+    arguments = parser.parse_args()
+    for path in arguments.results:
+        print(as_markdown(json.loads(path.read_text(encoding="utf-8")), arguments.only), end="\n\n")
+
+
+if __name__ == "__main__":
+    main()
