@@ -17,15 +17,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gliner_fast.entity import Entity
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from gliner_fast.model import GLiNER
-
-# The package imports this module at once (see there), so numpy and torch are imported where they are used.
 
 REFERENCE_VERSION = "0.2.29"
 TOLERANCE = 1e-4
@@ -234,8 +232,6 @@ def find_reference_candidates(reference: Any, text: str, labels: Any, *, floor: 
 
     Taken from the logits: `inference` returns only what survives, and even nested decoding drops crossing spans.
     """
-    import numpy as np
-
     prepared = reference.prepare_batch([text], labels)
     if not prepared["valid_texts"] or not prepared["entity_types"]:
         return []
@@ -270,8 +266,6 @@ class _Judge:
     def __init__(
         self, candidates: list[Candidate], threshold: float, flat_ner: bool, multi_label: bool, tolerance: float
     ) -> None:
-        import numpy as np
-
         self.by_key = {candidate.key: candidate for candidate in candidates}
         self.candidates = list(self.by_key.values())
         self.threshold, self.tolerance = threshold, tolerance
@@ -299,8 +293,6 @@ class _Judge:
 
     def _impossible(self, ours: Sequence[Entity]) -> set[_Key]:
         """Returns what no scores within the tolerance can bring about: entities of ours, and candidates ours lacks."""
-        import numpy as np
-
         our_keys = {_key(entity) for entity in ours}
         is_ours = np.array([candidate.key in our_keys for candidate in self.candidates], bool)
         wrong = our_keys - self.by_key.keys()  # (a): below the threshold by more than the tolerance
