@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+MARKS = ("<!-- figures -->", "<!-- end of figures -->")
 HEADER = ("bench", "work", "ours", "rival", "its speed", "ours is", "middle half", "agreement")
 
 
@@ -68,14 +69,27 @@ def as_markdown(result: Mapping[str, Any], only: str = "") -> str:
     return "\n".join(lines)
 
 
+def write_between_marks(path: Path, tables: str) -> None:
+    """Replaces what stands between the two figures marks of a Markdown file."""
+    before, begin, rest = path.read_text(encoding="utf-8").partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not (begin and end):
+        raise SystemExit(f"{path} has no {MARKS[0]} ... {MARKS[1]}: put these two lines where the table belongs")
+    path.write_text(f"{before}{begin}\n{tables}\n{end}{after}", encoding="utf-8")
+
+
 def main() -> None:
     """Prints a table for each result file."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("results", nargs="+", type=Path, help="JSON files that pytest-benchmark wrote")
     parser.add_argument("--only", default="", metavar="PART", help="only benches whose name contains this")
+    parser.add_argument("--into", type=Path, metavar="FILE", help="write between the file's figures marks, too")
     arguments = parser.parse_args()
-    for path in arguments.results:
-        print(as_markdown(json.loads(path.read_text(encoding="utf-8")), arguments.only), end="\n\n")
+    results = (json.loads(path.read_text(encoding="utf-8")) for path in arguments.results)
+    tables = "\n\n".join(as_markdown(result, arguments.only) for result in results)
+    print(tables)
+    if arguments.into:
+        write_between_marks(arguments.into, tables)
 
 
 if __name__ == "__main__":
