@@ -16,7 +16,7 @@ from benches.compare import Race
 from benches.conftest import DEVICES, LABELS, SIZES, Pair, texts_of
 from gliner_fast.verification import compare, find_reference_candidates
 
-TEXT_COUNTS = {"short": 48, "mixed": 16}
+TEXT_COUNTS = {"short": 32, "mixed": 8}
 BATCH_SIZES = {"cpu": [1, 4, 8], "cuda": [16, 64, 256]}
 THRESHOLD = 0.5
 
