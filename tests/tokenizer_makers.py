@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ GLINER_TOKENS = ("[FLERT]", "<<ENT>>", "<<SEP>>")
 
 # DeBERTa-v3's first four entries and BERT-like names for all; [MASK] is its last.
 _SPECIALS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+_LONGEST_UNIGRAM = 12  # characters
 _TRAINED_PIECES = 8_000  # as many real pieces as the corpus gives, up to this; the rest is filler
 
 
@@ -50,7 +53,11 @@ def make_tokenizer(
 
 @lru_cache
 def _train(family: str, texts: tuple[str, ...], size: int) -> Tokenizer:
-    """Trains once for each family and size. Training has no seed: it is deterministic for one list of texts."""
+    """Makes one for each family and size, the same in every process.
+
+    Unigram and WordPiece vocabularies are counted out, since their trainers depend on how a hash table or the threads
+    happened to order things; the byte-level BPE trainer does not.
+    """
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
     pieces = min(_TRAINED_PIECES, size) - len(_SPECIALS) - 1  # - 1: [MASK]
@@ -58,17 +65,20 @@ def _train(family: str, texts: tuple[str, ...], size: int) -> Tokenizer:
         "vocab_size": pieces + len(_SPECIALS), "special_tokens": _SPECIALS, "show_progress": False
     }  # fmt: skip
     if family == "unigram":
-        draft, trainer = Tokenizer(models.Unigram()), trainers.UnigramTrainer(unk_token="[UNK]", **common)
-        draft.normalizer = normalizers.Sequence(
+        normalizer = normalizers.Sequence(
             [normalizers.Strip(), normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace("  ", " ")]
         )
-        draft.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="always")
+        splitter = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="always")
+        words = [word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))]
+        draft, trainer = Tokenizer(models.Unigram(_count_unigrams(words, pieces), _SPECIALS.index("[UNK]"))), None
+        draft.normalizer, draft.pre_tokenizer = normalizer, splitter
         draft.decoder = decoders.Metaspace(replacement="\u2581", prepend_scheme="always")
     elif family == "wordpiece":
-        draft, trainer = Tokenizer(models.WordPiece(unk_token="[UNK]")), trainers.WordPieceTrainer(**common)
-        draft.normalizer = normalizers.BertNormalizer(lowercase=True)
-        draft.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        draft.decoder = decoders.WordPiece()
+        normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+        words = [word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))]
+        vocabulary = _count_pieces(words, pieces)
+        draft, trainer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]")), None
+        draft.normalizer, draft.pre_tokenizer, draft.decoder = normalizer, splitter, decoders.WordPiece()
     else:
         draft, trainer = (
             Tokenizer(models.BPE()),
@@ -77,7 +87,8 @@ def _train(family: str, texts: tuple[str, ...], size: int) -> Tokenizer:
         draft.normalizer = normalizers.NFC()
         draft.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         draft.decoder = decoders.ByteLevel()
-    draft.train_from_iterator(texts, trainer)
+    if trainer is not None:
+        draft.train_from_iterator(texts, trainer)
 
     filled = Tokenizer.from_str(json.dumps(_filled(json.loads(draft.to_str()), size)))
     specials = [AddedToken(token, special=True, normalized=False) for token in [*_SPECIALS, "[MASK]"]]
@@ -88,6 +99,32 @@ def _train(family: str, texts: tuple[str, ...], size: int) -> Tokenizer:
         special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
     )
     return filled
+
+
+def _count_pieces(words: list[str], size: int) -> dict[str, int]:
+    """A WordPiece vocabulary: special tokens, every character, then the most frequent beginnings and ends of words."""
+    characters = sorted({character for word in words for character in word})
+    pieces = Counter(word[:length] for word in words for length in range(2, len(word) + 1))
+    pieces.update("##" + word[first:] for word in words for first in range(1, len(word) - 1))
+    frequent = sorted(pieces, key=lambda piece: (-pieces[piece], piece))
+    ordered = [*_SPECIALS, *characters, *("##" + character for character in characters), *frequent]
+    return {piece: number for number, piece in enumerate(ordered[: size + len(_SPECIALS)])}
+
+
+def _count_unigrams(words: list[str], size: int) -> list[tuple[str, float]]:
+    """A Unigram vocabulary: special tokens, every character, then the most frequent parts of words."""
+    parts = Counter(
+        word[first:last]
+        for word in words
+        for first in range(len(word))
+        for last in range(first + 1, min(first + _LONGEST_UNIGRAM, len(word)) + 1)
+    )
+    total = sum(parts.values())
+    frequent = sorted(parts, key=lambda part: (len(part) > 1, -parts[part] * len(part), part))
+    return [
+        *((token, 0.0) for token in _SPECIALS),
+        *((part, math.log(parts[part] / total)) for part in frequent[:size]),
+    ]
 
 
 def _filled(state: dict[str, Any], size: int) -> dict[str, Any]:
