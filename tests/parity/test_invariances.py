@@ -49,7 +49,10 @@ def test_the_order_of_texts_does_not_matter(kind, pair):
 def test_a_text_twice_gets_the_same_answer_twice(pair):
     ours = pair("deberta").ours
     first, *others = ours.inference([CROSSNER[0]] * 20, LABELS, threshold=0.3, batch_size=20)
-    assert all(other == first for other in others)
+    assert first
+    for other in others:  # the budget makes batches of two sizes, in which the same products round differently
+        assert [{**entity, "score": 0} for entity in other] == [{**entity, "score": 0} for entity in first]
+        assert [e["score"] for e in other] == pytest.approx([e["score"] for e in first], abs=1e-4)
 
 
 def test_asking_again_answers_the_same(pair):
