@@ -68,8 +68,10 @@ def test_a_new_model_saves_and_loads(settings: dict[str, Any], tmp_path: Path) -
     model = GLiNER.from_config(settings)
     model.save_pretrained(tmp_path / "saved")
     again = GLiNER.from_pretrained(tmp_path / "saved")
-    wanted = model.predict_entities(TEXT, LABELS, threshold=0.3)
-    assert again.predict_entities(TEXT, LABELS, threshold=0.3) == wanted
+    first, second = (each.predict_entities(TEXT, LABELS, threshold=0.0) for each in (model, again))
+    # Not to the last digit: weights at another alignment round differently.
+    assert [{**entity, "score": 0} for entity in first] == [{**entity, "score": 0} for entity in second]
+    assert [e["score"] for e in first] == pytest.approx([e["score"] for e in second], abs=1e-5)
 
 
 @pytest.mark.gliner
