@@ -14,9 +14,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Rows of relu(u_i + v_j) formed at once, in elements: 2**21 float32 are 8 MiB, which stays in the last-level cache of
-# a server core. Measured on 2 cores of an EPYC 7003 on 2026-11-22; larger blocks were slower, smaller ones no faster.
-_BLOCK_ELEMENTS = 2**21
+# Rows of relu(u_i + v_j) formed at once, in elements: 2**20 float32 are 4 MiB. Medians of this function on 2 cores of
+# an EPYC 7003 (2026-11-23, H 2048, K 12, 5 and 25 types): for texts of 380 words 2**21 was 8 to 15 % slower and 2**18
+# up to twice as slow; for texts of 20 words 2**19 to 2**25 came in no clear order.
+_BLOCK_ELEMENTS = 2**20
 
 
 def span_scores_reference(

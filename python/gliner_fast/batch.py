@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gliner_fast.config import GLiNERConfig
     from gliner_fast.labels import LabelSet
 
-# Words remembered with their subwords: about 30 MiB when full, and more distinct words than a day's news has.
+# Most words remembered with their subwords: the bound of the cache's memory.
 _CACHED_WORDS = 2**18
 _CACHED_PROMPTS = 1024
 _SURROGATES = re.compile("[\ud800-\udfff]")
