@@ -6,6 +6,7 @@ them all and use the plain torch reference that stands beside each kernel.
 
 from __future__ import annotations
 
+import os
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +24,10 @@ def _load_triton() -> tuple[ModuleType | None, Any]:
 _TRITON, tl = _load_triton()
 
 HAS_TRITON: bool = _TRITON is not None
+
+# Kernels run in Triton's interpreter, on the CPU: slow, but tests need no GPU. Triton looks at the variable when a
+# kernel is made, so it must be set before the first of them is imported.
+INTERPRETED: bool = HAS_TRITON and os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def jit(function: Any) -> Any:

@@ -121,6 +121,53 @@ def test_position_tables_follow_a_changed_weight() -> None:
         torch.testing.assert_close(after, fresh(ids, lengths), rtol=0, atol=0)
 
 
+def test_position_tables_follow_a_fused_optimizer() -> None:
+    _, ours = pair()
+    ids, lengths = torch.randint(3, 101, (1, 12)), torch.tensor([12])
+    optimizer = torch.optim.AdamW(ours.parameters(), lr=0.1, fused=True)
+    for _ in range(2):
+        with torch.inference_mode():
+            ours.eval()(ids, lengths)  # the tables of now are kept
+        ours.train()(ids, lengths).square().sum().backward()
+        optimizer.step()
+    fresh = DebertaEncoder(ours.config).eval()
+    fresh.load_state_dict(ours.state_dict())
+    with torch.inference_mode():
+        torch.testing.assert_close(ours.eval()(ids, lengths), fresh(ids, lengths), rtol=0, atol=0)
+
+
+def test_dropout_in_training_is_where_transformers_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With masks that are told by size and turn, both must come out equal: no dropout is missing, moved or shared."""
+    turns: dict[int, int] = {}
+
+    def dropout(values: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        if not training or p == 0.0:
+            return values
+        turns[values.numel()] = turns.get(values.numel(), 0) + 1
+        generator = torch.Generator().manual_seed(1000 * values.numel() + turns[values.numel()])
+        kept = torch.rand(values.shape, generator=generator) >= p
+        return values * kept / (1 - p)
+
+    def attention(
+        query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor, dropout_p: float, scale: float
+    ) -> Tensor:
+        shares = (query @ key.mT * scale + attn_mask).softmax(-1)
+        return dropout(shares, dropout_p) @ value
+
+    reference, ours = pair(hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.2)
+    monkeypatch.setattr(torch.nn.functional, "dropout", dropout)
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
+    ids, lengths = torch.randint(3, 101, (2, 11)), torch.tensor([11, 7])
+    mask = torch.arange(11) < lengths[:, None]
+    theirs = reference.double().train()(ids.masked_fill(~mask, 0), mask.long()).last_hidden_state[mask]
+    places = dict(turns)
+    assert sum(places.values()) == 1 + 2 * 4
+    turns.clear()
+    mine = ours.double().train()(ids.masked_fill(~mask, 0), lengths)[mask]
+    assert turns == places
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6 * float(theirs.detach().abs().max()))
+
+
 def test_position_tables_follow_a_new_dtype() -> None:
     _, ours = pair()
     ids, lengths = torch.randint(3, 101, (1, 12)), torch.tensor([12])
@@ -131,9 +178,10 @@ def test_position_tables_follow_a_new_dtype() -> None:
     assert (half.float() - whole).abs().max() < 0.3 * whole.abs().max()
 
 
-def test_gradients_equal_those_of_transformers() -> None:
+@pytest.mark.parametrize("training", [True, False])  # also with the model put to eval, for want of dropout
+def test_gradients_equal_those_of_transformers(training: bool) -> None:
     reference, ours = pair()
-    theirs, mine = hidden_of_both(reference.double().train(), ours.double().train(), [12, 7])
+    theirs, mine = hidden_of_both(reference.double().train(training), ours.double().train(training), [12, 7])
     weights = torch.randn(theirs.shape, dtype=torch.float64)
     (theirs * weights).sum().backward()
     (mine * weights).sum().backward()

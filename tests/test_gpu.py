@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 
 from gliner_fast import GLiNER, verify
+from gliner_fast.scorer import SpanScorer
+from gliner_fast.span_executor import VARIABLE
 from gliner_fast.verification import compare
 from tests.samples import CROSSNER, LABELS
+from tests.small_network import small_batch, small_network
 
 pytestmark = pytest.mark.gpu
 
@@ -28,6 +35,7 @@ def test_a_random_checkpoint_answers_as_gliner_does(kind: str, checkpoint):
     report = verify(model, CROSSNER, LABELS, threshold=0.3)
     assert report.entities > 100
     assert report.ok, str(report)
+    assert model.model.scorer.executor == ("torch" if kind == "deberta-marker" else "triton")
 
 
 def test_the_built_in_model_answers_as_on_the_cpu():
@@ -55,3 +63,79 @@ def test_a_batch_answers_as_its_texts_alone():
     together = model.inference(CROSSNER, LABELS)
     alone = [model.predict_entities(text, LABELS) for text in CROSSNER]
     assert compare(together, alone, lambda _: []).moved == 0
+
+
+def test_triton_and_torch_find_the_same_entities(monkeypatch: pytest.MonkeyPatch):
+    model, found = GLiNER.from_pretrained(map_location=DEVICE), {}
+    for executor in ("torch", "triton"):
+        monkeypatch.setenv(VARIABLE, executor)
+        found[executor] = model.inference(CROSSNER, LABELS, threshold=0.3)
+        assert model.model.scorer.executor == executor
+    report = compare(found["triton"], found["torch"], lambda _: [], threshold=0.3)
+    assert report.entities > 100
+    assert report.moved == 0
+    assert len(report.differences) <= report.entities / 100  # scores at the threshold
+
+
+# --- who waits for the device -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def counted_waits() -> Iterator[list[str]]:
+    """Gathers torch's warnings about what makes the host wait for the device."""
+    waits: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield waits
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    waits += [str(each.message) for each in caught if "synchronizing" in str(each.message)]
+
+
+@pytest.mark.parametrize("pooling", ["first", "mean", "max"])
+@pytest.mark.parametrize("threshold", [None, 0.5235], ids=["all scores", "candidates"])
+def test_the_network_waits_for_the_device_only_to_learn_how_many_candidates_there_are(pooling, threshold):
+    network, batch = small_network(pooling).to(DEVICE), small_batch().to(torch.device(DEVICE))
+    thresholds = None if threshold is None else torch.full((6,), threshold)
+    with torch.inference_mode():
+        network(batch, thresholds)  # compiles the kernel, and makes the tables of positions
+        with counted_waits() as waits:
+            scores = network(batch, thresholds)
+    assert network.scorer.executor == "triton"
+    if threshold is None:
+        assert waits == []
+    else:
+        assert len(waits) == 1, waits
+        assert len(scores.candidates.texts) > 0
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def test_training_the_head_keeps_no_span_and_repeats_to_the_bit(monkeypatch: pytest.MonkeyPatch):
+    width, max_width, words, classes = 256, 48, [128] * 16, [5] * 16
+    torch.manual_seed(0)
+    scorer = SpanScorer(width, max_width, "markerV0", dropout=0.0).to(DEVICE)
+    vectors, labels = torch.randn(sum(words), width, device=DEVICE), torch.randn(sum(classes), width, device=DEVICE)
+
+    def step() -> dict[str, torch.Tensor]:
+        scorer.zero_grad(set_to_none=True)
+        logits = scorer(vectors, scorer.prompt(labels), words, classes)
+        logits[torch.isfinite(logits)].square().mean().backward()
+        return {name: weight.grad.clone() for name, weight in scorer.named_parameters()}
+
+    monkeypatch.setenv(VARIABLE, "torch")
+    wanted = step()
+    monkeypatch.setenv(VARIABLE, "triton")
+    first = step()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    second = step()
+    peak = torch.cuda.max_memory_allocated() - before
+    assert scorer.executor == "triton"
+    for name, gradient in first.items():
+        assert torch.equal(gradient, second[name]), name
+        assert (gradient - wanted[name]).abs().max() <= 1e-4 * wanted[name].abs().max(), name
+    assert peak < sum(words) * max_width * 4 * width * 4 / 4  # a quarter of spans x 4D numbers of 4 bytes

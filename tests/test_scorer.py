@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from gliner_fast.kernels._triton import INTERPRETED
 from gliner_fast.scorer import SpanScorer
+from gliner_fast.span_executor import VARIABLE
 
 WIDTH, MAX_WIDTH = 10, 4
 WORD_COUNTS, CLASS_COUNTS = [6, 1, 9], [3, 1, 2]
@@ -93,3 +96,101 @@ def test_span_vectors_are_the_package_s_representations(span_mode: str) -> None:
     padded = torch.cat([index[0], torch.zeros(6 * MAX_WIDTH - len(index[0]), 2, dtype=torch.long)])[None]
     theirs = spans(words[None], padded).reshape(-1, WIDTH)[:3]
     torch.testing.assert_close(ours.span_vectors(words, starts, ends), theirs, rtol=0, atol=1e-12)
+
+
+def unfactored_scores(scorer: SpanScorer, words: Tensor, prompts: Tensor) -> Tensor:
+    """All logits as markerV0 is written down: both layers for every span, then the product with the types."""
+    blocks = []
+    for own_words, own_prompts in zip(words.split(WORD_COUNTS), prompts.split(CLASS_COUNTS), strict=True):
+        count = len(own_words)
+        end = torch.arange(count)[:, None] + torch.arange(MAX_WIDTH)  # (W, K)
+        starts, ends = F.relu(scorer.start(own_words)), F.relu(scorer.end(own_words))  # each (W, D)
+        pairs = torch.cat([starts[:, None].expand(-1, MAX_WIDTH, -1), ends[end.clamp(max=count - 1)]], -1)
+        vectors = scorer.out(F.relu(scorer.joint(pairs)))  # (W, K, D)
+        scores = torch.where((end < count)[:, :, None], vectors @ own_prompts.T, float("-inf"))
+        blocks.append(scores.reshape(-1))
+    return torch.cat(blocks)
+
+
+def head(dtype: torch.dtype) -> tuple[SpanScorer, Tensor, Tensor]:
+    """A scorer in training (without dropout), word vectors and label vectors."""
+    torch.manual_seed(0)
+    scorer = SpanScorer(WIDTH, MAX_WIDTH, "markerV0", dropout=0.0).to(dtype)
+    words = torch.randn(sum(WORD_COUNTS), WIDTH, dtype=dtype, requires_grad=True)
+    return scorer, words, torch.randn(sum(CLASS_COUNTS), WIDTH, dtype=dtype, requires_grad=True)
+
+
+def scores_and_gradients(scores: Tensor, scorer: SpanScorer, *inputs: Tensor) -> dict[str, Tensor]:
+    """The finite scores, and the gradients of a weighted sum of them with respect to all weights and inputs."""
+    inside = torch.isfinite(scores)
+    weights = torch.linspace(-1, 1, len(scores), dtype=scores.dtype)
+    leaves = dict(scorer.named_parameters()) | {f"input {index}": value for index, value in enumerate(inputs)}
+    gradients = torch.autograd.grad((scores * weights)[inside].sum(), list(leaves.values()))
+    return {"scores": scores[inside].detach(), **dict(zip(leaves, gradients, strict=True))}
+
+
+def test_training_the_factored_head_is_training_the_unfactored_one():
+    scorer, words, labels = head(torch.float64)
+    prompts = scorer.prompt(labels)
+    ours = scores_and_gradients(scorer(words, prompts, WORD_COUNTS, CLASS_COUNTS), scorer, words, labels)
+    prompts = scorer.prompt(labels)
+    theirs = scores_and_gradients(unfactored_scores(scorer, words, prompts), scorer, words, labels)
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=0, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="needs Triton, and a machine without a GPU")
+def test_training_through_triton_is_training_through_torch(monkeypatch: pytest.MonkeyPatch):
+    scorer, words, labels = head(torch.float32)
+    found = {}
+    for executor in ("torch", "triton"):
+        monkeypatch.setenv(VARIABLE, executor)
+        scores = scorer(words, scorer.prompt(labels), WORD_COUNTS, CLASS_COUNTS)
+        assert scorer.executor == executor
+        found[executor] = scores_and_gradients(scores, scorer, words, labels)
+    for name, value in found["torch"].items():
+        torch.testing.assert_close(found["triton"][name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_the_scorer_says_who_computed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    scorer, words, labels = head(torch.float32)
+    assert scorer.executor is None
+    scorer(words, scorer.prompt(labels), WORD_COUNTS, CLASS_COUNTS)
+    assert scorer.executor == "torch"
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="needs Triton, and a machine without a GPU")
+def test_the_sums_of_marker_are_torch_s_everywhere(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(VARIABLE, "triton")
+    scorer = SpanScorer(WIDTH, MAX_WIDTH, "marker", dropout=0.0)
+    scorer(torch.randn(sum(WORD_COUNTS), WIDTH), torch.randn(sum(CLASS_COUNTS), WIDTH), WORD_COUNTS, CLASS_COUNTS)
+    assert scorer.executor == "torch"
+
+
+def test_a_span_of_4_d_is_kept_by_no_step_of_training():
+    words_of_each, width = 40, 8
+    scorer = SpanScorer(width, MAX_WIDTH, "markerV0", dropout=0.0)
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+        words, labels = torch.randn(2 * words_of_each, width), torch.randn(4, width)
+        scorer(words, scorer.prompt(labels), [words_of_each] * 2, [2, 2])
+    assert max(kept) <= 2 * words_of_each * 4 * width  # words x 4D
+    assert 2 * words_of_each * 4 * width in kept
+
+
+@pytest.mark.parametrize(
+    "executor",
+    ["torch", pytest.param("triton", marks=pytest.mark.skipif(not INTERPRETED, reason="needs Triton, and no GPU"))],
+)
+def test_the_head_trains_under_autocast(executor: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(VARIABLE, executor)
+    scorer, words, labels = head(torch.float32)
+    exact = scores_and_gradients(scorer(words, scorer.prompt(labels), WORD_COUNTS, CLASS_COUNTS), scorer, words, labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = scorer(words, scorer.prompt(labels), WORD_COUNTS, CLASS_COUNTS)
+    assert scores.dtype == torch.bfloat16
+    ours = scores_and_gradients(scores.float(), scorer, words, labels)
+    for name, value in exact.items():
+        assert ours[name].dtype == torch.float32 == value.dtype
+        assert (ours[name] - value).abs().max() <= 0.1 * value.abs().max(), name

@@ -240,28 +240,30 @@ class DebertaEncoder(nn.Module):
             columns = torch.arange(length, device=hidden.device)
             key_padding = columns >= lengths.to(hidden.device, non_blocking=True)[:, None]  # (B, L)
             key_padding = key_padding[:, None, None, :]  # (B, 1, 1, L): the same for every head and query
-        rows = position_rows(length, self.config)
+        key_rows, query_rows = self._table_rows(length, hidden.device)
+        kinds = self.config.pos_att_type
         for layer, (keys, queries) in zip(self._layers(), self._position_tables(), strict=True):
-            hidden = layer(hidden, self._positions(keys, queries, rows), key_padding)
+            positions = LayerPositions(
+                keys[:, key_rows] if "c2p" in kinds else None,
+                queries[:, query_rows] if "p2c" in kinds else None,
+                self._scale,
+            )
+            hidden = layer(hidden, positions, key_padding)
         return hidden
 
     def _layers(self) -> list[DebertaLayer]:
         return cast("list[DebertaLayer]", list(self.layers))
 
-    def _positions(self, keys: Tensor, queries: Tensor, rows: Tensor) -> LayerPositions:
-        """Picks the rows of one layer's tables for texts of L subwords; `rows` is `position_rows(L)`, (2L-1,)."""
+    def _table_rows(self, length: int, device: torch.device) -> tuple[slice | Tensor, slice | Tensor]:
+        """Which rows of the tables of keys and of queries texts of L subwords read, the same in every layer."""
+        rows = position_rows(length, self.config)  # (2L-1,)
         first, last = int(rows[0]), int(rows[-1])
         mirror = 2 * self.config.span - 1  # row r of the queries is row mirror - r of the keys
         if last - first + 1 == len(rows):
             # Every distance has a row of its own, so the rows are a slice: no copy.
-            chosen_keys, chosen_queries = keys[:, mirror - last : mirror - first + 1], queries[:, first : last + 1]
-        else:
-            rows = rows.to(keys.device)
-            chosen_keys, chosen_queries = keys[:, mirror - rows.flip(0)], queries[:, rows]
-        kinds = self.config.pos_att_type
-        return LayerPositions(
-            chosen_keys if "c2p" in kinds else None, chosen_queries if "p2c" in kinds else None, self._scale
-        )
+            return slice(mirror - last, mirror - first + 1), slice(first, last + 1)
+        rows = rows.to(device, non_blocking=True)
+        return mirror - rows.flip(0), rows
 
     @property
     def _scale(self) -> float:
@@ -271,9 +273,13 @@ class DebertaEncoder(nn.Module):
     def _position_tables(self) -> list[tuple[Tensor, Tensor]]:
         """Position keys (rows mirrored: descending distance) and queries of every layer, each (H, 2*span, head_dim).
 
-        They depend on weights alone. Outside training they are kept until a weight is replaced or changed in place.
+        They depend on weights alone. Where no gradient is wanted they are kept until a weight is replaced or changed in
+        place.
         """
-        if torch.is_grad_enabled() and self.training:
+        if torch.is_grad_enabled():
+            # What is kept must not outlive a step of training: torch's fused optimizers change weights in place
+            # without counting it as a new version.
+            self._tables = None
             return self._project_tables()
         weights = [self.relative_embeddings.weight, self.relative_norm.weight, self.relative_norm.bias]
         for layer in self._layers():
@@ -289,11 +295,11 @@ class DebertaEncoder(nn.Module):
     def _project_tables(self) -> list[tuple[Tensor, Tensor]]:
         config = self.config
         embeddings = self.relative_norm(self.relative_embeddings.weight[: 2 * config.span])  # (2*span, D)
-        embeddings = F.dropout(embeddings, config.hidden_dropout, self.training)
         tables = []
         for layer in self._layers():
             width = config.hidden_size
-            projected = F.linear(embeddings, layer.qkv.weight[: 2 * width], layer.qkv.bias[: 2 * width]) * self._scale
+            kept = F.dropout(embeddings, config.hidden_dropout, self.training)  # anew in each layer
+            projected = F.linear(kept, layer.qkv.weight[: 2 * width], layer.qkv.bias[: 2 * width]) * self._scale
             queries, keys = projected.view(-1, 2, config.heads, width // config.heads).permute(1, 2, 0, 3)
             tables.append((keys.flip(1).contiguous(), queries.contiguous()))  # each (H, 2*span, head_dim)
         return tables

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gliner_fast import _rust
+from gliner_fast.kernels.span_scores import SpanCandidates
 
 _TOP_CLASSES = 5
 
@@ -36,11 +37,11 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """The entities of a batch, text after text, each text's in reading order.
+class Candidates:
+    """Spans of a batch that score above their threshold, text after text.
 
     Attributes:
-        offsets: (B+1,) text b owns entities offsets[b]:offsets[b+1].
+        offsets: (B+1,) text b owns offsets[b]:offsets[b+1].
         starts: (S,) first word of each.
         ends: (S,) one past its last word.
         classes: (S,) index into its text's labels.
@@ -55,46 +56,78 @@ class Decoded:
 
     @property
     def texts(self) -> NDArray[np.int64]:
-        """(S,) the text that each entity is in."""
+        """(S,) the text that each span is in."""
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
 
-def decode(
-    logits: Tensor,
+class Decoded(Candidates):
+    """The candidates that became entities, each text's in reading order."""
+
+
+def find_candidates(
+    scored: Tensor | SpanCandidates,
     word_counts: NDArray[np.int64],
     class_counts: NDArray[np.int64],
     max_width: int,
     selection: Selection,
-) -> tuple[Decoded, NDArray[np.float32]]:
-    """Picks the entities of a batch.
+) -> tuple[Candidates, NDArray[np.float32]]:
+    """Picks the spans of a batch that may be entities.
 
     Args:
-        logits: flat blocks (W_b, K, C_b), as `kernels.span_scores` lays them out.
+        scored: logits in flat blocks (W_b, K, C_b), as `kernels.span_scores` lays them out; or the spans above
+            `flat_thresholds`, already found on the device.
         word_counts: (B,) words of each text.
         class_counts: (B,) scored entity types of each text.
         max_width: K.
-        selection: what may be an entity, and which may stand together.
+        selection: what may be an entity.
 
     Returns:
-        The entities, and all scores, flat as the logits: sigmoids in the logits' own precision, as float32.
+        The candidates, and all scores, flat as the logits: sigmoids in the logits' own precision, as float32. Where
+        candidates came in, there are no other scores.
     """
-    scores = torch.sigmoid(logits).float().cpu().numpy()
-    thresholds = _flat_thresholds(selection, class_counts, logits.dtype)
-    offsets, starts, ends, classes, found = _rust.find_candidates(
-        scores, word_counts, class_counts, max_width, thresholds
-    )
-    if selection.allowed_spans is not None:
-        allowed = _allowed(selection.allowed_spans, offsets, starts, ends)
-        offsets = np.concatenate([[0], np.cumsum(allowed)])[offsets].astype(np.int64)
-        starts, ends, classes, found = starts[allowed], ends[allowed], classes[allowed], found[allowed]
-    kept, kept_offsets = _rust.resolve(
-        offsets, starts, ends, found, word_counts, selection.nested, selection.multi_label
-    )
-    return Decoded(kept_offsets, starts[kept], ends[kept], classes[kept], found[kept]), scores
+    if isinstance(scored, SpanCandidates):
+        candidates, scores = _fetch(scored, len(word_counts)), np.zeros(0, np.float32)
+    else:
+        scores = torch.sigmoid(scored).float().cpu().numpy()
+        # Scores are compared in their own precision, as the package does it: 0.3 in bf16 is not 0.3 in float32.
+        thresholds = torch.from_numpy(flat_thresholds(selection, class_counts)).to(scored.dtype).float().numpy()
+        candidates = Candidates(*_rust.find_candidates(scores, word_counts, class_counts, max_width, thresholds))
+    return _only_allowed(candidates, selection.allowed_spans), scores
 
 
-def _flat_thresholds(selection: Selection, class_counts: NDArray[np.int64], dtype: torch.dtype) -> NDArray[np.float32]:
-    """One threshold for each scored entity type of each text; infinite where the type has no label."""
+def _fetch(found: SpanCandidates, texts: int) -> Candidates:
+    """Brings candidates of some texts from the device, in one copy."""
+    indices = [part.int() for part in (found.texts, found.starts, found.widths, found.types)]
+    rows = torch.stack([*indices, found.scores.float().view(torch.int32)]).cpu().numpy()  # (5, S)
+    text, start, width, class_ = rows[:4].astype(np.int64)
+    offsets = np.searchsorted(text, np.arange(texts + 1))
+    return Candidates(offsets, start, start + width + 1, class_, rows[4].view(np.float32))
+
+
+def resolve(
+    candidates: Candidates,
+    word_counts: NDArray[np.int64],
+    nested: NDArray[np.bool_],
+    multi_label: NDArray[np.bool_],
+) -> Decoded:
+    """Keeps the best candidates of each text that may stand together, in reading order.
+
+    Args:
+        candidates: of B texts.
+        word_counts: (B,) words of each text.
+        nested: (B,) True where entities may contain each other.
+        multi_label: (B,) True where one span may have several labels.
+    """
+    kept, offsets = _rust.resolve(
+        candidates.offsets, candidates.starts, candidates.ends, candidates.scores, word_counts, nested, multi_label
+    )
+    return Decoded(
+        offsets, candidates.starts[kept], candidates.ends[kept], candidates.classes[kept], candidates.scores[kept]
+    )
+
+
+def flat_thresholds(selection: Selection, class_counts: NDArray[np.int64]) -> NDArray[np.float32]:
+    """One threshold for each scored entity type of each text, (T,); infinite where the type has no label."""
     flat = np.full(int(class_counts.sum()), np.inf, np.float32)
     at = 0
     for threshold, scored, labels in zip(
@@ -103,28 +136,31 @@ def _flat_thresholds(selection: Selection, class_counts: NDArray[np.int64], dtyp
         used = min(scored, labels)
         flat[at : at + used] = threshold if isinstance(threshold, float) else threshold[:used]
         at += scored
-    # Scores are compared in their own precision, as the package does it: 0.3 in bf16 is not 0.3 in float32.
-    return torch.from_numpy(flat).to(dtype).float().numpy()
+    return flat
 
 
-def _allowed(
-    spans: Sequence[set[tuple[int, int]] | None],
-    offsets: NDArray[np.int64],
-    starts: NDArray[np.int64],
-    ends: NDArray[np.int64],
-) -> NDArray[np.bool_]:
-    """(candidates,) True where the text has no list of spans, or the span is on it."""
+def _only_allowed(candidates: Candidates, spans: Sequence[set[tuple[int, int]] | None] | None) -> Candidates:
+    """Leaves out candidates whose span is not on its text's list, where the text has one."""
+    if spans is None:
+        return candidates
+    offsets, starts, ends = candidates.offsets, candidates.starts, candidates.ends
     allowed = np.ones(len(starts), np.bool_)
     for text, own in enumerate(spans):
         if own is not None:
             at = slice(offsets[text], offsets[text + 1])
             allowed[at] = [pair in own for pair in zip(starts[at].tolist(), ends[at].tolist(), strict=True)]
-    return allowed
+    return Candidates(
+        np.concatenate([[0], np.cumsum(allowed)])[offsets].astype(np.int64),
+        starts[allowed],
+        ends[allowed],
+        candidates.classes[allowed],
+        candidates.scores[allowed],
+    )
 
 
 def class_probabilities(
     scores: NDArray[np.float32],
-    decoded: Decoded,
+    decoded: Candidates,
     word_counts: NDArray[np.int64],
     class_counts: NDArray[np.int64],
     max_width: int,

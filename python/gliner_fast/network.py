@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from gliner_fast.encoder import build_encoder, encoder_width
 from gliner_fast.errors import CheckpointError
+from gliner_fast.kernels.span_scores import SpanCandidates
 from gliner_fast.scorer import SpanScorer
 from gliner_fast.word_vectors import WordLSTM, pool_subwords
 
@@ -23,14 +24,17 @@ class SpanScores:
     """What the network says of a batch.
 
     Attributes:
-        logits: flat; text b is a (W_b, K, C_b) block, blocks one after another; -inf past the end of a text.
+        logits: flat; text b is a (W_b, K, C_b) block, blocks one after another; -inf past the end of a text. Empty
+            where `candidates` holds all that was asked for.
         words: (N, D) packed word vectors that the head read.
         prompts: (T, D) packed prompt representations that spans were scored against.
+        candidates: the spans above the thresholds, where some were given and the scorer finds them on the device.
     """
 
     logits: Tensor
     words: Tensor
     prompts: Tensor
+    candidates: SpanCandidates | None = None
 
 
 class SpanNetwork(nn.Module):
@@ -50,8 +54,14 @@ class SpanNetwork(nn.Module):
         self.rnn: WordLSTM | None = WordLSTM(width, layers) if layers > 0 else None
         self.scorer = SpanScorer(width, config.max_width, config.span_mode, config.dropout)
 
-    def forward(self, batch: Batch) -> SpanScores:
-        """Scores every span of every text of a batch against the text's own entity types."""
+    def forward(self, batch: Batch, thresholds: Tensor | None = None) -> SpanScores:
+        """Scores every span of every text of a batch against the text's own entity types.
+
+        Args:
+            batch: the texts.
+            thresholds: (T,) float32, the probability that each entity type must pass: says that no more is asked for
+                than the spans above. On CUDA only they then leave the device.
+        """
         hidden = self.encoder(batch.input_ids, batch.lengths)  # (B, L, E)
         class_positions = batch.class_positions if self.embed_ent_token else batch.class_positions + 1
         # The head reads these rows alone, so only they are projected. Before pooling, as the package does: a word
@@ -65,5 +75,14 @@ class SpanNetwork(nn.Module):
         if self.rnn is not None:
             words = self.rnn(words, batch.word_counts)
         prompts = self.scorer.prompt(prompts)  # (T, D)
-        logits = self.scorer(words, prompts, batch.word_counts.tolist(), batch.class_counts.tolist())
-        return SpanScores(logits, words, prompts)
+        counts = batch.word_counts.tolist(), batch.class_counts.tolist()
+        if thresholds is not None and self.scorer.executor_for(words) == "triton":
+            candidates = self.scorer.find(words, prompts, *counts, thresholds)
+            return SpanScores(words.new_empty(0), words, prompts, candidates)
+        return SpanScores(self.scorer(words, prompts, *counts), words, prompts)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles the network with `torch.compile`, all but its scorer: that runs a kernel of its own as it is."""
+        for name in ("forward", "find", "executor_for"):
+            setattr(self.scorer, name, torch.compiler.disable(getattr(self.scorer, name)))  # type: ignore[no-untyped-call]
+        super().compile(*args, **kwargs)

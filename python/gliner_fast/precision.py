@@ -51,3 +51,18 @@ def cpu_features() -> list[str]:
         "amx_fp16": "_is_amx_fp16_supported",
     }
     return [name for name, check in checks.items() if getattr(torch.cpu, check, bool)()]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name; "auto" is the GPU if there is one.
+
+    Raises:
+        ValueError: no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch raises either, by device
+        raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return torch.device(name)

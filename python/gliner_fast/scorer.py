@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gliner_fast.kernels.span_scores import span_scores_reference
+from gliner_fast.kernels.span_scores import SpanCandidates
+from gliner_fast.span_executor import Executor, SpanLayout, choose_executor, find_spans, score_spans
 
 
 class ProjectionMLP(nn.Module):
@@ -31,7 +32,13 @@ class SpanScorer(nn.Module):
 
     The package computes R_ik = MLP_out(relu([MLP_start(h_i) ; MLP_end(h_i+k)])) for every span and multiplies by the
     type embeddings. Both layers split: the first into a start and an end half, computed once a word, and the second
-    into the type embeddings, computed once a type. Spans x 4D never exist outside one block.
+    into the type embeddings, computed once a type. Spans x 4D never exist outside one block, in training neither.
+
+    (The token-level scorer of compat section 5.5 splits the same way, with words in the place of spans; it would be a
+    class beside this one and run through the same executors.)
+
+    Attributes:
+        executor: who computed the last scores, "torch" or "triton"; None before the first.
     """
 
     def __init__(self, width: int, max_width: int, span_mode: str, dropout: float) -> None:
@@ -40,6 +47,7 @@ class SpanScorer(nn.Module):
             raise AssertionError(f"span_mode {span_mode!r} must have been refused at the door")
         self.max_width = max_width
         self.dropout = dropout
+        self.executor: Executor | None = None
         inner = 4 * width if span_mode == "markerV0" else 2 * width
         self.prompt = ProjectionMLP(width, 4 * width, dropout)
         self.start = ProjectionMLP(width, inner, dropout)
@@ -61,20 +69,34 @@ class SpanScorer(nn.Module):
         Returns:
             Flat logits, laid out as `kernels.span_scores` says.
         """
+        self.executor = self.executor_for(words)
         first, second = self.halves(words)
         constant = prompts @ self.out.bias  # (T,)
         if self.joint is None:
             return self._score_additively(first, second, prompts, constant, word_counts, class_counts)
+        layout = SpanLayout(word_counts, class_counts, self.max_width)
+        return score_spans(first, second, prompts @ self.out.weight, constant, layout, self.executor)
+
+    def find(
+        self,
+        words: Tensor,
+        prompts: Tensor,
+        word_counts: Sequence[int],
+        class_counts: Sequence[int],
+        thresholds: Tensor,
+    ) -> SpanCandidates:
+        """The spans above their threshold, found on the device, where `executor_for(words)` is "triton".
+
+        All as for `forward`; `thresholds`, (T,), is the probability that each entity type must pass.
+        """
+        self.executor = self.executor_for(words)
+        layout = SpanLayout(word_counts, class_counts, self.max_width)
         types = prompts @ self.out.weight  # (T, 4D)
-        return span_scores_reference(
-            first,
-            second,
-            types,
-            constant,
-            word_counts=word_counts,
-            class_counts=class_counts,
-            max_width=self.max_width,
-        )
+        return find_spans(*self.halves(words), types, prompts @ self.out.bias, layout, thresholds)
+
+    def executor_for(self, words: Tensor) -> Executor:
+        """Who would compute the scores of these words. `marker` has no ReLU, so its sums are torch's everywhere."""
+        return "torch" if self.joint is None else choose_executor(words.device, words.dtype)
 
     def halves(self, words: Tensor) -> tuple[Tensor, Tensor]:
         """What a word adds to the spans that start and to those that end with it: two of (N, H).

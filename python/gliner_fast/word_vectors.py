@@ -35,25 +35,25 @@ class WordLSTM(nn.Module):
 
     def forward(self, vectors: Tensor, word_counts: Tensor) -> Tensor:
         """(N, D) -> (N, D) for packed words; `word_counts` is (B,) on the CPU, each at least 1."""
-        order, batch_sizes, longest_first = time_major(word_counts)
+        order, batch_sizes = time_major(word_counts)
         order = order.to(vectors.device, non_blocking=True)
-        packed = PackedSequence(vectors[order], batch_sizes, longest_first.to(vectors.device, non_blocking=True))
-        out, _ = self.lstm(packed)
+        # Without `sorted_indices`: they would only put the final states, which nobody reads, into another order.
+        out, _ = self.lstm(PackedSequence(vectors[order], batch_sizes))
         return torch.empty_like(out.data).index_copy(0, order, out.data)
 
 
-def time_major(word_counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def time_major(word_counts: Tensor) -> tuple[Tensor, Tensor]:
     """The order in which `PackedSequence` holds packed words: all first words, all second words, ...
 
     Args:
         word_counts: (B,) int64 on the CPU, each at least 1.
 
     Returns:
-        (N,) index into the packed words; (longest,) texts that reach each word; (B,) the texts, longest first.
+        (N,) index into the packed words; (longest,) texts that reach each word.
     """
     longest_first = torch.argsort(word_counts, descending=True, stable=True)  # (B,)
     counts = word_counts[longest_first]  # (B,)
     starts = (word_counts.cumsum(0) - word_counts)[longest_first]  # (B,)
     step = torch.arange(int(counts[0]))[:, None]  # (W, 1)
     reached = step < counts  # (W, B)
-    return (starts + step)[reached], reached.sum(1), longest_first
+    return (starts + step)[reached], reached.sum(1)

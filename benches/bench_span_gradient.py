@@ -1,0 +1,113 @@
+"""A training step of the span head: ours beside autograd through the factored and through the unfactored head.
+
+The step is word and prompt vectors -> logits -> gradients of all weights of the head. On CUDA the peak of its memory,
+above what was there before, stands in the conditions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benches.compare import Race
+from benches.conftest import SIZES
+from gliner_fast.kernels.span_scores import span_scores_reference
+from gliner_fast.scorer import SpanScorer
+from tests import checkpoints
+
+MAX_WIDTH = 12
+TEXTS = {"cpu": 8, "cuda": 32}
+# Largest difference of a weight's gradient over its largest value: sums of thousands of terms in another order. bf16
+# keeps 8 bits: there factored and unfactored differ by 0.05 on a CPU.
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
+
+Step = Callable[[], dict[str, Tensor]]
+
+
+# Training belongs on a GPU; on a CPU one small shape shows that the three agree.
+CASES = [
+    ("cpu", torch.float32, 20),
+    *(
+        pytest.param("cuda", dtype, words, marks=pytest.mark.gpu)
+        for dtype in TOLERANCE
+        for words in (20, 128)
+        if torch.cuda.is_available()
+    ),
+]
+
+
+@pytest.mark.parametrize(("device", "dtype", "words"), CASES)
+@pytest.mark.parametrize("size", SIZES[-1:])  # all but tiny and large have the same head
+@pytest.mark.parametrize("classes", [5, 25])
+def bench_span_gradient(race: Race, classes: int, size: str, device: str, dtype: torch.dtype, words: int) -> None:
+    torch.manual_seed(0)
+    texts, width = TEXTS[device], checkpoints.SIZES[size][4]
+    scorer = SpanScorer(width, MAX_WIDTH, "markerV0", dropout=0.0).to(device, dtype)
+    vectors = torch.randn(texts * words, width, device=device, dtype=dtype)  # (N, D)
+    labels = torch.randn(texts * classes, width, device=device, dtype=dtype)  # (T, D)
+    word_counts, class_counts = [words] * texts, [classes] * texts
+    past = torch.arange(words)[:, None] + torch.arange(MAX_WIDTH) >= words  # (W, K)
+    past = past.to(device)[:, :, None].expand(texts, -1, -1, classes).flatten()
+    d_logits = torch.randn(len(past), device=device, dtype=dtype).masked_fill(past, 0.0)
+
+    def ours(prompts: Tensor) -> Tensor:
+        logits: Tensor = scorer(vectors, prompts, word_counts, class_counts)
+        return logits
+
+    def factored(prompts: Tensor) -> Tensor:
+        counts = {"word_counts": word_counts, "class_counts": class_counts, "max_width": MAX_WIDTH}
+        types, constants = prompts @ scorer.out.weight, prompts @ scorer.out.bias
+        return span_scores_reference(*scorer.halves(vectors), types, constants, **counts)
+
+    def unfactored(prompts: Tensor) -> Tensor:
+        end = (torch.arange(words)[:, None] + torch.arange(MAX_WIDTH)).clamp(max=words - 1).to(device)  # (W, K)
+        starts, ends = (F.relu(part(vectors)).view(texts, words, width) for part in (scorer.start, scorer.end))
+        pairs = torch.cat([starts[:, :, None].expand(-1, -1, MAX_WIDTH, -1), ends[:, end]], -1)  # (B, W, K, 2D)
+        spans = scorer.out(F.relu(scorer.joint(pairs)))  # (B, W, K, D)
+        return torch.einsum("BWKD,BCD->BWKC", spans, prompts.view(texts, classes, width)).flatten()
+
+    def as_step(logits: Callable[[Tensor], Tensor]) -> Step:
+        def step() -> dict[str, Tensor]:
+            scorer.zero_grad(set_to_none=True)
+            logits(scorer.prompt(labels)).backward(d_logits)
+            return {name: weight.grad for name, weight in scorer.named_parameters()}
+
+        return step
+
+    our_step = as_step(ours)
+    rivals = {"autograd, unfactored": as_step(unfactored), "autograd, factored": as_step(factored)}
+    wanted, got = rivals["autograd, unfactored"](), our_step()
+    error = max(float((got[name] - wanted[name]).abs().max() / wanted[name].abs().max()) for name in wanted)
+    assert error <= TOLERANCE[dtype]
+    conditions = {}
+    if device == "cuda":
+        conditions["peak_bytes"] = {name: peak_bytes(step) for name, step in [("ours", our_step), *rivals.items()]}
+    race.run(
+        our_step,
+        rivals,
+        agreement=f"relative error of gradients {error:.1e}",
+        amount=texts * words,
+        unit="words",
+        executor=scorer.executor,
+        texts=texts,
+        words=words,
+        classes=classes,
+        hidden_size=width,
+        max_width=MAX_WIDTH,
+        dtype=str(dtype).removeprefix("torch."),
+        **conditions,
+    )
+
+
+def peak_bytes(step: Step) -> int:
+    """The most memory that a step holds on the current CUDA device, above what was held before it."""
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before

@@ -1,0 +1,96 @@
+"""The least time that a card can need for given work, by peaks measured in the same run; time on the card alone."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+# Twice the L2 cache of an H100 and more: to write it throws out what a call before left there.
+SCRATCH_BYTES = 256 * 2**20
+CALLS, REPLAYS = 10, 11
+
+
+@dataclass(frozen=True)
+class Work:
+    """What cannot be left out: bytes that must cross the memory bus once, and operations (a multiply-add is two)."""
+
+    bytes: int
+    operations: int
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """What the card reaches: bytes and operations a second."""
+
+    bytes: float
+    operations: float
+
+    def floor(self, work: Work) -> float:
+        """Seconds below which the work cannot be done: its bytes and operations overlap at best."""
+        return max(work.bytes / self.bytes, work.operations / self.operations)
+
+
+def span_scores_work(word_counts: list[int], class_counts: list[int], max_width: int, hidden: int, size: int) -> Work:
+    """The work of `kernels.span_scores`: every input read once, every logit written once, true spans alone computed.
+
+    Args:
+        word_counts: words of each text.
+        class_counts: entity types of each text.
+        max_width: K.
+        hidden: H.
+        size: bytes of a number.
+    """
+    words, types = sum(word_counts), sum(class_counts)
+    texts = list(zip(word_counts, class_counts, strict=True))
+    logits = sum(words * max_width * types for words, types in texts)
+    scores = sum(sum(max(0, words - width) for width in range(max_width)) * types for words, types in texts)
+    return Work(size * (2 * words * hidden + types * (hidden + 1) + logits), 2 * hidden * scores)
+
+
+@cache
+def measure_peaks(dtype: torch.dtype) -> Peaks:
+    """Of the current CUDA device: a copy of 1 GiB, and an 8,192 cubed product in the dtype (fp32 without TF32)."""
+    source = torch.ones(2**30, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    factor = torch.randn(8192, 8192, device="cuda").to(dtype)
+    product = torch.empty_like(factor)
+    copy = device_seconds(lambda: target.copy_(source))
+    multiply = device_seconds(lambda: torch.mm(factor, factor, out=product))
+    return Peaks(2 * 2**30 / copy, 2 * 8192**3 / multiply)
+
+
+def device_seconds(call: Callable[[], object]) -> float:
+    """Seconds of a call on the current CUDA device, from a cold L2 cache, without the host's share.
+
+    A graph of calls, each after a write of the scratch, less a graph of the writes alone: short kernels would else be
+    timed by how fast Python starts them. The call must not allocate what it returns anew each time, nor wait.
+    """
+    scratch = torch.empty(SCRATCH_BYTES, dtype=torch.uint8, device="cuda")
+    call()  # compiles, before anything is captured
+
+    def both() -> None:
+        scratch.zero_()
+        call()
+
+    return (_replay_seconds(both) - _replay_seconds(scratch.zero_)) / CALLS
+
+
+def _replay_seconds(call: Callable[[], object]) -> float:
+    """Median seconds of a graph of CALLS calls."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(CALLS):
+            call()
+    seconds = []
+    for _ in range(REPLAYS):
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        seconds.append(begin.elapsed_time(end) / 1e3)
+    return statistics.median(seconds)

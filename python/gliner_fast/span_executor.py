@@ -1,0 +1,122 @@
+"""Who computes the span scores: Triton on CUDA, torch elsewhere. The one place that chooses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from gliner_fast.kernels._triton import HAS_TRITON, INTERPRETED
+from gliner_fast.kernels.span_scores import SpanCandidates, span_candidates, span_scores, span_scores_reference
+from gliner_fast.kernels.span_scores_gradient import span_scores_gradient, span_scores_gradient_reference
+
+# A Rust executor for CPUs would be a third name here, chosen by `choose_executor` and called beside the other two.
+Executor = Literal["torch", "triton"]
+
+VARIABLE = "GLINER_FAST_SPAN_EXECUTOR"
+
+
+@dataclass(frozen=True)
+class SpanLayout:
+    """How packed words and types belong to texts.
+
+    Attributes:
+        word_counts: words of each text.
+        class_counts: entity types of each text.
+        max_width: K, the widest span in words.
+    """
+
+    word_counts: Sequence[int]
+    class_counts: Sequence[int]
+    max_width: int
+
+
+def choose_executor(device: torch.device, dtype: torch.dtype) -> Executor:
+    """The executor for tensors of a device and dtype: what the environment variable says, else the fastest.
+
+    Raises:
+        ValueError: the variable names no executor, or one that cannot run there.
+    """
+    asked = os.environ.get(VARIABLE, "")
+    if not asked:
+        return "triton" if _triton_is_fastest(device, dtype) else "torch"
+    if asked not in get_args(Executor):
+        names = ", ".join(get_args(Executor))
+        raise ValueError(f"{VARIABLE} is {asked!r}: expected one of {names}, or leave it unset for the fastest")
+    if asked == "triton":
+        _expect_triton(device)
+    return cast(Executor, asked)
+
+
+def score_spans(u: Tensor, v: Tensor, g: Tensor, c: Tensor, layout: SpanLayout, executor: Executor) -> Tensor:
+    """Logits of all spans, differentiable; arguments and result as `kernels.span_scores` describes them."""
+    logits: Tensor = _SpanScores.apply(u, v, g, c, layout, executor)  # type: ignore[no-untyped-call]
+    return logits
+
+
+def find_spans(u: Tensor, v: Tensor, g: Tensor, c: Tensor, layout: SpanLayout, thresholds: Tensor) -> SpanCandidates:
+    """The spans that score above their type's threshold, found by Triton where the scores are; no gradient.
+
+    All as for `score_spans`; `thresholds`, (T,), is the probability that each type must pass, infinite where none does.
+    """
+    with torch.no_grad():
+        thresholds = thresholds.to(u.device, non_blocking=True)
+        return span_candidates(u, v, g, c, thresholds=thresholds, allow_tf32=_allows_tf32(), **vars(layout))
+
+
+class _SpanScores(torch.autograd.Function):
+    """Span scores with their own gradient: of a span nothing is kept, its ReLU is computed anew in the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, v: Tensor, g: Tensor, c: Tensor, layout: SpanLayout, executor: Executor) -> Tensor:
+        ctx.save_for_backward(u, v, g)
+        ctx.layout, ctx.executor = layout, executor
+        if executor == "triton":
+            return span_scores(u, v, g, c, allow_tf32=_allows_tf32(), **vars(layout))
+        return span_scores_reference(u, v, g, c, **vars(layout))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_logits: Tensor) -> tuple[Tensor | None, ...]:
+        u, v, g = ctx.saved_tensors
+        if ctx.executor == "triton":
+            gradients = span_scores_gradient(u, v, g, d_logits, allow_tf32=_allows_tf32(), **vars(ctx.layout))
+        else:
+            gradients = span_scores_gradient_reference(u, v, g, d_logits, **vars(ctx.layout))
+        return *gradients, None, None
+
+
+def _triton_is_fastest(device: torch.device, dtype: torch.dtype) -> bool:
+    # Triton supports cards from compute capability 8.0 (Ampere) on; matrix units take no float64 there.
+    return (
+        HAS_TRITON
+        and device.type == "cuda"
+        and dtype in (torch.float32, torch.float16, torch.bfloat16)
+        and torch.cuda.get_device_capability(device) >= (8, 0)
+    )
+
+
+def _expect_triton(device: torch.device) -> None:
+    if not HAS_TRITON:
+        raise ValueError(
+            f"{VARIABLE} is 'triton', but Triton is not installed: pip install 'gliner-fast[gpu]', or leave the "
+            "variable unset"
+        )
+    if device.type != "cuda" and not INTERPRETED:
+        raise ValueError(
+            f"{VARIABLE} is 'triton', but the model is on {device}: load it with map_location='cuda', or set "
+            "TRITON_INTERPRET=1 before Python starts to run the kernel on the CPU, very slowly"
+        )
+
+
+def _allows_tf32() -> bool:
+    """Whether torch itself may multiply float32 in TF32 (10 bits of each factor)."""
+    matmul = torch.backends.cuda.matmul
+    # From torch 2.9 on there is a setting by name, and where it was used the old one raises.
+    precision = getattr(matmul, "fp32_precision", None)
+    return bool(matmul.allow_tf32) if precision is None else precision == "tf32"

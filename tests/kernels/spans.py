@@ -1,0 +1,91 @@
+"""What the tests of the span kernels share: devices, batches, how two results are compared."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gliner_fast.kernels._triton import HAS_TRITON
+
+needs_triton = pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed (the extra `gpu`)")
+# Without a GPU the kernels run in Triton's interpreter (tests/conftest.py).
+DEVICES = [pytest.param("cuda", marks=pytest.mark.gpu) if torch.cuda.is_available() else "cpu"]
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs of the span scorer; `shape` are its keyword arguments."""
+
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor]
+    shape: dict[str, Any]
+
+    @property
+    def double(self) -> tuple[Tensor, ...]:
+        return tuple(tensor.double() for tensor in self.tensors)
+
+
+def random_batch(
+    word_counts: Sequence[int],
+    class_counts: Sequence[int],
+    max_width: int,
+    hidden: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> Batch:
+    """Logits of about unit size."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(*size, generator=generator).to(device, dtype)
+
+    words, types = sum(word_counts), sum(class_counts)
+    tensors = normal(words, hidden), normal(words, hidden), normal(types, hidden) / hidden**0.5, normal(types)
+    return Batch(tensors, {"word_counts": word_counts, "class_counts": class_counts, "max_width": max_width})
+
+
+def assert_close_to_exact(ours: Tensor, plain: Tensor, exact: Tensor) -> None:
+    """At most twice as wrong as plain torch in the same dtype; equal where a value is not finite."""
+    finite = torch.isfinite(exact)
+    torch.testing.assert_close(ours[~finite].double(), exact[~finite], rtol=0, atol=0, equal_nan=True)
+    if finite.any():
+        error, bound = ((got[finite].double() - exact[finite]).abs().max() for got in (ours, plain))
+        assert error <= 2 * bound + 1e-5
+
+
+class CountingKernel:
+    """A kernel that counts how often it is started."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+        self.launches = 0
+
+    def __getitem__(self, grid: Any) -> Any:
+        self.launches += 1
+        return self.kernel[grid]
+
+
+def compile_by(program: str) -> dict[str, dict[str, object]]:
+    """What a program of this folder finds in the kernels that it compiles; by itself, since this process interprets."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"tests.kernels.{program}"],
+        cwd=Path(__file__).resolve().parents[2],
+        env={**os.environ, "TRITON_INTERPRET": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, dict[str, object]] = json.loads(done.stdout)
+    return found

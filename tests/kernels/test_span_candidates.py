@@ -1,0 +1,234 @@
+"""Candidates that the Triton span scorer picks on the device, against a filter over all logits."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from gliner_fast.kernels import span_scores as module
+from gliner_fast.kernels.span_scores import SpanCandidates, span_candidates, span_candidates_reference, span_scores
+from tests.kernels.spans import DEVICES, DTYPES, Batch, CountingKernel, needs_triton, random_batch
+
+pytestmark = needs_triton
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> CountingKernel:
+    counting = CountingKernel(module._span_scores_kernel)
+    monkeypatch.setattr(module, "_span_scores_kernel", counting)
+    return counting
+
+
+def candidates_of_dense_logits(batch: Batch, **asked: Any) -> SpanCandidates:
+    """What the reference picks from the kernel's own logits: those round as the candidates' do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "span_scores_reference", span_scores)
+        return span_candidates_reference(*batch.tensors, **batch.shape, **asked)
+
+
+def assert_same(ours: SpanCandidates, expected: SpanCandidates) -> None:
+    """The same candidates in the same order.
+
+    Scores may differ in the last bit: on a CPU torch's sigmoid of a number depends on whether it stands in the part of
+    the tensor that is computed in vectors.
+    """
+    for name in ("texts", "starts", "widths", "types"):
+        assert getattr(ours, name).dtype == torch.int64
+        assert getattr(ours, name).tolist() == getattr(expected, name).tolist(), name
+    assert ours.scores.dtype == expected.scores.dtype
+    last_bit = 2 * torch.finfo(ours.scores.dtype).eps
+    torch.testing.assert_close(ours.scores, expected.scores, rtol=last_bit, atol=0)
+
+
+def constant_logits(logits: Tensor) -> Batch:
+    """One word and one type for each logit, which the kernel meets exactly: nothing is added to c."""
+    tensors = (logits.new_zeros(1, 8), logits.new_zeros(1, 8), logits.new_zeros(len(logits), 8), logits)
+    return Batch(tensors, {"word_counts": [1], "class_counts": [len(logits)], "max_width": 1})
+
+
+def test_the_reference_lists_what_a_loop_finds():
+    batch = random_batch([4, 0, 2], [2, 3, 1], 3, 8, dtype=torch.float64)
+    thresholds = torch.tensor([0.5, 0.2, 0, 0, 0, 0.6])
+    allowed = torch.rand(6, 3, generator=torch.Generator().manual_seed(1)) > 0.3
+    ours = span_candidates_reference(*batch.tensors, **batch.shape, thresholds=thresholds, allowed_spans=allowed)
+    u, v, g, c = batch.tensors
+    expected = []
+    for text, first_word, words, first_type, types in ((0, 0, 4, 0, 2), (2, 4, 2, 5, 1)):
+        for start in range(words):
+            for width in range(min(3, words - start)):
+                for type_ in range(types):
+                    joined = (u[first_word + start] + v[first_word + start + width]).clamp(min=0)
+                    score = torch.sigmoid(joined @ g[first_type + type_] + c[first_type + type_])
+                    if score > thresholds[first_type + type_] and allowed[first_word + start, width]:
+                        expected.append((text, start, width, type_, float(score)))
+    found = [getattr(ours, name).tolist() for name in ("texts", "starts", "widths", "types")]
+    assert list(zip(*found, strict=True)) == [row[:4] for row in expected]
+    assert 3 < len(expected) < 15
+    torch.testing.assert_close(ours.scores, torch.tensor([row[4] for row in expected], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("max_width", [1, 3, 12, 20])
+def test_candidates_are_those_of_the_dense_logits(
+    max_width: int, dtype: torch.dtype, device: str, kernel: CountingKernel
+):
+    batch = random_batch([25, 0, 1, 9], [3, 2, 40, 20], max_width, 40, dtype=dtype, device=device)
+    thresholds = torch.linspace(0.5, 1.1, 65).to(device)
+    ours = span_candidates(*batch.tensors, **batch.shape, thresholds=thresholds)
+    assert kernel.launches == 1  # there is room for them all
+    assert len(ours.scores) > 10
+    assert_same(ours, candidates_of_dense_logits(batch, thresholds=thresholds))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@settings(max_examples=10, deadline=None)
+@given(
+    texts=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 20)), max_size=3),
+    max_width=st.sampled_from([1, 4, 12, 17]),
+    seed=st.integers(0, 9),
+)
+def test_any_small_batch(texts: list[tuple[int, int]], max_width: int, seed: int, device: str):
+    batch = random_batch([w for w, _ in texts], [c for _, c in texts], max_width, 15, device=device)
+    generator = torch.Generator().manual_seed(seed)
+    words, types = len(batch.tensors[0]), len(batch.tensors[2])
+    thresholds = (torch.rand(types, generator=generator) * 1.2 - 0.1).to(device)
+    allowed = (torch.rand(words, max_width, generator=generator) > 0.5).to(device)
+    for asked in ({}, {"allowed_spans": allowed}):
+        ours = span_candidates(*batch.tensors, **batch.shape, thresholds=thresholds, **asked)
+        assert_same(ours, candidates_of_dense_logits(batch, thresholds=thresholds, **asked))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_score_equal_to_its_threshold_is_left_out(dtype: torch.dtype, device: str):
+    logits = torch.cat([torch.linspace(-90, 90, 181), torch.linspace(-3, 3, 61)]).to(device, dtype)
+    batch = constant_logits(logits)
+    own = logits.sigmoid()
+    # Neighbours in the working dtype: what torch lets through must get through, and nothing else.
+    below = own.nextafter(torch.zeros_like(own)) if dtype is torch.float32 else own - own.abs() * torch.finfo(dtype).eps
+    for thresholds in (own, below, own * (1 + torch.finfo(dtype).eps)):
+        ours = span_candidates(*batch.tensors, **batch.shape, thresholds=thresholds.float())
+        assert ours.types.tolist() == torch.where(own > thresholds)[0].tolist()
+        torch.testing.assert_close(ours.scores, own[ours.types], rtol=0, atol=0)
+    assert not len(span_candidates(*batch.tensors, **batch.shape, thresholds=own.float()).scores)
+    assert len(span_candidates(*batch.tensors, **batch.shape, thresholds=below.float()).scores) > 100
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_threshold_is_rounded_to_the_scores_dtype(device: str):
+    logit = torch.tensor([0.3]).logit().to(device, torch.bfloat16)
+    batch = constant_logits(logit)  # its sigmoid is 0.30078125, and so is 0.3 in bf16
+    assert float(torch.sigmoid(logit)) > 0.3
+    ours = span_candidates(*batch.tensors, **batch.shape, thresholds=torch.tensor([0.3], device=device))
+    assert len(ours.scores) == 0
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    ("threshold", "found"),
+    [
+        # of the logits nan, -inf, -200, 0, 200, inf
+        (-1.0, [1, 2, 3, 4, 5]),
+        (0.0, [3, 4, 5]),  # the sigmoid of -200 is 0 in fp32
+        (0.5, [4, 5]),
+        (1.0, []),
+        (math.inf, []),
+        (math.nan, []),
+    ],
+)
+def test_logits_and_thresholds_that_are_not_finite(threshold: float, found: list[int], device: str):
+    logits = torch.tensor([math.nan, -math.inf, -200.0, 0.0, 200.0, math.inf], device=device)
+    batch = constant_logits(logits)
+    thresholds = torch.full_like(logits, threshold)
+    ours = span_candidates(*batch.tensors, **batch.shape, thresholds=thresholds)
+    assert ours.types.tolist() == found
+    assert_same(ours, span_candidates_reference(*batch.tensors, **batch.shape, thresholds=thresholds))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_threshold_below_zero_lets_no_span_past_the_end_in(device: str):
+    batch = random_batch([3], [2], 5, 8, device=device)
+    ours = span_candidates(*batch.tensors, **batch.shape, thresholds=torch.full((2,), -1.0, device=device))
+    assert len(ours.scores) == (3 + 2 + 1) * 2
+    assert bool((ours.starts + ours.widths < 3).all())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("room", "launches"), [(0, 2), (1, 2), (10**4, 1)])
+def test_more_candidates_than_room_are_all_found(
+    room: int, launches: int, device: str, kernel: CountingKernel, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "_first_room", lambda _: room)
+    batch = random_batch([30, 9], [5, 7], 6, 16, device=device)
+    thresholds = torch.full((12,), 0.1, device=device)
+    ours = span_candidates(*batch.tensors, **batch.shape, thresholds=thresholds)
+    assert len(ours.scores) > 39
+    assert kernel.launches == launches
+    assert_same(ours, candidates_of_dense_logits(batch, thresholds=thresholds))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_two_runs_give_the_same_order(device: str):
+    batch = random_batch([40, 40], [5, 5], 12, 16, device=device)
+    asked = {"thresholds": torch.full((10,), 0.7, device=device)}
+    first, second = (span_candidates(*batch.tensors, **batch.shape, **asked) for _ in range(2))
+    assert len(first.scores) > 100
+    assert_same(first, second)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("allowed", [True, False])
+def test_spans_that_are_not_allowed_are_left_out(allowed: bool, device: str):
+    batch = random_batch([6, 4], [2, 2], 3, 8, device=device)
+    mask = torch.full((10, 3), not allowed, device=device)
+    mask[7, 1] = allowed  # of the second text: its second and third word
+    ours = span_candidates(*batch.tensors, **batch.shape, thresholds=torch.zeros(4, device=device), allowed_spans=mask)
+    spans = set(zip(ours.texts.tolist(), ours.starts.tolist(), ours.widths.tolist(), strict=True))
+    assert ((1, 1, 1) in spans) is allowed
+    assert len(spans) == (1 if allowed else 6 + 5 + 4 + 4 + 3 + 2 - 1)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("counts", [([], []), ([0, 0], [3, 1]), ([4], [0])], ids=["no texts", "no words", "no types"])
+def test_nothing_to_score_gives_no_candidates(counts, device: str, kernel: CountingKernel):
+    batch = random_batch(*counts, 3, 8, dtype=torch.float16, device=device)
+    thresholds = torch.zeros(sum(counts[1]), device=device)
+    ours = span_candidates(*batch.tensors, **batch.shape, thresholds=thresholds)
+    assert kernel.launches == 0
+    assert_same(ours, span_candidates_reference(*batch.tensors, **batch.shape, thresholds=thresholds))
+    assert ours.scores.dtype == torch.float16
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_places_that_no_candidate_takes_are_never_read(device: str):
+    batch = random_batch([5], [2], 3, 8, device=device)
+    thresholds = torch.full((2,), 0.6, device=device)
+    expected = candidates_of_dense_logits(batch, thresholds=thresholds)
+    try:
+        torch.use_deterministic_algorithms(True)  # fills empty tensors with NaN and the greatest integer
+        ours = span_candidates(*batch.tensors, **batch.shape, thresholds=thresholds)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert 0 < len(ours.scores) < 20
+    assert_same(ours, expected)
+
+
+@pytest.mark.gpu
+def test_the_host_waits_once():
+    batch = random_batch([30, 9], [5, 3], 12, 64, dtype=torch.bfloat16, device="cuda")
+    asked = {"thresholds": torch.full((8,), 0.9, device="cuda")}
+    span_candidates(*batch.tensors, **batch.shape, **asked)  # compiles
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        span_candidates(*batch.tensors, **batch.shape, **asked)
+        torch.cuda.set_sync_debug_mode("default")
+    assert sum("synchroniz" in str(warning.message) for warning in seen) == 1

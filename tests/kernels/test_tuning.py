@@ -1,0 +1,53 @@
+"""The search for block sizes and the count of a kernel's least work: both are plain arithmetic."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from benches.bench_span_scores import mixed_lengths
+from benches.floor import Peaks, Work, span_scores_work
+from benches.tune_span_scores import improve
+from gliner_fast.kernels.span_scores import Blocks, span_scores_reference
+
+
+def test_a_size_that_helps_only_once_another_has_changed_is_found():
+    def seconds(blocks: Blocks) -> float:
+        if blocks.rows > 512:
+            return math.inf  # the card cannot run it
+        helps = blocks.rows == 512 and blocks.warps == 8 and blocks.stages == 2
+        return 2 - blocks.rows / 512 + (blocks.warps == 4) - 0.5 * helps
+
+    best, best_seconds = improve(Blocks(64, 16, 64, warps=4, stages=4), seconds)
+    assert (best.rows, best.warps, best.stages) == (512, 8, 2)
+    assert best_seconds == 0.5
+
+
+def test_a_difference_within_noise_changes_nothing():
+    start = Blocks(64, 16, 64, warps=4, stages=4)
+    assert improve(start, lambda blocks: 1 - 0.01 * (blocks.warps == 8)) == (start, 1)
+
+
+def test_the_least_work_is_that_of_true_spans():
+    word_counts, class_counts, max_width, hidden = [5, 1, 0], [2, 3, 4], 3, 8
+    work = span_scores_work(word_counts, class_counts, max_width, hidden, size=4)
+    logits = span_scores_reference(
+        *torch.ones(2, 6, hidden), torch.ones(9, hidden), torch.ones(9),
+        word_counts=word_counts, class_counts=class_counts, max_width=max_width,
+    )  # fmt: skip
+    assert work.operations == 2 * hidden * int(torch.isfinite(logits).sum())
+    assert work.bytes == 4 * (2 * 6 * hidden + 9 * hidden + 9 + len(logits))
+
+
+def test_the_floor_is_the_slower_of_bytes_and_operations():
+    peaks = Peaks(bytes=100, operations=1000)
+    assert peaks.floor(Work(200, 1000)) == 2
+    assert peaks.floor(Work(200, 5000)) == 5
+
+
+def test_mixed_lengths_add_up():
+    for words in (1, 12, 64, 512, 4096):
+        lengths = mixed_lengths(words)
+        assert sum(lengths) == words
+        assert min(lengths) > 0

@@ -1,0 +1,112 @@
+"""Candidates of dense scores, and the same ones found on a device."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+
+from gliner_fast import _rust
+from gliner_fast.decode import Candidates, Selection, find_candidates, flat_thresholds
+from gliner_fast.kernels.span_scores import SpanCandidates
+
+WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH = np.array([3, 1, 0, 4]), np.array([2, 3, 1, 2]), 2
+
+
+def select(**changes: object) -> Selection:
+    texts = len(WORD_COUNTS)
+    choices = {
+        "thresholds": [0.5, [0.3, 0.6, 0.9], 0.5, 0.4],
+        "nested": np.zeros(texts, np.bool_),
+        "multi_label": np.zeros(texts, np.bool_),
+        "label_counts": [2, 3, 1, 1],  # the last text has an entity token more than labels
+    }
+    return Selection(**choices | changes)
+
+
+def draw_logits() -> torch.Tensor:
+    """Logits of all spans, those past the end -inf."""
+    generator = torch.Generator().manual_seed(0)
+    blocks = []
+    for words, classes in zip(WORD_COUNTS.tolist(), CLASS_COUNTS.tolist(), strict=True):
+        past = torch.arange(words)[:, None] + torch.arange(MAX_WIDTH) >= words
+        block = torch.randn(words, MAX_WIDTH, classes, generator=generator)
+        blocks.append(block.masked_fill(past[:, :, None], -math.inf).flatten())
+    return torch.cat(blocks)
+
+
+def found_on_a_device(logits: torch.Tensor, selection: Selection) -> SpanCandidates:
+    """What a device finds: the same comparison, as flat tensors."""
+    scores = torch.sigmoid(logits)
+    thresholds = flat_thresholds(selection, CLASS_COUNTS)
+    offsets, starts, ends, classes, values = map(
+        torch.from_numpy,
+        _rust.find_candidates(scores.numpy(), WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, thresholds),
+    )
+    texts = torch.repeat_interleave(offsets.diff())
+    return SpanCandidates(texts, starts, ends - starts - 1, classes, values)
+
+
+def assert_equal(ours: Candidates, wanted: Candidates) -> None:
+    for field in fields(Candidates):
+        mine, their = getattr(ours, field.name), getattr(wanted, field.name)
+        np.testing.assert_array_equal(mine, their, err_msg=field.name)
+        assert mine.dtype == their.dtype
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        select(),
+        select(thresholds=[1.0] * 4),
+        select(allowed_spans=[{(0, 1), (1, 3)}, None, set(), {(0, 2), (3, 4)}]),
+    ],
+    ids=["all", "none", "allowed"],
+)
+def test_candidates_from_a_device_are_those_of_the_scores(selection: Selection):
+    logits = draw_logits()
+    wanted, scores = find_candidates(logits, WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, selection)
+    ours, no_scores = find_candidates(
+        found_on_a_device(logits, selection), WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, selection
+    )
+    assert_equal(ours, wanted)
+    assert len(scores) == len(logits)
+    assert len(no_scores) == 0
+
+
+def test_candidates_leave_the_device_in_one_copy(monkeypatch: pytest.MonkeyPatch):
+    copies = []
+    to_host = torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: copies.append(tensor.shape) or to_host(tensor))
+    found = found_on_a_device(draw_logits(), select())
+    find_candidates(found, WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, select())
+    assert copies == [(5, len(found.texts))]
+    assert len(found.texts) > 3
+
+
+def test_scores_of_half_precision_come_as_float32():
+    found = found_on_a_device(draw_logits(), select())
+    half = SpanCandidates(found.texts, found.starts, found.widths, found.types, found.scores.bfloat16())
+    candidates, _ = find_candidates(half, WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, select())
+    assert candidates.scores.dtype == np.float32
+    np.testing.assert_array_equal(candidates.scores, half.scores.float().numpy())
+
+
+def test_a_type_without_a_label_has_an_infinite_threshold():
+    wanted = np.array([0.5, 0.5, 0.3, 0.6, 0.9, 0.5, 0.4, math.inf], np.float32)
+    np.testing.assert_array_equal(flat_thresholds(select(), CLASS_COUNTS), wanted)
+
+
+def test_scores_are_compared_in_their_own_precision():
+    # 0.3 in bf16 is 0.30078125: a score of that value does not pass a threshold of 0.3.
+    logits = torch.full((16,), -9.0, dtype=torch.bfloat16)
+    logits[0] = torch.logit(torch.tensor(0.3008)).bfloat16()
+    assert torch.sigmoid(logits[0]).item() == 0.30078125
+    selection = Selection([0.3], np.zeros(1, np.bool_), np.zeros(1, np.bool_), [1])
+    candidates, _ = find_candidates(logits, np.array([8]), np.array([1]), 2, selection)
+    assert len(candidates.starts) == 0
+    candidates, _ = find_candidates(logits.float() + 1e-3, np.array([8]), np.array([1]), 2, selection)
+    assert len(candidates.starts) == 1

@@ -1,0 +1,59 @@
+"""What the network gives: all scores, or the spans above thresholds; compiled as it is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gliner_fast.kernels._triton import INTERPRETED
+from gliner_fast.span_executor import VARIABLE
+from tests.small_network import small_batch, small_network
+
+THRESHOLDS = torch.full((6,), 0.5235)
+EXECUTORS = [
+    "torch",
+    pytest.param("triton", marks=pytest.mark.skipif(not INTERPRETED, reason="needs Triton, and no GPU")),
+]
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("thresholds", [None, THRESHOLDS], ids=["all scores", "thresholds"])
+def test_candidates_are_found_where_thresholds_are_given_and_triton_computes(
+    executor: str, thresholds: torch.Tensor | None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(VARIABLE, executor)
+    network, batch = small_network(), small_batch()
+    with torch.inference_mode():
+        scores = network(batch, thresholds)
+    assert network.scorer.executor == executor
+    if executor == "triton" and thresholds is not None:
+        assert len(scores.candidates.texts) > 0
+        assert (scores.candidates.scores > THRESHOLDS[0]).all()
+        assert len(scores.logits) == 0
+    else:
+        assert scores.candidates is None
+        assert len(scores.logits) == (12 + 7) * 12 * 3
+
+
+class Lookup(torch.nn.Embedding):
+    """Stands in for the encoder."""
+
+    def forward(self, input_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        return super().forward(input_ids)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # dynamo tells of each place where it goes on without the compiler
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_compiled_network_scores_as_before(executor: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(VARIABLE, executor)
+    network, batch = small_network(), small_batch()
+    network.encoder = Lookup(100, 64)  # the compiler takes half a minute for a transformer
+    with torch.inference_mode():
+        wanted, wanted_candidates = network(batch).logits, network(batch, THRESHOLDS).candidates
+        network.compile(backend="eager", dynamic=True)  # all of the compiler but the code that it makes
+        ours, candidates = network(batch).logits, network(batch, THRESHOLDS).candidates
+    assert network.scorer.executor == executor
+    torch.testing.assert_close(ours, wanted)
+    assert (candidates is None) == (executor == "torch")
+    if candidates is not None:
+        assert torch.equal(candidates.starts, wanted_candidates.starts)
