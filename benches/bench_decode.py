@@ -14,7 +14,7 @@ import torch
 
 from benches.compare import Race
 from benches.conftest import LABELS
-from gliner_fast.decode import Decoded, Selection, decode
+from gliner_fast.decode import Decoded, Selection, find_candidates, resolve
 
 TEXTS, MAX_WIDTH, CLASSES = 8, 12, 10
 MODES = {"flat": (True, False), "nested": (False, False), "flat multi-label": (True, True)}
@@ -64,7 +64,8 @@ def bench_decode(race: Race, words: int, mode: str) -> None:
     )
 
     def ours() -> Decoded:
-        return decode(logits.reshape(-1), word_counts, class_counts, MAX_WIDTH, selection)[0]
+        found, _ = find_candidates(logits.reshape(-1), word_counts, class_counts, MAX_WIDTH, selection)
+        return resolve(found, word_counts, selection.nested, selection.multi_label)
 
     def reference() -> list[list[Any]]:
         result: list[list[Any]] = decoder.decode(

@@ -13,6 +13,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
+
+# Before a kernel is imported: without a GPU they run in Triton's interpreter.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from tests.checkpoints import make_checkpoint
 

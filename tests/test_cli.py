@@ -12,7 +12,7 @@ import pytest
 
 from gliner_fast import __version__
 from gliner_fast.cli import main
-from gliner_fast.cli.reading import in_chunks, read_labels, read_thresholds
+from gliner_fast.cli.reading import WantedLabels, in_chunks, read_labels, read_thresholds
 from gliner_fast.cli.showing import coloured, json_line
 
 ADA = "Ada Lovelace lived in London."
@@ -41,7 +41,7 @@ def _found(row):
 
 
 def test_texts_as_arguments_give_json_lines_in_a_pipe(run):
-    code, out, err = run("extract", ADA, "Nothing.", "-l", "person,city")
+    code, out, err = run("predict", ADA, "Nothing.", "-l", "person,city")
     assert (code, err) == (0, "")
     first, second = _rows(out)
     assert list(first) == ["text", "entities"]
@@ -52,120 +52,73 @@ def test_texts_as_arguments_give_json_lines_in_a_pipe(run):
 
 def test_lines_of_stdin_answer_line_by_line(run):
     text = f"{ADA}\n\nMarie Curie\u2028in Paris\r\nZoë".encode()
-    code, out, _ = run("extract", "--labels", "person", "-l", " city ,, ", stdin=text)
+    code, out, _ = run("predict", "--labels", "person", "-l", " city ,, ", stdin=text)
     assert code == 0
     rows = [json.loads(line) for line in out.split("\n") if line]
     assert [row["text"] for row in rows] == [ADA, "", "Marie Curie\u2028in Paris", "Zoë"]
     assert ("Paris", "city") in _found(rows[2])
 
 
-def test_jsonl_keeps_its_other_fields(run, tmp_path):
-    file = tmp_path / "in.jsonl"
-    file.write_text(
-        f'\ufeff{{"id": 7, "body": "{ADA}", "tags": ["x"]}}\n\n{{"body": "", "id": null}}\n', encoding="utf-8"
-    )
-    code, out, _ = run("extract", "-i", file, "--text-field", "body", "-l", "city")
-    assert code == 0
-    first, second = _rows(out)
-    assert list(first) == ["id", "body", "tags", "entities"]
-    assert _found(first) == [("London", "city")]
-    assert second == {"body": "", "id": None, "entities": []}
-
-
-def test_jsonl_on_stdin(run):
-    row = json.dumps({"text": ADA}).encode()
-    for source in ([], ["--input", "-"]):
-        code, out, _ = run("extract", "--jsonl", *source, "-l", "city", stdin=row)
-        assert code == 0
-        assert _found(_rows(out)[0]) == [("London", "city")]
-
-
-def test_text_files_and_output_files(run, tmp_path):
-    source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
-    source.write_text(f"{ADA}\n" * 600)  # more than two chunks
-    code, out, _ = run("extract", "-i", source, "-o", output, "-l", "city")
-    assert (code, out) == (0, "")
-    rows = _rows(output.read_text())
-    assert len(rows) == 600
-    assert all(_found(row) == [("London", "city")] for row in rows)
-
-
 def test_labels_with_descriptions_come_from_a_file(run, tmp_path):
     file = tmp_path / "labels.json"
     file.write_text('{"LOC": "city", "PER": "person"}')
-    _, out, _ = run("extract", ADA, "--labels-file", file)
+    _, out, _ = run("predict", ADA, "--labels-file", file)
     assert _found(_rows(out)[0]) == [("Ada Lovelace", "PER"), ("London", "LOC")]
     file.write_text('["person, living or dead", "city"]')
-    _, out, _ = run("extract", ADA, "--labels-file", file)
+    _, out, _ = run("predict", ADA, "--labels-file", file)
     assert ("London", "city") in _found(_rows(out)[0])
 
 
 def test_thresholds_of_all_labels_and_of_one(run):
-    assert _found(_rows(run("extract", ADA, "-l", "person,city", "-t", "0.9")[1])[0]) == [("London", "city")]
-    _, out, _ = run("extract", ADA, "-l", "person,city", "--label-threshold", "city=1", "--label-threshold", "person=0")
+    assert _found(_rows(run("predict", ADA, "-l", "person,city", "-t", "0.9")[1])[0]) == [("London", "city")]
+    _, out, _ = run("predict", ADA, "-l", "person,city", "--label-threshold", "city=1", "--label-threshold", "person=0")
     assert {label for _, label in _found(_rows(out)[0])} == {"person"}
 
 
 def test_nested_and_multi_label_find_more(run):
     def found(*options):
         arguments = ("The University of Oxford in England", "-l", "city,place,university", "-t", "0.02")
-        return set(_found(_rows(run("extract", *arguments, *options)[1])[0]))
+        return set(_found(_rows(run("predict", *arguments, *options)[1])[0]))
 
     flat = found()
     assert found("--nested") > flat
     assert found("--multi-label") > flat
 
 
-def test_a_checkpoint_device_dtype_and_batch_size(run, checkpoint):
-    options = ("--model", checkpoint("deberta"), "--device", "cpu", "--dtype", "bf16", "--batch-size", 2)
-    code, out, _ = run("extract", ADA, "x", "y", "-l", "person,city", "-t", "0", *options)
+def test_a_checkpoint_device_and_dtype(run, checkpoint):
+    options = ("--model", checkpoint("deberta"), "--device", "cpu", "--dtype", "bf16")
+    code, out, _ = run("predict", ADA, "x", "y", "-l", "person,city", "-t", "0", *options)
     assert code == 0
     assert _rows(out)[0]["entities"]
 
 
 @pytest.mark.filterwarnings("default")
 def test_a_warning_is_one_line(run):
-    code, _, err = run("extract", "other word " * 200, "-l", "city")
+    code, _, err = run("predict", "other word " * 200, "-l", "city")
     assert code == 0
     assert err == "gliner-fast: warning: Sentence of length 400 has been truncated to 384\n"
-
-
-def test_lone_surrogates_come_out_as_escapes(run):
-    code, out, _ = run("extract", "--jsonl", "-l", "city", stdin=b'{"text": "London \\ud800 Paris"}')
-    assert code == 0
-    assert out.isascii()
-    assert _rows(out)[0]["text"] == "London \ud800 Paris"
-    assert _found(_rows(out)[0])
 
 
 @pytest.mark.parametrize(
     ("arguments", "stdin", "complaint"),
     [
-        (["extract", ADA], b"", "no labels: name what to look for, such as --labels person,city"),
-        (["extract", ADA, "-l", " , "], b"", "no labels"),
-        (["extract", ADA, "-l", "a", "-i", "x.txt"], b"", "give one of the two"),
-        (["extract", ADA, "-l", "a", "--labels-file", "x.json"], b"", "name the labels in one place"),
-        (["extract", ADA, "--labels-file", "no.json"], b"", "no.json: No such file or directory"),
-        (["extract", "-l", "a", "-i", "no.txt"], b"", "no.txt: No such file or directory"),
-        (["extract", "-l", "a", "-i", "."], b"", ".: Is a directory"),
-        (["extract", ADA, "-l", "a", "-o", "no/x.jsonl"], b"", "no/x.jsonl: No such file or directory"),
-        (["extract", ADA, "-l", "a", "-t", "2"], b"", "--threshold"),
-        (["extract", ADA, "-l", "a", "-t", "x"], b"", "--threshold"),
-        (["extract", ADA, "-l", "a", "-t", "nan"], b"", "--threshold"),
-        (["extract", ADA, "-l", "a", "--label-threshold", "a"], b"", "expected LABEL=NUMBER"),
-        (["extract", ADA, "-l", "a", "--label-threshold", "a=2"], b"", "expected LABEL=NUMBER"),
-        (["extract", ADA, "-l", "a", "--label-threshold", "a=nan"], b"", "expected LABEL=NUMBER"),
-        (["extract", ADA, "-l", "a", "--label-threshold", "b=0.5"], b"", "'b' is not among the labels"),
-        (["extract", ADA, "-l", "a", "-m", "no/such/folder"], b"", "no/such/folder does not exist"),
-        (["extract", ADA, "-l", "a", "-m", "."], b"", "No config file found"),
-        (["extract", ADA, "-l", "a", "--device", "quantum"], b"", "--device quantum"),
-        (["extract", ADA, "-l", "a", "--dtype", "fp7"], b"", "fp7"),
-        (["extract", "-l", "a", "--jsonl"], b'{"text": "x"}\n{"text": \n', "stdin, line 2 is not JSON"),
-        (["extract", "-l", "a", "--jsonl"], b"[1]\n", "stdin, line 1 holds a JSON list"),
-        (["extract", "-l", "a", "--jsonl"], b'\n{"body": "x"}\n', "has no string in 'text' (its fields: 'body')"),
-        (["extract", "-l", "a", "--jsonl"], b'{"text": 5}', "stdin, line 1 has no string in 'text'"),
-        (["extract", "-l", "a"], b"fine\n\xff\xfe\n", "stdin, line 2 is not UTF-8"),
-        (["extract", "-l", "a", "--wrong"], b"", "No such option"),
+        (["predict", ADA], b"", "no labels: name what to look for, such as --labels person,city"),
+        (["predict", ADA, "-l", " , "], b"", "no labels"),
+        (["predict", ADA, "-l", "a", "--labels-file", "x.json"], b"", "name the labels in one place"),
+        (["predict", ADA, "--labels-file", "no.json"], b"", "no.json: No such file or directory"),
+        (["predict", ADA, "-l", "a", "-t", "2"], b"", "--threshold"),
+        (["predict", ADA, "-l", "a", "-t", "x"], b"", "--threshold"),
+        (["predict", ADA, "-l", "a", "-t", "nan"], b"", "--threshold"),
+        (["predict", ADA, "-l", "a", "--label-threshold", "a"], b"", "expected LABEL=NUMBER"),
+        (["predict", ADA, "-l", "a", "--label-threshold", "a=2"], b"", "expected LABEL=NUMBER"),
+        (["predict", ADA, "-l", "a", "--label-threshold", "a=nan"], b"", "expected LABEL=NUMBER"),
+        (["predict", ADA, "-l", "a", "--label-threshold", "b=0.5"], b"", "'b' is not among the labels"),
+        (["predict", ADA, "-l", "a", "-m", "no/such/folder"], b"", "no/such/folder does not exist"),
+        (["predict", ADA, "-l", "a", "-m", "."], b"", "No config file found"),
+        (["predict", ADA, "-l", "a", "--device", "quantum"], b"", "device 'quantum'"),
+        (["predict", ADA, "-l", "a", "--dtype", "fp7"], b"", "fp7"),
+        (["predict", ADA, "-l", "a", "--wrong"], b"", "No such option"),
+        (["predict", "-l", "a"], b"fine\n\xff\xfe\n", "stdin, line 2 is not UTF-8"),
         (["wrong"], b"", "No such command"),
         (["verify", "no/such/folder", "-l", "a"], b"", "no/such/folder does not exist"),
         (["verify", "-l", "a", "--texts", "no.txt"], b"", "no.txt: No such file or directory"),
@@ -183,30 +136,25 @@ def test_errors_are_one_line_and_code_2(arguments, stdin, complaint, run, tmp_pa
     assert complaint in err
 
 
-@pytest.mark.parametrize("content", ["{", "3", '["a", 1]', '{"a": null}', '"a"', "[]"])
+@pytest.mark.parametrize(
+    "content", ["{", "3", '["a", 1]', '{"a": null}', '"a"', "[]", '{"a": {"limit": 1}}', '{"a": {"threshold": 2}}']
+)
 def test_labels_files_of_another_form_are_refused(content, run, tmp_path):
     file = tmp_path / "labels.json"
     file.write_text(content)
-    code, _, err = run("extract", ADA, "--labels-file", file)
+    code, _, err = run("predict", ADA, "--labels-file", file)
     assert code == 2
     assert "no labels" in err or str(file) in err
 
 
-def test_what_was_read_before_a_bad_line_is_not_lost(run, tmp_path):
-    good = json.dumps({"text": ADA}).encode() + b"\n"
-    code, out, err = run("extract", "--jsonl", "-l", "city", stdin=good * 256 + b"{\n" + good)
-    assert code == 2
-    assert len(_rows(out)) == 256
-    assert "line 257" in err
-
-
 def test_version_and_help(run):
     assert run("--version") == (0, f"gliner-fast {__version__}\n", "")
-    for arguments in ([], ["--help"], ["extract", "--help"], ["verify", "--help"], ["info", "--help"]):
-        code, out, _ = run(*arguments)
+    for command in ("predict", "extract", "verify", "info"):
+        code, out, _ = run(command, "--help")
         assert code == 0
-        assert "gliner-fast extract" in out or arguments[0] in {"verify", "info"}
-        assert "-l person" in out or "gliner-fast info urchade" in out  # an example to start from
+        assert f"gliner-fast {command} " in out  # an example to start from
+    for arguments in ([], ["--help"]):
+        assert "gliner-fast predict " in run(*arguments)[1]
 
 
 def test_help_is_quick_and_imports_nothing_heavy():
@@ -301,7 +249,7 @@ def test_verify_exits_with_1_where_answers_differ(run, checkpoint):
 
 
 def test_a_terminal_shows_colours_and_a_closed_pipe_is_left_in_silence():
-    command = [sys.executable, "-c", "from gliner_fast.cli import main; main()", "extract", ADA, "-l", "person,city"]
+    command = [sys.executable, "-c", "from gliner_fast.cli import main; main()", "predict", ADA, "-l", "person,city"]
     parent, child = pty.openpty()
     with subprocess.Popen(command, stdout=child, env=os.environ | {"TERM": "xterm-256color"}) as process:
         os.close(child)
@@ -352,6 +300,24 @@ def test_json_lines_are_utf8():
 def test_chunks_and_settings():
     assert [len(chunk) for chunk in in_chunks(({"n": n} for n in range(5)), 2)] == [2, 2, 1]
     assert list(in_chunks([], 2)) == []
-    assert read_labels(["a,b", "c"], None) == ["a", "b", "c"]
-    assert read_thresholds(0.4, [], ["a"]) == 0.4
-    assert read_thresholds(0.4, ["a=b=0.7"], ["a=b", "c"]) == {"a=b": 0.7, "c": 0.4}
+    assert read_labels(["a,b", "c"], None).labels == ["a", "b", "c"]
+    assert read_thresholds(0.4, [], WantedLabels(["a"], {})) == 0.4
+    assert read_thresholds(0.4, ["a=b=0.7"], WantedLabels(["a=b", "c"], {})) == {"a=b": 0.7, "c": 0.4}
+    assert read_thresholds(0.4, ["a=0.7"], WantedLabels(["a", "b"], {"a": 0.1, "b": 0.2})) == {"a": 0.7, "b": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "labels", "thresholds"),
+    [
+        ("l.txt", "person\n\n city, or town \n", ["person", "city, or town"], {}),
+        ("l.json", '["a", "b"]', ["a", "b"], {}),
+        ("l.json", '{"a": "first", "b": "second"}', {"a": "first", "b": "second"}, {}),
+        ("l.json", '{"a": {"threshold": 0.7}, "b": {}}', ["a", "b"], {"a": 0.7}),
+        ("l.json", '{"a": {"description": "first", "threshold": 1}, "b": "b"}', {"a": "first", "b": "b"}, {"a": 1.0}),
+    ],
+)
+def test_labels_files_hold_names_descriptions_and_thresholds(name, content, labels, thresholds, tmp_path):
+    file = tmp_path / name
+    file.write_text(content, encoding="utf-8")
+    wanted = read_labels([], file)
+    assert (wanted.labels, wanted.thresholds) == (labels, thresholds)

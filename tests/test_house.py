@@ -231,5 +231,6 @@ def test_every_cli_command_of_the_readme_exists():
     lines = [line for line in commands_of_readme() if re.search(r"(^|\| )gliner-fast\b", line)]
     named = {re.search(r"gliner-fast (\w+)", line)[1] for line in lines}
     known = {command.callback.__name__ for command in app.registered_commands}
+    known |= {group.name for group in app.registered_groups}
     assert named
     assert named <= known

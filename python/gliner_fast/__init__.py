@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from gliner_fast.config import GLiNERConfig
     from gliner_fast.entity import Entity
     from gliner_fast.errors import CheckpointError, CheckpointWarning, UnsupportedCheckpointError
+    from gliner_fast.jobs import JobError, JobInputError, JobReport, extract_files
     from gliner_fast.model import GLiNER
+    from gliner_fast.redaction import Redacted, Redaction, redact
     from gliner_fast.verification import Report, verify
 
 __version__ = "0.1.0"
@@ -20,9 +22,16 @@ __all__ = [
     "Entity",
     "GLiNER",
     "GLiNERConfig",
+    "JobError",
+    "JobInputError",
+    "JobReport",
+    "Redacted",
+    "Redaction",
     "Report",
     "UnsupportedCheckpointError",
     "__version__",
+    "extract_files",
+    "redact",
     "verify",
 ]
 
@@ -33,8 +42,15 @@ _HOMES = {
     "Entity": "entity",
     "GLiNER": "model",
     "GLiNERConfig": "config",
+    "JobError": "jobs",
+    "JobInputError": "jobs",
+    "JobReport": "jobs",
+    "Redacted": "redaction",
+    "Redaction": "redaction",
     "Report": "verification",
     "UnsupportedCheckpointError": "errors",
+    "extract_files": "jobs",
+    "redact": "redaction",
     # Not `verify.py`: a submodule that is imported takes its name in the package, and would hide the function.
     "verify": "verification",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +16,22 @@ from gliner_fast.batch import Batch, Batcher
 from gliner_fast.config import CONFIG_NAME, GLiNERConfig
 from gliner_fast.data_processor import DataProcessor
 from gliner_fast.entity import Entity
-from gliner_fast.labels import Labels, Threshold, expect_one_per_text, plan_labels, plan_thresholds
+from gliner_fast.labels import Labels, Threshold
 from gliner_fast.loading import Parts, create_parts, load_parts
 from gliner_fast.network import SpanNetwork, SpanScores
+from gliner_fast.pipeline import stream_texts
 from gliner_fast.precision import parse_dtype
-from gliner_fast.predict import Request, predict_window
+from gliner_fast.predict import Predictor
+from gliner_fast.request import OnLong, Options, Request
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from gliner_fast.training import TrainingReport
+
 # Texts prepared at once. Sorting by length needs a window; a larger one saves no more padding, and costs memory.
 _WINDOW = 8192
+_WINDOW_CHARACTERS = 2**24
 # Most subwords a batch, padding included. On an EPYC 7003 (2026-11-23) one core does the products of the base size at
 # full speed from 256 rows on, and beyond 1,000 the activations outgrow the caches: 2,048 were 15 to 35 % slower.
 _CPU_BUDGET = 512
@@ -304,6 +309,7 @@ class GLiNER(nn.Module):
         *,
         return_vectors: bool = False,
         return_label_vectors: bool = False,
+        on_long: OnLong = "truncate",
         **external_inputs: Any,
     ) -> list[list[Entity]]:
         """Finds the entities of many texts (compat section 1.3).
@@ -324,6 +330,10 @@ class GLiNER(nn.Module):
             return_class_probs: add the best five labels of each span as `class_probs`.
             return_vectors: add each span's representation as `vector`.
             return_label_vectors: add the label's representation as `label_vector`.
+            on_long: what becomes of a text of more than `config.max_len` words. "truncate" cuts it off there, with the
+                package's warning. "window" reads all of it, in windows that overlap, as many as it takes; entities
+                are resolved over the whole text. "error" refuses it. The latter two also watch the tokenizer's
+                limit of subwords, which cuts silently.
             **external_inputs: accepted as `gliner` does, and unused; each name is warned about once (Q7).
 
         Returns:
@@ -331,37 +341,94 @@ class GLiNER(nn.Module):
 
         Raises:
             TypeError: labels or thresholds of a wrong type.
-            ValueError: per-text values for another number of texts; a threshold of NaN.
+            ValueError: per-text values for another number of texts; a threshold of NaN; a text that is too long,
+                with `on_long="error"`.
+            MemoryError: a single text does not fit into memory.
         """
-        if self.training or self.model.training:
-            self.eval()  # as `gliner` leaves the model; walking all modules each time would cost a short text 5 %
         self._tell_unused(external_inputs)
         if not isinstance(texts, Iterable):
             raise TypeError(f"texts is a {type(texts).__name__}: expected a list of strings, or one string")
         texts = [texts] if isinstance(texts, str) else list(texts)
-        count = len(texts)
-        if batch_size is not None and (isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1):
-            raise ValueError(f"batch_size is {batch_size!r}: expected a whole number of at least 1, or None")
-        per_text = {"flat_ner": flat_ner, "multi_label": multi_label, "input_spans": input_spans}
-        for name, values in per_text.items():
-            if isinstance(values, Sequence):
-                expect_one_per_text(name, values, count)
-        request = Request(
-            texts,
-            plan_labels(labels, count),
-            plan_thresholds(threshold, count),
-            flat_ner,
-            multi_label,
-            input_spans,
-            return_class_probs,
-            return_vectors,
-            return_label_vectors,
-            batch_size,
+        options = Options(
+            flat_ner=flat_ner,
+            threshold=threshold,
+            multi_label=multi_label,
+            batch_size=batch_size,
+            input_spans=input_spans,
+            return_class_probs=return_class_probs,
+            return_vectors=return_vectors,
+            return_label_vectors=return_label_vectors,
+            on_long=on_long,
         )
         found: list[list[Entity]] = []
-        for first in range(0, count, _WINDOW):
-            found += self._predict(request.part(first, first + _WINDOW))
+        for part in Request.read(texts, labels, options).parts(_WINDOW, _WINDOW_CHARACTERS):
+            predictor = self.predictor()
+            prepared = predictor.prepare(part)
+            prepared.warn(stacklevel=2)
+            found += predictor.predict(prepared)
         return found
+
+    def stream(
+        self,
+        texts: Iterable[Any],
+        labels: str | Sequence[str] | Mapping[str, str],
+        *,
+        flat_ner: bool = True,
+        threshold: float | Mapping[str, float] = 0.5,
+        multi_label: bool = False,
+        batch_size: int | None = None,
+        return_class_probs: bool = False,
+        return_vectors: bool = False,
+        return_label_vectors: bool = False,
+        on_long: OnLong = "window",
+        as_tuples: bool = False,
+        window_size: int = 1024,
+    ) -> Iterator[Any]:
+        """Finds the entities of any number of texts, lazily and in order, in memory that does not grow.
+
+        Texts are read in this thread, in windows of 32, 64, ... `window_size` texts, one window ahead of the one that
+        is computed. What a text gets does not depend on its window, up to rounding; equal runs give equal bits.
+
+        Example:
+            >>> with open("notes.txt") as lines:  # doctest: +SKIP
+            ...     for entities in model.stream(lines, ["person", "city"]):
+            ...         print(entities)
+            >>> rows = ((row["body"], row["id"]) for row in table)  # doctest: +SKIP
+            >>> found = {id: entities for entities, id in model.stream(rows, labels, as_tuples=True)}  # doctest: +SKIP
+
+        Args:
+            texts: a list, file, generator, column of pandas, polars or datasets, ...; what is blank or no string has
+                no entities.
+            labels: entity types for all texts, as for `inference`; so are the options up to `on_long`.
+            flat_ner: see `inference`.
+            threshold: see `inference`; a number, or a mapping of label to number.
+            multi_label: see `inference`.
+            batch_size: see `inference`.
+            return_class_probs: see `inference`.
+            return_vectors: see `inference`.
+            return_label_vectors: see `inference`.
+            on_long: see `inference`; the default reads long texts whole.
+            as_tuples: `texts` gives (text, context) pairs, and (entities, context) pairs come out.
+            window_size: most texts computed together; fewer need less memory and more time.
+
+        Yields:
+            For each text its entities; with `as_tuples` a pair of these and the text's context.
+
+        Raises:
+            TypeError: options or labels of a wrong type.
+            ValueError: options out of range; a text that is too long, with `on_long="error"`.
+        """
+        options = Options(
+            flat_ner=flat_ner,
+            threshold=threshold,
+            multi_label=multi_label,
+            batch_size=batch_size,
+            return_class_probs=return_class_probs,
+            return_vectors=return_vectors,
+            return_label_vectors=return_label_vectors,
+            on_long=on_long,
+        )
+        return stream_texts(self, texts, labels, options, as_tuples=as_tuples, most_texts=window_size)
 
     def batch_predict_entities(
         self,
@@ -393,6 +460,59 @@ class GLiNER(nn.Module):
             **kwargs,
         )
 
+    def evaluate(
+        self,
+        test_data: Iterable[Any],
+        flat_ner: bool = False,
+        multi_label: bool = False,
+        threshold: float = 0.5,
+        batch_size: int = 12,  # noqa: ARG002
+        entity_types: Sequence[str] | None = None,
+    ) -> tuple[str, float]:
+        """Exact-match precision, recall and F1 on annotated words (compat section 7.5).
+
+        Args:
+            test_data: examples, or dicts with `tokenized_text` and `ner`.
+            flat_ner: no two entities share a word.
+            multi_label: one span may have several labels.
+            threshold: entities score above it.
+            batch_size: accepted and unused: the budget of subwords decides.
+            entity_types: asked for; None asks for all labels of the data, where `gliner` draws some at random.
+
+        Returns:
+            A line for people, and F1 in [0, 1].
+        """
+        from gliner_fast.evaluation import evaluate_like_gliner
+
+        return evaluate_like_gliner(self, test_data, flat_ner, multi_label, threshold, entity_types)
+
+    def train_model(
+        self,
+        train_dataset: Iterable[Any],
+        eval_dataset: Iterable[Any] | None = None,
+        training_args: Any = None,
+        freeze_components: Sequence[str] | None = None,
+        compile_model: bool = False,
+        output_dir: str | Path | None = None,
+        *,
+        resume: bool = False,
+        **training_kwargs: Any,
+    ) -> TrainingReport:
+        """Trains this model in place, with `gliner`'s arguments; see `gliner_fast.training.train_model`."""
+        from gliner_fast.training import train_model
+
+        return train_model(
+            self,
+            train_dataset,
+            eval_dataset,
+            training_args,
+            freeze_components,
+            compile_model,
+            output_dir,
+            resume=resume,
+            **training_kwargs,
+        )
+
     def save_pretrained(
         self,
         save_directory: str | Path,
@@ -420,18 +540,31 @@ class GLiNER(nn.Module):
         (folder / CONFIG_NAME).write_text(settings + "\n", encoding="utf-8")
         self.data_processor.transformer_tokenizer.save_pretrained(folder)
 
-    def _predict(self, request: Request) -> list[list[Entity]]:
+    def predictor(self) -> Predictor:
+        """What prepares and predicts windows of texts, with the settings of this moment."""
+        if self.training or self.model.training:
+            self.eval()  # as `gliner` leaves the model; walking all modules each time would cost a short text 5 %
         device = self.device
-        return predict_window(
-            request,
+        return Predictor(
             self.model,
             self._batcher,
             max_words=self.config.max_len,
             max_width=self.config.max_width,
             budget=self.token_budget or _default_budget(device),
+            lower_budget=self._lower_budget,
             splitter=self.data_processor.custom_splitter,
             device=device,
         )
+
+    def _lower_budget(self, budget: int) -> None:
+        if "memory" not in self._told:
+            self._told.add("memory")
+            warnings.warn(
+                f"out of memory: batches are made smaller from now on, at most {budget:,} subwords "
+                "(model.token_budget); the results stay the same",
+                stacklevel=4,
+            )
+        self.token_budget = budget
 
     def _tell_unused(self, names: Mapping[str, Any]) -> None:
         new = sorted(set(names) - self._told)

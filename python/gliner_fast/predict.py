@@ -1,261 +1,255 @@
-"""A window of texts -> their entities: the one way through, in input order whatever order the work is done in."""
+"""A request -> the entities of its texts: the one way through, in input order whatever order the work is done in."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+import copy
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gliner_fast.batch import Batch, Batcher, EncodedPrompts, plan_batches
-from gliner_fast.decode import Decoded, Selection, class_probabilities, decode
-from gliner_fast.labels import LabelPlan, LabelSet, label_thresholds
-from gliner_fast.words import WordTriples, split_words
+from gliner_fast.batch import Batcher, plan_batches
+from gliner_fast.decode import Candidates, Selection, find_candidates, flat_thresholds, resolve
+from gliner_fast.describing import Findings, describe, read_findings
+from gliner_fast.labels import label_thresholds
+from gliner_fast.preparing import Prepared, prepare
+from gliner_fast.request import Request
+from gliner_fast.stats import Stats, encoder_timed
+from gliner_fast.words import WordTriples
 
 if TYPE_CHECKING:
-    from gliner_fast import _rust
     from gliner_fast.entity import Entity
-    from gliner_fast.network import SpanNetwork, SpanScores
+    from gliner_fast.network import SpanNetwork
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is asked of a window of texts; per-text values have one entry for each text."""
+class Predictor:
+    """A model's way through, in two halves: `prepare` needs no device and may run beside `predict`, in another thread.
 
-    texts: Sequence[Any]
-    """Anything; what is not a string, or is blank, has no entities (Q9)."""
-    labels: LabelPlan
-    threshold: float | Sequence[float] | Mapping[str, float]
-    flat_ner: bool | Sequence[bool]
-    multi_label: bool | Sequence[bool]
-    input_spans: Sequence[Sequence[Mapping[str, int]]] | None = None
-    class_probs: bool = False
-    vectors: bool = False
-    label_vectors: bool = False
-    max_texts: int | None = None
-
-    def part(self, first: int, last: int) -> Request:
-        """What is asked of the texts first..last."""
-        per_text = ("texts", "threshold", "flat_ner", "multi_label", "input_spans")
-        values = {name: getattr(self, name) for name in per_text}
-        labels = LabelPlan(self.labels.sets, self.labels.set_of_text[first:last])
-        cut: dict[str, Any] = {
-            name: value[first:last] if isinstance(value, Sequence) else value for name, value in values.items()
-        }
-        return replace(self, labels=labels, **cut)
-
-
-@dataclass(frozen=True)
-class _Window:
-    """The texts of a request that have words and labels, prepared."""
-
-    texts: list[str]
-    places: NDArray[np.int64]  # (V,) each text's place in the request
-    words: _rust.Words
-    subwords: _rust.Subwords
-    prompts: EncodedPrompts
-    label_sets: list[LabelSet]
-    set_of_text: NDArray[np.int64]  # (V,)
-    lengths: NDArray[np.int64]  # (V,) subwords of each row, prompt and special subwords included
-    allowed_spans: list[set[tuple[int, int]]] | None
-
-
-def predict_window(
-    request: Request,
-    network: SpanNetwork,
-    batcher: Batcher,
-    *,
-    max_words: int,
-    max_width: int,
-    budget: int,
-    splitter: WordTriples | None,
-    device: torch.device,
-) -> list[list[Entity]]:
-    """Predicts the entities of a window of texts.
-
-    Args:
-        request: the texts and what is asked of them.
+    Attributes:
         network: scores the spans.
         batcher: makes batches.
-        max_words: longest text in words; a longer one is cut, with the package's warning.
+        max_words: longest row in words.
         max_width: K.
         budget: most subwords a batch, padding included.
+        lower_budget: told of a lower budget, after the device ran out of memory.
         splitter: the user's own word splitter, or None.
         device: where the network is.
-
-    Returns:
-        For each text its entities in reading order.
     """
-    found: list[list[Entity]] = [[] for _ in request.texts]
-    window = _prepare(request, batcher, max_words, splitter)
-    scorable = np.flatnonzero(_has_labels(window) & (np.diff(window.words.text_offsets) > 0))
-    for chosen in plan_batches(window.lengths[scorable], budget, request.max_texts):
-        rows = scorable[chosen]
-        batch = batcher.assemble(window.subwords, rows, window.prompts, window.set_of_text[rows])
-        with torch.inference_mode():
-            scores = _score(network, batch.to(device))
-            decoded = _decode(request, window, batch, scores, max_width)
-            entities = _describe(request, window, batch, scores, decoded, network, max_width)
-        for row, own in zip(rows.tolist(), entities, strict=True):
-            found[window.places[row]] = own
+
+    network: SpanNetwork
+    batcher: Batcher
+    max_words: int
+    max_width: int
+    budget: int
+    lower_budget: Callable[[int], None]
+    splitter: WordTriples | None
+    device: torch.device
+
+    def prepare(self, request: Request) -> Prepared:
+        """Makes subwords of a request's texts and labels; raises ValueError or TypeError for what is not as agreed."""
+        return prepare(
+            request, self.batcher, max_words=self.max_words, max_width=self.max_width, splitter=self.splitter
+        )
+
+    def predict(self, prepared: Prepared, stats: Stats | None = None) -> list[list[Entity]]:
+        """Predicts the entities of prepared texts.
+
+        Args:
+            prepared: the texts.
+            stats: what is done is added to it.
+
+        Returns:
+            For each text of the request its entities in reading order.
+
+        Raises:
+            MemoryError: a single row takes more memory than there is.
+        """
+        timed = nullcontext() if stats is None else encoder_timed(self.network, stats)
+        stats = Stats() if stats is None else stats
+        of_texts: list[list[Entity]] = [[] for _ in prepared.texts]
+        of_windows: list[Findings] = []
+        with torch.inference_mode(), timed:
+            for whole, windows in self._predict_batches(prepared, stats):
+                _file(prepared, whole, of_texts)
+                if windows is not None:
+                    of_windows.append(windows)
+        if of_windows:
+            began = perf_counter()
+            _file(prepared, _resolve_windows(prepared, Findings.join(of_windows)), of_texts)
+            stats.decode_seconds += perf_counter() - began
+        found = _for_every_place(prepared, of_texts)
+        stats.texts += len(found)
+        stats.computed_texts += len(np.unique(prepared.rows.texts[prepared.scorable]))
+        stats.entities += sum(map(len, found))
+        stats.prepare_seconds += prepared.seconds
+        return found
+
+    def _predict_batches(self, prepared: Prepared, stats: Stats) -> Iterator[tuple[Findings, Findings | None]]:
+        """Predicts batch after batch; one that the device has no memory for, and all after it, are made smaller."""
+        budget = self.budget
+        batches = self._plan(prepared, prepared.scorable, budget)
+        while batches:
+            try:
+                findings = self._predict_batch(prepared, batches[0], stats)
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                budget = min(budget, _half_of(prepared, batches[0], error))
+                self.lower_budget(budget)
+                batches = self._plan(prepared, np.concatenate(batches), budget)
+                continue
+            batches.popleft()
+            yield findings
+
+    def _plan(self, prepared: Prepared, rows: NDArray[np.int64], budget: int) -> deque[NDArray[np.int64]]:
+        """Cuts rows into batches, longest first."""
+        batches = plan_batches(prepared.lengths[rows], budget, prepared.request.options.batch_size)
+        return deque(rows[chosen] for chosen in batches)
+
+    def _predict_batch(
+        self, prepared: Prepared, rows: NDArray[np.int64], stats: Stats
+    ) -> tuple[Findings, Findings | None]:
+        """The entities of whole texts, and the candidates that windows own, to be resolved with their text's others."""
+        began, encode_seconds = perf_counter(), stats.encode_seconds
+        sets = prepared.set_of_text[prepared.rows.texts[rows]]
+        batch = self.batcher.assemble(prepared.subwords, rows, prepared.prompts, sets)
+        word_counts, class_counts = batch.word_counts.numpy(), batch.class_counts.numpy()
+        selection = _select(prepared, rows)
+        thresholds = None
+        if not prepared.request.options.return_class_probs:  # they alone need scores below the threshold
+            thresholds = torch.from_numpy(flat_thresholds(selection, class_counts))
+        scores = self.network(batch.to(self.device), thresholds)
+        scored = perf_counter()
+        found = scores.logits if scores.candidates is None else scores.candidates
+        candidates, probabilities = find_candidates(found, word_counts, class_counts, self.max_width, selection)
+        is_window = prepared.rows.are_windows[rows]  # (B,)
+        in_window = is_window[candidates.texts]  # (S,)
+        decoded = resolve(_only(candidates, ~in_window), word_counts, selection.nested, selection.multi_label)
+        whole = read_findings(prepared, batch, scores, probabilities, decoded, self.network, self.max_width)
+        windows = None
+        if is_window.any():
+            owned = _only(candidates, in_window & _owned(prepared, rows, candidates))
+            windows = read_findings(prepared, batch, scores, probabilities, owned, self.network, self.max_width)
+        stats.windows += len(rows)
+        stats.words += int(word_counts.sum())
+        stats.subwords += int(batch.lengths.sum())
+        stats.padded_subwords += batch.input_ids.numel()
+        stats.score_seconds += scored - began - (stats.encode_seconds - encode_seconds)
+        stats.decode_seconds += perf_counter() - scored
+        return whole, windows
+
+
+def _owned(prepared: Prepared, rows: NDArray[np.int64], candidates: Candidates) -> NDArray[np.bool_]:
+    """(S,) True for candidates of a batch that their row owns."""
+    owners = rows[candidates.texts]  # (S,)
+    starts = candidates.starts + prepared.rows.firsts[owners]  # (S,) counted in the text
+    owned: NDArray[np.bool_] = (starts >= prepared.rows.owned_firsts[owners]) & (
+        starts < prepared.rows.owned_lasts[owners]
+    )
+    return owned
+
+
+def _only(candidates: Candidates, chosen: NDArray[np.bool_]) -> Candidates:
+    """The chosen candidates of the same texts."""
+    return Candidates(
+        np.concatenate([[0], np.cumsum(chosen)])[candidates.offsets].astype(np.int64),
+        candidates.starts[chosen],
+        candidates.ends[chosen],
+        candidates.classes[chosen],
+        candidates.scores[chosen],
+    )
+
+
+def _for_every_place(prepared: Prepared, of_texts: list[list[Entity]]) -> list[list[Entity]]:
+    """Entities of every text of the request; equal texts get equal ones, but none in common, so each may be changed."""
+    options = prepared.request.options
+    is_plain = not (options.return_class_probs or options.return_vectors or options.return_label_vectors)
+    found: list[list[Entity]] = [[] for _ in prepared.request.texts]
+    for (first, *others), entities in zip(prepared.places, of_texts, strict=True):
+        found[first] = entities
+        for place in others:
+            found[place] = [entity.copy() for entity in entities] if is_plain else copy.deepcopy(entities)
     return found
 
 
-def _prepare(request: Request, batcher: Batcher, max_words: int, splitter: WordTriples | None) -> _Window:
-    places = [place for place, text in enumerate(request.texts) if isinstance(text, str) and text.strip()]
-    texts = [request.texts[place] for place in places]
-    words, total_counts = split_words(texts, max_words, splitter)
-    for total in total_counts[total_counts > max_words].tolist():
-        warnings.warn(f"Sentence of length {total} has been truncated to {max_words}", stacklevel=5)
-    subwords = batcher.encode_words(words)
-    where = np.array(places, np.int64)
-    prompts = batcher.encode_prompts(request.labels.sets)
-    set_of_text = request.labels.set_of_text[where]
-    allowed = None
-    if request.input_spans is not None:
-        allowed = _word_spans([request.input_spans[place] for place in places], words)
-    return _Window(
-        texts,
-        where,
-        words,
-        subwords,
-        prompts,
-        list(request.labels.sets),
-        set_of_text,
-        batcher.row_lengths(subwords, prompts, set_of_text),
-        allowed,
+def _file(prepared: Prepared, entities: Findings, of_texts: list[list[Entity]]) -> None:
+    """Puts entities, described, to the text that they are of."""
+    for text, entity in zip(entities.texts.tolist(), describe(prepared, entities), strict=True):
+        of_texts[text].append(entity)
+
+
+def _resolve_windows(prepared: Prepared, candidates: Findings) -> Findings:
+    """Keeps the best candidates of long texts that may stand together, whatever windows they come from."""
+    # Spans with the same start are of one window, so this is the order in which those of a short text come.
+    ordered = candidates.take(np.lexsort((candidates.starts, candidates.texts)))
+    texts, counts = np.unique(ordered.texts, return_counts=True)
+    options, places = prepared.request.options, [prepared.places[text][0] for text in texts.tolist()]
+    numbered = Candidates(
+        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        ordered.starts,
+        ordered.ends,
+        classes=np.arange(len(ordered.texts)),  # not read: this tells which ones are kept
+        scores=ordered.scores,
     )
+    kept = resolve(
+        numbered,
+        np.diff(prepared.words.text_offsets)[texts],
+        nested=~np.array(_of_texts(options.flat_ner, places), np.bool_),
+        multi_label=np.array(_of_texts(options.multi_label, places), np.bool_),
+    )
+    return ordered.take(kept.classes)
 
 
-def _score(network: SpanNetwork, batch: Batch) -> SpanScores:
-    """Runs the network; memory that is not enough is told in the user's terms.
+def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    # torch has a class for CUDA alone; on the CPU its allocator says "can't allocate memory".
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)
+
+
+def _half_of(prepared: Prepared, rows: NDArray[np.int64], error: Exception) -> int:
+    """Half the subwords of a batch that did not fit, padding included.
 
     Raises:
-        MemoryError: attention over a row's subwords takes more memory than there is.
+        MemoryError: a single row cannot be halved; told in the user's terms.
     """
-    try:
-        scores: SpanScores = network(batch)
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
-            raise
-        rows, subwords = batch.input_ids.shape
+    subwords = int(prepared.lengths[rows].max())
+    if len(rows) == 1:
         raise MemoryError(
-            f"{rows} texts of up to {subwords:,} subwords, labels included, do not fit into memory: ask for fewer "
-            "labels at a time, cut the longest text or word, or lower batch_size"
+            f"1 texts of up to {subwords:,} subwords, labels included, do not fit into memory: ask for fewer labels at "
+            "a time, or cut the text or its longest word"
         ) from error
-    return scores
+    return len(rows) * subwords // 2
 
 
-def _has_labels(window: _Window) -> NDArray[np.bool_]:
-    sizes = np.array([len(labels.names) for labels in window.label_sets], np.int64)
-    return sizes[window.set_of_text] > 0
-
-
-def _word_spans(input_spans: Sequence[Sequence[Mapping[str, int]]], words: _rust.Words) -> list[set[tuple[int, int]]]:
-    """Character spans -> word spans; one that does not begin and end with a word is dropped (compat section 1.3)."""
-    allowed = []
-    offsets, starts, ends = words.text_offsets.tolist(), words.starts.tolist(), words.ends.tolist()
-    for text, spans in enumerate(input_spans):
-        own = range(offsets[text], offsets[text + 1])
-        word_at_start = {starts[word]: word - own.start for word in own}
-        word_at_end = {ends[word]: word - own.start for word in own}
-        try:
-            pairs = [(word_at_start.get(span["start"]), word_at_end.get(span["end"])) for span in spans]
-        except (TypeError, KeyError) as error:
-            raise TypeError(
-                f"input_spans holds {spans!r} for a text: expected a list of mappings such as {{'start': 0, 'end': 12}}"
-            ) from error
-        allowed.append({(first, last + 1) for first, last in pairs if first is not None and last is not None})
-    return allowed
-
-
-def _decode(
-    request: Request, window: _Window, batch: Batch, scores: SpanScores, max_width: int
-) -> tuple[Decoded, NDArray[np.float32]]:
-    places = window.places[batch.rows].tolist()
-    sets = [window.label_sets[index] for index in window.set_of_text[batch.rows].tolist()]
+def _select(prepared: Prepared, rows: NDArray[np.int64]) -> Selection:
+    """What may be an entity in each row of a batch."""
+    options = prepared.request.options
+    texts = prepared.rows.texts[rows]
+    places = [prepared.places[text][0] for text in texts.tolist()]
+    sets = [prepared.label_sets[index] for index in prepared.set_of_text[texts].tolist()]
     thresholds: Iterable[float | Sequence[float]]
-    if isinstance(request.threshold, Mapping):
-        mapping = request.threshold
+    if isinstance(options.threshold, Mapping):
+        mapping = options.threshold
         by_set = {labels: label_thresholds(labels.names, mapping) for labels in set(sets)}
         thresholds = [by_set[labels] for labels in sets]
     else:
-        thresholds = _of_texts(request.threshold, places)
-    selection = Selection(
+        thresholds = _of_texts(options.threshold, places)
+    allowed = prepared.allowed_spans
+    return Selection(
         list(thresholds),
-        nested=~np.array(_of_texts(request.flat_ner, places), np.bool_),
-        multi_label=np.array(_of_texts(request.multi_label, places), np.bool_),
+        nested=~np.array(_of_texts(options.flat_ner, places), np.bool_),
+        multi_label=np.array(_of_texts(options.multi_label, places), np.bool_),
         label_counts=[len(labels.names) for labels in sets],
-        allowed_spans=None if window.allowed_spans is None else [window.allowed_spans[row] for row in batch.rows],
+        allowed_spans=None if allowed is None else [allowed[row] for row in rows.tolist()],
     )
-    return decode(scores.logits, batch.word_counts.numpy(), batch.class_counts.numpy(), max_width, selection)
 
 
 def _of_texts(value: Any, places: list[int]) -> list[Any]:
     """An option's value for each of some texts: its own from a sequence, or the one for all."""
     return [value[place] for place in places] if isinstance(value, Sequence) else [value] * len(places)
-
-
-def _describe(
-    request: Request,
-    window: _Window,
-    batch: Batch,
-    scores: SpanScores,
-    decoded_and_scores: tuple[Decoded, NDArray[np.float32]],
-    network: SpanNetwork,
-    max_width: int,
-) -> list[list[Entity]]:
-    """Turns decoded entities into the dicts that the user gets."""
-    decoded, probabilities = decoded_and_scores
-    rows = batch.rows[decoded.texts]  # (S,) row of each entity in the window
-    first_words = window.words.text_offsets[rows]
-    starts = window.words.starts[first_words + decoded.starts].tolist()
-    ends = window.words.ends[first_words + decoded.ends - 1].tolist()
-    names = [window.label_sets[index].names for index in window.set_of_text[batch.rows].tolist()]
-    entities: list[Entity] = []
-    for text, row, start, end, class_, score in zip(
-        decoded.texts.tolist(),
-        rows.tolist(),
-        starts,
-        ends,
-        decoded.classes.tolist(),
-        decoded.scores.tolist(),
-        strict=True,
-    ):
-        entities.append(
-            {
-                "start": start,
-                "end": end,
-                "text": window.texts[row][start:end],
-                "label": names[text][class_],
-                "score": score,
-            }
-        )
-    word_counts, class_counts = batch.word_counts.numpy(), batch.class_counts.numpy()
-    if request.class_probs:
-        best = class_probabilities(probabilities, decoded, word_counts, class_counts, max_width, names)
-        for entity, own in zip(entities, best, strict=True):
-            entity["class_probs"] = dict(own)
-    if request.vectors and entities:
-        packed = (np.cumsum(word_counts) - word_counts)[decoded.texts]  # (S,) first packed word of each text
-        spans = [torch.from_numpy(packed + word).to(scores.words.device) for word in (decoded.starts, decoded.ends - 1)]
-        vectors = network.scorer.span_vectors(scores.words, *spans)
-        for entity, vector in zip(entities, _to_numpy(vectors), strict=True):
-            entity["vector"] = vector
-    if request.label_vectors and entities:
-        packed = (np.cumsum(class_counts) - class_counts)[decoded.texts]
-        chosen = torch.from_numpy(packed + decoded.classes).to(scores.prompts.device)
-        for entity, vector in zip(entities, _to_numpy(scores.prompts[chosen]), strict=True):
-            entity["label_vector"] = vector
-    bounds = decoded.offsets.tolist()
-    return [entities[first:last] for first, last in pairwise(bounds)]
-
-
-def _to_numpy(vectors: torch.Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = vectors.float().cpu().numpy()
-    return array

@@ -1,4 +1,4 @@
-"""The command line: `gliner-fast extract | verify | info`.
+"""The command line: `gliner-fast predict | extract | verify | evaluate | calibrate | train | data | info`.
 
 Nothing heavy is imported before a command runs, so that `--help` answers at once.
 """
@@ -12,19 +12,29 @@ from typing import Annotated, TextIO
 
 import typer
 
+from gliner_fast.cli.calibrate import calibrate
+from gliner_fast.cli.data import data
+from gliner_fast.cli.evaluate import evaluate
 from gliner_fast.cli.extract import extract
 from gliner_fast.cli.info import info
+from gliner_fast.cli.predict import predict
+from gliner_fast.cli.train import train
 from gliner_fast.cli.verify import verify
 
 app = typer.Typer(
     help="Finds the entities that you name, in text: GLiNER's answers, faster.",
-    epilog='Start here: [bold]gliner-fast extract "Ada Lovelace lived in London." -l person,city[/bold]',
+    epilog='Start here: [bold]gliner-fast predict "Ada Lovelace lived in London." -l person,city[/bold]',
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.command()(predict)
 app.command()(extract)
 app.command()(verify)
+app.command()(evaluate)
+app.command()(calibrate)
+app.command()(train)
+app.add_typer(data, name="data")
 app.command()(info)
 
 # Typer carries its own copy of click since 0.20 or so: this is ClickException of whichever it uses.

@@ -1,146 +1,227 @@
-"""`gliner-fast extract`: entities of texts, lines or JSON lines."""
+"""`gliner-fast extract`: files in, entities out, in a job that can be killed and goes on where it was."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from gliner_fast.cli.reading import InputError, in_chunks, open_source, read_labels, read_rows, read_thresholds
-from gliner_fast.cli.showing import coloured, json_line
+from gliner_fast.cli import options
+from gliner_fast.cli.reading import InputError, WantedLabels, read_labels, read_thresholds, split_commas
 
-_CHUNK = 256  # texts in memory at a time
+if TYPE_CHECKING:
+    from gliner_fast.jobs.ray_engine import RayOptions
+    from gliner_fast.redaction import Redaction
+
+_IN, _OUT, _ROWS = "What goes in", "What comes out", "Rows that are no good"
+_JOB, _RAY = "How the job runs", "On Ray"
 
 
 def extract(
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts. Without any: lines of --input or of stdin.")] = None,
-    labels: Annotated[
-        list[str] | None, typer.Option("--labels", "-l", help="What to look for; commas or repeated.")
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="IN...",
+            help="Files, folders or globs: .jsonl .parquet .csv .tsv .txt, also .gz and .zst; - is stdin.",
+        ),
     ] = None,
-    labels_file: Annotated[
-        Path | None, typer.Option(help='JSON: \\["person", ...] or {"person": "description", ...}.')
-    ] = None,
-    threshold: Annotated[float, typer.Option("--threshold", "-t", min=0, max=1, help="Keep scores above this.")] = 0.5,
-    label_threshold: Annotated[
-        list[str] | None, typer.Option(metavar="LABEL=NUMBER", help="A label's own threshold; repeatable.")
-    ] = None,
-    nested: Annotated[bool, typer.Option("--nested", help="Keep entities inside others.")] = False,
-    multi_label: Annotated[bool, typer.Option("--multi-label", help="Let a span have several labels.")] = False,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Folder or Hub id; the built-in model if not given.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto: the GPU if there is one.")] = "auto",
-    dtype: Annotated[
-        str, typer.Option(help="fp32 (gliner's own answers), bf16, fp16; auto: the fastest here.")
-    ] = "fp32",
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Texts in a batch; chosen by length if not given.")
-    ] = None,
-    source: Annotated[
-        str | None, typer.Option("--input", "-i", metavar="FILE", help="Text or .jsonl file; - is stdin.")
-    ] = None,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="The input is JSON lines, whatever its name.")] = False,
-    text_field: Annotated[str, typer.Option(help="Field of the JSON lines that holds the text.")] = "text",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write JSON lines there.")
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="NAME.parquet or NAME.jsonl (.gz, .zst): one file. Any other name: a folder of shards. Not given: "
+            "JSON lines to stdout.",
+            rich_help_panel=_OUT,
+        ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON lines on a terminal too.")] = False,
-) -> None:
-    """Find entities in texts.
+    labels: options.Labels = None,
+    labels_file: options.LabelsFile = None,
+    labels_column: Annotated[
+        str | None, typer.Option(help="Column with each row's own labels, instead of --labels.", rich_help_panel=_IN)
+    ] = None,
+    threshold: options.Threshold = 0.5,
+    label_threshold: options.LabelThreshold = None,
+    nested: options.Nested = False,
+    multi_label: options.MultiLabel = False,
+    model: options.Model = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "fp32",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most texts in a batch; chosen by length if not given.", rich_help_panel=_JOB),
+    ] = None,
+    text_column: Annotated[
+        str, typer.Option(help="Column or field that holds the text.", rich_help_panel=_IN)
+    ] = "text",
+    id_column: Annotated[
+        str | None, typer.Option(help="Column that names the rows; always in the output.", rich_help_panel=_IN)
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Input columns to pass through, commas or repeated; if not given all, or none with --layout rows.",
+            rich_help_panel=_OUT,
+        ),
+    ] = None,
+    input_format: Annotated[
+        Literal["jsonl", "parquet", "csv", "tsv", "text"] | None,
+        typer.Option("--input-format", help="Whatever the names say; stdin is text if not given.", rich_help_panel=_IN),
+    ] = None,
+    output_format: Annotated[
+        Literal["parquet", "jsonl", "jsonl.gz", "jsonl.zst"],
+        typer.Option(help="Of the shards in a folder.", rich_help_panel=_OUT),
+    ] = "parquet",
+    layout: Annotated[
+        Literal["list", "rows"],
+        typer.Option(
+            help="list: each row with a list of its entities; rows: one row an entity, with `row`, its row's number.",
+            rich_help_panel=_OUT,
+        ),
+    ] = "list",
+    entities_column: Annotated[str, typer.Option(help="Name of the list's column.", rich_help_panel=_OUT)] = "entities",
+    on_long: Annotated[
+        Literal["window", "truncate", "error"],
+        typer.Option(
+            help="Texts beyond the model's limit: read in overlapping windows, cut, or end the job.",
+            rich_help_panel=_ROWS,
+        ),
+    ] = "window",
+    on_error: Annotated[
+        Literal["skip", "fail"],
+        typer.Option(help="Rows that cannot be used: to a file of rejects, or end the job.", rich_help_panel=_ROWS),
+    ] = "skip",
+    max_rejects: Annotated[
+        int | None, typer.Option(min=0, help="End the job where more rows are rejected.", rich_help_panel=_ROWS)
+    ] = None,
+    redact: Annotated[
+        Literal["label", "mask", "hash"] | None,
+        typer.Option(
+            help="Write texts with their entities replaced: [PERSON], ███, [PERSON:1f3a...].", rich_help_panel=_OUT
+        ),
+    ] = None,
+    redact_template: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="Placeholder, from {LABEL}, {label}, {number} and {hash}.", rich_help_panel=_OUT
+        ),
+    ] = None,
+    redact_key: Annotated[
+        str | None,
+        typer.Option(
+            "--redact-key-env",
+            metavar="NAME",
+            help="Environment variable that holds the secret of --redact hash.",
+            rich_help_panel=_OUT,
+        ),
+    ] = None,
+    rows_per_shard: Annotated[
+        int, typer.Option(min=1, help="Rows in a shard: what a crash can cost.", rich_help_panel=_JOB)
+    ] = 4096,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start anew over an earlier output.", rich_help_panel=_JOB)
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress and no report.", rich_help_panel=_JOB)
+    ] = False,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Where the slices are computed.", rich_help_panel=_RAY)
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a cluster, auto for this machine's; not given: RAY_ADDRESS, or a Ray of its own.",
+            rich_help_panel=_RAY,
+        ),
+    ] = None,
+    actors: Annotated[
+        int | None, typer.Option(min=1, help="Processes that each hold the model.", rich_help_panel=_RAY)
+    ] = None,
+    num_cpus: Annotated[float | None, typer.Option(help="CPUs of each actor.", rich_help_panel=_RAY)] = None,
+    num_gpus: Annotated[float | None, typer.Option(help="GPUs of each actor.", rich_help_panel=_RAY)] = None,
+) -> int:
+    """Find the entities of all texts in files.
 
-    A terminal gets coloured text; a pipe or --output gets one JSON object a
-    line, in the order of the input: its own fields, and "entities". A line of
-    plain text is one text.
+    Kill it at any moment and give the same command again: it goes on where it
+    was, and the output is that of an unbroken run. Ctrl-C stops at the next
+    shard. Bad rows go to OUT.job/rejects.jsonl (of a folder: OUT/_job), with file, line and reason.
 
-    [bold]gliner-fast extract "Ada Lovelace lived in London." -l person,city[/bold]
+    [bold]gliner-fast extract articles.jsonl -o found.parquet -l person,company --text-column body[/bold]
 
-    [bold]cat notes.txt | gliner-fast extract -l person -l "phone number" --label-threshold person=0.7[/bold]
+    [bold]gliner-fast extract 'mails/*.csv.gz' -o found/ --labels-file labels.json --id-column id --layout rows[/bold]
 
-    [bold]gliner-fast extract -i articles.jsonl --text-field body -l company,product -o found.jsonl[/bold]
+    [bold]zcat notes.txt.gz | gliner-fast extract - -l person > found.jsonl[/bold]
     """
-    wanted = read_labels(labels or [], labels_file)
+    has_own_labels = labels_column is not None and not labels and labels_file is None
+    wanted = WantedLabels([], {}) if has_own_labels else read_labels(labels or [], labels_file)
     thresholds = read_thresholds(threshold, label_threshold or [], wanted)
-    given = texts or []
-    with ExitStack() as stack:
-        opened = open_source(given, source)
-        if opened is not None and opened is not sys.stdin.buffer:
-            stack.enter_context(opened)
-        # Opened before the model is loaded: a folder that cannot be written is told at once.
-        sink = stack.enter_context(output.open("wb")) if output else None
-        name = source if source not in {None, "-"} else "stdin"
-        rows = read_rows(
-            given,
-            opened and stack.enter_context(_progress(opened)),
-            name=str(name),
-            is_jsonl=jsonl or str(name).endswith((".jsonl", ".ndjson")),
-            text_field=text_field,
-        )
-        predictor = load_model(model, device, dtype)
-        write = _writer(sink, list(wanted), text_field, as_json=json)
-        for chunk in in_chunks(rows, _CHUNK):
-            found = predictor.inference(
-                [row[text_field] for row in chunk],
-                wanted,
-                flat_ner=not nested,
-                threshold=thresholds,
-                multi_label=multi_label,
-                batch_size=batch_size,
+    if not inputs:
+        if sys.stdin.isatty():
+            raise InputError(
+                "no input: name files, folders or globs; for texts themselves there is gliner-fast predict"
             )
-            for row, entities in zip(chunk, found, strict=True):
-                write(row | {"entities": entities})
+        inputs = ["-"]
+    if inputs == ["-"] and input_format is None:
+        input_format = "text"
+
+    if redact is None and (redact_template is not None or redact_key is not None):
+        raise InputError("--redact-template and --redact-key-env belong to --redact")
+    if engine != "ray" and any(value is not None for value in (ray_address, actors, num_cpus, num_gpus)):
+        raise InputError("--ray-address, --actors, --num-cpus and --num-gpus belong to --engine ray")
+
+    from gliner_fast.jobs import extract_files
+    from gliner_fast.jobs.progress import choose_progress
+
+    report = extract_files(
+        inputs,
+        sys.stdout.buffer if output in {None, "-"} else output,
+        wanted.labels or None,
+        model=model,
+        threshold=thresholds,
+        flat_ner=not nested,
+        multi_label=multi_label,
+        on_long=on_long,
+        text_column=text_column,
+        id_column=id_column,
+        labels_column=labels_column,
+        columns=None if columns is None else split_commas(columns),
+        input_format=input_format,
+        output_format=output_format,
+        layout=layout,
+        entities_column=entities_column,
+        redaction=_redaction(redact, redact_template, redact_key),
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        rows_per_shard=rows_per_shard,
+        on_error=on_error,
+        max_rejects=max_rejects,
+        overwrite=overwrite,
+        ray=_ray_options(ray_address, actors, num_cpus, num_gpus) if engine == "ray" else None,
+        progress=choose_progress(quiet=quiet),
+    )
+    if not quiet:
+        print(report, file=sys.stderr)
+    if report.is_complete:
+        return 0
+    can_go_on = output not in {None, "-"} and inputs != ["-"]
+    print("gliner-fast: stopped." + " The same command goes on from here." * can_go_on, file=sys.stderr)
+    return 130
 
 
-def load_model(model: str | None, device: str, dtype: str) -> Any:
-    """Loads a model onto a device.
+def _redaction(
+    style: Literal["label", "mask", "hash"] | None, template: str | None, key_variable: str | None
+) -> Redaction | None:
+    if style is None:
+        return None
+    from gliner_fast.redaction import Redaction
 
-    Raises:
-        InputError: there is no such device here.
-    """
-    import torch
-
-    from gliner_fast import GLiNER
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch raises either, by device
-        raise InputError(f"--device {device}: {str(error).splitlines()[0]}") from error
-    return GLiNER.from_pretrained(model, map_location=device, dtype=dtype)
+    return Redaction.from_options(style, template=template, key_env=key_variable)
 
 
-def _writer(
-    sink: BinaryIO | None, labels: list[str], text_field: str, *, as_json: bool
-) -> Callable[[dict[str, Any]], None]:
-    """Returns what shows one row: coloured on a terminal, JSON lines elsewhere."""
-    if sink is None and sys.stdout.isatty() and not as_json:
-        from rich.console import Console
+def _ray_options(address: str | None, actors: int | None, num_cpus: float | None, num_gpus: float | None) -> RayOptions:
+    from gliner_fast.jobs.ray_engine import RayOptions
 
-        console = Console(highlight=False, soft_wrap=True)
-        return lambda row: console.print(coloured(row[text_field], row["entities"], labels))
-    stream = sink or sys.stdout.buffer
-
-    def write(row: dict[str, Any]) -> None:
-        stream.write(json_line(row))
-        if sink is None:
-            stream.flush()  # who reads the pipe wants each answer when it is there
-
-    return write
-
-
-@contextmanager
-def _progress(source: BinaryIO) -> Iterator[BinaryIO]:
-    """Shows on stderr how much of a file has been read, if a person watches; otherwise passes it through."""
-    if source is sys.stdin.buffer or not sys.stderr.isatty():
-        yield source
-        return
-    from rich.console import Console
-    from rich.progress import wrap_file
-
-    size = Path(source.name).stat().st_size
-    with wrap_file(source, size, description="reading", console=Console(stderr=True), transient=True) as wrapped:
-        yield wrapped
+    return RayOptions(address=address, actors=actors, num_cpus=num_cpus, num_gpus=num_gpus)

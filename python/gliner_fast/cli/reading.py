@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,41 +17,92 @@ class InputError(ValueError):
     """What the user gave cannot be read; the message says where and what is expected."""
 
 
-def read_labels(given: Sequence[str], file: Path | None) -> Labels:
-    """Returns labels from repeated, comma-separated options, or from a JSON file.
+@dataclass(frozen=True)
+class WantedLabels:
+    """What to look for.
+
+    Attributes:
+        labels: names, or a mapping of name to description.
+        thresholds: of labels that have one of their own.
+    """
+
+    labels: Labels
+    thresholds: dict[str, float]
+
+    @property
+    def names(self) -> list[str]:
+        """The labels' names, in order."""
+        return list(self.labels)
+
+
+def read_labels(given: Sequence[str], file: Path | None) -> WantedLabels:
+    """Returns labels from repeated, comma-separated options, or from a file.
 
     Raises:
         InputError: there is none, or the file holds something else.
     """
-    named = [label.strip() for option in given for label in option.split(",")]
-    labels: Labels = [label for label in named if label]
+    wanted = WantedLabels(split_commas(given), {})
     if file is not None:
-        if labels:
+        if wanted.labels:
             raise InputError("--labels and --labels-file are both given: name the labels in one place")
-        labels = _read_labels_file(file)
-    if not labels:
+        wanted = _read_labels_file(file)
+    if not wanted.labels:
         raise InputError("no labels: name what to look for, such as --labels person,city")
-    return labels
+    return wanted
 
 
-def _read_labels_file(file: Path) -> Labels:
+def split_commas(given: Sequence[str]) -> list[str]:
+    """The names in repeated, comma-separated options."""
+    named = (name.strip() for option in given for name in option.split(","))
+    return [name for name in named if name]
+
+
+def _read_labels_file(file: Path) -> WantedLabels:
     try:
-        labels = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not UTF-8: {error.reason} at byte {error.start + 1}") from error
+    if file.suffix != ".json":
+        return WantedLabels([line.strip() for line in content.splitlines() if line.strip()], {})
+    try:
+        labels = json.loads(content)
     except ValueError as error:
         raise InputError(f"{file} is not JSON ({error}): expected a list of labels") from error
-    values = list(labels.values()) if isinstance(labels, dict) else labels
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+    if isinstance(labels, list) and all(isinstance(label, str) for label in labels):
+        return WantedLabels(labels, {})
+    if not isinstance(labels, dict):
         raise InputError(f'{file}: expected ["person", ...] or {{"person": "a human being, by name", ...}}')
-    return labels  # type: ignore[no-any-return]
+    descriptions: dict[str, str] = {}
+    thresholds: dict[str, float] = {}
+    for name, value in labels.items():
+        fields = {"description": value} if isinstance(value, str) else value
+        if not isinstance(fields, dict) or fields.keys() - {"description", "threshold"}:
+            raise InputError(
+                f"{file}, label {name!r}: expected a description, or an object with `description` and `threshold`"
+            )
+        description = fields.get("description", name)
+        if not isinstance(description, str):
+            raise InputError(f"{file}, label {name!r}: its description is no string")
+        descriptions[name] = description
+        if "threshold" in fields:
+            thresholds[name] = _check_threshold(fields["threshold"], f"{file}, label {name!r}")
+    has_descriptions = any(name != description for name, description in descriptions.items())
+    return WantedLabels(descriptions if has_descriptions else list(descriptions), thresholds)
 
 
-def read_thresholds(threshold: float, given: Sequence[str], labels: Labels) -> float | dict[str, float]:
+def _check_threshold(value: object, place: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise InputError(f"{place}: threshold is {value!r}: expected a number from 0 to 1")
+    return float(value)
+
+
+def read_thresholds(threshold: float, given: Sequence[str], wanted: WantedLabels) -> float | dict[str, float]:
     """Returns one threshold for all labels, or one for each if some label has its own (`name=0.7`).
 
     Raises:
         InputError: not of the form, not between 0 and 1, or for a label that is not asked for.
     """
-    own: dict[str, float] = {}
+    own = dict(wanted.thresholds)
     for option in given:
         label, separator, number = option.rpartition("=")
         try:
@@ -59,9 +111,9 @@ def read_thresholds(threshold: float, given: Sequence[str], labels: Labels) -> f
             separator = ""
         if not separator or not 0 <= own.get(label, -1) <= 1:
             raise InputError(f"--label-threshold {option!r}: expected LABEL=NUMBER, such as person=0.7, from 0 to 1")
-        if label not in labels:
+        if label not in wanted.labels:
             raise InputError(f"--label-threshold {option!r}: {label!r} is not among the labels asked for")
-    return {label: own.get(label, threshold) for label in labels} if own else threshold
+    return {label: own.get(label, threshold) for label in wanted.labels} if own else threshold
 
 
 def read_rows(
@@ -107,20 +159,16 @@ def _read_row(line: str, place: str, text_field: str) -> Row:
     return row
 
 
-def open_source(texts: Sequence[str], file: str | None) -> BinaryIO | None:
-    """Opens what texts are read from: a file, or stdin for "-" and where nothing else is given; None: the arguments.
+def open_lines(texts: Sequence[str]) -> BinaryIO | None:
+    """Standard input, where no text is given; None where some are.
 
     Raises:
-        InputError: no texts, no file, and nobody pipes anything in.
+        InputError: no text, and nobody pipes any in.
     """
     if texts:
-        if file is not None:
-            raise InputError("texts are given as arguments and by --input: give one of the two")
         return None
-    if file not in {None, "-"}:
-        return Path(file).open("rb")
-    if file is None and sys.stdin.isatty():
-        raise InputError('no text: give some, such as gliner-fast extract "Ada was born in London.", or --input FILE')
+    if sys.stdin.isatty():
+        raise InputError('no text: give some, such as gliner-fast predict "Ada was born in London."')
     return sys.stdin.buffer
 
 

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from gliner_fast.cli.extract import load_model
-from gliner_fast.cli.reading import read_labels, read_rows
+from gliner_fast.cli import options
+from gliner_fast.cli.reading import InputError, read_labels, read_rows
 
 # Used where the user gives no texts: names, numbers, a long one, marks, another script, nothing.
 _SAMPLE = (
@@ -25,19 +25,15 @@ _SAMPLE = (
 
 def verify(
     model: Annotated[str | None, typer.Argument(help="Folder or Hub id; the built-in model if not given.")] = None,
-    labels: Annotated[
-        list[str] | None, typer.Option("--labels", "-l", help="What to look for; commas or repeated.")
-    ] = None,
-    labels_file: Annotated[
-        Path | None, typer.Option(help='JSON: \\["person", ...] or {"person": "description", ...}.')
-    ] = None,
+    labels: options.Labels = None,
+    labels_file: options.LabelsFile = None,
     texts: Annotated[
         Path | None, typer.Option("--texts", metavar="FILE", help="Lines or .jsonl; a few sentences if not given.")
     ] = None,
     text_field: Annotated[str, typer.Option(help="Field of the JSON lines that holds the text.")] = "text",
-    threshold: Annotated[float, typer.Option("--threshold", "-t", min=0, max=1)] = 0.5,
-    nested: Annotated[bool, typer.Option("--nested", help="Keep entities inside others.")] = False,
-    multi_label: Annotated[bool, typer.Option("--multi-label", help="Let a span have several labels.")] = False,
+    threshold: options.Threshold = 0.5,
+    nested: options.Nested = False,
+    multi_label: options.MultiLabel = False,
     tolerance: Annotated[float, typer.Option(min=0, help="How far scores may lie apart.")] = 1e-4,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...; auto: the GPU if there is one.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="What ours runs in; the reference runs in fp32.")] = "fp32",
@@ -52,6 +48,8 @@ def verify(
     [bold]gliner-fast verify urchade/gliner_small-v2.1 -l person,company --texts articles.jsonl[/bold]
     """
     wanted = read_labels(labels or [], labels_file)
+    if wanted.thresholds:
+        raise InputError(f"{labels_file} gives labels their own thresholds: verify compares at one, --threshold")
     if texts is None:
         read = list(_SAMPLE)
     else:
@@ -63,9 +61,9 @@ def verify(
     from gliner_fast.verification import verify as compare_with_reference
 
     report = compare_with_reference(
-        load_model(model, device, dtype),
+        options.load_model(model, device, dtype),
         read,
-        wanted,
+        wanted.labels,
         threshold=threshold,
         flat_ner=not nested,
         multi_label=multi_label,

@@ -1,0 +1,41 @@
+"""Options that several commands have, with one meaning and one help text, and the model that they name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from gliner_fast import GLiNER
+
+Labels = Annotated[list[str] | None, typer.Option("--labels", "-l", help="What to look for; commas or repeated.")]
+LabelsFile = Annotated[
+    Path | None,
+    typer.Option(
+        help='Labels from a file: a label a line, or JSON: \\["person", ...], {"person": "description", ...} or '
+        '{"person": {"description": "...", "threshold": 0.7}, ...}.'
+    ),
+]
+Threshold = Annotated[float, typer.Option("--threshold", "-t", min=0, max=1, help="Keep scores above this.")]
+LabelThreshold = Annotated[
+    list[str] | None, typer.Option(metavar="LABEL=NUMBER", help="A label's own threshold; repeatable.")
+]
+Nested = Annotated[bool, typer.Option("--nested", help="Keep entities inside others.")]
+MultiLabel = Annotated[bool, typer.Option("--multi-label", help="Let a span have several labels.")]
+Model = Annotated[str | None, typer.Option("--model", "-m", help="Folder or Hub id; the built-in model if not given.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto: the GPU if there is one.")]
+Dtype = Annotated[str, typer.Option(help="fp32 (gliner's own answers), bf16, fp16; auto: the fastest here.")]
+
+
+def load_model(model: str | None, device: str, dtype: str) -> GLiNER:
+    """Loads a model onto a device.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    from gliner_fast import GLiNER
+    from gliner_fast.precision import choose_device
+
+    return GLiNER.from_pretrained(model, map_location=choose_device(device), dtype=dtype)

@@ -1,0 +1,56 @@
+"""What flows through a job: rows as they were read, and rows that cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Reject:
+    r"""An input row that cannot be used.
+
+    Attributes:
+        row: its number in the whole input, from 0.
+        file: where it stands.
+        line: its line in that file, from 1; in Parquet, which has no lines, its row in that file, from 1.
+        reason: what is wrong, and what was expected.
+        raw: the line as it stands; bytes that are no UTF-8 as escapes such as \\xff.
+    """
+
+    row: int
+    file: str
+    line: int
+    reason: str
+    raw: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive input rows, of which R can be used.
+
+    Attributes:
+        first_row: number of the first row in the whole input, from 0.
+        count: rows read, good ones and rejects.
+        rows: (R,) number of each good row in the whole input.
+        texts: R texts.
+        labels: for each good row its own labels; None where the job has one list of labels for all rows.
+        columns: R rows of input columns to pass through: a table or, read from JSON lines for a JSON lines output,
+            objects as they came. A table without columns has no rows either: count by `rows`.
+        rejects: the other rows.
+    """
+
+    first_row: int
+    count: int
+    rows: NDArray[np.int64]
+    texts: Sequence[str]
+    labels: Sequence[Sequence[str] | Mapping[str, str]] | None
+    columns: pa.Table | list[dict[str, Any]]
+    rejects: Sequence[Reject]

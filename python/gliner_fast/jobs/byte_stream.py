@@ -1,0 +1,86 @@
+"""Input files -> their bytes, decompressed and counted, line by line."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from gliner_fast.jobs._arrow import pa
+from gliner_fast.jobs.inputs import InputFile, JobInputError
+
+_BUFFER = 2**18
+
+
+class ByteStream:
+    """One pass over an input's lines, in memory that the longest line bounds."""
+
+    def __init__(self, file: InputFile) -> None:
+        self._file = file
+        self._opened = _open(file)
+        self._counted = _CountedFile(self._opened)
+        raw: Any = self._counted
+        if file.compression is not None:
+            raw = pa.CompressedInputStream(pa.PythonFile(raw, "r"), file.compression)
+        self._buffer = io.BufferedReader(raw, _BUFFER)
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes taken from the disk so far, before decompression."""
+        return self._counted.count
+
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        """Yields the number of each line, from 1, and the line with its line break; a byte order mark is dropped.
+
+        Raises:
+            JobInputError: broken compression, or UTF-16.
+            OSError: the disk cannot be read.
+        """
+        try:
+            for number, line in enumerate(self._buffer, start=1):
+                content = self._drop_mark(line) if number == 1 else line
+                if content:  # a file that holds but a mark is empty
+                    yield number, content
+        except OSError as error:
+            if error.errno is not None:  # of the system; those of decompression have no number
+                raise
+            raise JobInputError(
+                f"{self._file.path} cannot be decompressed as {self._file.compression} ({error}): is it cut off, or "
+                "misnamed?"
+            ) from error
+
+    def close(self) -> None:
+        """Closes the file; standard input, which is not ours, stays open."""
+        if not self._file.is_stdin:
+            self._opened.close()
+
+    def _drop_mark(self, line: bytes) -> bytes:
+        if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise JobInputError(
+                f"{self._file.path} is UTF-16: expected UTF-8, such as iconv -f UTF-16 -t UTF-8 makes of it"
+            )
+        return line.removeprefix(codecs.BOM_UTF8)
+
+
+def _open(file: InputFile) -> IO[bytes]:
+    return sys.stdin.buffer if file.is_stdin else Path(file.path).open("rb", buffering=0)
+
+
+class _CountedFile(io.RawIOBase):
+    """Counts what is read of a file, for the time that is left: a decompressor does not tell."""
+
+    def __init__(self, source: Any) -> None:
+        self.count = 0
+        # Of standard input take what is there: waiting for a full buffer would hold back the rows of a slow pipe.
+        self._read_into = getattr(source, "readinto1", source.readinto)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count: int = self._read_into(buffer)
+        self.count += count
+        return count

@@ -1,0 +1,226 @@
+"""`extract_files`: the one call for files in and entities out, whatever runs underneath."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Literal
+
+import torch
+
+from gliner_fast import checkpoint
+from gliner_fast.jobs.inputs import InputFile, find_inputs
+from gliner_fast.jobs.job import plan_job
+from gliner_fast.jobs.job_folder import Paths
+from gliner_fast.jobs.plan import JobError, OnLong, Settings, digest_model
+from gliner_fast.jobs.progress import Progress, show_nothing
+from gliner_fast.jobs.report import JobReport
+from gliner_fast.jobs.runner import run_job
+from gliner_fast.jobs.sinks import Layout, ShardFormat
+from gliner_fast.jobs.to_stream import run_to_stream
+from gliner_fast.model import GLiNER
+from gliner_fast.precision import choose_device, parse_dtype
+
+if TYPE_CHECKING:
+    from gliner_fast.jobs.ray_engine import RayOptions
+    from gliner_fast.redaction import Redaction
+
+# Extensions that nobody means a folder of shards by.
+_NO_FOLDERS = frozenset(
+    {".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".pq", ".arrow", ".feather", ".gz", ".zst"}
+)
+OnError = Literal["skip", "fail"]
+# As an extension, each makes the output one file.
+_FILE_FORMATS: tuple[ShardFormat, ...] = ("parquet", "jsonl", "jsonl.gz", "jsonl.zst")
+
+
+def extract_files(
+    inputs: str | PathLike[str] | Sequence[str | PathLike[str]],
+    output: str | PathLike[str] | BinaryIO,
+    labels: str | Sequence[str] | Mapping[str, str] | None = None,
+    *,
+    model: str | PathLike[str] | GLiNER | None = None,
+    threshold: float | Mapping[str, float] = 0.5,
+    flat_ner: bool = True,
+    multi_label: bool = False,
+    on_long: OnLong = "window",
+    text_column: str = "text",
+    id_column: str | None = None,
+    labels_column: str | None = None,
+    columns: str | Sequence[str] | None = None,
+    input_format: str | None = None,
+    output_format: ShardFormat = "parquet",
+    layout: Layout = "list",
+    entities_column: str = "entities",
+    redaction: Redaction | None = None,
+    device: str = "auto",
+    dtype: str = "fp32",
+    batch_size: int | None = None,
+    rows_per_shard: int = 4096,
+    on_error: OnError = "skip",
+    max_rejects: int | None = None,
+    overwrite: bool = False,
+    ray: RayOptions | None = None,
+    progress: Progress = show_nothing,
+) -> JobReport:
+    """Finds the entities of all texts in files, and writes them to files.
+
+    The input is cut into slices, and each slice becomes a shard, written aside and renamed. Whatever moment the process
+    dies at, the same call goes on with the slices that are missing, and the output is, byte for byte, that of an
+    unbroken run on the same machine. Memory does not grow with the input.
+
+    Args:
+        inputs: files, folders or globs: JSON lines, Parquet, CSV or plain text, also `.gz` and `.zst`; "-" is stdin.
+        output: a name in `.parquet`, `.jsonl`, `.jsonl.gz` or `.jsonl.zst` is one file; any other a folder of shards. A
+            binary stream such as `sys.stdout.buffer` gets JSON lines, and cannot be resumed.
+        labels: entity types in plain words, or a mapping of label to description.
+        model: folder, Hub id or loaded model; None for the built-in model.
+        threshold: entities score above it; a mapping gives each label its own.
+        flat_ner: no two entities share a word; False lets one contain another.
+        multi_label: one span may have several labels.
+        on_long: texts beyond the model's limit are read in overlapping windows, cut ("truncate"), or end the job.
+        text_column: holds the texts.
+        id_column: names the rows; always passed through.
+        labels_column: holds each row's own labels, instead of `labels`.
+        columns: input columns to pass through; None for all.
+        input_format: "jsonl", "parquet", "csv", "tsv" or "text", whatever the names say.
+        output_format: of the shards in a folder.
+        layout: "list" gives each row a column of its entities; "rows" writes one row an entity.
+        entities_column: name of that column.
+        redaction: write texts with their entities replaced; originals are left out.
+        device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU if there is one.
+        dtype: "fp32", "bf16", "fp16" or "auto".
+        batch_size: most texts a batch; None lets the budget of subwords decide.
+        rows_per_shard: most rows a slice: what a crash may cost, and what is in memory at a time.
+        on_error: rows that cannot be used go to a file of rejects ("skip"), or the first one ends the job ("fail").
+        max_rejects: with "skip", the job ends where there are more.
+        overwrite: start anew over an earlier output.
+        ray: run the slices on a Ray cluster.
+        progress: shows how far the job is.
+
+    Returns:
+        What was done. `is_complete` is False after Ctrl-C, which ends the job at the next slice.
+
+    Raises:
+        JobError: the choices do not go together or are not those that the job was begun with, another process writes
+            there, or too many rows were rejected.
+        JobInputError: the input cannot be read, lacks a column, or has one of a name that the output adds.
+        FileNotFoundError: an input, or the model, is not there.
+        OSError: the output cannot be written; finished shards stay.
+        ImportError: pyarrow or Ray is missing; names the extra that brings it.
+    """
+    if max_rejects is not None and max_rejects < 0:
+        raise JobError(f"max_rejects is {max_rejects}: expected 0 or more, or None for any number")
+    if on_error not in OnError.__args__:  # type: ignore[attr-defined]
+        raise JobError(f"on_error is {on_error!r}: expected 'skip' or 'fail'")
+    paths, file_format = _plan_output(output, output_format)
+    if ray is not None and paths is None:
+        raise JobError("Ray writes shards, and a stream has none: give the output a name")
+    names = [fspath(path) for path in ([inputs] if isinstance(inputs, (str, PathLike)) else inputs)]
+    files = find_inputs(names, input_format)
+    _refuse_output_among_inputs(paths, names, files)
+    if ray is not None and (device != "auto" or dtype == "auto"):
+        raise JobError("on Ray each actor computes on what it is given, so leave device at 'auto' and name the dtype")
+    loaded = model if isinstance(model, GLiNER) else None
+    chosen_device = choose_device(device) if loaded is None else loaded.device
+    chosen_dtype = (parse_dtype(dtype, chosen_device) or torch.float32) if loaded is None else loaded.dtype
+    folder = _find_model(model)
+    settings = Settings(
+        model=_name_model(model),
+        model_digest="" if paths is None else digest_model(folder),  # a stream does not go on, so nobody compares it
+        dtype=str(chosen_dtype).removeprefix("torch."),
+        labels=dict(labels) if isinstance(labels, Mapping) else _as_list("labels", labels),
+        threshold=dict(threshold) if isinstance(threshold, Mapping) else float(threshold),
+        flat_ner=flat_ner,
+        multi_label=multi_label,
+        on_long=on_long,
+        batch_size=batch_size,
+        text_column=text_column,
+        id_column=id_column,
+        labels_column=labels_column,
+        columns=_as_list("columns", columns),
+        rows_per_shard=rows_per_shard,
+        format=file_format,
+        layout=layout,
+        entities_column=entities_column,
+        redaction=None if redaction is None else redaction.to_dict(),
+    )
+    job = plan_job(files, settings, redaction, is_resumable=paths is not None)
+    limit = 0 if on_error == "fail" else max_rejects
+    if paths is None:
+        assert not isinstance(output, (str, PathLike))
+        return run_to_stream(job, output, loaded, chosen_device, max_rejects=limit)
+    return run_job(
+        job, paths, loaded, chosen_device, max_rejects=limit, overwrite=overwrite, ray=ray, progress=progress
+    )
+
+
+def _as_list(name: str, given: str | Sequence[str] | None) -> list[str] | None:
+    """A list of names; a string is one name.
+
+    Raises:
+        JobError: something without an order, in which a later call could not name them again.
+    """
+    if given is None:
+        return None
+    if isinstance(given, str):
+        return [given]
+    if not isinstance(given, Sequence):
+        raise JobError(f"{name} is a {type(given).__name__}: expected a list of names")
+    return list(given)
+
+
+def _name_model(model: str | PathLike[str] | GLiNER | None) -> str | None:
+    """What `from_pretrained` takes, in any process."""
+    if isinstance(model, GLiNER):
+        return None if model.source == checkpoint.BUILT_IN else str(model.source)
+    return None if model is None else fspath(model)
+
+
+def _find_model(model: str | PathLike[str] | GLiNER | None) -> Path:
+    if not isinstance(model, GLiNER):
+        return checkpoint.locate(None if model is None else fspath(model), checkpoint.HubOptions(), None)
+    if model.source is None:
+        raise JobError(
+            "the model was not loaded from anywhere: save_pretrained it, and give the folder, so that the job can go on"
+        )
+    return model.source
+
+
+def _refuse_output_among_inputs(paths: Paths | None, given: Sequence[str], files: Sequence[InputFile]) -> None:
+    """Refuses an output that replaces an input, or that the same call would take for input the next time.
+
+    Raises:
+        JobError: names both.
+    """
+    if paths is None:
+        return
+    output = paths.output.resolve()
+    for folder in (Path(name).resolve() for name in given):
+        if folder.is_dir() and folder in output.parents:
+            raise JobError(f"the output {paths.output} lies in the input folder {folder}: choose a place outside of it")
+    for file in files:
+        path = Path(file.path).resolve()
+        if not file.is_stdin and {output, paths.job.resolve()} & {path, *path.parents}:
+            raise JobError(f"{file.path} is an input and lies where the output goes: choose another output")
+
+
+def _plan_output(
+    output: str | PathLike[str] | BinaryIO, output_format: ShardFormat
+) -> tuple[Paths | None, ShardFormat]:
+    """Where the output goes, None for a stream, and its format."""
+    if not isinstance(output, (str, PathLike)):
+        return None, "jsonl"
+    if "://" in str(output):
+        raise JobError(f"output {output} is no local path: mount the storage, or write here and copy it there")
+    path = Path(output)
+    for file_format in _FILE_FORMATS:
+        if path.name.endswith(f".{file_format}"):
+            return Paths(path, is_file=True), file_format
+    if path.suffix.lower() in _NO_FOLDERS:
+        known = ", ".join(f".{name}" for name in _FILE_FORMATS)
+        raise JobError(
+            f"output {path} has the extension {path.suffix}: expected {known}, or none for a folder of shards"
+        )
+    return Paths(path, is_file=False), output_format

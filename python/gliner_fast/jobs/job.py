@@ -1,0 +1,202 @@
+"""One job, as every process that works on it knows it, and what becomes of a slice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gliner_fast.jobs._arrow import pa
+from gliner_fast.jobs.block import Block, Reject
+from gliner_fast.jobs.inputs import InputFile, fingerprint
+from gliner_fast.jobs.job_folder import Paths, SliceRecord, rejects_name, shard_name, write_aside
+from gliner_fast.jobs.plan import Plan, Settings
+from gliner_fast.jobs.sinks import added_columns, write_rejects, write_shard
+from gliner_fast.jobs.slices import Slice
+from gliner_fast.jobs.sources import RowReader, Selection, plan_schema
+from gliner_fast.model import GLiNER
+from gliner_fast.pipeline import Window
+from gliner_fast.request import Options
+
+if TYPE_CHECKING:
+    from gliner_fast.entity import Entity
+    from gliner_fast.redaction import Redaction
+
+
+# Characters that are prepared at once: their words and subwords take some twenty times as many bytes.
+_MOST_CHARACTERS = 2**22
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a process needs to work on a job; it can be sent to another machine that sees the same files.
+
+    Attributes:
+        plan: what is computed.
+        files: the input.
+        redaction: replaces entities, with its key; None: no redaction.
+    """
+
+    plan: Plan
+    files: Sequence[InputFile]
+    redaction: Redaction | None
+
+    @property
+    def options(self) -> Options:
+        """How entities are predicted."""
+        settings = self.plan.settings
+        return Options(
+            threshold=settings.threshold,
+            flat_ner=settings.flat_ner,
+            multi_label=settings.multi_label,
+            on_long=settings.on_long,
+            batch_size=settings.batch_size,
+        )
+
+    def load_model(self, device: torch.device) -> GLiNER:
+        """Loads the job's model."""
+        settings = self.plan.settings
+        return GLiNER.from_pretrained(settings.model, map_location=device, dtype=settings.dtype)
+
+    def open_rows(self) -> RowReader:
+        """Opens the input at its first row."""
+        return RowReader(self.files, select_columns(self.plan.settings), self.plan.schema)
+
+    def windows(self, block: Block) -> Iterator[Window]:
+        """The block's texts in windows to be predicted: one, unless the texts are very long; at least one.
+
+        The cut depends on the block alone, as the results must: a slice that is done again is cut as it was.
+        """
+        labels = self.plan.settings.labels
+        first = characters = 0
+        for place, text in enumerate(block.texts, start=1):
+            characters += len(text)
+            # Where a long text is an error, numbers must not skip rejects, or the message would name another row.
+            is_gap = (
+                self.plan.settings.on_long == "error"
+                and place < len(block.rows)
+                and (block.rows[place] != block.rows[place - 1] + 1)
+            )
+            if characters > _MOST_CHARACTERS or is_gap:
+                yield _window(block, labels, first, place)
+                first, characters = place, 0
+        if first < len(block.texts) or first == 0:
+            yield _window(block, labels, first, len(block.texts))
+
+    def redact(self, block: Block, entities: Sequence[Sequence[Entity]]) -> tuple[Block, Sequence[Sequence[Entity]]]:
+        """What the output may tell: the rows and their entities, or those of the redacted texts in their place."""
+        if self.redaction is None:
+            return block, entities
+        redacted = [self.redaction.apply(text, own) for text, own in zip(block.texts, entities, strict=True)]
+        texts = [own.text for own in redacted]
+        columns = _replace_column(block.columns, self.plan.settings.text_column, texts)
+        return replace(block, texts=texts, columns=columns), [own.entities for own in redacted]
+
+    def tell_rejects(self, block: Block) -> Sequence[Reject]:
+        """The block's rejects, as the output may tell of them: what was not read cannot be redacted."""
+        if self.redaction is None:
+            return block.rejects
+        return [
+            replace(own, reason="not usable; more is not told of what is to be redacted", raw="")
+            for own in block.rejects
+        ]
+
+    def write(
+        self, paths: Paths, part: Slice, block: Block, entities: Sequence[Sequence[Entity]], stats: Mapping[str, float]
+    ) -> SliceRecord:
+        """Puts a slice's shard and rejects in their places, whole, and says what is in them.
+
+        Raises:
+            OSError: they cannot be written; names the file.
+        """
+        begin = perf_counter()
+        settings = self.plan.settings
+        told, told_entities = self.redact(block, entities)
+        if block.rejects:
+            rejects = self.tell_rejects(block)
+            write_aside(paths.rejects / rejects_name(part.number), lambda path: write_rejects(path, rejects))
+        shard = paths.shards / shard_name(part.number, f".{settings.format}")
+        write_aside(
+            shard,
+            lambda path: write_shard(
+                path,
+                told,
+                told_entities,
+                format=settings.format,
+                layout=settings.layout,
+                entities_column=settings.entities_column,
+            ),
+        )
+        return SliceRecord(
+            part.number,
+            block.count,
+            shard.name,
+            shard.stat().st_size,
+            len(block.rejects),
+            sum(map(len, told_entities)),
+            {**stats, "write_seconds": perf_counter() - begin},
+        )
+
+
+def _window(block: Block, labels: Any, first: int, last: int) -> Window:
+    own: Any = labels if block.labels is None else list(block.labels[first:last])
+    number = int(block.rows[first]) if first < last else 0
+    return Window(block.texts[first:last], own, first_text=number)
+
+
+def select_columns(settings: Settings) -> Selection:
+    """What a job reads of each row.
+
+    A redacted text takes the original's place, so its column is then among those that pass through.
+    """
+    columns = settings.columns
+    if columns is None and settings.layout == "rows":
+        columns = []  # one row an entity: the row's number, and its id where it has one, lead back to the input
+    elif columns is not None and settings.redaction is not None and settings.text_column not in columns:
+        columns = [*columns, settings.text_column]
+    return Selection(
+        text_column=settings.text_column,
+        id_column=settings.id_column,
+        labels_column=settings.labels_column,
+        columns=columns,
+        as_objects=settings.format != "parquet",
+        reserved=added_columns(settings.layout, settings.entities_column),
+    )
+
+
+def _replace_column(columns: pa.Table | list[dict[str, Any]], name: str, values: Sequence[str]) -> Any:
+    if isinstance(columns, list):
+        return [{**row, name: value} if name in row else row for row, value in zip(columns, values, strict=True)]
+    place = columns.schema.get_field_index(name)
+    if place < 0:
+        return columns
+    field = columns.schema.field(place)
+    return columns.set_column(place, field, pa.array(values, field.type))
+
+
+def plan_job(files: Sequence[InputFile], settings: Settings, redaction: Redaction | None, *, is_resumable: bool) -> Job:
+    """Looks at the input, and fixes what the output will be.
+
+    Args:
+        files: the input.
+        settings: the choices.
+        redaction: of the texts.
+        is_resumable: whether the job may go on later, and so must know its input again.
+
+    Raises:
+        JobInputError: the input cannot be read, lacks a column, or has one of a name that the output adds.
+    """
+    selection = select_columns(settings)
+    inputs: list[dict[str, Any]] = [
+        {
+            "path": file.path,
+            "format": file.format,
+            "compression": file.compression,
+            "fingerprint": fingerprint(file) if is_resumable else None,
+        }
+        for file in files
+    ]
+    return Job(Plan(settings, inputs, plan_schema(files, selection)), files, redaction)

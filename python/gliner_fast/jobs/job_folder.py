@@ -1,0 +1,344 @@
+"""Where a job keeps its shards and its memory: every file is whole or absent, whatever moment the process dies at."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import Self
+
+from gliner_fast.jobs.plan import JobError, Plan
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+# A file that is being written is called as it will be, and this: its own in any process of any machine.
+_PART = re.compile(r"(?P<name>.+)\.[0-9a-f]{12}\.part")
+_SHARD = re.compile(r"shard-\d{7}\.(parquet|jsonl(\.gz|\.zst)?)")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The places of a job, from its output's name alone: any process that knows the name finds them.
+
+    A name with the extension of a format is one file, joined from shards that lie in `NAME.job/shards` until then. Any
+    other name is a folder of shards, with the job's own files in `NAME/_job`: readers of folders pass over names
+    that begin with an underscore.
+    """
+
+    output: Path
+    is_file: bool
+
+    @property
+    def job(self) -> Path:
+        """Folder of manifest, rejects and report."""
+        return self.output.with_name(self.output.name + ".job") if self.is_file else self.output / "_job"
+
+    @property
+    def shards(self) -> Path:
+        """Folder of the shards."""
+        return self.job / "shards" if self.is_file else self.output
+
+    @property
+    def rejects(self) -> Path:
+        """Folder of each slice's rejects, until they are joined."""
+        return self.job / "rejects"
+
+    @property
+    def manifest(self) -> Path:
+        """One JSON line for the plan, then one for each finished slice."""
+        return self.job / "manifest.jsonl"
+
+    @property
+    def all_rejects(self) -> Path:
+        """All rejects of a finished job, as JSON lines."""
+        return self.job / "rejects.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """What was done, for programs."""
+        return self.job / "report.json"
+
+
+@dataclass(frozen=True)
+class SliceRecord:
+    """What the manifest says of a finished slice.
+
+    Attributes:
+        number: of the slice.
+        rows: input rows in it, rejects included; fewer than the slice asked for where the input ends.
+        shard: file name of its shard.
+        shard_bytes: size of that file.
+        rejects: rows that could not be used.
+        entities: entities found.
+        stats: counts and seconds, for the report.
+    """
+
+    number: int
+    rows: int
+    shard: str
+    shard_bytes: int
+    rejects: int
+    entities: int
+    stats: dict[str, float] = field(default_factory=dict)
+
+
+class JobFolder:
+    """A job's folder, locked against a second process while it is open.
+
+    Attributes:
+        paths: where things are.
+        finished: the slices whose shards are there, by number.
+        is_joined: the one output file is there, or the folder's shards are all there: nothing is left to do.
+    """
+
+    def __init__(self, paths: Paths, plan: Plan, *, overwrite: bool = False) -> None:
+        self.paths = paths
+        self.finished: dict[int, SliceRecord] = {}
+        self.is_joined = False
+        self._plan = plan
+        self._overwrite = overwrite
+        self._lock: FileLock | None = None
+
+    def __enter__(self) -> Self:
+        """Locks the folder, and reads what an earlier run left, or begins.
+
+        Raises:
+            JobError: another process works there, the plan has changed, or something else lies there.
+            OSError: the folder cannot be written.
+        """
+        self._refuse_what_is_not_ours()
+        self.paths.job.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        try:
+            if self._overwrite:
+                self._clear()
+            if self.paths.manifest.exists():
+                self._resume()
+            else:
+                write_aside(self.paths.manifest, lambda path: path.write_bytes(_line({"plan": self._plan.to_dict()})))
+            self._sweep()
+            if not self.is_joined:
+                for folder in (self.paths.shards, self.paths.rejects):
+                    folder.mkdir(parents=True, exist_ok=True)
+        except BaseException:
+            self._release_lock()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Releases the lock."""
+        self._release_lock()
+
+    @property
+    def rows(self) -> int:
+        """Input rows in the finished slices."""
+        return sum(record.rows for record in self.finished.values())
+
+    @property
+    def rejects(self) -> int:
+        """Rejected rows in the finished slices."""
+        return sum(record.rejects for record in self.finished.values())
+
+    def drop(self, record: SliceRecord) -> None:
+        """Removes the files of a slice that is not to be remembered."""
+        for file in (self.paths.shards / record.shard, self.paths.rejects / rejects_name(record.number)):
+            file.unlink(missing_ok=True)
+
+    def add(self, record: SliceRecord) -> None:
+        """Remembers a slice whose shard is in its place."""
+        self._append({"slice": asdict(record)})
+        self.finished[record.number] = record
+
+    def join(self, join_shards: Callable[[list[Path], Path], Any]) -> None:
+        """Makes the one output file of the shards, all of which are there, and the one file of the rejects."""
+        numbers = sorted(self.finished)
+        rejects = [self.paths.rejects / rejects_name(number) for number in numbers if self.finished[number].rejects]
+        write_aside(self.paths.all_rejects, lambda path: _concatenate(rejects, path))
+        size = None
+        if self.paths.is_file:
+            shards = [self.paths.shards / self.finished[number].shard for number in numbers]
+            write_aside(self.paths.output, lambda path: join_shards(shards, path))
+            size = self.paths.output.stat().st_size
+        self._append({"joined": size})
+        self.is_joined = True
+        self._sweep()
+
+    def _refuse_what_is_not_ours(self) -> None:
+        output = self.paths.output
+        if self.paths.manifest.exists():
+            return
+        if self.paths.is_file and output.is_dir():
+            raise JobError(f"{output} is a folder: give the output another name, or one without extension for shards")
+        if self.paths.is_file and output.exists() and not self._overwrite:
+            raise JobError(f"{output} exists, and no job left it: choose another name, or overwrite it (--overwrite)")
+        if not self.paths.is_file and output.is_dir() and any(path != self.paths.job for path in output.iterdir()):
+            raise JobError(f"{output} holds files that no job left: choose an empty or a new folder")
+        if not self.paths.is_file and output.is_file():
+            raise JobError(f"{output} is a file: shards need a folder; for one file end the name in .parquet or .jsonl")
+
+    def _take_lock(self) -> None:
+        from filelock import FileLock, Timeout
+
+        self._lock = FileLock(self.paths.job / "lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise JobError(f"{self.paths.output} is being written by another process{self._holder()}: wait") from error
+        (self.paths.job / "holder").write_text(f"{os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+
+    def _holder(self) -> str:
+        try:
+            return f" ({(self.paths.job / 'holder').read_text(encoding='utf-8')})"
+        except OSError:
+            return ""
+
+    def _release_lock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    def _clear(self) -> None:
+        """Removes an earlier job's files, and nothing that no job made."""
+        if self.paths.manifest.exists() and self.paths.shards.is_dir():
+            for path in self.paths.shards.iterdir():
+                if _SHARD.fullmatch(path.name) and path.is_file():
+                    path.unlink()
+        if self.paths.is_file and self.paths.output.is_file():
+            self.paths.output.unlink()
+        shutil.rmtree(self.paths.rejects, ignore_errors=True)
+        for file in (self.paths.all_rejects, self.paths.report, self.paths.manifest):
+            file.unlink(missing_ok=True)
+
+    def _resume(self) -> None:
+        content = self.paths.manifest.read_bytes()
+        whole = content.rfind(b"\n") + 1  # what follows is a line that a dying process did not finish
+        if whole < len(content):
+            with self.paths.manifest.open("r+b") as manifest:
+                manifest.truncate(whole)
+        try:
+            lines = [json.loads(line) for line in content[:whole].splitlines()]
+            earlier = Plan.from_dict(lines[0]["plan"])
+        except (ValueError, LookupError, TypeError) as error:
+            if isinstance(error, JobError):
+                raise
+            raise JobError(
+                f"{self.paths.manifest} is damaged: start anew (--overwrite), or choose another output"
+            ) from error
+        changes = self._plan.changes_from(earlier)
+        if changes:
+            raise JobError(
+                f"{self.paths.output} was begun as another job: {'; '.join(changes)}. Give the earlier choices to go "
+                "on, another output to keep both, or overwrite (--overwrite) to start anew"
+            )
+        records = {line["slice"]["number"]: SliceRecord(**line["slice"]) for line in lines if "slice" in line}
+        if "joined" in lines[-1] and self._output_is_there(lines[-1]["joined"], records):
+            self.finished, self.is_joined = records, True
+        else:
+            self.finished = {number: record for number, record in records.items() if self._is_there(record)}
+
+    def _output_is_there(self, size: int | None, records: Mapping[int, SliceRecord]) -> bool:
+        """Whether all that was joined still stands: the one file, of its size, or all shards of a folder."""
+        if self.paths.is_file:
+            return self.paths.output.is_file() and self.paths.output.stat().st_size == size
+        return all(self._has_shard(record) for record in records.values())
+
+    def _is_there(self, record: SliceRecord) -> bool:
+        """Whether a slice can be joined: its shard is whole, and so are its rejects, which a join takes away."""
+        has_rejects = not record.rejects or (self.paths.rejects / rejects_name(record.number)).is_file()
+        return self._has_shard(record) and has_rejects
+
+    def _has_shard(self, record: SliceRecord) -> bool:
+        shard = self.paths.shards / record.shard
+        return shard.is_file() and shard.stat().st_size == record.shard_bytes
+
+    def _sweep(self) -> None:
+        """Removes what a dying process left half written and, once all is joined, the parts."""
+        ours = {self.paths.manifest.name, self.paths.all_rejects.name}
+        _remove_parts(self.paths.job, lambda name: name in ours)
+        _remove_parts(self.paths.shards, lambda name: _SHARD.fullmatch(name) is not None)
+        if self.paths.is_file:
+            _remove_parts(self.paths.output.parent, lambda name: name == self.paths.output.name)
+        if self.is_joined:
+            shutil.rmtree(self.paths.rejects, ignore_errors=True)
+            if self.paths.is_file:
+                shutil.rmtree(self.paths.shards, ignore_errors=True)
+        else:
+            _remove_parts(self.paths.rejects, lambda name: name.startswith("rejects-"))
+
+    def _append(self, line: dict[str, Any]) -> None:
+        with self.paths.manifest.open("ab") as manifest:
+            manifest.write(_line(line))
+            manifest.flush()
+            os.fsync(manifest.fileno())
+
+
+def shard_name(number: int, suffix: str) -> str:
+    """File name of a slice's shard; names sort as the slices do."""
+    return f"shard-{number:07d}{suffix}"
+
+
+def rejects_name(number: int) -> str:
+    """File name of a slice's rejects."""
+    return f"rejects-{number:07d}.jsonl"
+
+
+def write_aside(path: Path, write: Callable[[Path], Any]) -> None:
+    """Has `write` fill a file beside `path`, and gives it that name once it is on the disk.
+
+    Raises:
+        OSError: it cannot be written; names the file. Nothing half written stays.
+    """
+    part = path.with_name(f"{path.name}.{secrets.token_hex(6)}.part")
+    try:
+        write(part)
+        _sync(part)
+        part.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        reason = f"{error.strerror or error}; what is finished stays, and the same call goes on from there"
+        raise OSError(error.errno, reason, str(path)) from error
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders, and needs no such sync
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove_parts(folder: Path, is_ours: Callable[[str], bool]) -> None:
+    """Removes half written files whose whole names are ours."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            part = _PART.fullmatch(path.name)
+            if part is not None and is_ours(part["name"]) and path.is_file():
+                path.unlink()
+
+
+def _concatenate(files: list[Path], path: Path) -> None:
+    with path.open("wb") as out:
+        for file in files:
+            with file.open("rb") as source:
+                shutil.copyfileobj(source, out)
+
+
+def _line(values: dict[str, Any]) -> bytes:
+    return json.dumps(values, allow_nan=False).encode() + b"\n"

@@ -1,0 +1,142 @@
+"""The slices of a job on this machine: reading, computing and writing at the same time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from gliner_fast.jobs.block import Block
+from gliner_fast.jobs.job import Job
+from gliner_fast.jobs.job_folder import Paths, SliceRecord
+from gliner_fast.jobs.pace import Pace
+from gliner_fast.jobs.slices import Slice, cut_slices
+from gliner_fast.jobs.sources import RowReader
+from gliner_fast.model import GLiNER
+from gliner_fast.pipeline import Window, predict_windows
+from gliner_fast.stats import Stats
+
+if TYPE_CHECKING:
+    from gliner_fast.entity import Entity
+
+
+def run_here(
+    job: Job,
+    paths: Paths,
+    model: GLiNER,
+    finished: Collection[int],
+    *,
+    done: Callable[[SliceRecord], None],
+    stop: threading.Event,
+    pace: Pace,
+) -> bool:
+    """Works through the slices that are not finished, in order.
+
+    Three threads, one for each resource: the pipeline's own reads and prepares the next slice, this one computes, one
+    writes the last slice. None is more than one slice ahead, so that memory holds three slices at most.
+
+    Args:
+        job: what to do.
+        paths: where shards go.
+        model: predicts.
+        finished: numbers of the slices to pass over.
+        done: told of each slice as soon as its shard is in place, in order; from another thread.
+        stop: once set, no further slice is begun.
+        pace: kept up to date.
+
+    Returns:
+        Whether the input's end was reached.
+    """
+    pace.computing_since = time.monotonic()
+    with closing(job.open_rows()) as reader, ThreadPoolExecutor(1, "writer") as writer:
+        source = Source(job, reader, finished, stop, pace)
+        # Who waits for standard input must be the thread that Ctrl-C reaches.
+        read_ahead = not any(file.is_stdin for file in job.files)
+        results = predict_windows(model, source.windows(), job.options, stats=pace.live, read_ahead=read_ahead)
+        writing: Future[None] | None = None
+        so_far = Stats()
+        with closing(results):
+            for part, block, read_seconds, entities in join_windows(results):
+                now = pace.live.copy()
+                spent, so_far = now - so_far, now
+                if writing is not None:
+                    writing.result()  # raises what writing raised
+                stats = {**spent.to_dict(), "read_seconds": read_seconds}
+                writing = writer.submit(_write, job, paths, part, block, entities, stats, done)
+                if stop.is_set():
+                    break
+        if writing is not None:
+            writing.result()
+        return source.reached_end
+
+
+def join_windows(
+    results: Iterable[tuple[Window, list[list[Entity]]]],
+) -> Iterator[tuple[Slice, Block, float, list[list[Entity]]]]:
+    """Yields each slice with its block, the seconds of reading it, and the entities of its windows."""
+    entities: list[list[Entity]] = []
+    for window, found in results:
+        entities += found
+        if window.key is not None:
+            yield (*window.key, entities)
+            entities = []
+
+
+def _write(
+    job: Job,
+    paths: Paths,
+    part: Slice,
+    block: Block,
+    entities: Sequence[Sequence[Entity]],
+    stats: Mapping[str, float],
+    done: Callable[[SliceRecord], None],
+) -> None:
+    done(job.write(paths, part, block, entities, stats))
+
+
+class Source:
+    """The slices to do, read as windows; it runs in the pipeline's thread.
+
+    Attributes:
+        reached_end: the input has no more rows.
+    """
+
+    def __init__(
+        self, job: Job, reader: RowReader, finished: Collection[int], stop: threading.Event, pace: Pace
+    ) -> None:
+        self.reached_end = False
+        self._job = job
+        self._reader = reader
+        self._finished = finished
+        self._stop = stop
+        self._pace = pace
+
+    def windows(self) -> Iterator[Window]:
+        """Yields the windows of slices that are not finished; a slice's last has the slice as its key."""
+        for part in cut_slices(self._job.plan.settings.rows_per_shard):
+            if self._stop.is_set():
+                return
+            if part.number in self._finished:
+                read = self._reader.skip(part.rows)
+                self._note(read)
+            else:
+                begin = perf_counter()
+                block = self._reader.read(part.rows)
+                read = block.count
+                self._note(read)
+                if read or part.number == 0:  # an empty input has one empty shard, which tells its columns
+                    *others, last = self._job.windows(block)
+                    yield from others
+                    yield replace(last, key=(part, block, perf_counter() - begin))
+            if read < part.rows:
+                self.reached_end = True
+                return
+
+    def _note(self, rows: int) -> None:
+        self._pace.rows_read += rows
+        self._pace.bytes_read, self._pace.bytes_total = self._reader.bytes_read, self._reader.bytes_total

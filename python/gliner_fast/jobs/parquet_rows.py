@@ -1,0 +1,292 @@
+"""Parquet: rows by row groups, which can be passed over without being read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from gliner_fast.jobs._arrow import pa, pq
+from gliner_fast.jobs.inputs import InputFile, JobInputError
+from gliner_fast.jobs.json_values import dump_json, read_json_rows
+from gliner_fast.jobs.records import BadRow, Fault, Labels, Part
+from gliner_fast.jobs.row_labels import read_row_labels
+from gliner_fast.jobs.selection import Selection
+
+# Rows decoded at a time: few, since a row may hold a book.
+_BATCH = 256
+# Column chunks are read through a buffer and not ahead: by itself pyarrow takes in a row group as a whole.
+_BUFFER = 2**20
+
+
+def plan_parquet_schema(files: Sequence[InputFile], selection: Selection) -> pa.Schema:
+    """The columns that pass through, with the types of all files: the widest, where every other fits in without loss.
+
+    Raises:
+        JobInputError: no Parquet file, a column that is needed and missing or of an unfit type, or files that differ.
+    """
+    planned: dict[str, tuple[pa.DataType, InputFile]] = {}
+    first: tuple[InputFile, pa.Schema] | None = None
+    for file in files:
+        with _open(file) as opened:
+            schema = opened.schema_arrow
+        _expect_columns(file, schema, selection)
+        if first is None:
+            first = file, schema
+        elif selection.kept is None and set(schema.names) != set(first[1].names):
+            raise JobInputError(
+                f"{first[0].path} has the columns {_listed(first[1].names)} and {file.path} has "
+                f"{_listed(schema.names)}: name the columns to pass through"
+            )
+        for name in first[1].names if selection.kept is None else selection.kept:
+            kind = _plain(schema.field(name).type)
+            planned[name] = _widest(name, planned.get(name, (kind, file)), (kind, file))
+    return pa.schema([(name, kind) for name, (kind, _) in planned.items()])
+
+
+def count_parquet_rows(file: InputFile) -> int:
+    """Rows in the file, by its index."""
+    with _open(file) as opened:
+        return int(opened.metadata.num_rows)
+
+
+class ParquetRows:
+    """The rows of one file, read once from the start, in memory that a batch of rows bounds."""
+
+    def __init__(self, file: InputFile, selection: Selection, schema: pa.Schema) -> None:
+        self._file = file
+        self._selection = selection
+        self._schema = schema
+        self._opened = _open(file)
+        _expect_columns(file, self._opened.schema_arrow, selection)
+        self._names = list(dict.fromkeys([*selection.read, *schema.names]))
+        read = self._opened.schema_arrow
+        self._plain_schema = pa.schema([(name, _plain(read.field(name).type)) for name in self._names])
+        self._rows: int = self._opened.metadata.num_rows
+        self._row = 0
+        self._next_group = 0
+        self._left_in_group = 0
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._rest: pa.RecordBatch | None = None  # rows decoded and not yet given out
+
+    @property
+    def bytes_read(self) -> int:
+        """The share of the file's bytes that the rows so far stand for."""
+        return (self._file.size or 0) * self._row // max(1, self._rows)
+
+    def read(self, count: int) -> Part:
+        """Reads the next `count` rows, fewer only where the file ends."""
+        first_line = self._row + 1
+        end = min(self._row + count, self._rows)
+        pieces = []
+        while self._row < end:
+            pieces.append(self._take(end - self._row))
+        table = pa.Table.from_batches(pieces) if pieces else self._opened.schema_arrow.empty_table()
+        return self._make_part(table.select(self._names).cast(self._plain_schema), first_line)
+
+    def skip(self, count: int) -> int:
+        """Passes over the next `count` rows, whole row groups without reading them; returns how many there were."""
+        begin, end = self._row, min(self._row + count, self._rows)
+        while self._row < end:
+            missing = end - self._row
+            if self._left_in_group == 0 and (group := self._rows_in_next_group()) <= missing:
+                self._next_group += 1
+                self._row += group
+            else:
+                self._take(missing)
+        return end - begin
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._opened.close()
+
+    def _rows_in_next_group(self) -> int:
+        return int(self._opened.metadata.row_group(self._next_group).num_rows)
+
+    def _take(self, most: int) -> pa.RecordBatch:
+        """The next rows, from one up to `most`; there must be some left."""
+        while self._left_in_group == 0:
+            self._left_in_group = self._rows_in_next_group()
+            self._batches = self._opened.iter_batches(_BATCH, row_groups=[self._next_group], columns=self._names)
+            self._next_group += 1
+        batch = self._decode_batch() if self._rest is None else self._rest
+        piece = batch.slice(0, most)
+        self._rest = batch.slice(most) if most < batch.num_rows else None
+        self._left_in_group -= piece.num_rows
+        self._row += piece.num_rows
+        return piece
+
+    def _decode_batch(self) -> pa.RecordBatch:
+        try:
+            return next(self._batches)
+        except (OSError, StopIteration, pa.ArrowException) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # of the system; those of Arrow have no number
+                raise
+            raise JobInputError(
+                f"{self._file.path} is damaged in row group {self._next_group - 1} ({error}): write it anew"
+            ) from error
+
+    def _make_part(self, table: pa.Table, first_line: int) -> Part:
+        selection = self._selection
+        reasons = _find_broken_strings(table)
+        whole = [position for position in range(table.num_rows) if position not in reasons]
+        good = _pick(table, whole)
+        own_labels = [None] * len(whole)
+        if selection.labels_column is not None:
+            own_labels = good.column(selection.labels_column).to_pylist()
+        positions: list[int] = []
+        texts: list[str] = []
+        labels: list[Labels | None] = []
+        for position, text, own in zip(whole, good.column(selection.text_column).to_pylist(), own_labels, strict=True):
+            try:
+                labels.append(_read_row(text, own, selection))
+            except BadRow as error:  # noqa: PERF203  # each row for itself
+                reasons[position] = str(error)
+            else:
+                positions.append(position)
+                texts.append(text)
+        faults = [
+            Fault(position, first_line + position, reasons[position], _show_row(table, position))
+            for position in sorted(reasons)
+        ]
+        kept = _pick(table, positions).select(self._schema.names).cast(self._schema)
+        return Part(table.num_rows, positions, texts, labels, kept, faults)
+
+
+def _open(file: InputFile) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(file.path, buffer_size=_BUFFER, pre_buffer=False)
+    except pa.ArrowInvalid as error:
+        raise JobInputError(f"{file.path} is no Parquet file ({error}): is it cut off, or misnamed?") from error
+
+
+def _expect_columns(file: InputFile, schema: pa.Schema, selection: Selection) -> None:
+    needed = [*selection.read, *(schema.names if selection.kept is None else selection.kept)]
+    for name in needed:
+        count = schema.names.count(name)
+        if count == 0:
+            raise JobInputError(
+                f"{file.path} has no column {name!r} (its columns: {_listed(schema.names)}): name the right one"
+            )
+        if count > 1:
+            raise JobInputError(f"{file.path} has {count} columns {name!r}: rename all but one")
+    kind = schema.field(selection.text_column).type
+    if not _is_string(kind):
+        raise JobInputError(f"{file.path}: the text column {selection.text_column!r} is {kind}: expected string")
+    if selection.labels_column is not None:
+        kind = schema.field(selection.labels_column).type
+        if not _holds_labels(kind):
+            raise JobInputError(
+                f"{file.path}: the labels column {selection.labels_column!r} is {kind}: expected list<string>, "
+                "map<string, string>, a struct of strings, or string"
+            )
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    types = pa.types
+    plain = _plain(kind)
+    # A column of nothing but null has no type of its own.
+    return any(is_kind(plain) for is_kind in (types.is_null, types.is_string, types.is_large_string))
+
+
+def _holds_labels(kind: pa.DataType) -> bool:
+    types = pa.types
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return _is_string(kind.value_type)
+    if types.is_map(kind):
+        return _is_string(kind.key_type) and _is_string(kind.item_type)
+    if types.is_struct(kind):
+        return all(_is_string(field.type) for field in kind)
+    return _is_string(kind)
+
+
+def _read_row(text: str | None, labels: Any, selection: Selection) -> Labels | None:
+    """Checks a row's text, and reads its own labels if there is a column of them."""
+    if text is None:
+        raise BadRow(f"{selection.text_column!r} is null: expected a string")
+    if selection.labels_column is None:
+        return None
+    if isinstance(labels, dict):  # a struct has all keys in all rows
+        labels = {label: description for label, description in labels.items() if description is not None}
+    elif isinstance(labels, list) and labels and all(isinstance(pair, tuple) for pair in labels):
+        labels = dict(labels)  # a map
+    return read_row_labels(labels, selection.labels_column)
+
+
+def _find_broken_strings(table: pa.Table) -> dict[int, str]:
+    """Reasons for the rows that hold a string which is not UTF-8: writers may put anything there."""
+    if _is_valid(table):
+        return {}
+    return {
+        position: f"{name!r} is not UTF-8"
+        for name in reversed(table.column_names)  # the first column's reason stays
+        for position in range(table.num_rows)
+        if not _is_valid(_pick(table.select([name]), [position]))
+    }
+
+
+def _is_valid(table: pa.Table) -> bool:
+    try:
+        table.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _pick(table: pa.Table, positions: Sequence[int]) -> pa.Table:
+    return table if len(positions) == table.num_rows else table.take(pa.array(positions, pa.int64()))
+
+
+def _show_row(table: pa.Table, position: int) -> str:
+    """A row as JSON; bytes that are no UTF-8 as escapes."""
+    row: dict[str, Any] = {}
+    for name in table.column_names:
+        value = table.select([name]).slice(position, 1)
+        try:
+            row.update(read_json_rows(value)[0])
+        except UnicodeDecodeError as error:
+            row[name] = error.object.decode("utf-8", "backslashreplace")
+    return dump_json(row)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type without what is the file's own affair: dictionaries, which tell what came before, and views."""
+    if pa.types.is_dictionary(kind):
+        return _plain(kind.value_type)
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    return pa.binary() if pa.types.is_binary_view(kind) else kind
+
+
+def _widest(
+    name: str, one: tuple[pa.DataType, InputFile], other: tuple[pa.DataType, InputFile]
+) -> tuple[pa.DataType, InputFile]:
+    if _holds_all(one[0], other[0]):
+        return one
+    if _holds_all(other[0], one[0]):
+        return other
+    raise JobInputError(
+        f"column {name!r} is {one[0]} in {one[1].path} and {other[0]} in {other[1].path}, and neither holds all values "
+        "of the other: leave the column out, or give the files one type"
+    )
+
+
+def _holds_all(wide: pa.DataType, narrow: pa.DataType) -> bool:
+    """Whether every value of the narrow type stands for itself in the wide one."""
+    types = pa.types
+    if wide.equals(narrow) or types.is_null(narrow):
+        return True
+    if types.is_integer(wide) and types.is_integer(narrow):
+        signs_differ = types.is_signed_integer(wide) != types.is_signed_integer(narrow)
+        return wide.bit_width > narrow.bit_width and not (signs_differ and types.is_unsigned_integer(wide))
+    if types.is_floating(wide) and types.is_floating(narrow):
+        return bool(wide.bit_width > narrow.bit_width)
+    if types.is_float64(wide) and types.is_integer(narrow):
+        return bool(narrow.bit_width <= 32)
+    return bool(
+        (types.is_large_string(wide) and types.is_string(narrow))
+        or (types.is_large_binary(wide) and types.is_binary(narrow))
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))

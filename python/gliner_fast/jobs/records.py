@@ -1,0 +1,182 @@
+"""Formats that come line by line: records of a file -> rows, with those that are broken set apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from gliner_fast.jobs._arrow import pa
+from gliner_fast.jobs.byte_stream import ByteStream
+from gliner_fast.jobs.inputs import InputFile
+
+Labels = Sequence[str] | Mapping[str, str]
+Columns: TypeAlias = pa.Table | list[dict[str, Any]]
+
+
+class BadRow(Exception):  # noqa: N818  # no failure of the program: it becomes a reject
+    """A row that cannot be used; the message is the reason."""
+
+
+class Record(NamedTuple):
+    """What a file has for one row, not yet looked into.
+
+    Attributes:
+        line: its first line, from 1.
+        raw: its bytes, line breaks included.
+        fields: a CSV record's values; its borders are known only once it is parsed.
+        fault: why it is no CSV record.
+    """
+
+    line: int
+    raw: bytes
+    fields: Sequence[str] = ()
+    fault: str | None = None
+
+
+class Row(NamedTuple):
+    """A good row: its text, its own labels if there is a labels column, and its values that pass through."""
+
+    text: str
+    labels: Labels | None
+    kept: Any
+
+
+class Fault(NamedTuple):
+    """A row that cannot be used: place in its part, line in the file, reason and the raw line."""
+
+    position: int
+    line: int
+    reason: str
+    raw: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive rows of one file.
+
+    Attributes:
+        count: rows read, good ones and faults.
+        positions: of each good row, counted from the part's first.
+        texts: of the good rows.
+        labels: of the good rows; all None without a labels column.
+        columns: of the good rows.
+        faults: the other rows, in order.
+    """
+
+    count: int
+    positions: Sequence[int]
+    texts: Sequence[str]
+    labels: Sequence[Labels | None]
+    columns: Columns
+    faults: Sequence[Fault] = field(default=())
+
+
+class RecordFormat(Protocol):
+    """How a format's records are told apart, read and put together again."""
+
+    def split(self, stream: ByteStream) -> Iterator[Record]:
+        """Yields the records of a file; what is no row, such as a blank line of JSON lines, is left out."""
+
+    def parse(self, record: Record) -> Row:
+        """Reads one record.
+
+        Raises:
+            BadRow: it cannot be used.
+        """
+
+    def gather(self, kept: list[Any]) -> Columns:
+        """Makes columns of what rows keep."""
+
+
+class RecordReader:
+    """The rows of one file of records, read once from the start."""
+
+    def __init__(self, file: InputFile, record_format: RecordFormat) -> None:
+        self.format = record_format
+        self._stream = ByteStream(file)
+        self._records = record_format.split(self._stream)
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes taken from the disk so far."""
+        return self._stream.bytes_read
+
+    def peek(self, count: int) -> list[Record]:
+        """The next records, up to `count`; they will be read again."""
+        head = list(islice(self._records, count))
+        self._records = chain(head, self._records)
+        return head
+
+    def read(self, count: int) -> Part:
+        """Reads the next `count` rows, fewer only where the file ends."""
+        positions, rows, faults = [], [], []
+        position = -1
+        for position, record in enumerate(islice(self._records, count)):
+            try:
+                rows.append(self.format.parse(record))
+            except BadRow as error:  # noqa: PERF203  # each row for itself
+                faults.append(Fault(position, record.line, str(error), show_raw(record.raw)))
+            else:
+                positions.append(position)
+        return Part(
+            position + 1,
+            positions,
+            [row.text for row in rows],
+            [row.labels for row in rows],
+            self.format.gather([row.kept for row in rows]),
+            faults,
+        )
+
+    def skip(self, count: int) -> int:
+        """Passes over the next `count` rows without looking into them; returns how many there were."""
+        return sum(1 for _ in islice(self._records, count))
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._stream.close()
+
+
+def decode(raw: bytes) -> str:
+    """Decodes a line.
+
+    Raises:
+        BadRow: it is not UTF-8.
+    """
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRow(
+            f"not UTF-8: {error.reason} at byte {error.start + 1} of the row (0x{raw[error.start]:02x})"
+        ) from error
+
+
+def expect_whole_characters(values: Any) -> None:
+    """Checks JSON values for halves of characters, which JSON can escape but no UTF-8 can hold.
+
+    Raises:
+        BadRow: there is one, in a key or a value.
+    """
+    try:
+        json.dumps(values, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        code = ord(error.object[error.start])
+        raise BadRow(f"\\u{code:04x} is half a character (a lone surrogate), which no text can hold") from error
+
+
+def drop_line_break(line: bytes) -> bytes:
+    """The line without its break, in the manner of Unix or of Windows."""
+    return line.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def show_raw(raw: bytes) -> str:
+    r"""A line as people can read it; bytes that are no UTF-8 as escapes such as \xff."""
+    return drop_line_break(raw).decode("utf-8", "backslashreplace")
+
+
+def shown(value: object) -> str:
+    """A value in a message: at most 60 characters, with its type."""
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"

@@ -1,0 +1,90 @@
+"""What a job did: for people at its end, for programs in report.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gliner_fast.jobs.job_folder import SliceRecord
+
+_STAGES = ("read", "prepare", "encode", "score", "decode", "write")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobReport:
+    """What a job did, all its runs together.
+
+    Attributes:
+        output: the file, or the folder of shards.
+        is_complete: False where the job was stopped; the same call goes on.
+        rows: input rows, rejects included.
+        rejects: rows that could not be used.
+        rejects_file: where they are, each with file, line and reason; None where there are none.
+        entities: entities found.
+        shards: slices that the work was cut into.
+        rows_here: rows done by this run; the others were done before.
+        seconds: wall time of this run, loading the model included.
+        stats: counts and seconds of all runs, as in `Stats`, with the seconds of reading and writing. Stages overlap:
+            their sum may pass the wall time.
+    """
+
+    output: str
+    is_complete: bool
+    rows: int
+    rejects: int
+    rejects_file: str | None
+    entities: int
+    shards: int
+    rows_here: int
+    seconds: float
+    stats: dict[str, float]
+
+    @property
+    def stage_shares(self) -> dict[str, float]:
+        """Share of each stage in the seconds of all stages."""
+        seconds = {name: self.stats.get(f"{name}_seconds", 0.0) for name in _STAGES}
+        total = sum(seconds.values())
+        return {name: own / total if total else 0.0 for name, own in seconds.items()}
+
+    @property
+    def padding_share(self) -> float:
+        """Share of the computed subwords that is padding."""
+        padded = self.stats.get("padded_subwords", 0)
+        return 1 - self.stats["subwords"] / padded if padded else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return {**asdict(self), "stage_shares": self.stage_shares, "padding_share": self.padding_share}
+
+    def __str__(self) -> str:
+        """A few lines for people."""
+        state = "done" if self.is_complete else "stopped"
+        before = self.rows - self.rows_here
+        rows = f"{self.rows:,} rows" + (f" ({before:,} of them before)" if before and self.rows_here else "")
+        rate = self.stats.get("words", 0) / self.seconds if self.rows_here == self.rows and self.seconds else 0.0
+        lines = [f"{state}: {rows}, {self.entities:,} entities in {self.output}"]
+        if self.rows_here:
+            shares = ", ".join(f"{name} {share:.0%}" for name, share in self.stage_shares.items() if share >= 0.005)
+            speed = f"{rate:,.0f} words/s, " if rate else ""
+            lines.append(f"{self.seconds:,.1f} s: {speed}{self.padding_share:.0%} padding; {shares}")
+        if self.rejects:
+            lines.append(
+                f"{self.rejects:,} rows rejected" + (f", see {self.rejects_file}" if self.rejects_file else "")
+            )
+        return "\n".join(lines)
+
+    def write(self, path: Path) -> None:
+        """Writes the report as JSON."""
+        path.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def add_stats(records: Iterable[SliceRecord]) -> dict[str, float]:
+    """Sums the statistics of slices, name by name."""
+    total: dict[str, float] = {}
+    for record in records:
+        for name, value in record.stats.items():
+            total[name] = total.get(name, 0) + value
+    return total

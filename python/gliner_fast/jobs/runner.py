@@ -1,0 +1,116 @@
+"""A job from its folder to its report, whatever engine computes the slices."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from gliner_fast.jobs.job import Job
+from gliner_fast.jobs.job_folder import JobFolder, Paths, SliceRecord, rejects_name
+from gliner_fast.jobs.local_engine import run_here
+from gliner_fast.jobs.pace import Pace
+from gliner_fast.jobs.plan import JobError
+from gliner_fast.jobs.progress import Progress
+from gliner_fast.jobs.report import JobReport, add_stats
+from gliner_fast.jobs.sinks import join_shards
+from gliner_fast.jobs.stopping import stop_on_interrupt
+from gliner_fast.model import GLiNER
+
+if TYPE_CHECKING:
+    from gliner_fast.jobs.ray_engine import RayOptions
+
+
+def run_job(
+    job: Job,
+    paths: Paths,
+    model: GLiNER | None,
+    device: torch.device,
+    *,
+    max_rejects: int | None,
+    overwrite: bool,
+    ray: RayOptions | None,
+    progress: Progress,
+) -> JobReport:
+    """Does what is missing of a job.
+
+    Args:
+        job: what to do.
+        paths: of the output.
+        model: None to load the job's own, on `device`.
+        device: where to compute.
+        max_rejects: the job ends where more rows are rejected; None: never.
+        overwrite: start anew.
+        ray: compute on Ray instead of here.
+        progress: shows how far the job is.
+
+    Raises:
+        JobError: the folder holds another job, another process works on it, or too many rows were rejected.
+        OSError: something cannot be written.
+    """
+    begin = time.monotonic()
+    pace = Pace()
+    with JobFolder(paths, job.plan, overwrite=overwrite) as folder, stop_on_interrupt() as stop:
+        rows_before = folder.rows
+        was_joined = folder.is_joined
+        if not was_joined:
+            with progress(folder, pace):
+                done = _remember_within(folder, max_rejects)
+                if ray is not None:
+                    from gliner_fast.jobs.ray_engine import run_on_ray
+
+                    ended = run_on_ray(job, paths, folder.finished, done=done, stop=stop, pace=pace, options=ray)
+                else:
+                    predictor = model or job.load_model(device)
+                    ended = run_here(job, paths, predictor, folder.finished, done=done, stop=stop, pace=pace)
+            if ended:
+                folder.join(lambda shards, out: join_shards(shards, out, job.plan.settings.format))
+        report = _report(paths, folder, folder.rows - rows_before, time.monotonic() - begin)
+        if not was_joined:
+            report.write(paths.report)
+    return report
+
+
+def _report(paths: Paths, folder: JobFolder, rows_here: int, seconds: float) -> JobReport:
+    records = folder.finished.values()
+    return JobReport(
+        output=str(paths.output),
+        is_complete=folder.is_joined,
+        rows=folder.rows,
+        rejects=folder.rejects,
+        rejects_file=str(paths.all_rejects) if folder.rejects and folder.is_joined else None,
+        entities=sum(record.entities for record in records),
+        shards=len(records),
+        rows_here=rows_here,
+        seconds=seconds,
+        stats=add_stats(records),
+    )
+
+
+def _remember_within(folder: JobFolder, limit: int | None) -> Callable[[SliceRecord], None]:
+    """Returns what remembers finished slices, and ends the job where too many rows were rejected.
+
+    The slice that passes the limit is not remembered, so that a later call with a higher one does it again.
+    """
+
+    def done(record: SliceRecord) -> None:
+        rejects = folder.rejects + record.rejects
+        if limit is not None and rejects > limit:
+            message = _too_many(folder, record, rejects, limit)
+            folder.drop(record)
+            raise JobError(message)
+        folder.add(record)
+
+    return done
+
+
+def _too_many(folder: JobFolder, record: SliceRecord, rejects: int, limit: int) -> str:
+    with (folder.paths.rejects / rejects_name(record.number)).open(encoding="utf-8") as lines:
+        first = json.loads(next(lines))
+    place = f"{first['file']}, line {first['line']}: {first['reason']}"
+    if limit == 0:
+        return f"{place}. Mend it, or have such rows skipped (--on-error skip); {folder.rows} rows are done"
+    return f"rows rejected: {rejects}, allowed: {limit}. The last slice's first: {place}"

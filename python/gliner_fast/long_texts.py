@@ -1,0 +1,95 @@
+"""Long texts -> windows of words that overlap, each span owned by exactly one of them.
+
+A window sees every span that it owns whole, with words on both sides, so the candidates of all windows of a text,
+owned ones alone, are those of the text, and the decoder resolves them together as it does those of a short text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gliner_fast import _rust
+
+# Words of context that a window shares with the next one: half of them lie on either side of where ownership changes.
+_OVERLAP = 64
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the network reads: whole texts, and windows of those that are too long.
+
+    Attributes:
+        texts: (R,) the text of each row; ascending, windows of a text in reading order.
+        firsts: (R,) its first word, counted in the text.
+        lasts: (R,) one past its last word.
+        owned_firsts: (R,) it owns the spans that start at this word
+        owned_lasts: (R,) or later, and before this one.
+        are_windows: (R,) True for rows that are a part of their text.
+    """
+
+    texts: NDArray[np.int64]
+    firsts: NDArray[np.int64]
+    lasts: NDArray[np.int64]
+    owned_firsts: NDArray[np.int64]
+    owned_lasts: NDArray[np.int64]
+    are_windows: NDArray[np.bool_]
+
+
+def cut_rows(word_counts: NDArray[np.int64], sizes: NDArray[np.int64], max_width: int) -> Rows:
+    """Cuts texts into windows.
+
+    Consecutive windows share max(64, 4 * max_width) words, but at most half a window, and never so few that a span
+    could lie whole in neither of them. In the middle of what they share ownership changes: a span that starts before
+    belongs to the left one. Where a window's words are so few that the longest spans from there would pass its end,
+    ownership changes as many words earlier.
+
+    Args:
+        word_counts: words of each text, (T,).
+        sizes: most words of a window of each text, (T,), at least 1.
+        max_width: K, words of the widest span.
+    """
+    widest = np.minimum(max_width, sizes)
+    overlaps = np.maximum(np.minimum(sizes // 2, max(_OVERLAP, 4 * max_width)), widest - 1)
+    steps = sizes - overlaps  # at least 1
+    owner_changes = np.minimum(overlaps // 2, overlaps - (widest - 1))  # words after the start of the right window
+    window_counts = 1 + np.maximum(0, -((sizes - word_counts) // steps))  # 1 + ceil((words - size) / step)
+    texts = np.repeat(np.arange(len(word_counts)), window_counts)  # (R,)
+    numbers = np.arange(len(texts)) - np.repeat(np.cumsum(window_counts) - window_counts, window_counts)
+    firsts = numbers * steps[texts]
+    owned_firsts = np.where(numbers > 0, firsts + owner_changes[texts], 0)
+    is_last = numbers == window_counts[texts] - 1
+    return Rows(
+        texts,
+        firsts,
+        np.minimum(firsts + sizes[texts], word_counts[texts]),
+        owned_firsts,
+        np.where(is_last, word_counts[texts], firsts + (steps + owner_changes)[texts]),
+        window_counts[texts] > 1,
+    )
+
+
+def words_of_rows(texts: Sequence[str], words: _rust.Words, rows: Rows) -> _rust.Words:
+    """The words of each row, as if its part of the text were a text of its own.
+
+    They are never split again: another splitter need not find the same words in a part of a text.
+    """
+    if not rows.are_windows.any():
+        return words
+    counts = rows.lasts - rows.firsts
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)  # (R + 1,)
+    firsts = words.text_offsets[rows.texts] + rows.firsts
+    chosen = np.arange(offsets[-1]) + np.repeat(firsts - offsets[:-1], counts)  # (W,)
+    starts, ends = words.starts[chosen], words.ends[chosen]
+    parts = [texts[text] for text in rows.texts.tolist()]
+    for row in np.flatnonzero(rows.are_windows).tolist():
+        own = slice(offsets[row], offsets[row + 1])
+        # Minimum and maximum: a user's splitter may give words in any order.
+        begin, end = int(starts[own].min()), int(ends[own].max())
+        parts[row] = parts[row][begin:end]
+        starts[own] -= begin
+        ends[own] -= begin
+    return _rust.Words.from_offsets(parts, offsets, starts, ends)

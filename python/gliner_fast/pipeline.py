@@ -1,0 +1,150 @@
+"""The same steps as a stream: the next window is prepared in a thread while this one is computed (DESIGN 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gliner_fast.labels import Labels
+from gliner_fast.preparing import Prepared
+from gliner_fast.request import Options, Request
+from gliner_fast.stats import Stats
+
+if TYPE_CHECKING:
+    from gliner_fast.entity import Entity
+    from gliner_fast.model import GLiNER
+
+# The first window of a stream is small, so that its results come soon.
+_FIRST_TEXTS = 32
+_MOST_CHARACTERS = 2**22  # a window; a longer text makes one of its own
+
+
+@dataclass(frozen=True)
+class Window:
+    """Texts that are computed together.
+
+    Attributes:
+        texts: what is no string, or is blank, has no entities.
+        labels: for all texts, or each text's own, as `GLiNER.inference` takes them.
+        key: anything; comes back with the results.
+        options: instead of the stream's; the place of per-text values.
+        first_text: number of the first text, for messages.
+    """
+
+    texts: Sequence[Any]
+    labels: Labels
+    key: Any = None
+    options: Options | None = None
+    first_text: int = 0
+
+
+def predict_windows(
+    model: GLiNER, windows: Iterable[Window], options: Options, *, stats: Stats, read_ahead: bool = False
+) -> Generator[tuple[Window, list[list[Entity]]], None, None]:
+    """Predicts window after window, the host's work on the next one beside the device's work on this one.
+
+    Batches never cross windows, so a window's results do not depend on the windows around it, to the last bit.
+    Closing this generator ends its thread and closes `windows`; so does an error, which is raised here.
+
+    Args:
+        model: predicts.
+        windows: read lazily, one ahead of the one that is computed.
+        options: for all windows without their own.
+        stats: what is done is added to it, window by window.
+        read_ahead: read the windows in the thread too, beside the computation. An end that comes early then waits for
+            the read that is under way.
+
+    Yields:
+        Each window with the entities of its texts, in order.
+
+    Raises:
+        TypeError: a window's labels, thresholds or input spans of a wrong type.
+        ValueError: per-text values for another number of texts.
+        MemoryError: a single text does not fit into memory.
+    """
+    source = iter(windows)
+    pool = ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-prepare")
+
+    def prepare(window: Window | None) -> tuple[Window, Prepared] | None:
+        if window is None:
+            return None
+        asked = window.options or options
+        request = Request.read(window.texts, window.labels, asked, first_text=window.first_text)
+        return window, model.predictor().prepare(request)
+
+    def submit_next() -> Future[tuple[Window, Prepared] | None]:
+        if read_ahead:
+            return pool.submit(lambda: prepare(next(source, None)))
+        return pool.submit(prepare, next(source, None))
+
+    try:
+        coming = submit_next()
+        while (ready := coming.result()) is not None:
+            coming = submit_next()
+            window, prepared = ready
+            prepared.warn(stacklevel=2)
+            yield window, model.predictor().predict(prepared, stats)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        if isinstance(source, Generator):
+            source.close()
+
+
+def stream_texts(
+    model: GLiNER, texts: Iterable[Any], labels: Labels, options: Options, *, as_tuples: bool, most_texts: int
+) -> Iterator[Any]:
+    """What `GLiNER.stream` gives, which describes the arguments and errors."""
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        raise TypeError(f"texts is a {type(texts).__name__}: expected an iterable of texts, such as a list or a file")
+    if isinstance(labels, Sequence) and any(isinstance(own, (list, Mapping)) for own in labels):
+        raise TypeError("labels holds lists or mappings: a stream has one list or mapping of labels for all texts")
+    for name in ("threshold", "flat_ner", "multi_label"):
+        if isinstance(getattr(options, name), Sequence):
+            raise TypeError(f"{name} is {getattr(options, name)!r}: a stream has one value for all texts")
+    if isinstance(most_texts, bool) or not isinstance(most_texts, int) or most_texts < 1:
+        raise ValueError(f"window_size is {most_texts!r}: expected a whole number of at least 1")
+    Request.read([], labels, options)  # complains now, not when the first text is asked for
+    return _stream(model, texts, labels, options, as_tuples=as_tuples, most_texts=most_texts)
+
+
+def _stream(
+    model: GLiNER, texts: Iterable[Any], labels: Labels, options: Options, *, as_tuples: bool, most_texts: int
+) -> Generator[Any, None, None]:
+    pairs = map(_as_pair, texts) if as_tuples else ((text, None) for text in texts)
+    windows = _cut_windows(pairs, labels, most_texts)
+    try:
+        with closing(predict_windows(model, windows, options, stats=Stats())) as results:
+            for window, found in results:
+                yield from zip(found, window.key, strict=True) if as_tuples else found
+    finally:
+        if isinstance(texts, Generator):
+            texts.close()
+
+
+def _as_pair(item: Any) -> tuple[Any, Any]:
+    try:
+        text, context = item
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"as_tuples=True, and texts gives {item!r}: expected a pair (text, context)") from error
+    return text, context
+
+
+def _cut_windows(pairs: Iterable[tuple[Any, Any]], labels: Labels, most_texts: int) -> Generator[Window, None, None]:
+    """Windows that start small and grow, with the contexts as their keys; a function of the texts alone."""
+    size, first = min(_FIRST_TEXTS, most_texts), 0
+    texts: list[Any] = []
+    contexts: list[Any] = []
+    characters = 0
+    for text, context in pairs:
+        texts.append(text)
+        contexts.append(context)
+        characters += len(text) if isinstance(text, str) else 0
+        if len(texts) == size or characters > _MOST_CHARACTERS:
+            yield Window(texts, labels, contexts, first_text=first)
+            size, first = min(2 * size, most_texts), first + len(texts)
+            texts, contexts, characters = [], [], 0
+    if texts:
+        yield Window(texts, labels, contexts, first_text=first)

@@ -1,0 +1,236 @@
+"""`Extractor`: the entities of a text column, as a class for Ray Data's `map_batches`.
+
+    import ray
+    from gliner_fast.ray import Extractor
+
+    found = ray.data.read_parquet("s3://bucket/articles").map_batches(
+        Extractor,
+        fn_constructor_kwargs={"labels": ["person", "city"]},
+        batch_format="pyarrow",
+        batch_size=1024,
+        num_gpus=1,
+        compute=ray.data.ActorPoolStrategy(size=4),
+    )
+    found.write_parquet("s3://bucket/found")
+
+This module does not import Ray: an actor, where Ray runs already, is asked what Ray has assigned to it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from gliner_fast.labels import LabelSet
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import torch
+
+    from gliner_fast.entity import Entity
+    from gliner_fast.redaction import Redaction
+
+
+class Extractor:
+    """Adds a column of entities to Arrow tables; it loads its model once, when Ray starts the actor.
+
+    The column is a list<struct<start: int64, end: int64, text: string, label: string, score: float>>, with the entities
+    and in the order of `GLiNER.inference`; offsets count code points. A row whose text is null, or whose own labels are
+    no labels, has null there, and a text in which nothing was found an empty list.
+
+    Attributes:
+        model: the loaded model.
+    """
+
+    def __init__(
+        self,
+        *,
+        labels: Sequence[str] | Mapping[str, str] | None = None,
+        labels_column: str | None = None,
+        model: str | None = None,
+        text_column: str = "text",
+        entities_column: str = "entities",
+        threshold: float | Mapping[str, float] = 0.5,
+        flat_ner: bool = True,
+        multi_label: bool = False,
+        on_long: Literal["window", "truncate", "error"] = "window",
+        batch_size: int | None = None,
+        redaction: Redaction | None = None,
+        device: str = "auto",
+        dtype: str = "fp32",
+    ) -> None:
+        """Loads the model; in an actor, onto what Ray assigned to it.
+
+        Args:
+            labels: entity types in plain words, or a mapping of label to description.
+            labels_column: a column with each row's own labels, instead of `labels`: lists, mappings of label to
+                description, or strings such as "person, city".
+            model: folder or Hub id; None for the built-in model. Every machine must reach it.
+            text_column: a column of strings.
+            entities_column: name of the column to add.
+            threshold: entities score above it; a mapping gives each label its own.
+            flat_ner: no two entities share a word; False lets one contain another.
+            multi_label: one span may have several labels.
+            on_long: texts beyond the model's limit are read in overlapping windows, cut with a warning, or refused.
+            batch_size: most texts that the model reads at once; None chooses by length. The `batch_size` of
+                `map_batches` is another thing: the rows of a table. Hundreds of them let texts be sorted by length.
+            redaction: the text column then holds the redacted texts, and entities what stands in those. Other columns
+                stay as they are.
+            device: "cpu", "cuda", ...; "auto" is the GPU that Ray assigned to the actor, or else the CPU.
+            dtype: "fp32", "bf16", "fp16" or "auto".
+
+        Raises:
+            FileNotFoundError: the model is not there.
+            ValueError: labels are missing or given twice, or the device cannot be used.
+        """
+        if (labels is None) == (labels_column is None):
+            raise ValueError("give either labels, the entity types for all rows, or labels_column: one of the two")
+        if labels is not None and not LabelSet.read(labels).names:
+            raise ValueError("labels is empty: name at least one entity type, such as ['person']")
+        from gliner_fast.model import GLiNER
+
+        self.model = GLiNER.from_pretrained(model, map_location=use_assigned(device), dtype=dtype)
+        self._labels = labels
+        self._labels_column = labels_column
+        self._text_column = text_column
+        self._entities_column = entities_column
+        self._redaction = redaction
+        self._options: dict[str, Any] = {
+            "threshold": threshold,
+            "flat_ner": flat_ner,
+            "multi_label": multi_label,
+            "on_long": on_long,
+            "batch_size": batch_size,
+        }
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Returns the table with its entities.
+
+        Raises:
+            TypeError: not an Arrow table, or a column of another type.
+            ValueError: a column is missing, or the name of the new one is taken.
+        """
+        import pyarrow as pa
+
+        if not isinstance(table, pa.Table):
+            raise TypeError(f"the batch is a {type(table).__name__}: call map_batches with batch_format='pyarrow'")
+        if self._entities_column in table.column_names:
+            raise ValueError(f"the table has a column {self._entities_column!r}: choose another entities_column")
+        texts = _read_texts(_column(table, self._text_column), self._text_column)
+        entities = self._predict(texts, self._labels_of_rows(table))
+        if self._redaction is not None:
+            texts, entities = _redact(self._redaction, texts, entities)
+            place = table.column_names.index(self._text_column)
+            given = table.schema.field(place).type
+            type_ = given if pa.types.is_large_string(given) else pa.string()
+            table = table.set_column(place, self._text_column, pa.array(texts, type_))
+        return table.append_column(self._entities_column, pa.array(entities, entities_type()))
+
+    def _labels_of_rows(self, table: pa.Table) -> list[Any]:
+        if self._labels_column is None:
+            return [self._labels] * table.num_rows
+        return _read_labels(_column(table, self._labels_column), self._labels_column)
+
+    def _predict(self, texts: list[str | None], labels: list[Any]) -> list[list[Entity] | None]:
+        rows = [row for row, text in enumerate(texts) if text is not None and labels[row] is not None]
+        found = self.model.inference(
+            [texts[row] or "" for row in rows],
+            [labels[row] for row in rows] if self._labels is None else self._labels,
+            **self._options,
+        )
+        by_row = dict(zip(rows, found, strict=True))
+        return [by_row.get(row) for row in range(len(texts))]
+
+
+def entities_type() -> pa.DataType:
+    """Arrow type of the column of entities."""
+    import pyarrow as pa
+
+    fields = [("start", pa.int64()), ("end", pa.int64()), ("text", pa.string())]
+    return pa.list_(pa.struct([*fields, ("label", pa.string()), ("score", pa.float32())]))
+
+
+def use_assigned(device: str) -> torch.device:
+    """Takes what Ray assigned to this actor: as many threads as CPUs and, for "auto", the GPU if there is one.
+
+    Outside of Ray's actors threads stay as they are, and "auto" is any GPU.
+
+    Raises:
+        ValueError: the device cannot be used.
+    """
+    import torch
+
+    from gliner_fast.precision import choose_device
+
+    assigned = _assigned_resources()
+    if assigned is None:
+        return choose_device(device)
+    torch.set_num_threads(max(1, int(assigned.get("CPU", 0))))
+    # Ray shows an actor no GPU but its own, which is the first one then. One that has none must not take another's.
+    has_gpu = assigned.get("GPU", 0) > 0
+    return choose_device(("cuda" if has_gpu else "cpu") if device == "auto" else device)
+
+
+def _assigned_resources() -> dict[str, float] | None:
+    ray = sys.modules.get("ray")  # in an actor it is there
+    if ray is None or not ray.is_initialized():
+        return None
+    context = ray.get_runtime_context()
+    if context.get_actor_id() is None:
+        return None
+    assigned: dict[str, float] = context.get_assigned_resources()
+    return assigned
+
+
+def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    if name not in table.column_names:
+        raise ValueError(f"the table has no column {name!r}, only {', '.join(map(repr, table.column_names))}")
+    return table[name]
+
+
+def _read_texts(column: pa.ChunkedArray, name: str) -> list[str | None]:
+    from pyarrow import types
+
+    type_ = column.type.value_type if types.is_dictionary(column.type) else column.type
+    if not (types.is_string(type_) or types.is_large_string(type_) or types.is_null(type_)):
+        raise TypeError(f"the column {name!r} holds {column.type}: expected strings")
+    texts: list[str | None] = column.to_pylist()
+    return texts
+
+
+def _read_labels(column: pa.ChunkedArray, name: str) -> list[Any]:
+    """Each row's labels, read as jobs read them; None where a job would reject the row."""
+    from pyarrow import types
+
+    lists_and_maps = (types.is_list, types.is_large_list, types.is_map, types.is_struct)
+    strings = (types.is_string, types.is_large_string, types.is_null)
+    if not any(is_kind(column.type) for is_kind in (*lists_and_maps, *strings)):
+        raise TypeError(
+            f"the column {name!r} holds {column.type}: expected list<string>, map<string, string>, struct of strings "
+            "or string"
+        )
+    return [_labels_of_row(value, name) for value in column.to_pylist(maps_as_pydicts="strict")]
+
+
+def _labels_of_row(value: Any, name: str) -> Sequence[str] | Mapping[str, str] | None:
+    from gliner_fast.jobs.records import BadRow
+    from gliner_fast.jobs.row_labels import read_row_labels
+
+    if isinstance(value, dict):  # a struct has all keys in all rows
+        value = {label: description for label, description in value.items() if description is not None}
+    try:
+        return read_row_labels(value, name)
+    except BadRow:
+        return None
+
+
+def _redact(
+    redaction: Redaction, texts: list[str | None], entities: list[list[Entity] | None]
+) -> tuple[list[str | None], list[list[Entity] | None]]:
+    """Redacts each text; one without labels cannot be redacted, so it is null too."""
+    redacted = [
+        None if text is None or found is None else redaction.apply(text, found)
+        for text, found in zip(texts, entities, strict=True)
+    ]
+    return [one.text if one else None for one in redacted], [one.entities if one else None for one in redacted]

@@ -1,0 +1,79 @@
+"""What is asked: texts, their labels and the options, checked at the door."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from gliner_fast.labels import LabelPlan, Labels, Threshold, expect_one_per_text, plan_labels, plan_thresholds
+
+OnLong = Literal["truncate", "window", "error"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of `GLiNER.inference`, which describes them; a sequence has one value for each text."""
+
+    flat_ner: bool | Sequence[bool] = True
+    threshold: Threshold = 0.5
+    multi_label: bool | Sequence[bool] = False
+    batch_size: int | None = None
+    input_spans: Sequence[Sequence[Mapping[str, int]]] | None = None
+    return_class_probs: bool = False
+    return_vectors: bool = False
+    return_label_vectors: bool = False
+    on_long: OnLong = "truncate"
+
+    def __post_init__(self) -> None:
+        if self.on_long not in get_args(OnLong):
+            raise ValueError(f"on_long is {self.on_long!r}: expected one of {', '.join(get_args(OnLong))}")
+        size = self.batch_size
+        if size is not None and (isinstance(size, bool) or int(size) != size or size < 1):
+            raise ValueError(f"batch_size is {size!r}: expected a whole number of at least 1, or None")
+
+
+@dataclass(frozen=True)
+class Request:
+    """Texts and what is asked of them; per-text options have one entry for each text."""
+
+    texts: Sequence[Any]
+    """Anything; what is not a string, or is blank, has no entities (Q9)."""
+    labels: LabelPlan
+    options: Options
+    first_text: int = 0
+    """Number of the first of them in all that the user gave, for messages."""
+
+    @classmethod
+    def read(cls, texts: Sequence[Any], labels: Labels, options: Options, *, first_text: int = 0) -> Request:
+        """Reads labels and thresholds in every accepted form.
+
+        Raises:
+            TypeError: labels or thresholds of a wrong type.
+            ValueError: per-text values for another number of texts; a threshold of NaN.
+        """
+        count = len(texts)
+        for name in ("flat_ner", "multi_label", "input_spans"):
+            values = getattr(options, name)
+            if isinstance(values, Sequence):
+                expect_one_per_text(name, values, count)
+        plan = plan_labels(labels, count)
+        options = replace(options, threshold=plan_thresholds(options.threshold, count))
+        return cls(texts, plan, options, first_text)
+
+    def parts(self, most_texts: int, most_characters: int) -> Iterator[Request]:
+        """Cuts it into smaller ones, in order; a text of more characters makes one of its own."""
+        first = characters = 0
+        for place, text in enumerate(self.texts):
+            size = len(text) if isinstance(text, str) else 0
+            if place > first and (place - first == most_texts or characters + size > most_characters):
+                yield self._part(first, place)
+                first, characters = place, 0
+            characters += size
+        yield self._part(first, len(self.texts))
+
+    def _part(self, first: int, last: int) -> Request:
+        values = {name: getattr(self.options, name) for name in ("threshold", "flat_ner", "multi_label", "input_spans")}
+        cut: dict[str, Any] = {name: value[first:last] for name, value in values.items() if isinstance(value, Sequence)}
+        labels = LabelPlan(self.labels.sets, self.labels.set_of_text[first:last])
+        return Request(self.texts[first:last], labels, replace(self.options, **cut), self.first_text + first)

@@ -1,0 +1,40 @@
+"""What the tests of jobs share: a small checkpoint, texts, and a process that forks jobs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gliner_fast import GLiNER
+from tests.jobs.nursery import Nursery
+from tests.samples import CROSSNER
+
+
+@pytest.fixture(scope="session")
+def small_model(checkpoint: Callable[[str], Path]) -> GLiNER:
+    return GLiNER.from_pretrained(checkpoint("deberta"))
+
+
+@pytest.fixture(scope="session")
+def nursery(checkpoint: Callable[[str], Path]) -> Iterator[Nursery]:
+    nursery = Nursery(checkpoint("deberta"))
+    yield nursery
+    nursery.close()
+
+
+def texts_of(count: int) -> list[str]:
+    """Short texts, some of them equal."""
+    return [" ".join(CROSSNER[number % len(CROSSNER)].split()[: 4 + number % 9]) for number in range(count)]
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,110 @@
+"""Bytes of inputs: compressed or not, whole or broken."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from gliner_fast.jobs.byte_stream import ByteStream
+from gliner_fast.jobs.inputs import JobInputError, find_inputs
+
+
+def gz(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)
+
+
+def zst(content: bytes) -> bytes:
+    return pa.compress(content, codec="zstd", asbytes=True)
+
+
+def lines_of(path: Path) -> list[tuple[int, bytes]]:
+    with closing(ByteStream(find_inputs([str(path)])[0])) as stream:
+        return list(stream.lines())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", b"one\ntwo"),
+        ("a.txt.gz", gz(b"one\ntwo")),
+        ("a.txt.zst", zst(b"one\ntwo")),
+        ("a.txt.gz", gz(b"one\nt") + gz(b"") + gz(b"wo")),
+        ("a.txt.zst", zst(b"one\nt") + zst(b"wo")),
+    ],
+)
+def test_lines_are_numbered_and_keep_their_breaks(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    assert lines_of(tmp_path / name) == [(1, b"one\n"), (2, b"two")]
+
+
+def test_lines_may_be_longer_than_any_buffer(tmp_path):
+    line = os.urandom(3_000_000).replace(b"\n", b" ")
+    for name, content in {"a.txt": line, "a.txt.gz": gz(line), "a.txt.zst": zst(line)}.items():
+        (tmp_path / name).write_bytes(content + (content if name != "a.txt" else b""))
+        assert lines_of(tmp_path / name) == [(1, line * 2 if name != "a.txt" else line)]
+
+
+WHOLE = os.urandom(100_000)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt.gz", gz(WHOLE)[:50_000]),
+        ("a.txt.gz", gz(WHOLE)[:-4]),
+        ("a.txt.gz", gz(WHOLE)[:50_000] + b"x" * 100 + gz(WHOLE)[50_100:]),
+        ("a.txt.gz", b"plain text, in fact\n"),
+        ("a.txt.zst", zst(WHOLE)[:50_000]),
+        ("a.txt.zst", b"plain text, in fact\n"),
+    ],
+)
+def test_broken_compression_ends_the_file_with_a_clear_word(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(JobInputError, match=f"{name} cannot be decompressed as .*is it cut off, or misnamed"):
+        lines_of(tmp_path / name)
+
+
+def test_an_error_of_the_system_stays_what_it_is(tmp_path, monkeypatch):
+    (tmp_path / "a.txt.gz").write_bytes(gz(WHOLE))
+    stream = ByteStream(find_inputs([str(tmp_path / "a.txt.gz")])[0])
+
+    def fail(buffer: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(stream._counted, "_read_into", fail)
+    with pytest.raises(OSError, match="Input/output error"), closing(stream):
+        list(stream.lines())
+
+
+def test_bytes_are_counted_before_decompression(tmp_path):
+    (tmp_path / "a.txt.gz").write_bytes(gz(WHOLE + b"\n" + WHOLE))
+    with closing(ByteStream(find_inputs([str(tmp_path / "a.txt.gz")])[0])) as stream:
+        assert stream.bytes_read == 0
+        lines = stream.lines()
+        next(lines)
+        assert 0 < stream.bytes_read <= (tmp_path / "a.txt.gz").stat().st_size
+        list(lines)
+        assert stream.bytes_read == (tmp_path / "a.txt.gz").stat().st_size
+
+
+def test_standard_input_gives_lines_as_they_come_and_stays_open(monkeypatch):
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, "rb") as source, os.fdopen(write_end, "wb", buffering=0) as sink:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(source))
+        with closing(ByteStream(find_inputs(["-"], "text")[0])) as stream:
+            lines = stream.lines()
+            sink.write(b"first\nsec")
+            assert next(lines) == (1, b"first\n")  # and waits for no more than that
+            sink.write(b"ond\n")
+            assert next(lines) == (2, b"second\n")
+            sink.close()
+            assert list(lines) == []
+        assert not source.closed
+        sys.stdin.detach()

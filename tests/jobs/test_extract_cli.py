@@ -1,0 +1,181 @@
+"""`gliner-fast extract`: what it reads and writes, what it says, and how it ends."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from gliner_fast.cli import main
+from tests.jobs.conftest import read_jsonl, write_jsonl
+
+ADA = "Ada Lovelace lived in London."
+
+
+@pytest.fixture
+def run(capfd, monkeypatch, tmp_path):
+    """Runs `gliner-fast extract` in an empty folder; gives its exit code, what it wrote, and its complaints."""
+    monkeypatch.chdir(tmp_path)
+
+    def runner(*arguments, stdin=b""):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as end:
+            main(["extract", *map(str, arguments)])
+        out, err = capfd.readouterr()
+        return end.value.code, out, err
+
+    return runner
+
+
+def _found(row):
+    return [(entity["text"], entity["label"]) for entity in row["entities"]]
+
+
+def test_a_file_to_a_file(run, tmp_path):
+    write_jsonl(tmp_path / "in.jsonl", [{"id": 7, "body": ADA, "tags": ["x"]}, {"id": 8, "body": ""}])
+    code, out, err = run("in.jsonl", "-o", "out.parquet", "-l", "person,city", "--text-column", "body")
+    assert (code, out) == (0, "")
+    assert err.startswith("done: 2 rows, 2 entities in out.parquet\n")
+    first, second = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert list(first) == ["id", "body", "tags", "entities"]
+    assert _found(first) == [("Ada Lovelace", "person"), ("London", "city")]
+    assert second["entities"] == []
+    code, _, err = run("in.jsonl", "-o", "out.parquet", "-l", "person,city", "--text-column", "body")
+    assert (code, err) == (0, "done: 2 rows, 2 entities in out.parquet\n")
+
+
+def test_standard_input_to_standard_output(run):
+    for arguments in ([], ["-"], ["-", "-o", "-"]):
+        code, out, _ = run(*arguments, "-l", "city", "-q", stdin=f"{ADA}\n\nParis\u2028x\r\n".encode())
+        rows = [json.loads(line) for line in out.split("\n") if line]
+        assert code == 0
+        assert [row["text"] for row in rows] == [ADA, "", "Paris\u2028x"]
+        assert _found(rows[0]) == [("London", "city")]
+    code, out, _ = run("--input-format", "jsonl", "-l", "city", "-q", stdin=json.dumps({"n": 1, "text": ADA}).encode())
+    assert (code, list(json.loads(out))) == (0, ["n", "text", "entities"])
+
+
+def test_columns_layout_and_quiet(run, tmp_path):
+    (tmp_path / "a.csv").write_text(f"id,text,more\n1,{ADA},x\n", encoding="utf-8")
+    (tmp_path / "b.csv").write_text(f'id,text,more\n2,"{ADA}\nIn Paris",y\n', encoding="utf-8")
+    options = ("-l", "city", "--layout", "rows", "--id-column", "id", "--columns", "more", "--quiet")
+    code, out, err = run("*.csv", "-o", "found", "--output-format", "jsonl", *options)
+    assert (code, out, err) == (0, "", "")
+    (shard,) = (tmp_path / "found").glob("shard-*.jsonl")
+    rows = read_jsonl(shard)
+    assert [(row["id"], row["more"], row["row"], row["text"]) for row in rows] == [
+        ("1", "x", 0, "London"),
+        ("2", "y", 1, "London"),
+        ("2", "y", 1, "Paris"),
+    ]
+
+
+def test_redaction_with_a_key_from_the_environment(run, tmp_path, monkeypatch):
+    (tmp_path / "in.txt").write_text(f"{ADA}\n", encoding="utf-8")
+    code, out, _ = run("in.txt", "-l", "person,city", "--redact", "label", "-q")
+    assert (code, json.loads(out)["text"]) == (0, "[PERSON] lived in [CITY].")
+    monkeypatch.setenv("MY_KEY", "k" * 32)
+    options = ("-l", "person", "--redact", "hash", "--redact-key-env", "MY_KEY", "-q", "-o", "out.jsonl")
+    code, _, _ = run("in.txt", *options)
+    assert code == 0
+    assert "k" * 32 not in (tmp_path / "out.jsonl.job" / "manifest.jsonl").read_text(encoding="utf-8")
+    monkeypatch.setenv("MY_KEY", "l" * 32)
+    code, _, err = run("in.txt", *options)
+    assert code == 2
+    assert "redaction was" in err
+
+
+def test_labels_file_with_thresholds(run, tmp_path):
+    (tmp_path / "in.txt").write_text(f"{ADA}\n", encoding="utf-8")
+    labels = {"PER": {"description": "person", "threshold": 0.99}, "LOC": {"description": "city"}}
+    (tmp_path / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
+    _, out, _ = run("in.txt", "--labels-file", "labels.json", "-q")
+    assert _found(json.loads(out)) == [("London", "LOC")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["in.txt"], "no labels"),
+        (["no.txt", "-l", "a"], "no such file: no.txt"),
+        (["*.parquet", "-l", "a"], "no file goes by *.parquet"),
+        (["in.bin", "-l", "a"], "unknown extension"),
+        (["in.txt", "-l", "a", "-o", "out.csv"], "extension .csv"),
+        (["in.csv", "-l", "a", "--text-column", "body"], "'body'"),
+        (["in.txt", "-l", "a", "--label-threshold", "b=0.5"], "'b' is not among the labels"),
+        (["in.txt", "-l", "a", "--redact-template", "x"], "belong to --redact"),
+        (["in.txt", "-l", "a", "--redact", "hash"], "needs a key"),
+        (["in.txt", "-l", "a", "--actors", "2"], "belong to --engine ray"),
+        (["in.txt", "-l", "a", "--on-error", "ignore"], "--on-error"),
+        (["bad.jsonl", "-l", "a", "--on-error", "fail", "-o", "x.jsonl", "-q"], "bad.jsonl, line 1: "),
+    ],
+)
+def test_errors_are_one_line_and_code_2(arguments, complaint, run, tmp_path):
+    (tmp_path / "in.txt").write_text("x\n", encoding="utf-8")
+    (tmp_path / "in.csv").write_text("id,text\n1,x\n", encoding="utf-8")
+    (tmp_path / "in.bin").write_bytes(b"\0")
+    (tmp_path / "bad.jsonl").write_text("{\n", encoding="utf-8")
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("gliner-fast: error: ")
+    assert err.count("\n") == 1
+    assert complaint in err
+
+
+def test_ctrl_c_stops_and_says_how_to_go_on(tmp_path):
+    write_jsonl(tmp_path / "in.jsonl", [{"text": f"{ADA} Number {number}."} for number in range(200)])
+    command = [
+        sys.executable,
+        "-c",
+        "from gliner_fast.cli import main; main()",
+        "extract",
+        "in.jsonl",
+        "-o",
+        "out.jsonl",
+    ]
+    command += ["-l", "person", "--rows-per-shard", "16"]
+    manifest = tmp_path / "out.jsonl.job" / "manifest.jsonl"
+    python_path = os.pathsep.join(
+        str(Path(path).resolve()) for path in os.environ.get("PYTHONPATH", "").split(":") if path
+    )
+    environment = os.environ | {"PYTHONPATH": python_path}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        while not manifest.exists() or manifest.read_bytes().count(b"\n") < 3:
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "stopped: " in err
+    assert err.endswith("gliner-fast: stopped. The same command goes on from here.\n")
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert "done: 200 rows" in done.stderr
+    assert len(read_jsonl(tmp_path / "out.jsonl")) == 200
+
+
+def test_a_terminal_shows_a_bar(tmp_path):
+    write_jsonl(tmp_path / "in.jsonl", [{"text": f"{ADA} Number {number}."} for number in range(300)])
+    code = "from gliner_fast.cli import main; main()"
+    command = [sys.executable, "-c", code, "extract", str(tmp_path / "in.jsonl"), "-o", str(tmp_path / "out.jsonl")]
+    parent, child = pty.openpty()
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "140"}
+    with subprocess.Popen([*command, "-l", "person"], stderr=child, env=environment) as process:
+        os.close(child)
+        shown = b""
+        try:
+            while block := os.read(parent, 4096):
+                shown += block
+        except OSError:  # Linux says so when the other end has closed
+            pass
+    os.close(parent)
+    assert process.returncode == 0
+    assert b"loading the model" in shown
+    assert b"rows/s" in shown
+    assert b"done: 300 rows" in shown

@@ -1,0 +1,409 @@
+"""Jobs from files to files: every choice that a user has, and what goes wrong."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import gzip
+import io
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gliner_fast import Entity, GLiNER, JobError, JobInputError, Redaction, extract_files
+from gliner_fast.jobs import job as job_module
+from gliner_fast.jobs.ray_engine import RayOptions
+from tests.jobs.conftest import read_jsonl, texts_of, write_jsonl
+from tests.samples import LABELS
+
+OPTIONS: dict[str, Any] = {"threshold": 0.3, "rows_per_shard": 100}
+
+
+def as_told(entities: Sequence[Entity]) -> list[tuple[Any, ...]]:
+    """Entities as tuples; scores of batches of another size may round differently."""
+    return [(e["start"], e["end"], e["text"], e["label"], pytest.approx(e["score"], abs=1e-5)) for e in entities]
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    return texts_of(150)
+
+
+@pytest.fixture(scope="module")
+def expected(small_model: GLiNER, texts: list[str]) -> list[list[tuple[Any, ...]]]:
+    found = small_model.inference(texts, LABELS, threshold=0.3)
+    assert sum(map(len, found)) > 100
+    return [as_told(own) for own in found]
+
+
+def write_parquet(path: Path, texts: list[str]) -> Path:
+    pq.write_table(pa.table({"id": range(len(texts)), "text": texts}), path, row_group_size=64)
+    return path
+
+
+def write_csv(path: Path, texts: list[str]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "text"])
+        writer.writerows(enumerate(texts))
+    return path
+
+
+def write_gzip_jsonl(path: Path, texts: list[str]) -> Path:
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps({"id": number, "text": text}) + "\n" for number, text in enumerate(texts))
+    return path
+
+
+def write_lines(path: Path, texts: list[str]) -> Path:
+    path.write_text("".join(text + "\n" for text in texts), encoding="utf-8")
+    return path
+
+
+SOURCES: list[tuple[str, Callable[[Path, list[str]], Path]]] = [
+    ("in.parquet", write_parquet),
+    ("in.csv", write_csv),
+    ("in.jsonl.gz", write_gzip_jsonl),
+    ("in.txt", write_lines),
+]
+
+
+def read_output(output: Path) -> list[dict[str, Any]]:
+    if output.is_dir():
+        return [row for shard in sorted(output.glob("shard-*")) for row in read_output(shard)]
+    if output.suffix == ".parquet":
+        return pq.read_table(output).to_pylist()
+    if output.suffix == ".gz":
+        return [json.loads(line) for line in gzip.decompress(output.read_bytes()).splitlines()]
+    return read_jsonl(output)
+
+
+@pytest.mark.parametrize(("name", "write"), SOURCES, ids=[name for name, _ in SOURCES])
+@pytest.mark.parametrize("output", ["found.parquet", "found.jsonl", "found.jsonl.gz", "found"])
+def test_every_input_to_every_output(
+    name: str,
+    write: Callable[[Path, list[str]], Path],
+    output: str,
+    small_model: GLiNER,
+    texts: list[str],
+    expected: list[list[tuple[Any, ...]]],
+    tmp_path: Path,
+):
+    source = write(tmp_path / name, texts)
+    report = extract_files(source, tmp_path / output, LABELS, model=small_model, **OPTIONS)
+    rows = read_output(tmp_path / output)
+    assert [row["text"] for row in rows] == texts
+    assert [as_told(row["entities"]) for row in rows] == expected
+    if name != "in.txt":
+        assert [int(row["id"]) for row in rows] == list(range(len(texts)))
+    assert (report.is_complete, report.rows, report.rejects) == (True, len(texts), 0)
+    assert report.entities == sum(map(len, expected))
+    assert report.shards == 5  # 8, 16, 32, 64 and 30 rows
+
+
+def test_a_finished_job_is_not_done_again(small_model: GLiNER, texts: list[str], tmp_path: Path):
+    source = write_parquet(tmp_path / "in.parquet", texts)
+    first = extract_files(source, tmp_path / "found.parquet", LABELS, model=small_model, **OPTIONS)
+    before = (tmp_path / "found.parquet").stat()
+    again = extract_files(source, tmp_path / "found.parquet", LABELS, model=small_model, **OPTIONS)
+    assert (again.rows, again.rows_here, again.entities) == (first.rows, 0, first.entities)
+    assert (tmp_path / "found.parquet").stat() == before
+
+
+def test_one_row_an_entity_leads_back_by_number_and_id(
+    small_model: GLiNER, texts: list[str], expected: list[list[tuple[Any, ...]]], tmp_path: Path
+):
+    source = write_parquet(tmp_path / "in.parquet", texts)
+    output = tmp_path / "found.jsonl"
+    extract_files(source, output, LABELS, model=small_model, layout="rows", id_column="id", **OPTIONS)
+    rows = read_jsonl(output)
+    assert list(rows[0]) == ["id", "row", "start", "end", "text", "label", "score"]
+    assert all(row["id"] == row["row"] for row in rows)
+    assert [(row["row"], *own) for row in rows for own in as_told([row])] == [
+        (number, *own) for number, entities in enumerate(expected) for own in entities
+    ]
+
+
+def test_chosen_columns_and_another_name_for_the_entities(small_model: GLiNER, tmp_path: Path):
+    rows = [{"key": n, "body": text, "entities": "mine", "noise": [1]} for n, text in enumerate(texts_of(9))]
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    options = OPTIONS | {"model": small_model, "text_column": "body", "id_column": "key"}
+    with pytest.raises(JobInputError, match="'entities'"):
+        extract_files(source, tmp_path / "a.parquet", LABELS, **options)
+    extract_files(source, tmp_path / "a.parquet", LABELS, columns=["body"], **options)
+    assert pq.read_table(tmp_path / "a.parquet").column_names == ["key", "body", "entities"]
+    extract_files(source, tmp_path / "b.parquet", LABELS, entities_column="found", **options)
+    assert pq.read_table(tmp_path / "b.parquet").column_names == ["key", "body", "entities", "noise", "found"]
+
+
+def test_each_row_may_have_its_own_labels(small_model: GLiNER, tmp_path: Path):
+    texts = texts_of(20)
+    own = [["person"], ["city", "event"], {"LOC": "location"}, "person, award"]
+    rows = [{"text": text, "wanted": own[number % 4]} for number, text in enumerate(texts)]
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    extract_files(source, tmp_path / "out.jsonl", labels_column="wanted", model=small_model, **OPTIONS)
+    labels = [["person"], ["city", "event"], {"LOC": "location"}, ["person", "award"]] * 5
+    found = small_model.inference(texts, labels, threshold=0.3)
+    assert [as_told(row["entities"]) for row in read_jsonl(tmp_path / "out.jsonl")] == [as_told(e) for e in found]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"flat_ner": False},
+        {"multi_label": True, "threshold": 0.2},
+        {"threshold": {label: 0.2 + 0.1 * number for number, label in enumerate(LABELS)}},
+        {"batch_size": 3},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_options_mean_what_they_mean_for_inference(
+    options: dict[str, Any], small_model: GLiNER, texts: list[str], tmp_path: Path
+):
+    source = write_lines(tmp_path / "in.txt", texts)
+    chosen = OPTIONS | options
+    extract_files(source, tmp_path / "out.jsonl", LABELS, model=small_model, **chosen)
+    del chosen["rows_per_shard"]
+    found = small_model.inference(texts, LABELS, **chosen)
+    assert [as_told(row["entities"]) for row in read_jsonl(tmp_path / "out.jsonl")] == [as_told(e) for e in found]
+
+
+def test_long_texts_are_read_in_windows_unless_told_otherwise(small_model: GLiNER, tmp_path: Path):
+    text = " ".join(texts_of(120))
+    limit = small_model.config.max_len
+    assert len(text.split()) > limit
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "short"}, {"text": text}])
+    extract_files(source, tmp_path / "all.jsonl", LABELS, model=small_model, **OPTIONS)
+    entities = read_jsonl(tmp_path / "all.jsonl")[1]["entities"]
+    assert max(entity["end"] for entity in entities) > 0.9 * len(text)
+    assert all(text[entity["start"] : entity["end"]] == entity["text"] for entity in entities)
+    with pytest.raises(ValueError, match="words"):
+        extract_files(source, tmp_path / "none.jsonl", LABELS, model=small_model, on_long="error", **OPTIONS)
+    with pytest.warns(UserWarning, match=f"truncated to {limit}"):
+        extract_files(source, tmp_path / "cut.jsonl", LABELS, model=small_model, on_long="truncate", **OPTIONS)
+    cut = read_jsonl(tmp_path / "cut.jsonl")[1]["entities"]
+    assert max(entity["end"] for entity in cut) < max(entity["end"] for entity in entities)
+
+
+def test_a_string_is_one_label_and_one_column(small_model: GLiNER, tmp_path: Path):
+    source = write_parquet(tmp_path / "in.parquet", texts_of(9))
+    options = OPTIONS | {"model": small_model}
+    extract_files(source, tmp_path / "a.jsonl", "person", columns="id", **options)
+    extract_files(source, tmp_path / "b.jsonl", ["person"], columns=["id"], **options)
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+
+
+def test_very_long_texts_are_predicted_a_few_at_a_time(
+    small_model: GLiNER, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source = write_parquet(tmp_path / "in.parquet", texts)
+    extract_files(source, tmp_path / "whole.jsonl", LABELS, model=small_model, **OPTIONS)
+    monkeypatch.setattr(job_module, "_MOST_CHARACTERS", 200)
+    extract_files(source, tmp_path / "cut.jsonl", LABELS, model=small_model, **OPTIONS)
+    whole, cut = read_jsonl(tmp_path / "whole.jsonl"), read_jsonl(tmp_path / "cut.jsonl")
+    assert [as_told(row["entities"]) for row in cut] == [as_told(row["entities"]) for row in whole]
+    assert [row["id"] for row in cut] == list(range(len(texts)))
+
+
+def test_a_text_that_is_too_long_is_named_by_its_row(small_model: GLiNER, tmp_path: Path):
+    rows: list[dict[str, Any]] = [{"text": text} for text in texts_of(30)]
+    rows[3] = rows[20] = {"text": None}
+    rows[25] = {"text": "word " * 1000}
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    with pytest.raises(ValueError, match="text 25 has 1,000 words"):
+        extract_files(source, tmp_path / "out.jsonl", LABELS, model=small_model, on_long="error", **OPTIONS)
+
+
+@pytest.mark.parametrize("output", ["out.jsonl", "out.parquet"])
+def test_redacted_texts_take_the_place_of_the_originals(
+    output: str, small_model: GLiNER, texts: list[str], expected: list[list[tuple[Any, ...]]], tmp_path: Path
+):
+    rows = [{"id": number, "text": text} for number, text in enumerate(texts)]
+    source = write_jsonl(tmp_path / "in.jsonl", [*rows, {"id": "secret", "text": None}])
+    redaction = Redaction("mask")
+    report = extract_files(
+        source, tmp_path / output, LABELS, model=small_model, redaction=redaction, columns=["id"], **OPTIONS
+    )
+    (reject,) = read_jsonl(Path(report.rejects_file))
+    assert (reject["line"], reject["raw"]) == (151, "")
+    assert "null" not in reject["reason"]
+    for text, row, entities in zip(texts, read_output(tmp_path / output), expected, strict=True):
+        masked = list(text)
+        for start, end, *_ in entities:
+            masked[start:end] = "█" * (end - start)
+        assert row["text"] == "".join(masked)
+        assert all(set(entity["text"]) == {"█"} for entity in row["entities"])
+
+
+def bad_rows() -> tuple[list[str], list[int]]:
+    """10,000 JSON lines of which every tenth is bad in one of five ways, and the numbers of the good ones."""
+    lines, good = [], []
+    for number, text in enumerate(texts_of(10_000)):
+        kinds = ['{"text": ', "[1]", json.dumps({"text": None}), json.dumps({"body": text}), '{"text": "\\ud800"}']
+        lines.append(kinds[number // 10 % 5] if number % 10 == 3 else json.dumps({"id": number, "text": text}))
+        if number % 10 != 3:
+            good.append(number)
+    return lines, good
+
+
+def test_a_thousand_bad_rows_among_ten_thousand(small_model: GLiNER, tmp_path: Path):
+    lines, good = bad_rows()
+    source = tmp_path / "in.jsonl"
+    source.write_text("\n".join(lines), encoding="utf-8")
+    report = extract_files(source, tmp_path / "out.parquet", LABELS, model=small_model, threshold=0.3)
+    assert (report.rows, report.rejects) == (10_000, 1_000)
+    rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [row["id"] for row in rows] == good
+    texts = texts_of(10_000)
+    distinct = sorted(set(texts))
+    answers = dict(zip(distinct, small_model.inference(distinct, LABELS, threshold=0.3), strict=True))
+    for row in rows:
+        found = {(e["start"], e["end"], e["label"]) for e in answers[row["text"]]}
+        assert {(e["start"], e["end"], e["label"]) for e in row["entities"]} == found
+    rejects = read_jsonl(Path(report.rejects_file))
+    assert [reject["line"] for reject in rejects] == [n + 1 for n in range(10_000) if n % 10 == 3]
+    assert [reject["raw"] for reject in rejects] == [line for n, line in enumerate(lines) if n % 10 == 3]
+    assert {reject["file"] for reject in rejects} == {str(source)}
+    assert len({reject["reason"] for reject in rejects}) >= 5
+
+
+def test_a_limit_of_rejects_ends_the_job_and_a_higher_one_goes_on(small_model: GLiNER, tmp_path: Path):
+    rows: list[dict[str, Any]] = [{"text": text} for text in texts_of(200)]
+    rows[70] = rows[150] = rows[160] = {"text": 5}
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    output = tmp_path / "out.jsonl"
+    with pytest.raises(JobError, match=r"in\.jsonl, line 71: .*56 rows are done"):
+        extract_files(source, output, LABELS, model=small_model, on_error="fail", **OPTIONS)
+    with pytest.raises(JobError, match="rows rejected: 3, allowed: 1"):
+        extract_files(source, output, LABELS, model=small_model, max_rejects=1, **OPTIONS)
+    report = extract_files(source, output, LABELS, model=small_model, max_rejects=3, **OPTIONS)
+    assert (report.rows, report.rejects, report.rows_here) == (200, 3, 80)
+    assert len(read_jsonl(output)) == 197
+
+
+def test_a_full_disk_is_one_error_and_costs_nothing(
+    small_model: GLiNER, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source = write_lines(tmp_path / "in.txt", texts)
+    output = tmp_path / "out.parquet"
+    write_shard = job_module.write_shard
+
+    def fill_disk(path: Path, *arguments: Any, **options: Any) -> None:
+        if "shard-0000001" in path.name:
+            path.write_bytes(b"half a shard")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_shard(path, *arguments, **options)
+
+    monkeypatch.setattr(job_module, "write_shard", fill_disk)
+    with pytest.raises(OSError, match="No space left on device; what is finished stays") as failure:
+        extract_files(source, output, LABELS, model=small_model, **OPTIONS)
+    assert failure.value.filename.endswith("shard-0000001.parquet")
+    monkeypatch.undo()
+    report = extract_files(source, output, LABELS, model=small_model, **OPTIONS)
+    assert (report.rows, report.rows_here) == (150, 142)
+    assert pq.read_table(output)["text"].to_pylist() == texts
+
+
+def test_what_has_changed_is_said_before_anything_is_loaded(
+    checkpoint: Callable[[str], Path], texts: list[str], tmp_path: Path
+):
+    source = write_lines(tmp_path / "in.txt", texts)
+    folder = shutil.copytree(checkpoint("deberta"), tmp_path / "model")
+    model = GLiNER.from_pretrained(folder)
+    extract_files(source, tmp_path / "out", LABELS, model=model, **OPTIONS)
+    with pytest.raises(JobError, match=r"threshold was 0\.3 and is 0\.5"):
+        extract_files(source, tmp_path / "out", LABELS, model=model, **(OPTIONS | {"threshold": 0.5}))
+    source.write_text(source.read_text(encoding="utf-8") + "one more\n", encoding="utf-8")
+    with pytest.raises(JobError, match=r"in\.txt has other content than when the job began"):
+        extract_files(source, tmp_path / "out", LABELS, model=model, **OPTIONS)
+    config = folder / "gliner_config.json"
+    config.write_text(config.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    with pytest.raises(JobError, match="the model is another one"):
+        extract_files(source, tmp_path / "out", LABELS, model=model, **OPTIONS)
+
+
+@pytest.mark.parametrize("output", ["out.jsonl", "out.parquet", "out"])
+def test_an_empty_input_gives_an_empty_output(output: str, small_model: GLiNER, tmp_path: Path):
+    source = write_lines(tmp_path / "in.txt", [])
+    report = extract_files(source, tmp_path / output, LABELS, model=small_model, **OPTIONS)
+    assert (report.is_complete, report.rows) == (True, 0)
+    assert read_output(tmp_path / output) == []
+    if output == "out.parquet":
+        assert pq.read_table(tmp_path / output).column_names == ["text", "entities"]
+
+
+def test_rows_that_are_all_bad_give_an_empty_output(small_model: GLiNER, tmp_path: Path):
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": None}] * 70)
+    report = extract_files(source, tmp_path / "out.parquet", LABELS, model=small_model, **OPTIONS)
+    assert (report.rows, report.rejects) == (70, 70)
+    assert pq.read_table(tmp_path / "out.parquet").num_rows == 0
+
+
+def test_a_stream_gets_json_lines_and_warnings(
+    small_model: GLiNER, texts: list[str], expected: list[list[tuple[Any, ...]]], tmp_path: Path
+):
+    rows: list[dict[str, Any]] = [{"text": text} for text in texts]
+    source = write_jsonl(tmp_path / "in.jsonl", [*rows[:40], {"text": 5}, *rows[40:]])
+    out = io.BytesIO()
+    with pytest.warns(UserWarning, match=r"in\.jsonl, line 41 is left out: "):
+        report = extract_files(source, out, LABELS, model=small_model, **OPTIONS)
+    written = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [row["text"] for row in written] == texts
+    assert [as_told(row["entities"]) for row in written] == expected
+    assert (report.rows, report.rejects, report.is_complete) == (151, 1, True)
+    with pytest.raises(JobError, match="rows rejected: 1, allowed: 0"), pytest.warns(match="line 41"):
+        extract_files(source, io.BytesIO(), LABELS, model=small_model, on_error="fail", **OPTIONS)
+
+
+def test_the_report_is_there_for_programs(small_model: GLiNER, texts: list[str], tmp_path: Path):
+    source = write_lines(tmp_path / "in.txt", texts)
+    report = extract_files(source, tmp_path / "out.parquet", LABELS, model=small_model, **OPTIONS)
+    written = json.loads((tmp_path / "out.parquet.job" / "report.json").read_text(encoding="utf-8"))
+    assert written == report.to_dict()
+    assert sum(written["stage_shares"].values()) == pytest.approx(1)
+    assert set(written["stage_shares"]) == {"read", "prepare", "encode", "score", "decode", "write"}
+    assert 0 <= written["padding_share"] < 1
+    assert written["stats"]["texts"] == 150
+    shown = str(report)
+    assert "done: 150 rows" in shown
+    assert "out.parquet" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"output": "out.csv"}, JobError, r"extension \.csv: expected \.parquet"),
+        ({"output": "in.parquet"}, JobError, "lies where the output goes"),
+        ({"inputs": "."}, JobError, "lies in the input folder"),
+        ({"inputs": "no.jsonl"}, FileNotFoundError, r"no\.jsonl"),
+        ({"inputs": []}, JobInputError, "no input"),
+        ({"text_column": "body"}, JobInputError, "body"),
+        ({"labels": None}, JobError, "one of the two"),
+        ({"labels": {"person", "city"}}, JobError, "labels is a set: expected a list"),
+        ({"output": "s3://bucket/out.parquet"}, JobError, "no local path"),
+        ({"output": "OUT.PARQUET"}, JobError, r"extension \.PARQUET"),
+        ({"max_rejects": -1}, JobError, "expected 0 or more"),
+        ({"layout": "rows", "redaction": Redaction()}, JobError, "use the layout 'list'"),
+        ({"ray": RayOptions(), "output": io.BytesIO()}, JobError, "Ray writes shards"),
+        ({"ray": RayOptions(), "device": "cpu"}, JobError, "leave device at 'auto'"),
+        ({"on_error": "ignore"}, JobError, "expected 'skip' or 'fail'"),
+        ({"device": "quantum"}, ValueError, "'quantum'"),
+        ({"dtype": "fp7"}, ValueError, "fp7"),
+        ({"model": "no/such/folder"}, FileNotFoundError, "does not exist"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_bad_choices_leave_nothing_behind(
+    options: dict[str, Any], error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    write_parquet(tmp_path / "in.parquet", ["Ada"])
+    with pytest.raises(error, match=message):
+        extract_files(**{"inputs": "in.parquet", "output": "out.parquet", "labels": LABELS} | options)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]

@@ -1,0 +1,118 @@
+"""A job that dies at any moment goes on, and its output is that of an unbroken run, byte for byte."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.jobs.conftest import texts_of, write_jsonl
+from tests.jobs.nursery import COMPLETE, STOPPED, Nursery
+
+pytestmark = pytest.mark.timeout(240)
+
+ROWS = 240
+OPTIONS: dict[str, Any] = {"labels": ["person", "city", "event"], "threshold": 0.3, "rows_per_shard": 16}
+KILLED = -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows: list[dict[str, Any]] = [{"id": number, "text": text} for number, text in enumerate(texts_of(ROWS))]
+    rows[7] = {"id": 7, "text": None}
+    rows[200] = {"id": 200}
+    return write_jsonl(tmp_path_factory.mktemp("source") / "in.jsonl", rows)
+
+
+def content_of(output: Path) -> dict[str, bytes]:
+    """Names and bytes of an output, its rejects included; report and manifest hold times."""
+    folder = output if output.is_dir() else output.parent
+    files = (path for path in folder.rglob("*") if path.is_file())
+    private = {"manifest.jsonl", "report.json", "lock", "holder"}
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files if path.name not in private}
+
+
+@pytest.fixture(scope="module", params=["found.parquet", "found.jsonl", "found"])
+def unbroken(
+    request: pytest.FixtureRequest, nursery: Nursery, source: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, dict[str, bytes], float]:
+    """An output's name, its content after an unbroken run, and the seconds that took."""
+    output = tmp_path_factory.mktemp("unbroken") / request.param
+    begin = time.monotonic()
+    assert nursery.run(inputs=str(source), output=str(output), **OPTIONS) == COMPLETE
+    content = content_of(output)
+    assert sum(map(len, content.values())) > 10_000
+    return request.param, content, time.monotonic() - begin
+
+
+def test_twenty_kills_at_random_moments_change_nothing(
+    unbroken: tuple[str, dict[str, bytes], float], nursery: Nursery, source: Path, tmp_path: Path
+):
+    name, expected, seconds = unbroken
+    moments = random.Random(name)
+    kills = jobs = 0
+    while kills < 20:
+        output = tmp_path / str(jobs) / name
+        output.parent.mkdir()
+        code = KILLED
+        while code == KILLED:
+            child = nursery.start(inputs=str(source), output=str(output), **OPTIONS)
+            if kills < 20:
+                time.sleep(moments.uniform(0, seconds / 2))
+                os.kill(child, signal.SIGKILL)
+            code = nursery.wait(child)
+            kills += code == KILLED
+        assert code == COMPLETE
+        assert content_of(output) == expected
+        jobs += 1
+
+
+def test_a_death_at_any_step_to_the_disk_changes_nothing(
+    unbroken: tuple[str, dict[str, bytes], float], nursery: Nursery, source: Path, tmp_path: Path
+):
+    name, expected, _ = unbroken
+    codes = []
+    for step in (*range(7), *range(9, 200, 19)):
+        output = tmp_path / str(step) / name
+        output.parent.mkdir()
+        codes.append(nursery.run(inputs=str(source), output=str(output), die_at=step, **OPTIONS))
+        if codes[-1] == COMPLETE:
+            break
+        assert codes[-1] == KILLED
+        assert nursery.run(inputs=str(source), output=str(output), **OPTIONS) == COMPLETE
+        assert content_of(output) == expected, f"died at step {step}"
+    assert codes[-1] == COMPLETE, "the job takes more steps than were tried"
+    assert len(codes) > 8
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_stops_at_the_next_slice_and_the_job_goes_on(
+    number: signal.Signals,
+    unbroken: tuple[str, dict[str, bytes], float],
+    nursery: Nursery,
+    source: Path,
+    tmp_path: Path,
+):
+    name, expected, _ = unbroken
+    output = tmp_path / name
+    manifest = (output / "_job" if name == "found" else tmp_path / f"{name}.job") / "manifest.jsonl"
+
+    def finished_slices() -> int:
+        return max(0, manifest.read_bytes().count(b"\n") - 1) if manifest.exists() else 0
+
+    codes = []
+    while COMPLETE not in codes:
+        before = finished_slices()
+        child = nursery.start(inputs=str(source), output=str(output), **OPTIONS)
+        if len(codes) < 3:
+            while finished_slices() < before + 2:
+                time.sleep(0.002)
+            os.kill(child, number)
+        codes.append(nursery.wait(child))
+    assert codes == [STOPPED] * 3 + [COMPLETE]
+    assert content_of(output) == expected

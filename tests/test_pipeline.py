@@ -1,0 +1,322 @@
+"""Streams: the results of `inference`, lazily, in order, and nothing left running afterwards."""
+
+import itertools
+import threading
+import time
+
+import datasets
+import pandas as pd
+import polars as pl
+import pytest
+
+from gliner_fast import GLiNER
+from gliner_fast.pipeline import Window, predict_windows
+from gliner_fast.request import Options
+from gliner_fast.stats import Stats
+from gliner_fast.verification import compare
+from tests.samples import CROSSNER, LABELS
+
+TEXTS = [text[:60] for text in CROSSNER[:100]]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return GLiNER.from_pretrained()
+
+
+@pytest.fixture(scope="module")
+def expected(model):
+    return model.inference(TEXTS, LABELS, threshold=0.3)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left_behind():
+    yield
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("gliner_fast")] == []
+
+
+def assert_same(found, expected):
+    """Asserts equality up to rounding: a stream's batches are others than those of `inference`."""
+    report = compare(found, expected, lambda _: [], threshold=0.3)
+    assert report.entities > 25
+    assert not report.differences, str(report)
+    assert report.moved == 0
+
+
+def counted(texts, read):
+    for text in texts:
+        read.append(text)
+        yield text
+
+
+# --- model.stream -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window_size", [1, 5, 32, 1024])
+def test_a_stream_gives_what_inference_gives(window_size, model, expected):
+    texts = TEXTS if window_size > 1 else TEXTS[:40]
+    assert_same(list(model.stream(iter(texts), LABELS, threshold=0.3, window_size=window_size)), expected[: len(texts)])
+
+
+def test_equal_streams_give_equal_bits(model):
+    assert list(model.stream(TEXTS, LABELS)) == list(model.stream(iter(TEXTS), LABELS))
+
+
+def test_what_is_no_text_has_no_entities_in_its_place(model):
+    texts = ["Ada Lovelace lived in London.", None, "", 5, " \n", b"Ada", "Ada Lovelace lived in London.\n"]
+    found = list(model.stream(texts, ["person"]))
+    assert [bool(entities) for entities in found] == [True, False, False, False, False, False, True]
+
+
+def test_no_texts(model):
+    assert list(model.stream([], LABELS)) == []
+
+
+def test_contexts_travel_with_their_texts(model, expected):
+    contexts = [{"row": row} for row in range(len(TEXTS))]
+    pairs = list(model.stream(zip(TEXTS, contexts, strict=True), LABELS, threshold=0.3, as_tuples=True))
+    assert all(mine is given for (_, mine), given in zip(pairs, contexts, strict=True))
+    assert_same([entities for entities, _ in pairs], expected)
+
+
+def test_pandas(model, expected):
+    table = pd.DataFrame({"id": range(len(TEXTS)), "text": TEXTS})
+    assert_same(list(model.stream(table["text"], LABELS, threshold=0.3)), expected)
+    table["entities"] = list(model.stream(table["text"], LABELS, threshold=0.3))
+    assert_same(list(table["entities"]), expected)
+    rows = table[["text", "id"]].itertuples(index=False)
+    found = {row: entities for entities, row in model.stream(rows, LABELS, threshold=0.3, as_tuples=True)}
+    assert_same([found[row] for row in table["id"]], expected)
+
+
+def test_missing_values_of_pandas(model):
+    column = pd.Series(["Ada Lovelace lived in London.", None, float("nan"), pd.NA])
+    assert [bool(entities) for entities in model.stream(column, ["person"])] == [True, False, False, False]
+
+
+def test_polars(model, expected):
+    table = pl.DataFrame({"id": range(len(TEXTS)), "text": TEXTS})
+    table = table.with_columns(pl.Series("entities", list(model.stream(table["text"], LABELS, threshold=0.3))))
+    assert_same(table["entities"].to_list(), expected)
+    pairs = table.select("text", "id").iter_rows()
+    assert [row for _, row in model.stream(pairs, LABELS, as_tuples=True)] == list(range(len(TEXTS)))
+
+
+def test_datasets(model, expected, tmp_path):
+    table = datasets.Dataset.from_dict({"text": TEXTS})
+    assert_same(list(model.stream(table["text"], LABELS, threshold=0.3)), expected)
+    streamed = table.to_iterable_dataset()  # as `load_dataset(..., streaming=True)` gives it
+    assert_same(list(model.stream((row["text"] for row in streamed), LABELS, threshold=0.3)), expected)
+
+
+def test_the_lines_of_a_file(model, tmp_path):
+    file = tmp_path / "texts.txt"
+    file.write_text("Ada Lovelace lived in London.\n\nMarie Curie lived in Paris.\n", encoding="utf-8")
+    with file.open(encoding="utf-8") as lines:
+        found = list(model.stream(lines, ["person"]))
+    assert [[entity["text"] for entity in entities] for entities in found] == [["Ada Lovelace"], [], ["Marie Curie"]]
+
+
+def test_an_infinite_source_is_read_a_little_ahead(model):
+    read = []
+    results = model.stream(counted(itertools.cycle(TEXTS[:8]), read), LABELS, window_size=64)
+    assert read == []  # nothing before the first result is asked for
+    for number in range(32):
+        next(results)
+        assert len(read) == 32 + 64, number
+    for number in range(3 * 64):
+        next(results)
+        assert len(read) <= 32 + number + 64 + 64 + 64
+    results.close()
+
+
+def test_closing_a_stream_closes_its_source(model):
+    closed = []
+
+    def source():
+        try:
+            yield from itertools.cycle(TEXTS)
+        finally:
+            closed.append(True)
+
+    results = model.stream(source(), LABELS)
+    next(results)
+    results.close()
+    assert closed == [True]
+    with pytest.raises(StopIteration):
+        next(results)
+
+
+def test_a_stream_that_is_dropped_ends_its_thread(model):
+    results = model.stream(itertools.cycle(TEXTS), LABELS)
+    next(results)
+    del results  # `no_thread_left_behind` looks
+
+
+class BrokenError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [BrokenError, KeyboardInterrupt])
+@pytest.mark.parametrize("good", [0, 10, 40, 100])
+def test_an_error_of_the_source_is_raised_to_the_caller(error, good, model):
+    def source():
+        yield from TEXTS[:good]
+        raise error
+
+    with pytest.raises(error):
+        list(model.stream(source(), LABELS))
+
+
+@pytest.mark.parametrize("error", [BrokenError, KeyboardInterrupt])
+def test_an_error_while_computing_is_raised_to_the_caller(error, model, monkeypatch):
+    def fail(*_):
+        raise error
+
+    read = []
+    monkeypatch.setattr(model.model, "forward", fail)
+    with pytest.raises(error):
+        list(model.stream(counted(itertools.cycle(TEXTS), read), LABELS))
+    assert len(read) == 32 + 64
+
+
+def test_an_error_while_preparing_is_raised_to_the_caller(model):
+    def splitter(text):
+        raise BrokenError
+
+    model.data_processor.words_splitter, default = splitter, model.data_processor.words_splitter
+    try:
+        with pytest.raises(BrokenError):
+            list(model.stream(itertools.cycle(TEXTS), LABELS))
+    finally:
+        model.data_processor.words_splitter = default
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"texts": "one text"}, TypeError, "texts is a str: expected an iterable"),
+        ({"texts": None}, TypeError, "texts is a NoneType"),
+        ({"labels": [["person"], ["city"]]}, TypeError, "one list or mapping of labels for all texts"),
+        ({"labels": 5}, TypeError, "labels is 5"),
+        ({"threshold": [0.5, 0.4]}, TypeError, "threshold is .* one value for all texts"),
+        ({"threshold": float("nan")}, ValueError, "threshold is NaN"),
+        ({"flat_ner": [True]}, TypeError, "flat_ner is .* one value for all texts"),
+        ({"batch_size": 0}, ValueError, "batch_size is 0"),
+        ({"on_long": "cut"}, ValueError, "on_long is 'cut': expected one of truncate, window, error"),
+        ({"window_size": 0}, ValueError, "window_size is 0"),
+    ],
+)
+def test_wrong_arguments_are_refused_at_once(arguments, error, message, model):
+    given = {"texts": TEXTS, "labels": LABELS} | arguments
+    with pytest.raises(error, match=message):
+        model.stream(**given)  # not only when the first result is asked for
+
+
+def test_what_is_no_pair_is_refused(model):
+    with pytest.raises(TypeError, match=r"texts gives 5: expected a pair \(text, context\)"):
+        next(model.stream([5], LABELS, as_tuples=True))
+
+
+def test_a_text_that_is_too_long_is_named_by_its_number(model):
+    texts = ["Ada"] * 70 + ["word " * 400]
+    with pytest.raises(ValueError, match="text 70 has 400 words, and the model reads 384: on_long='window' reads"):
+        list(model.stream(texts, LABELS, on_long="error"))
+
+
+# --- predict_windows --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("read_ahead", [False, True])
+def test_windows_come_back_in_order_with_their_keys_and_own_options(read_ahead, model):
+    windows = [
+        Window(TEXTS[:8], LABELS, key="shared labels"),
+        Window([], LABELS, key=("nothing",)),
+        Window(TEXTS[:2], [["person"], {"city": "a town"}], key="labels of each text's own"),
+        Window(TEXTS[:2], LABELS, options=Options(threshold=[0.1, 0.9])),
+    ]
+    results = list(predict_windows(model, iter(windows), Options(threshold=0.3), stats=Stats(), read_ahead=read_ahead))
+    assert all(mine is given for (mine, _), given in zip(results, windows, strict=True))
+    assert results[0][1] == model.inference(TEXTS[:8], LABELS, threshold=0.3)
+    assert results[1][1] == []
+    assert results[2][1] == model.inference(TEXTS[:2], windows[2].labels, threshold=0.3)
+    assert results[3][1] == model.inference(TEXTS[:2], LABELS, threshold=[0.1, 0.9])
+
+
+@pytest.mark.parametrize("read_ahead", [False, True])
+def test_a_window_s_results_are_the_same_bits_whatever_windows_are_around_it(read_ahead, model):
+    windows = [Window(TEXTS[first : first + 20], LABELS, key=first) for first in range(0, 100, 20)]
+
+    def run(some):
+        results = predict_windows(model, some, Options(threshold=0.3), stats=Stats(), read_ahead=read_ahead)
+        return {window.key: entities for window, entities in results}
+
+    whole = run(windows)
+    assert run(windows[3:]) == {key: whole[key] for key in (60, 80)}  # as after a restart
+    assert run([windows[1]]) == {20: whole[20]}
+
+
+@pytest.mark.parametrize("read_ahead", [False, True])
+def test_the_next_window_is_prepared_while_this_one_is_computed(read_ahead, model, monkeypatch):
+    threads = {"prepare": set(), "read": set()}
+    prepared_two = threading.Event()
+    forward, encode_words = model.model.forward, model._batcher.encode_words
+
+    def encode(words):
+        threads["prepare"].add(threading.get_ident())
+        if len(words) == 2:
+            prepared_two.set()
+        return encode_words(words)
+
+    def compute(batch, *others):
+        assert prepared_two.wait(timeout=60)
+        return forward(batch, *others)
+
+    def source():
+        for texts in (TEXTS[:1], TEXTS[:2]):
+            threads["read"].add(threading.get_ident())
+            yield Window(texts, LABELS)
+
+    monkeypatch.setattr(model._batcher, "encode_words", encode)
+    monkeypatch.setattr(model.model, "forward", compute)
+    assert len(list(predict_windows(model, source(), Options(), stats=Stats(), read_ahead=read_ahead))) == 2
+    assert threading.get_ident() not in threads["prepare"]
+    assert threads["read"] == (threads["prepare"] if read_ahead else {threading.get_ident()})
+
+
+@pytest.mark.parametrize("read_ahead", [False, True])
+def test_windows_are_read_one_ahead_and_closed_at_the_end(read_ahead, model):
+    read, closed = [], []
+
+    def source():
+        try:
+            for number in itertools.count():
+                read.append(number)
+                yield Window(TEXTS[:1], LABELS)
+        finally:
+            closed.append(True)
+
+    results = predict_windows(model, source(), Options(), stats=Stats(), read_ahead=read_ahead)
+    for _ in range(3):
+        next(results)
+    time.sleep(0.05)
+    assert len(read) == 4
+    results.close()
+    assert closed == [True]
+
+
+@pytest.mark.parametrize("read_ahead", [False, True])
+def test_a_wrong_window_ends_the_stream_after_the_right_ones(read_ahead, model):
+    windows = [Window(TEXTS[:1], LABELS), Window(TEXTS[:2], [["person"]])]
+    results = predict_windows(model, windows, Options(), stats=Stats(), read_ahead=read_ahead)
+    next(results)
+    with pytest.raises(ValueError, match="Per-text labels must have length 2"):
+        next(results)
+
+
+@pytest.mark.filterwarnings("ignore:Sentence of length")
+def test_truncation_is_warned_about_in_the_caller_s_thread(model):
+    windows = [Window(["word " * 400, "Ada"] * 2, LABELS)]
+    with pytest.warns(UserWarning, match="Sentence of length 400 has been truncated to 384") as caught:
+        list(predict_windows(model, windows, Options(), stats=Stats()))
+    assert len(caught) == 2  # one a text, as gliner does, though equal texts are computed once

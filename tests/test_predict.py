@@ -1,0 +1,233 @@
+"""Equal texts are computed once; a device that runs out of memory gets smaller batches."""
+
+import threading
+
+import pytest
+import torch
+
+from gliner_fast import GLiNER
+from gliner_fast.request import Options, Request
+from gliner_fast.stats import Stats
+from gliner_fast.verification import compare
+from tests.samples import CROSSNER, LABELS
+
+TEXTS = [text[:100] for text in CROSSNER[:20]]
+TEXT = "Ada Lovelace lived in London."
+EXTRAS = {"return_class_probs": True, "return_vectors": True, "return_label_vectors": True}
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return GLiNER.from_pretrained()
+
+
+@pytest.fixture
+def model(loaded, monkeypatch):
+    """The built-in model, with nothing remembered from other tests."""
+    for name, value in (("token_budget", None), ("_told", set()), ("config", loaded.config)):
+        monkeypatch.setattr(loaded, name, value)
+    return loaded
+
+
+@pytest.fixture
+def batches(model, monkeypatch):
+    """The padded shape, (texts, subwords), of each batch that the network is given."""
+    shapes = []
+    forward = model.model.forward
+
+    def counted(batch, *others):
+        shapes.append(tuple(batch.input_ids.shape))
+        return forward(batch, *others)
+
+    monkeypatch.setattr(model.model, "forward", counted)
+    return shapes
+
+
+# --- equal texts ------------------------------------------------------------------------------------------------------
+
+
+def test_equal_texts_are_computed_once(model, batches):
+    first, other, *rest = model.inference([TEXT, "Marie Curie", TEXT, "", TEXT], LABELS)
+    assert sum(texts for texts, _ in batches) == 2
+    assert first == rest[0] == rest[2] == model.predict_entities(TEXT, LABELS)
+    assert rest[1] == []
+    assert other != first
+
+
+def test_results_of_equal_texts_share_nothing(model):
+    one, other = model.inference([TEXT, TEXT], LABELS, **EXTRAS)
+    assert one
+    before = [{name: repr(value) for name, value in entity.items()} for entity in other]
+    for entity in one:
+        entity["label"] = "changed"
+        entity["class_probs"].clear()
+        entity["vector"][:] = 0
+        entity["label_vector"][:] = 0
+    one.clear()
+    assert [{name: repr(value) for name, value in entity.items()} for entity in other] == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"labels": [["person"], ["city"]]},
+        {"threshold": [0.1, 0.9]},
+        {"flat_ner": [True, False]},
+        {"multi_label": [True, False]},
+        {"input_spans": [[{"start": 0, "end": 12}], [{"start": 22, "end": 28}]]},
+    ],
+)
+def test_a_text_of_which_two_things_are_asked_is_computed_twice(options, model, batches):
+    arguments = {"labels": LABELS} | options
+    together = model.inference([TEXT, TEXT], **arguments)
+    assert sum(texts for texts, _ in batches) == 2
+    per_text = [{name: values[at : at + 1] for name, values in options.items()} for at in (0, 1)]
+    alone = [model.inference([TEXT], **({"labels": LABELS} | own))[0] for own in per_text]
+    assert compare(together, alone, lambda _: []).ok
+
+
+# --- stats ------------------------------------------------------------------------------------------------------------
+
+
+def test_stats_tell_what_was_done(model, batches):
+    stats = Stats()
+    texts = [TEXT, "", None, TEXT, "Marie " * 500, "Paris"]
+    predictor = model.predictor()
+    request = Request.read(texts, [LABELS] * 5 + [[]], Options(on_long="window"))
+    found = predictor.predict(predictor.prepare(request), stats)
+    assert stats.texts == 6
+    assert stats.computed_texts == 2  # one comes twice, two have no words, one has no labels
+    assert stats.windows == 1 + 2
+    assert stats.words == 6 + 384 + (500 - 320)
+    assert stats.padded_subwords == sum(texts * subwords for texts, subwords in batches)
+    assert stats.words < stats.subwords <= stats.padded_subwords
+    assert stats.padding_share == 1 - stats.subwords / stats.padded_subwords
+    assert stats.entities == sum(map(len, found)) >= 4
+    assert min(stats.prepare_seconds, stats.encode_seconds, stats.score_seconds, stats.decode_seconds) > 0
+    assert stats.encode_seconds > stats.decode_seconds
+    assert not model.model.encoder._forward_hooks
+    assert not model.model.encoder._forward_pre_hooks
+
+
+def test_stats_add_up():
+    some, more = Stats(texts=3, words=5, encode_seconds=0.5), Stats(texts=1, entities=2, encode_seconds=0.25)
+    whole = some + more
+    assert whole == Stats(texts=4, words=5, entities=2, encode_seconds=0.75)
+    assert whole - more == some
+    assert Stats(**whole.to_dict()) == whole
+    taken = some.copy()
+    some += more
+    assert (some, taken) == (whole, Stats(texts=3, words=5, encode_seconds=0.5))
+    assert Stats().padding_share == 0
+
+
+def test_a_compiled_network_is_left_as_it_is(model, monkeypatch):
+    hooks = []
+
+    def compiled(*arguments):  # what `torch.compile` puts there: hooks that come and go would make it compile again
+        hooks.extend(model.model.encoder._forward_hooks)
+        return model.model.forward(*arguments)
+
+    monkeypatch.setattr(model.model, "_compiled_call_impl", compiled)
+    stats = Stats()
+    predictor = model.predictor()
+    found = predictor.predict(predictor.prepare(Request.read([TEXT], LABELS, Options())), stats)
+    assert found[0]
+    assert hooks == []
+    assert stats.encode_seconds == 0
+    assert stats.score_seconds > 0
+
+
+def test_threads_count_their_own_work(model, monkeypatch):
+    predictor = model.predictor()
+    prepared = predictor.prepare(Request.read(TEXTS, LABELS, Options()))
+    idle = Stats()
+    started, done = threading.Event(), threading.Event()
+    forward = model.model.encoder.forward
+
+    def waiting(*arguments):  # the other thread works while this one is in the encoder
+        if threading.current_thread() is not threading.main_thread() and not started.is_set():
+            started.set()
+            assert done.wait(timeout=60)
+        return forward(*arguments)
+
+    monkeypatch.setattr(model.model.encoder, "forward", waiting)
+    stats = Stats()
+    thread = threading.Thread(target=predictor.predict, args=(prepared, stats))
+    thread.start()
+    assert started.wait(timeout=60)
+    one = predictor.prepare(Request.read([TEXT], LABELS, Options()))
+    predictor.predict(one, idle)
+    seconds = idle.encode_seconds
+    done.set()
+    thread.join()
+    assert idle.encode_seconds == seconds
+    assert stats.encode_seconds > seconds > 0
+
+
+# --- out of memory ----------------------------------------------------------------------------------------------------
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
+    MemoryError("Unable to allocate 2.00 GiB for an array"),
+]
+
+
+@pytest.fixture
+def limited(model, monkeypatch):
+    """Makes the network fail on batches of more than so many subwords, padding included."""
+    forward = model.model.forward
+
+    def limit(subwords, error):
+        def fail(batch, *others):
+            if batch.input_ids.numel() > subwords:
+                raise error
+            return forward(batch, *others)
+
+        monkeypatch.setattr(model.model, "forward", fail)
+
+    return limit
+
+
+@pytest.mark.parametrize(("error", "room"), list(zip(OUT_OF_MEMORY, (60, 150, 300), strict=True)))
+def test_out_of_memory_halves_the_batches_and_changes_no_result(error, room, model, limited):
+    long = " ".join(TEXTS[:3])  # some windows of 24 words and some whole texts
+    texts = [*TEXTS, long]
+    model.config = model.config.replace(max_len=24)
+    expected = model.inference(texts, ["person", "location"], threshold=0.3, on_long="window")
+    limited(room, error)
+    stats = Stats()
+    predictor = model.predictor()
+    prepared = predictor.prepare(Request.read(texts, ["person", "location"], Options(threshold=0.3, on_long="window")))
+    with pytest.warns(UserWarning, match="out of memory: batches are made smaller from now on, at most") as caught:
+        found = predictor.predict(prepared, stats)
+    assert len(caught) == 1
+    report = compare(found, expected, lambda _: [], threshold=0.3)
+    assert not report.differences, str(report)
+    assert report.entities > 5
+    assert report.moved == 0
+    assert stats.windows == len(prepared.lengths)
+    assert room / 4 <= model.token_budget <= room
+    # It is remembered: the next call fails nowhere, and so warns of nothing.
+    budget = model.token_budget
+    assert len(model.inference(texts, ["person"], on_long="window")) == len(texts)
+    assert model.token_budget == budget
+
+
+@pytest.mark.filterwarnings("ignore:out of memory")
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+def test_a_single_text_that_does_not_fit_is_told_as_such(error, model, limited):
+    limited(20, error)
+    with pytest.raises(MemoryError, match=r"1 texts of up to \d+ subwords, labels included, do not fit") as raised:
+        model.inference(TEXTS, LABELS)
+    assert raised.value.__cause__ is error
+
+
+def test_other_errors_of_the_device_are_left_alone(model, limited):
+    error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    limited(20, error)
+    with pytest.raises(RuntimeError) as raised:
+        model.inference(TEXTS, LABELS)
+    assert raised.value is error
+    assert model.token_budget is None
