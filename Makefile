@@ -11,6 +11,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 EXTENSION := python/gliner_fast/_rust.abi3.so
 RUST_SOURCES := $(shell find rust -type f) Cargo.toml Cargo.lock
+# Tests keep torch at one thread; a file goes to one worker, so that what its tests share is made once.
+WORKERS ?= auto
 # Models come from the package, never from a hub; make the environment say so to a test that tries.
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 # One interpreter for maturin, clippy and cargo test, or each of them builds PyO3 anew.
@@ -28,12 +30,12 @@ env: $(EXTENSION) ## Make .venv with every dependency and build the extension in
 
 .PHONY: demo
 demo: $(EXTENSION) ## Find entities in a real text with the built-in model, offline
-	$(OFFLINE) $(BIN)/gliner-fast extract --labels "$(DEMO_LABELS)" "$(DEMO_TEXT)"
+	$(OFFLINE) $(BIN)/gliner-fast predict --labels "$(DEMO_LABELS)" "$(DEMO_TEXT)"
 
 ##@ Check
 .PHONY: test
 test: $(EXTENSION) ## Run every test that needs no GPU, Python and Rust
-	$(OFFLINE) $(BIN)/python -m pytest -q -m "not gpu"
+	$(OFFLINE) $(BIN)/python -m pytest -q -m "not gpu" --numprocesses $(WORKERS) --dist loadfile
 	cargo test --workspace --locked --quiet
 
 .PHONY: lint
@@ -68,6 +70,7 @@ bench-check: $(EXTENSION) ## Run every bench once on a tiny checkpoint: do both 
 	$(OFFLINE) GLINER_FAST_BENCH_SIZES=tiny GLINER_FAST_BENCH_SCALE=0.1 \
 	  $(BIN)/python -m pytest -q benches -m "not gpu" --benchmark-disable
 
+# Names the tests, since to collect the others would import what such a machine lacks (pyarrow, Ray, pandas, ...).
 # Uses the ambient Python, not .venv: a GPU machine often has no network, but torch, transformers, pytest and the rest
 # already. Results go to the folder OUT, else benches/results. It needs the tree with the built $(EXTENSION) (abi3: one build serves every Python from 3.10).
 .PHONY: gpu-check
@@ -75,10 +78,10 @@ gpu-check: ## Run GPU tests and GPU benches with PYTHON as it is; needs no netwo
 	@test -f $(EXTENSION) || { echo "$(EXTENSION) is missing: run 'make env' where cargo is and carry it here" >&2; exit 1; }
 	export $(OFFLINE) PYTHONPATH="python$${PYTHONPATH:+:$$PYTHONPATH}"; \
 	$(PYTHON) -c "import torch; assert torch.cuda.is_available(), 'no CUDA device'; print(torch.cuda.get_device_name())"; \
-	$(PYTHON) -m pytest -q tests -m gpu; \
+	$(PYTHON) -m pytest -q tests/test_gpu.py tests/kernels -m gpu; \
 	mkdir -p "$${OUT:-benches/results}"; \
 	result="$${OUT:-benches/results}/$$(date +%F)-$$($(PYTHON) -m benches.hardware --device cuda).json"; \
-	$(PYTHON) -m pytest -q benches -m gpu --benchmark-json="$$result"; \
+	$(PYTHON) -m pytest -q benches --ignore benches/bench_jobs.py -m gpu --benchmark-json="$$result"; \
 	$(PYTHON) -m benches.report "$$result"
 
 ##@ Rest

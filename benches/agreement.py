@@ -2,8 +2,8 @@
 
     python -m benches.agreement FOLDER [--sets crossner_ai ...] [--model MODEL] [--output RESULT.json]
 
-FOLDER holds `NAME.jsonl` (`{"tokenized_text": [...], "ner": [[first, last, label], ...]}`, the last word included)
-and `NAME.labels.json`. Texts are the words joined by blanks. Exact-match micro F1 at threshold 0.5, flat.
+FOLDER holds `NAME.jsonl`, in GLiNER's own format, and `NAME.labels.json`. Texts are the words joined by blanks, which
+are split anew. Exact-match micro F1 at threshold 0.5, flat.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Any
 
 from benches.hardware import describe
 from gliner_fast import GLiNER, verification
+from gliner_fast.evaluation.scores import score_sets
+from gliner_fast.training.examples import Example, read_examples
 
 THRESHOLDS = (0.3, 0.5, 0.9)
 MODES = {"flat": (True, False), "nested": (False, False), "flat multi": (True, True), "nested multi": (False, True)}
@@ -78,10 +80,10 @@ class Answers:
 
 def compare_set(folder: Path, name: str, ours: GLiNER, reference: Any, limit: int | None) -> dict[str, Any]:
     """Runs both on one set, in all modes and thresholds."""
-    rows = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()][:limit]
+    examples = read_examples(folder / f"{name}.jsonl")[:limit]
     labels = json.loads((folder / f"{name}.labels.json").read_text())
-    texts = [" ".join(row["tokenized_text"]) for row in rows]
-    gold = [gold_entities(row) for row in rows]
+    texts = [" ".join(example.words) for example in examples]
+    gold = [gold_entities(example) for example in examples]
     reports, f1 = [], {}
     answers = Answers(reference, texts, labels)
     for (mode, (flat_ner, multi_label)), threshold in product(MODES.items(), THRESHOLDS):
@@ -103,25 +105,24 @@ def compare_set(folder: Path, name: str, ours: GLiNER, reference: Any, limit: in
         )
     print(f"{name:22} F1 ours {f1['ours']:.2f}, gliner {f1['reference']:.2f}", file=sys.stderr, flush=True)
     fine = all(report["ok"] for report in reports) and abs(f1["ours"] - f1["reference"]) <= 0.1
-    return {"set": name, "sentences": len(rows), "ok": fine, "f1": f1, "comparisons": reports}
+    return {"set": name, "sentences": len(examples), "ok": fine, "f1": f1, "comparisons": reports}
 
 
-def gold_entities(row: dict[str, Any]) -> set[tuple[int, int, str]]:
+def gold_entities(example: Example) -> set[tuple[int, int, str]]:
     """Annotated entities by the characters of the words joined by blanks."""
     starts, at = [], 0
-    for word in row["tokenized_text"]:
+    for word in example.words:
         starts.append(at)
         at += len(word) + 1
-    words = row["tokenized_text"]
-    return {(starts[first], starts[last] + len(words[last]), label) for first, last, label in row["ner"]}
+    return {
+        (starts[start], starts[end - 1] + len(example.words[end - 1]), label) for start, end, label in example.spans
+    }
 
 
 def micro_f1(found: Sequence[Sequence[Any]], gold: Sequence[set[tuple[int, int, str]]]) -> float:
     """Exact-match micro F1 in percent."""
     predicted = [{(entity["start"], entity["end"], entity["label"]) for entity in own} for own in found]
-    hits = sum(len(mine & wanted) for mine, wanted in zip(predicted, gold, strict=True))
-    total = sum(map(len, predicted)) + sum(map(len, gold))
-    return 200 * hits / total if total else 0.0
+    return 100 * score_sets(gold, predicted).f1
 
 
 if __name__ == "__main__":

@@ -1,0 +1,139 @@
+"""`gliner-fast data`: looks into files of annotated sentences, and turns one format into another."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from gliner_fast.cli.reading import InputError, split_commas
+
+if TYPE_CHECKING:
+    from gliner_fast.training.summary import Summary
+
+data = typer.Typer(help="Look into annotated data, or convert it.", no_args_is_help=True, rich_markup_mode="rich")
+
+Format = Annotated[
+    Literal["gliner", "offsets", "tags", "conll", "dataset"] | None,
+    typer.Option("--format", help="Of the data, if not to be told from its content."),
+]
+IgnoreKey = Annotated[
+    list[str] | None,
+    typer.Option("--ignore-key", metavar="NAME", help="Key of JSON records to pass over; commas or repeated."),
+]
+Misaligned = Annotated[
+    Literal["error", "drop"],
+    typer.Option(help="Character spans that do not begin and end with a word: end here, or leave them out."),
+]
+WordColumn = Annotated[int, typer.Option(help="Of the word in conll, from 0; -1 is the last.")]
+TagColumn = Annotated[int, typer.Option(help="Of the tag in conll.")]
+
+
+@data.command()
+def stats(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files, or folders of Hugging Face datasets.")],
+    max_width: Annotated[int, typer.Option(min=1, help="Widest span in words that a model is to find.")] = 12,
+    format: Format = None,  # noqa: A002
+    ignore_key: IgnoreKey = None,
+    misaligned: Misaligned = "error",
+    word_column: WordColumn = 0,
+    tag_column: TagColumn = -1,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Count examples, words, spans and labels, and check every line.
+
+    [bold]gliner-fast data stats train.jsonl dev.conll[/bold]
+    """
+    from gliner_fast.training.examples import read_examples
+    from gliner_fast.training.summary import summarise
+
+    summaries = {}
+    for file in files:
+        examples = read_examples(
+            file,
+            format=format,
+            ignore_keys=split_commas(ignore_key or []),
+            misaligned=misaligned,
+            word_column=word_column,
+            tag_column=tag_column,
+        )
+        summaries[str(file)] = summarise(examples, max_width)
+        if not json:
+            _print_summary(str(file), summaries[str(file)])
+    if json:
+        print(json_module.dumps({name: own.to_dict() for name, own in summaries.items()}, ensure_ascii=False))
+
+
+@data.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A file, or a folder of a Hugging Face dataset.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write; .gz makes it gzipped.")],
+    to: Annotated[Literal["gliner", "conll", "offsets"], typer.Option(help="Format to write.")],
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OLD=NEW", help="Another name for a label, such as PER=person; repeatable."),
+    ] = None,
+    format: Format = None,  # noqa: A002
+    ignore_key: IgnoreKey = None,
+    misaligned: Misaligned = "error",
+    word_column: WordColumn = 0,
+    tag_column: TagColumn = -1,
+) -> None:
+    """Write annotated data in another format.
+
+    Only gliner's own has a place for ner_labels and ner_negatives; conll has
+    none for spans that overlap, which is an error. Labels are read by the
+    model, so let them be plain words.
+
+    [bold]gliner-fast data convert train.conll train.jsonl --to gliner --rename PER=person --rename LOC=location[/bold]
+    """
+    names = _read_names(rename or [])
+
+    from gliner_fast.training.examples import read_examples, rename_labels
+    from gliner_fast.training.writers import write_examples
+
+    examples = read_examples(
+        source,
+        format=format,
+        ignore_keys=split_commas(ignore_key or []),
+        misaligned=misaligned,
+        word_column=word_column,
+        tag_column=tag_column,
+    )
+    examples = rename_labels(examples, names)
+    write_examples(examples, target, to)
+    spans = sum(len(example.spans) for example in examples)
+    print(f"{target}: {len(examples):,} examples, {spans:,} spans", file=sys.stderr)
+
+
+def _read_names(given: list[str]) -> dict[str, str]:
+    names = {}
+    for option in given:
+        old, separator, new = (part.strip() for part in option.partition("="))
+        if not (old and separator and new):
+            raise InputError(f"--rename {option!r}: expected OLD=NEW, such as PER=person")
+        names[old] = new
+    return names
+
+
+def _print_summary(name: str, summary: Summary) -> None:
+    rows = {
+        "examples": f"{summary.examples:,}, {summary.empty_examples:,} without a span, "
+        f"{summary.duplicate_examples:,} duplicates",
+        "words": f"{summary.words:,}; an example has {_quantiles(summary.words_per_example)}",
+        "spans": f"{summary.spans:,}, {summary.repeated_spans:,} repeated; in words {_quantiles(summary.span_widths)}",
+        "too wide": f"{summary.wide_spans:,} spans of more than {summary.max_width} words",
+        "overlapping": f"{summary.overlapping_examples:,} examples with spans that share a word",
+        "labels": f"{len(summary.labels):,}: " + ", ".join(f"{label} {n:,}" for label, n in summary.labels.items()),
+    }
+    print(f"\x1b[1m{name}\x1b[0m" if sys.stdout.isatty() else name)
+    for title, value in rows.items():
+        print(f"  {title:<11}  {value}")
+
+
+def _quantiles(values: tuple[int, int, int, int]) -> str:
+    least, median, high, most = values
+    return f"{least:,} to {most:,}, median {median:,}, 95 % at most {high:,}"

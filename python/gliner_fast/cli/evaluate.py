@@ -1,0 +1,181 @@
+"""`gliner-fast evaluate`: exact-match scores of a model on annotated sets, as JSON, table and chart."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gliner_fast.cli import options
+from gliner_fast.cli.data import Format, IgnoreKey, Misaligned, TagColumn, WordColumn
+from gliner_fast.cli.reading import InputError, WantedLabels, read_labels, read_thresholds, split_commas
+
+if TYPE_CHECKING:
+    from gliner_fast import GLiNER
+    from gliner_fast.evaluation import Evaluation
+    from gliner_fast.evaluation.scoring import LabelThresholds
+
+BUILT_IN = "built-in"
+_CATCH_ALL = {"else", "misc", "miscellaneous", "other"}
+
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help=f"Folder or Hub id; {BUILT_IN} is the model that comes with the package.")
+]
+IgnoreLabel = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ignore-label",
+        metavar="LABEL",
+        help="Neither ask for it nor miss it, such as CrossNER's else; commas or repeated.",
+    ),
+]
+
+
+def evaluate(
+    model: ModelArgument,
+    data: Annotated[
+        list[Path], typer.Argument(metavar="DATA...", help="Files of annotated sentences: see gliner-fast data.")
+    ],
+    labels: options.Labels = None,
+    labels_file: options.LabelsFile = None,
+    ignore_label: IgnoreLabel = None,
+    thresholds: Annotated[
+        str, typer.Option(metavar="NUMBERS", help="One or more, by commas; more cost hardly any time.")
+    ] = "0.5",
+    nested: options.Nested = False,
+    multi_label: options.MultiLabel = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Sentences of each set, from its beginning.")] = None,
+    per_label: Annotated[bool, typer.Option("--per-label", help="Print the scores of each label, too.")] = False,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all scores; - is stdout, without a table.")
+    ] = None,
+    chart: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a bar chart of F1, SVG.")] = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "fp32",
+    format: Format = None,  # noqa: A002
+    ignore_key: IgnoreKey = None,
+    misaligned: Misaligned = "error",
+    word_column: WordColumn = 0,
+    tag_column: TagColumn = -1,
+) -> None:
+    """Measure precision, recall and F1 on annotated sentences.
+
+    An entity is right where label, first and last word are. Each set is asked
+    for the labels given; else for those in NAME.labels.json beside its file;
+    else for each example's own, or all that occur in the set. Sets of the
+    GLiNER paper are known by name and averaged as there.
+
+    [bold]gliner-fast evaluate built-in eval/*.jsonl --thresholds 0.3,0.5 --json scores.json --chart f1.svg[/bold]
+    """
+    wanted = read_labels(labels or [], labels_file) if labels or labels_file else None
+    limits = _read_limits(thresholds, wanted)
+    names = [set_name(path) for path in data]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"two sets are named {twice!r}: evaluate them one by one, or rename a file")
+
+    from gliner_fast.evaluation import evaluate as evaluate_examples
+    from gliner_fast.training.examples import read_examples
+
+    loaded = load_named_model(model, device, dtype)
+    evaluations = []
+    for path, name in zip(data, names, strict=True):
+        examples = read_examples(
+            path,
+            format=format,
+            ignore_keys=split_commas(ignore_key or []),
+            misaligned=misaligned,
+            word_column=word_column,
+            tag_column=tag_column,
+        )[:limit]
+        began = perf_counter()
+        evaluation = evaluate_examples(
+            loaded,
+            examples,
+            wanted.labels if wanted is not None else labels_beside(path),
+            thresholds=limits,
+            flat_ner=not nested,
+            multi_label=multi_label,
+            ignored=split_commas(ignore_label or []),
+            name=name,
+        )
+        evaluations.append(evaluation)
+        _print_notes(evaluation, perf_counter() - began, loaded.config.max_len)
+
+    from gliner_fast.evaluation.chart import chart as draw_chart
+    from gliner_fast.evaluation.report import report
+
+    if json is not None:
+        record = report(evaluations, {"model": model, "dtype": dtype, "limit": limit})
+        text = json_module.dumps(record, ensure_ascii=False, indent=1) + "\n"
+        if str(json) == "-":
+            print(text, end="")
+        else:
+            json.write_text(text, encoding="utf-8")
+    if chart is not None:
+        chart.write_text(draw_chart(evaluations, f"Micro F1 of {model}"), encoding="utf-8")
+    if json is None or str(json) != "-":
+        _print_tables(evaluations, per_label=per_label)
+
+
+def _print_tables(evaluations: list[Evaluation], *, per_label: bool) -> None:
+    from rich.console import Console
+
+    from gliner_fast.evaluation.report import labels_table, sets_table
+
+    # A pipe gets whole lines, however wide.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    for evaluation in evaluations if per_label else []:
+        console.print(labels_table(evaluation))
+    console.print(sets_table(evaluations))
+
+
+def load_named_model(model: str, device: str, dtype: str) -> GLiNER:
+    """Loads the model of a command line, which may name the built-in one."""
+    return options.load_model(None if model == BUILT_IN else model, device, dtype)
+
+
+def set_name(path: Path) -> str:
+    """The name of a data set: that of its file without what the format adds."""
+    return path.name.split(".")[0]
+
+
+def labels_beside(path: Path) -> list[str] | dict[str, str] | None:
+    """The labels in NAME.labels.json beside a data file, if it is there."""
+    file = path.with_name(f"{set_name(path)}.labels.json")
+    return read_labels([], file).labels if file.is_file() else None
+
+
+def _print_notes(evaluation: Evaluation, seconds: float, max_len: int) -> None:
+    """What one must know of a set to read its scores."""
+    notes = [f"{evaluation.examples:,} sentences in {seconds:.1f} s"]
+    if evaluation.cut:
+        notes.append(
+            f"{evaluation.cut:,} of them are longer than the model reads, which is {max_len} words, or fewer where the "
+            "tokenizer's limit comes first; what is annotated behind counts as missed"
+        )
+    notes += [
+        f"{label!r} is asked for and counts like any label, as gliner's own evaluator does; --ignore-label {label} "
+        "leaves it out, as UniNER's does"
+        for label in sorted(_CATCH_ALL & set(evaluation.asked))
+    ]
+    for note in notes:
+        print(f"{evaluation.name}: {note}", file=sys.stderr)
+
+
+def _read_limits(given: str, wanted: WantedLabels | None) -> list[LabelThresholds]:
+    """Thresholds of the option, and those of the labels file behind them."""
+    try:
+        numbers = [float(number) for number in given.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 <= number <= 1 for number in numbers):
+        raise InputError(f"--thresholds {given!r}: expected numbers from 0 to 1, such as 0.3,0.5")
+    limits: list[LabelThresholds] = [*numbers]
+    if wanted is not None and wanted.thresholds:
+        limits.append(read_thresholds(numbers[0], [], wanted))
+    return limits

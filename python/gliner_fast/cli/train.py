@@ -1,0 +1,81 @@
+"""`gliner-fast train`: a run as a configuration file says, that can be killed and goes on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gliner_fast.cli.reading import InputError
+
+
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Settings; what it leaves out is the paper's.")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting to change; repeatable. The value is YAML."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint in output_dir, if there is one.")
+    ] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print all settings and leave.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; errors only.")] = False,
+) -> None:
+    """Train a model on your own data, from a checkpoint or from a bare encoder.
+
+    Kill it at any moment: with --resume it goes on from its last checkpoint, and
+    the weights are those of an unbroken run. The folder of the model to use,
+    the best one or the last, is printed at the end.
+
+    [bold]gliner-fast train config.yaml --set steps=500 --set lr_encoder=5e-6[/bold]
+
+    A configuration needs three lines:
+
+    output_dir: runs/first
+    model: urchade/gliner_small-v2.1
+    train: annotated.jsonl
+    """
+    from gliner_fast.training.config import TrainingConfig
+
+    settings = TrainingConfig.from_yaml(config, read_changes(changes or []))
+    if show:
+        print(settings.to_yaml(), end="")
+        return
+
+    from gliner_fast.training.trainer import train as run
+
+    try:
+        report = run(settings, resume=resume, tell=None if quiet else _tell)
+    except KeyboardInterrupt:
+        _tell("gliner-fast: stopped. With --resume it goes on from the last checkpoint.")
+        raise
+    if not quiet:
+        best = "" if report.best is None else f"; best F1 {report.best.f1:.2%} at step {report.best.step:,}"
+        _tell(f"{report.steps:,} steps, loss {report.loss:,.6g}{best}, {report.seconds:,.0f} s")
+    print(report.model)
+
+
+def read_changes(changes: list[str]) -> dict[str, Any]:
+    """Settings given as NAME=VALUE, the value in YAML.
+
+    Raises:
+        InputError: one has another form.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    read = {}
+    for change in changes:
+        name, equals, value = change.partition("=")
+        if not name or not equals:
+            raise InputError(f"--set {change}: expected NAME=VALUE, such as steps=500")
+        try:
+            read[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {change}: {value!r} is not YAML: quote it, or close its brackets") from error
+    return read
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

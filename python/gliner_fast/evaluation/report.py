@@ -1,0 +1,93 @@
+"""Evaluations -> JSON and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gliner_fast.evaluation.benchmarks import Average, averages
+from gliner_fast.evaluation.results import Evaluation
+from gliner_fast.evaluation.scores import macro_f1
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from gliner_fast.evaluation.scoring import LabelThresholds
+
+
+def report(evaluations: Sequence[Evaluation], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """All scores and benchmark averages, ready for JSON; `settings` stand in front."""
+    return {
+        **settings,
+        "matching": "label, first and last word equal; micro over all labels; percent",
+        "sets": [evaluation.to_dict() for evaluation in evaluations],
+        "averages": [
+            {
+                "benchmark": average.benchmark.name,
+                "complete": average.is_complete,
+                "sets": list(average.present),
+                "threshold": evaluations[0].results[index].to_dict()["threshold"],
+                "f1": round(100 * average.f1, 3),
+            }
+            for index in range(len(evaluations[0].results))
+            for average in averages_at(evaluations, index)
+        ],
+    }
+
+
+def averages_at(evaluations: Sequence[Evaluation], index: int) -> list[Average]:
+    """Benchmark averages at the threshold of that index."""
+    return averages({evaluation.name: evaluation.results[index].micro.f1 for evaluation in evaluations})
+
+
+def sets_table(evaluations: Sequence[Evaluation]) -> Table:
+    """One row a set and threshold, then the averages."""
+    from rich.table import Table
+
+    table = Table("set", "threshold", box=None, pad_edge=False)
+    for title in ("sentences", "entities", "P", "R", "F1", "macro F1"):
+        table.add_column(title, justify="right")
+    for evaluation in evaluations:
+        for result in evaluation.results:
+            score = result.micro
+            table.add_row(
+                evaluation.name,
+                _name(result.threshold),
+                f"{evaluation.examples:,}",
+                f"{score.gold:,}",
+                *(f"{100 * rate:.2f}" for rate in (score.precision, score.recall, score.f1, macro_f1(result.labels))),
+            )
+    for index, result in enumerate(evaluations[0].results):
+        for average in averages_at(evaluations, index):
+            present, count = len(average.present), len(average.benchmark.sets)
+            name = f"{average.benchmark.name}, mean of {present} sets" + ("" if average.is_complete else f" of {count}")
+            table.add_row(
+                f"[bold]{name}[/bold]", _name(result.threshold), "", "", "", "", f"[bold]{100 * average.f1:.2f}[/bold]"
+            )
+    return table
+
+
+def labels_table(evaluation: Evaluation) -> Table:
+    """One row a label and threshold of one set."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("label", "threshold", title=evaluation.name, title_justify="left", box=None, pad_edge=False)
+    for title in ("entities", "predicted", "P", "R", "F1"):
+        table.add_column(title, justify="right")
+    for label in evaluation.results[0].labels:
+        for result in evaluation.results:
+            score = result.labels[label]
+            limit = result.threshold[label] if isinstance(result.threshold, Mapping) else result.threshold
+            table.add_row(
+                escape(label),
+                f"{limit:g}",
+                f"{score.gold:,}",
+                f"{score.predicted:,}",
+                *(f"{100 * rate:.2f}" for rate in (score.precision, score.recall, score.f1)),
+            )
+    return table
+
+
+def _name(threshold: LabelThresholds) -> str:
+    return "per label" if isinstance(threshold, Mapping) else f"{threshold:g}"

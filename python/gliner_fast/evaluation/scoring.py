@@ -1,0 +1,220 @@
+"""A model and examples -> all candidates with their scores, once; then scores at any threshold, by decoding alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gliner_fast import _rust
+from gliner_fast.batch import plan_batches
+from gliner_fast.decode import Candidates, Selection, find_candidates, flat_thresholds, resolve
+from gliner_fast.evaluation.scores import Score
+from gliner_fast.labels import LabelSet, label_thresholds
+from gliner_fast.training.example import Example
+
+if TYPE_CHECKING:
+    from gliner_fast.batch import Batcher
+    from gliner_fast.model import GLiNER
+    from gliner_fast.predict import Predictor
+
+LabelThresholds = float | Mapping[str, float]
+"""One threshold for all labels, or one for each label that is asked for."""
+
+
+@dataclass(frozen=True)
+class ScoredExamples:
+    """Every span of E examples that scores above a floor, S in all.
+
+    Attributes:
+        labels: the C labels that are asked for or annotated.
+        asked: (C,) whether a label is asked for anywhere; one that is not is missed wherever it is annotated.
+        candidates: of the examples, in order; classes index `labels`.
+        are_gold: (S,) whether a candidate is annotated.
+        gold: (E, C) annotated entities of each example, equal ones counted once.
+        word_counts: (E,) words that the model read.
+        cut: (E,) whether an example was longer than the model reads; what is annotated behind the cut is missed.
+        floor: no threshold may lie below it.
+        dtype: of the scores; thresholds are compared in it.
+    """
+
+    labels: tuple[str, ...]
+    asked: NDArray[np.bool_]
+    candidates: Candidates
+    are_gold: NDArray[np.bool_]
+    gold: NDArray[np.int64]
+    word_counts: NDArray[np.int64]
+    cut: NDArray[np.bool_]
+    floor: float
+    dtype: torch.dtype
+
+    def scores_at(self, threshold: LabelThresholds, *, flat_ner: bool, multi_label: bool) -> dict[str, Score]:
+        """Decodes at a threshold and compares with the annotation.
+
+        What scores above the threshold is a part of the candidates, in the same order, so the greedy search over it
+        is the one that a prediction at this threshold makes.
+
+        Args:
+            threshold: for all labels, or for each.
+            flat_ner: no two entities share a word.
+            multi_label: one span may have several labels.
+
+        Returns:
+            The score of each label.
+
+        Raises:
+            ValueError: a threshold below the floor, or a label without one.
+        """
+        limits = self._limits(threshold)
+        found = self.candidates
+        passing = np.flatnonzero(found.scores > limits[found.classes])  # (P,)
+        chosen = Candidates(
+            np.searchsorted(passing, found.offsets).astype(np.int64),
+            found.starts[passing],
+            found.ends[passing],
+            classes=passing,  # not read: this tells which ones are kept
+            scores=found.scores[passing],
+        )
+        many = len(self.word_counts)
+        kept = resolve(
+            chosen, self.word_counts, np.full(many, not flat_ner), np.full(many, multi_label, np.bool_)
+        ).classes
+        classes = found.classes[kept]
+        predicted = np.bincount(classes, minlength=len(self.labels)).tolist()
+        hits = np.bincount(classes[self.are_gold[kept]], minlength=len(self.labels)).tolist()
+        gold = self.gold.sum(0).tolist()
+        return {label: Score(gold[c], predicted[c], hits[c]) for c, label in enumerate(self.labels)}
+
+    def part(self, chosen: NDArray[np.bool_]) -> ScoredExamples:
+        """Some of the examples, chosen by a mask (E,)."""
+        own = chosen[self.candidates.texts]  # (S,)
+        counts = np.diff(self.candidates.offsets)[chosen]
+        return ScoredExamples(
+            self.labels,
+            self.asked,
+            Candidates(
+                np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+                self.candidates.starts[own],
+                self.candidates.ends[own],
+                self.candidates.classes[own],
+                self.candidates.scores[own],
+            ),
+            self.are_gold[own],
+            self.gold[chosen],
+            self.word_counts[chosen],
+            self.cut[chosen],
+            self.floor,
+            self.dtype,
+        )
+
+    def _limits(self, threshold: LabelThresholds) -> NDArray[np.float32]:
+        """(C,) what each label must pass."""
+        if isinstance(threshold, Mapping):
+            asked = tuple(label for label, is_asked in zip(self.labels, self.asked.tolist(), strict=True) if is_asked)
+            own = dict(zip(asked, label_thresholds(asked, threshold), strict=True))
+            values = [own.get(label, np.inf) for label in self.labels]
+        else:
+            values = [float(threshold)] * len(self.labels)
+        if min(values, default=np.inf) < self.floor:
+            raise ValueError(f"the threshold {min(values)} is below {self.floor}, from where on the spans were scored")
+        limits: NDArray[np.float32] = torch.tensor(values, dtype=self.dtype).float().numpy()
+        return limits
+
+
+def score_examples(
+    model: GLiNER, examples: Sequence[Example], label_sets: Sequence[LabelSet], *, floor: float
+) -> ScoredExamples:
+    """Scores the words of some examples as they stand: no splitter comes in (compat section 7.5).
+
+    Args:
+        model: the model; it is left in evaluation mode.
+        examples: E examples.
+        label_sets: (E,) what each is asked for.
+        floor: spans that do not score above it are forgotten.
+    """
+    predictor = model.predictor()
+    words = [list(example.words[: predictor.max_words]) for example in examples]
+    names = [name for own in dict.fromkeys(label_sets) for name in own.names]
+    asked = set(names)
+    labels = tuple(dict.fromkeys([*names, *(label for example in examples for _, _, label in example.spans)]))
+    candidates, over_limit = _find_all(predictor, words, label_sets, labels, floor)
+    class_of = {label: number for number, label in enumerate(labels)}
+    wanted = [{(start, end, class_of[label]) for start, end, label in example.spans} for example in examples]
+    gold = np.zeros((len(examples), len(labels)), np.int64)
+    for row, own in zip(gold, wanted, strict=True):
+        for _, _, number in own:
+            row[number] += 1
+    found = zip(
+        candidates.texts.tolist(),
+        candidates.starts.tolist(),
+        candidates.ends.tolist(),
+        candidates.classes.tolist(),
+        strict=True,
+    )
+    return ScoredExamples(
+        labels,
+        np.array([label in asked for label in labels], np.bool_),
+        candidates,
+        np.array([(start, end, number) in wanted[text] for text, start, end, number in found], np.bool_),
+        gold,
+        np.array([len(own) for own in words], np.int64),
+        cut=over_limit | np.array([len(example.words) > predictor.max_words for example in examples], np.bool_),
+        floor=floor,
+        dtype=model.dtype,
+    )
+
+
+def _find_all(
+    predictor: Predictor,
+    words: Sequence[Sequence[str]],
+    label_sets: Sequence[LabelSet],
+    labels: Sequence[str],
+    floor: float,
+) -> tuple[Candidates, NDArray[np.bool_]]:
+    """The candidates of all texts, in their order, classes indexing `labels`; and which texts the tokenizer cuts."""
+    batcher: Batcher = predictor.batcher
+    subwords = batcher.encode_words(_rust.Words.from_lists(words))
+    sets = list(dict.fromkeys(label_sets))
+    prompts = batcher.encode_prompts(sets)
+    set_of_text = np.array([sets.index(own) for own in label_sets], np.int64)
+    label_counts = np.array([len(own.names) for own in sets], np.int64)
+    class_table = _class_table(sets, labels)
+    lengths = batcher.row_lengths(subwords, prompts, set_of_text)
+    specials = len(batcher.tokenizer.prefix) + len(batcher.tokenizer.suffix)
+    over_limit = subwords.subword_counts + prompts.lengths[set_of_text] + specials > lengths
+    scorable = np.flatnonzero(label_counts[set_of_text] > 0)
+    nothing = np.zeros(0, np.int64)
+    parts = [(nothing, nothing, nothing, nothing, np.zeros(0, np.float32))]
+    with torch.inference_mode():
+        for chosen in plan_batches(lengths[scorable], predictor.budget, None):
+            rows = scorable[chosen]
+            batch = batcher.assemble(subwords, rows, prompts, set_of_text[rows])
+            class_counts = batch.class_counts.numpy()
+            unread = np.zeros(len(rows), np.bool_)  # nothing is resolved yet
+            selection = Selection(
+                [floor] * len(rows), unread, unread, label_counts=label_counts[set_of_text[rows]].tolist()
+            )
+            thresholds = torch.from_numpy(flat_thresholds(selection, class_counts))
+            scores = predictor.network(batch.to(predictor.device), thresholds)
+            scored = scores.logits if scores.candidates is None else scores.candidates
+            found, _ = find_candidates(scored, batch.word_counts.numpy(), class_counts, predictor.max_width, selection)
+            texts = rows[found.texts]  # (S,)
+            classes = class_table[set_of_text[texts], found.classes]  # (S,)
+            parts.append((texts, found.starts, found.ends, classes, found.scores))
+    texts, starts, ends, classes, score = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.argsort(texts, kind="stable")  # within a text the order in which they were found, which decides ties
+    offsets = np.searchsorted(texts[order], np.arange(len(words) + 1)).astype(np.int64)
+    return Candidates(offsets, starts[order], ends[order], classes[order], score[order]), over_limit
+
+
+def _class_table(sets: Sequence[LabelSet], labels: Sequence[str]) -> NDArray[np.int64]:
+    """(sets, most labels of one) the place in `labels` of each label of each set; -1 where it has fewer."""
+    class_of = {label: number for number, label in enumerate(labels)}
+    table = np.full((len(sets), max((len(own.names) for own in sets), default=0)), -1, np.int64)
+    for row, own in zip(table, sets, strict=True):
+        row[: len(own.names)] = [class_of[name] for name in own.names]
+    return table

@@ -1,0 +1,51 @@
+"""Annotated data, sampling and the trainer."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gliner_fast.training.config import ConfigError, TrainingConfig, TrainingFile
+    from gliner_fast.training.drop_in import train_model
+    from gliner_fast.training.errors import TrainingError
+    from gliner_fast.training.example import DataError, Example
+    from gliner_fast.training.examples import read_examples
+    from gliner_fast.training.trainer import TrainingReport, train
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "Example",
+    "TrainingConfig",
+    "TrainingError",
+    "TrainingFile",
+    "TrainingReport",
+    "read_examples",
+    "train",
+    "train_model",
+]
+
+# Loaded when first used: who reads data alone needs no torch.
+_HOMES = {
+    "ConfigError": "config",
+    "DataError": "example",
+    "Example": "example",
+    "TrainingConfig": "config",
+    "TrainingError": "errors",
+    "TrainingFile": "config",
+    "TrainingReport": "trainer",
+    "read_examples": "examples",
+    "train": "trainer",
+    "train_model": "drop_in",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,171 @@
+"""A corpus -> training batches without end, within a budget of subwords.
+
+What comes is a function of corpus, settings and place alone, so a run goes on from a place as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gliner_fast import _rust
+from gliner_fast.batch import Batch, Batcher, EncodedPrompts, plan_batches
+from gliner_fast.labels import LabelSet
+from gliner_fast.training.config import TrainingConfig
+from gliner_fast.training.corpus import Corpus, TrainingExample
+from gliner_fast.training.example import DataError
+from gliner_fast.training.sampling import Asked, sample_types
+from gliner_fast.training.targets import SpanTargets, make_targets
+
+# Examples that are sorted by length together: enough for batches of a GPU's size to hold texts of like length.
+_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run stands in its data: the next batch to come."""
+
+    epoch: int = 0
+    chunk: int = 0
+    batch: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Texts with their prompts, and what should be found in them: a batch, or a piece of one."""
+
+    batch: Batch
+    targets: SpanTargets
+
+
+class BatchStream:
+    """Batches without end; each process of a run takes its share of them.
+
+    Attributes:
+        next_place: of the first batch that was not handed out, to any process: a new stream goes on from there.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        batcher: Batcher,
+        config: TrainingConfig,
+        max_width: int,
+        *,
+        place: Place | None = None,
+        piece_tokens: int | None = None,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.next_place = place or Place()
+        self._corpus, self._batcher, self._config, self._max_width = corpus, batcher, config, max_width
+        self._piece_tokens, self._process, self._processes = piece_tokens, process, processes
+        self._planned = self._plan()
+
+    def close(self) -> None:
+        """Ends the thread that prepares what comes."""
+        self._planned.close()
+
+    def __next__(self) -> list[TrainingBatch]:
+        """This process's share of the next `processes` batches, in pieces of at most `piece_tokens` subwords.
+
+        Raises:
+            DataError: no example of an epoch has anything to be asked for.
+        """
+        group = [next(self._planned) for _ in range(self._processes)]
+        self.next_place = group[-1][2]
+        chunk, rows, _ = group[self._process]
+        pieces = [rows] if self._piece_tokens is None else chunk.cut(rows, self._piece_tokens)
+        return [chunk.assemble(piece, self._batcher, self._max_width) for piece in pieces]
+
+    def _plan(self) -> Generator[tuple[Chunk, NDArray[np.int64], Place], None, None]:
+        """All batches from the place on, each with its chunk and the place behind it.
+
+        The next chunk is prepared in a thread, while the batches of this one are computed.
+        """
+        place = self.next_place
+        with ThreadPoolExecutor(1) as thread:
+            chunks = self._chunks(place)
+            coming = thread.submit(next, chunks)
+            while True:
+                start, chunk = coming.result()
+                coming = thread.submit(next, chunks)
+                for number, rows in enumerate(chunk.batches):
+                    if start != Place(place.epoch, place.chunk) or number >= place.batch:
+                        yield chunk, rows, Place(start.epoch, start.chunk, number + 1)
+
+    def _chunks(self, place: Place) -> Iterator[tuple[Place, Chunk]]:
+        """The chunks from that of a place on, each with its own place."""
+        epoch, first = place.epoch, place.chunk
+        while True:
+            order = self._corpus.epoch(epoch, self._config.seed)
+            is_empty = first == 0 and len(order) > 0
+            for number in range(first, -(-len(order) // _CHUNK)):
+                examples = [self._corpus.examples[i] for i in order[number * _CHUNK : (number + 1) * _CHUNK]]
+                generator = random.Random(f"chunk {self._config.seed} {epoch} {number}")  # noqa: S311
+                chunk = self._prepare(examples, generator)
+                is_empty = is_empty and not chunk.batches
+                yield Place(epoch, number), chunk
+            if is_empty:
+                raise DataError(
+                    "no example has an entity type to be asked for: none has a span, and there is no negative type"
+                )
+            epoch, first = epoch + 1, 0
+
+    def _prepare(self, examples: list[TrainingExample], generator: random.Random) -> Chunk:
+        """Draws the types of some examples and cuts them into batches."""
+        asked = sample_types(examples, self._corpus.foreign_labels, self._config, generator)
+        pairs = [(example, own) for example, own in zip(examples, asked, strict=True) if own.types]
+        examples, asked = [example for example, _ in pairs], [own for _, own in pairs]
+        places: dict[tuple[str, ...], int] = {}
+        prompt_of_row = np.array([places.setdefault(own.types, len(places)) for own in asked], np.int64)
+        prompts = self._batcher.encode_prompts([LabelSet(types, types) for types in places])
+        subwords = self._batcher.encode_words(_rust.Words.from_lists([list(example.words) for example in examples]))
+        lengths = self._batcher.row_lengths(subwords, prompts, prompt_of_row)
+        batches = list(plan_batches(lengths, self._config.batch_tokens, self._config.batch_size))
+        generator.shuffle(batches)
+        return Chunk(examples, asked, subwords, prompts, prompt_of_row, lengths, batches)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Examples that were sorted by length together.
+
+    Attributes:
+        examples: R of them.
+        asked: the types of each.
+        subwords: of the words of each.
+        prompts: the distinct ones.
+        prompt_of_row: (R,)
+        lengths: (R,) subwords of each row.
+        batches: the rows of each batch.
+    """
+
+    examples: list[TrainingExample]
+    asked: list[Asked]
+    subwords: _rust.Subwords
+    prompts: EncodedPrompts
+    prompt_of_row: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    batches: list[NDArray[np.int64]]
+
+    def cut(self, rows: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:
+        """Cuts a batch into pieces of like length, of at most `budget` subwords each."""
+        return [rows[chosen] for chosen in plan_batches(self.lengths[rows], budget, None)]
+
+    def assemble(self, rows: NDArray[np.int64], batcher: Batcher, max_width: int) -> TrainingBatch:
+        """Lays out one batch."""
+        batch = batcher.assemble(self.subwords, rows, self.prompts, self.prompt_of_row[rows])
+        spans, judged = [], []
+        for row in rows.tolist():
+            place = {label: index for index, label in enumerate(self.asked[row].types)}
+            own = self.examples[row].spans
+            spans.append([(start, end, place[label]) for start, end, label in own if label in place])
+            judged.append(self.asked[row].judged)
+        counts = batch.word_counts.tolist(), batch.class_counts.tolist()
+        return TrainingBatch(batch, make_targets(spans, judged, *counts, max_width))

@@ -1,0 +1,181 @@
+"""The folders of a run: checkpoints that it can go on from, the best and the final model, the log.
+
+    OUT/checkpoint-001000/           a checkpoint as `save_pretrained` writes it, which `gliner` loads too
+    OUT/checkpoint-001000/training/  optimizer, place in the data and settings
+    OUT/best/  OUT/final/            models alone
+    OUT/log.jsonl                    a line each time something is told
+
+Every folder is written aside and renamed: it is whole or it is absent, whatever moment the process dies at.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gliner_fast import weights
+from gliner_fast.training.batches import Place
+from gliner_fast.training.config import TrainingConfig
+from gliner_fast.training.errors import TrainingError
+
+if TYPE_CHECKING:
+    from gliner_fast.model import GLiNER
+
+_NAME = re.compile(r"checkpoint-(\d+)$")
+_STATE, _CONFIG = "training/state.pt", "training/config.yaml"
+_ASIDE = ".part"
+_OLD = ".old"
+# Settings that do not change what is learned: a run may go on with others.
+_FREE = {
+    "output_dir",
+    "log_steps",
+    "save_steps",
+    "save_total_limit",
+    "eval",
+    "eval_labels",
+    "eval_steps",
+    "eval_threshold",
+}
+
+
+@dataclass(frozen=True)
+class Best:
+    """The evaluation that came out best."""
+
+    step: int
+    f1: float
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What a run needs to go on, beside the weights.
+
+    Attributes:
+        step: steps done.
+        place: of the next batch.
+        best: so far; None before the first evaluation.
+        fingerprint: of the data (`Corpus.fingerprint`).
+        optimizer: its `state_dict`.
+        scaler: that of fp16's loss scaler; None without one.
+    """
+
+    step: int
+    place: Place
+    best: Best | None
+    fingerprint: list[list[int]]
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any] | None
+
+
+class RunFolder:
+    """The output folder of a run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.best, self.final, self._log = self.path / "best", self.path / "final", self.path / "log.jsonl"
+
+    def begin(self, *, resume: bool) -> Path | None:
+        """Makes the folder and sweeps up what a killed run left; returns the checkpoint to go on from, if any.
+
+        Raises:
+            TrainingError: an earlier run's checkpoints are there, and the run is not to go on from them.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        for old in self.path.glob("*" + _OLD):  # killed between the two renames of `_write_aside`, or just after
+            target = old.with_suffix("")
+            if target.exists():
+                shutil.rmtree(old)
+            else:
+                old.rename(target)
+        for unfinished in self.path.glob("*" + _ASIDE):
+            shutil.rmtree(unfinished)
+        found = self._checkpoints()
+        if found and not resume:
+            raise TrainingError(
+                f"{self.path} holds the checkpoints of an earlier run: go on from them with resume (--resume), "
+                "or name another output_dir"
+            )
+        return found[-1] if found else None
+
+    def save_checkpoint(self, model: GLiNER, state: TrainingState, config: TrainingConfig) -> None:
+        """Writes a checkpoint and removes the oldest ones."""
+
+        def write(folder: Path) -> None:
+            model.save_pretrained(folder, safe_serialization=True)
+            (folder / _STATE).parent.mkdir()
+            torch.save(dataclasses.asdict(state), folder / _STATE)
+            (folder / _CONFIG).write_text(config.to_yaml(), encoding="utf-8")
+
+        self._write_aside(self.path / f"checkpoint-{state.step:06d}", write)
+        for old in self._checkpoints()[: -config.save_total_limit]:
+            going = old.rename(old.with_name(old.name + _ASIDE))  # half a checkpoint must not look like one
+            shutil.rmtree(going)
+
+    def save_model(self, model: GLiNER, folder: Path) -> None:
+        """Writes a model, in the place of an earlier one."""
+        self._write_aside(folder, lambda aside: model.save_pretrained(aside, safe_serialization=True))
+
+    def append_log(self, entry: dict[str, Any]) -> None:
+        """Adds a line to the log."""
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def cut_log(self, step: int) -> None:
+        """Takes out of the log what came after a step, and will come again; a line that was cut off too."""
+        if not self._log.exists():
+            return
+        lines = [line for line in self._log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        self._log.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    def _checkpoints(self) -> list[Path]:
+        """Checkpoints, oldest first."""
+        found = [(int(match[1]), path) for path in self.path.iterdir() if (match := _NAME.fullmatch(path.name))]
+        return [path for _, path in sorted(found)]
+
+    def _write_aside(self, target: Path, write: Callable[[Path], None]) -> None:
+        aside, old = (target.with_name(target.name + end) for end in (_ASIDE, _OLD))
+        aside.mkdir()
+        write(aside)
+        if target.exists():
+            target.rename(old)
+        aside.rename(target)
+        if old.exists():
+            shutil.rmtree(old)
+
+
+def load_checkpoint(folder: Path, model: GLiNER, config: TrainingConfig, fingerprint: list[list[int]]) -> TrainingState:
+    """Gives a model the weights of a checkpoint, and returns the rest.
+
+    Raises:
+        TrainingError: it was made with other settings or other data.
+        CheckpointError: it does not fit the model.
+    """
+    earlier = TrainingConfig.from_yaml(folder / _CONFIG)
+    for field in dataclasses.fields(TrainingConfig):
+        was, now = getattr(earlier, field.name), getattr(config, field.name)
+        if was != now and field.name not in _FREE:
+            raise TrainingError(
+                f"{folder} was made with {field.name} {was!r}, and it is {now!r} now: go on with the same settings, "
+                "or begin anew in another output_dir"
+            )
+    # weights_only: a checkpoint is data, and must not be able to run code.
+    saved = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
+    if saved["fingerprint"] != fingerprint:
+        raise TrainingError(
+            f"{folder} was made with other data: examples, words and spans of its files were {saved['fingerprint']}, "
+            f"and are {fingerprint} now. Begin anew in another output_dir"
+        )
+    path = weights.find_weights(folder)
+    weights.load_weights(model.model, weights.read_weights(path), dtype=None, strict=True, source=str(path))
+    saved["place"] = Place(**saved["place"])
+    saved["best"] = None if saved["best"] is None else Best(**saved["best"])
+    return TrainingState(**saved)

@@ -1,0 +1,307 @@
+"""Every setting of a training run: one frozen dataclass, read from YAML, with the paper's values as defaults.
+
+The paper is GLiNER (Zaratiana et al. 2024), section 3. Where it is silent the default is that of the `gliner` package.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from typing_extensions import Self
+
+from gliner_fast.config import POOLINGS, SPAN_MODES
+
+
+class ConfigError(ValueError):
+    """A setting of a training run is unknown or cannot be; the message names it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFile:
+    """A file of annotated examples, and what may be concluded from what it does not mark."""
+
+    path: str
+    """As `read_examples` takes it."""
+    weight: float = 1.0
+    """How often each of its examples comes in an epoch: 0.5 takes another half of them each time."""
+    labels: Literal["file"] | tuple[str, ...] | None = None
+    """The entity types that it marks wherever they occur; "file": all that occur in it. None: nobody knows. An example
+    that names its own goes by those. A span of any other label is learned from, but not finding it elsewhere is not:
+    an athlete may also be marked as a person where other persons are not."""
+    others: tuple[str, ...] | None = None
+    """Files, by `path`, whose labels are known not to occur here, and so may be negatives; None: all files, this one
+    included, as the paper does; empty: none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Settings of a training run."""
+
+    output_dir: str
+    """Folder of the checkpoints, the best and the final model, and the log."""
+    train: tuple[TrainingFile, ...] = ()
+    """A path alone stands for a file with the defaults."""
+
+    # What is trained: one of these two, or a model given in Python.
+    model: str | None = None
+    """A GLiNER checkpoint to go on from: folder or Hub id."""
+    encoder: str | None = None
+    """A pretrained BERT-family encoder to start from: folder or Hub id. The head is then new and random."""
+    hidden_size: int = 768
+    """D, the width of a new head; with the settings down to `max_len` read only where `encoder` is given."""
+    span_mode: str = "markerV0"
+    num_rnn_layers: int = 1
+    subtoken_pooling: str = "first"
+    max_width: int = 12
+    """K, words of the widest span."""
+    max_len: int = 384
+    """Words of the longest text; the rest is cut off."""
+
+    # Which entity types an example is asked for.
+    sampling: Literal["paper", "gliner"] = "paper"
+    """"gliner" draws them as that package does; of what follows, `max_types` alone is then read, with
+    `max_neg_type_ratio`."""
+    max_types: int = 25
+    negative_share: float = 0.5
+    """Share of negative types among an example's types, in [0, 1): the paper's Table 5 compares 0, 0.5 and 0.75."""
+    own_negatives: float = 1.0
+    """Weight of negatives from the example's own label set, where it has one, against"""
+    other_negatives: float = 1.0
+    """that of negatives from other examples."""
+    random_drop: bool = True
+    """Ask for a random number of the types only."""
+    shuffle_types: bool = True
+    max_neg_type_ratio: int = 1
+    """Most negative types for each span, with "gliner"."""
+
+    # Batches.
+    batch_tokens: int = 4096
+    """Most subwords a batch, prompts and padding included."""
+    batch_size: int | None = None
+    """Most texts a batch; None: `batch_tokens` alone decides."""
+    piece_tokens: int | None = None
+    """Most subwords computed at once: a batch is cut into pieces of like length, and their gradients summed. The step
+    is the same, with less padding and less memory. None: what a CPU's caches hold, whole batches on a GPU."""
+    accumulation: int = 1
+    """Batches to each step of the optimizer."""
+    seed: int = 42
+
+    # Loss (compat section 7.3).
+    loss: Literal["bce", "focal", "dice"] = "bce"
+    """"bce" is the paper's equation 3, computed from logits; "focal" clamps probabilities at 1e-6 as gliner does."""
+    focal_alpha: float = -1.0
+    """Weight of positives, and 1 - alpha that of negatives; negative: none."""
+    focal_gamma: float = 0.0
+    prob_margin: float = 0.0
+    label_smoothing: float = 0.0
+    dice_gamma: float = 1.0
+    span_width_weight: bool = False
+    """Positives of k words weigh 1 + ln k."""
+    reduction: Literal["sum", "mean"] = "sum"
+    """"mean" divides by the number of spans."""
+    negatives: float = 1.0
+    """Probability of keeping a negative, among those that `masking` names."""
+    masking: Literal["none", "global", "label", "span"] = "none"
+
+    # Optimization.
+    steps: int = 30_000
+    lr_encoder: float = 1e-5
+    lr_others: float = 5e-5
+    weight_decay: float = 0.01
+    weight_decay_others: float | None = None
+    """None: as `weight_decay`."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: float = 0.1
+    """Share of the steps in which the learning rates rise from 0."""
+    max_grad_norm: float = 1.0
+    dropout: float = 0.4
+    """In the head; the encoder's own stands in its configuration."""
+    freeze_encoder: bool = False
+
+    # Where and how.
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the products; weights and sums stay in float32."""
+    compile: bool = False
+
+    # What is told and kept.
+    log_steps: int = 50
+    save_steps: int = 1000
+    save_total_limit: int = 3
+    """Newest checkpoints that are kept."""
+    eval: tuple[str, ...] = ()
+    """Files of examples to evaluate on; the model that does best is kept in `output_dir`/best."""
+    eval_labels: tuple[str, ...] | None = None
+    """Entity types to ask for there; None: an example's own, or all that occur in its file."""
+    eval_steps: int = 1000
+    eval_threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ConfigError(f"{name} is {value!r}: expected a number {_described(low, high)}")
+        if self.negative_share == 1.0:
+            raise ConfigError("negative_share is 1.0: some types must be positive, so it lies below 1")
+        for name, known in (("span_mode", SPAN_MODES), ("subtoken_pooling", POOLINGS)):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}: expected one of {', '.join(known)}")
+        if self.model is not None and self.encoder is not None:
+            raise ConfigError("both model and encoder are given: a checkpoint to go on from has its encoder in it")
+        if self.sampling == "paper" and self.own_negatives == self.other_negatives == 0 and self.negative_share > 0:
+            raise ConfigError("own_negatives and other_negatives are both 0: for no negatives set negative_share to 0")
+        _check_files(self.train)
+
+    @classmethod
+    def from_mapping(cls, settings: Mapping[str, Any], source: str = "the configuration") -> Self:
+        """Reads settings as YAML gives them.
+
+        Args:
+            settings: names of this class.
+            source: where they come from, for messages.
+
+        Raises:
+            ConfigError: an unknown name, a value of a wrong type or out of range, or no `output_dir`.
+        """
+        if not isinstance(settings, Mapping):
+            raise ConfigError(f"{source} holds a {type(settings).__name__}: expected settings such as 'steps: 1000'")
+        try:
+            return cls(**_read_fields(cls, settings))
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from error
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, changes: Mapping[str, Any] | None = None) -> Self:
+        """Reads a file of settings; `changes` replace some of them.
+
+        Raises:
+            OSError: the file cannot be read.
+            ConfigError: it is not YAML, or as `from_mapping`.
+        """
+        import yaml  # type: ignore[import-untyped]
+
+        try:
+            settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not YAML: {error}") from error
+        if settings is None:
+            settings = {}
+        if isinstance(settings, Mapping):
+            settings = {**settings, **(changes or {})}
+        return cls.from_mapping(settings, str(path))
+
+    def to_yaml(self) -> str:
+        """All settings, so that `from_yaml` reads the same back."""
+        import yaml
+
+        text: str = yaml.safe_dump(_plain(dataclasses.asdict(self)), sort_keys=False, allow_unicode=True)
+        return text
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some settings changed."""
+        return dataclasses.replace(self, **changes)
+
+
+_ANY = float("inf")
+_RANGES: list[tuple[str, float, float]] = [
+    ("hidden_size", 1, _ANY), ("num_rnn_layers", 0, _ANY), ("max_width", 1, _ANY), ("max_len", 1, _ANY),
+    ("max_types", 1, _ANY), ("negative_share", 0, 1), ("own_negatives", 0, _ANY), ("other_negatives", 0, _ANY),
+    ("max_neg_type_ratio", 0, _ANY), ("batch_tokens", 1, _ANY), ("batch_size", 1, _ANY), ("piece_tokens", 1, _ANY),
+    ("accumulation", 1, _ANY),
+    ("focal_alpha", -_ANY, 1), ("focal_gamma", 0, _ANY), ("prob_margin", 0, 1), ("label_smoothing", 0, 1),
+    ("dice_gamma", 0, _ANY), ("negatives", 0, 1), ("steps", 1, _ANY), ("lr_encoder", 0, _ANY),
+    ("lr_others", 0, _ANY), ("weight_decay", 0, _ANY), ("weight_decay_others", 0, _ANY), ("warmup", 0, 1),
+    ("max_grad_norm", 0, _ANY), ("dropout", 0, 1), ("log_steps", 1, _ANY), ("save_steps", 1, _ANY),
+    ("save_total_limit", 1, _ANY), ("eval_steps", 1, _ANY), ("eval_threshold", 0, 1),
+]  # fmt: skip
+
+
+def _check_files(files: tuple[TrainingFile, ...]) -> None:
+    paths = [file.path for file in files]
+    for file in files:
+        if not file.weight > 0:
+            raise ConfigError(f"weight of {file.path} is {file.weight!r}: expected a number above 0")
+        for other in file.others or ():
+            if other not in paths:
+                raise ConfigError(f"others of {file.path} names {other!r}: expected the path of a file of train")
+
+
+def _described(low: float, high: float) -> str:
+    if high == _ANY:
+        return f"of at least {low:g}"
+    return f"of at most {high:g}" if low == -_ANY else f"from {low:g} to {high:g}"
+
+
+def _read_fields(cls: type, settings: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """Values for a dataclass of settings, checked against the types of its fields."""
+    hints = typing.get_type_hints(cls)
+    for name in settings:
+        if name not in hints:
+            near = difflib.get_close_matches(str(name), hints, n=1)
+            meant = f": did you mean {near[0]}?" if near else f": expected one of {', '.join(hints)}"
+            raise ConfigError(f"{place}{name} is not a setting{meant}")
+    for field in dataclasses.fields(cls):
+        if field.name not in settings and field.default is dataclasses.MISSING:
+            raise ConfigError(f"{place}{field.name} is missing")
+    return {name: _read_value(place + name, value, hints[name]) for name, value in settings.items()}
+
+
+def _read_value(name: str, value: Any, hint: Any) -> Any:
+    """One value as the type of its field has it.
+
+    Raises:
+        ConfigError: it cannot be.
+    """
+    if get_origin(hint) in (types.UnionType, typing.Union):
+        choices = [choice for choice in get_args(hint) if choice is not type(None)]
+        if value is None and len(choices) < len(get_args(hint)):
+            return None
+        # Of several types all but the last are words with a meaning, such as "file".
+        hint = next((choice for choice in choices if value in get_args(choice)), choices[-1])
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise ConfigError(f"{name} is {value!r}: expected one of {', '.join(map(str, get_args(hint)))}")
+        return value
+    if get_origin(hint) is tuple:
+        values = [value] if isinstance(value, (str, Mapping)) else value
+        if not isinstance(values, (list, tuple)):
+            raise ConfigError(f"{name} is {value!r}: expected a list")
+        return tuple(_read_value(f"{name}[{index}]", each, get_args(hint)[0]) for index, each in enumerate(values))
+    return _read_file(name, value) if hint is TrainingFile else _read_plain(name, value, hint)
+
+
+def _read_file(name: str, value: Any) -> TrainingFile:
+    if isinstance(value, str):
+        return TrainingFile(path=value)
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{name} is {value!r}: expected a path, or settings with a path")
+    return TrainingFile(**_read_fields(TrainingFile, value, f"{name}."))
+
+
+def _read_plain(name: str, value: Any, hint: type) -> Any:
+    expected = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}[hint]
+    if hint is float and isinstance(value, str):
+        # YAML 1.1, and so PyYAML, reads 1e-5 as a string: it wants 1.0e-5.
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if hint is float and type(value) is int:
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{name} is {value!r}: expected {expected}")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, which is what YAML has."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value

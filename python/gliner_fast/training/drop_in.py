@@ -1,0 +1,197 @@
+"""`train_model` with the arguments of `gliner.GLiNER.train_model` (compat section 7.4)."""
+
+from __future__ import annotations
+
+import math
+import sys
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gliner_fast.training.config import TrainingConfig, TrainingFile
+from gliner_fast.training.corpus import Corpus
+from gliner_fast.training.errors import TrainingError
+from gliner_fast.training.examples import examples_from_records
+from gliner_fast.training.trainer import Trainer, TrainingReport, begin_run
+
+if TYPE_CHECKING:
+    from gliner_fast.model import GLiNER
+
+# Without a budget: `per_device_train_batch_size` alone decides.
+_NO_BUDGET = 2**40
+_SCHEDULES: dict[str, Literal["linear", "cosine", "constant"]] = {
+    "linear": "linear",
+    "cosine": "cosine",
+    "constant": "constant",
+    "constant_with_warmup": "constant",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What `create_training_args` of the package takes, with its names and defaults, as far as it is used here."""
+
+    learning_rate: float = 5e-5
+    weight_decay: float = 0.01
+    others_lr: float | None = None
+    others_weight_decay: float | None = None
+    focal_loss_alpha: float = -1.0
+    focal_loss_gamma: float = 0.0
+    focal_loss_prob_margin: float = 0.0
+    label_smoothing: float = 0.0
+    loss_reduction: Literal["sum", "mean"] = "sum"
+    loss_type: Literal["focal", "bce", "dice"] = "focal"
+    dice_gamma: float = 1.0
+    use_span_width_weight: bool = False
+    negatives: float = 1.0
+    masking: Literal["none", "global", "label", "span"] = "none"
+    lr_scheduler_type: Any = "linear"
+    warmup_ratio: float = 0.1
+    warmup_steps: int = 0
+    per_device_train_batch_size: int = 8
+    gradient_accumulation_steps: int = 1
+    max_grad_norm: float = 1.0
+    max_steps: int = 10_000
+    num_train_epochs: float = 3.0
+    save_steps: int = 1000
+    save_total_limit: int = 10
+    logging_steps: int = 10
+    eval_steps: int | None = None
+    use_cpu: bool = False
+    bf16: bool = False
+    fp16: bool = False
+    seed: int = 42
+
+
+def train_model(
+    model: GLiNER,
+    train_dataset: Iterable[Any],
+    eval_dataset: Iterable[Any] | None = None,
+    training_args: Any = None,
+    freeze_components: Sequence[str] | None = None,
+    compile_model: bool = False,
+    output_dir: str | Path | None = None,
+    *,
+    resume: bool = False,
+    **training_kwargs: Any,
+) -> TrainingReport:
+    """Trains a model in place, with the arguments, loss and sampling of the package.
+
+    Batches hold as many texts as there, but texts of like length. `eval_dataset` is evaluated by F1, not by loss, and
+    the best model kept in `output_dir`/best. Lines of progress go to stderr.
+
+    Args:
+        model: the model; it is left on the device that it was trained on.
+        train_dataset: examples in any of the formats of `examples_from_records`, such as
+            `{"tokenized_text": [...], "ner": [[start, end, label], ...]}`.
+        eval_dataset: likewise.
+        training_args: an object with the settings as attributes, such as `gliner`'s `TrainingArguments`.
+        freeze_components: "text_encoder" to leave the encoder as it is.
+        compile_model: `torch.compile` the network.
+        output_dir: folder of checkpoints and log; needed without `training_args`.
+        resume: go on from the newest checkpoint in it.
+        **training_kwargs: settings by the package's names, instead of `training_args`.
+
+    Raises:
+        TypeError: a setting that neither the package nor `transformers.TrainingArguments` knows.
+        TrainingError: see `train`; or there is no output folder, or nothing to freeze of that name.
+        DataError: an example cannot be used; the message says at which index.
+    """
+    if training_args is not None:
+        output_dir = output_dir or getattr(training_args, "output_dir", None)
+        known = Arguments.__dataclass_fields__
+        training_kwargs = {name: getattr(training_args, name) for name in known if hasattr(training_args, name)}
+    if output_dir is None:
+        raise TrainingError("Either training_args or output_dir must be provided")
+    arguments = _read_arguments(training_kwargs)
+    train = examples_from_records(train_dataset, "train_dataset")
+    evaluated = [] if eval_dataset is None else examples_from_records(eval_dataset, "eval_dataset")
+    settings = model.config
+    config = _configure(arguments, settings, str(output_dir), len(train), compile_model=compile_model)
+    for component in freeze_components or ():
+        if component != "text_encoder":
+            raise TrainingError(f"freeze_components names {component!r}: expected 'text_encoder'")
+        config = config.replace(freeze_encoder=True)
+    corpus = Corpus(
+        [(TrainingFile(path="train_dataset"), train)],
+        max_len=settings.max_len,
+        max_width=settings.max_width,
+        ent_token=settings.ent_token,
+    )
+    run = begin_run(config, resume=resume)
+    return Trainer(model, corpus, [evaluated] if evaluated else [], config, run, tell=_tell).train()
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(line + "\n")
+
+
+def _read_arguments(given: Mapping[str, Any]) -> Arguments:
+    """The settings that are used here; the others are told, once."""
+    from transformers import TrainingArguments
+
+    ours = Arguments.__dataclass_fields__
+    theirs = set(TrainingArguments.__dataclass_fields__) | {"rel_focal_loss_alpha", "rel_focal_loss_gamma"}
+    unknown = sorted(set(given) - set(ours) - theirs)
+    if unknown:
+        raise TypeError(f"train_model knows no {', '.join(unknown)}")
+    unused = sorted(set(given) - set(ours))
+    if unused:
+        warnings.warn(f"{', '.join(unused)}: not used by gliner_fast's train_model", stacklevel=3)
+    return Arguments(**{name: value for name, value in given.items() if name in ours and value is not None})
+
+
+def _configure(
+    arguments: Arguments, settings: Any, output_dir: str, examples: int, *, compile_model: bool
+) -> TrainingConfig:
+    """The package's arguments as our settings.
+
+    Raises:
+        ConfigError: one is out of range.
+        TrainingError: an unknown schedule.
+    """
+    a = arguments
+    schedule = getattr(a.lr_scheduler_type, "value", a.lr_scheduler_type)  # there it may be an enum
+    if schedule not in _SCHEDULES:
+        raise TrainingError(f"lr_scheduler_type is {schedule!r}: expected one of {', '.join(_SCHEDULES)}")
+    texts = a.per_device_train_batch_size * a.gradient_accumulation_steps
+    steps = a.max_steps if a.max_steps > 0 else math.ceil(a.num_train_epochs * examples / texts)
+    return TrainingConfig(
+        output_dir=output_dir,
+        sampling="gliner",
+        max_types=settings.max_types,
+        max_neg_type_ratio=settings.max_neg_type_ratio,
+        batch_tokens=_NO_BUDGET,
+        batch_size=a.per_device_train_batch_size,
+        accumulation=a.gradient_accumulation_steps,
+        seed=a.seed,
+        loss="dice" if a.loss_type == "dice" else "focal",
+        focal_alpha=a.focal_loss_alpha,
+        focal_gamma=a.focal_loss_gamma,
+        prob_margin=a.focal_loss_prob_margin,
+        label_smoothing=a.label_smoothing,
+        dice_gamma=a.dice_gamma,
+        span_width_weight=a.use_span_width_weight,
+        reduction=a.loss_reduction,
+        negatives=a.negatives,
+        masking=a.masking,
+        steps=steps,
+        lr_encoder=a.learning_rate,
+        # `or`, as there: a rate of 0 falls back too.
+        lr_others=a.others_lr or a.learning_rate,
+        weight_decay=a.weight_decay,
+        weight_decay_others=a.others_weight_decay or a.weight_decay,
+        schedule=_SCHEDULES[schedule],
+        warmup=min(1.0, a.warmup_steps / steps) if a.warmup_steps else a.warmup_ratio,
+        max_grad_norm=a.max_grad_norm,
+        dropout=settings.dropout,
+        device="cpu" if a.use_cpu else "auto",
+        precision="bf16" if a.bf16 else "fp16" if a.fp16 else "fp32",
+        compile=compile_model,
+        log_steps=a.logging_steps,
+        save_steps=a.save_steps,
+        save_total_limit=a.save_total_limit,
+        eval_steps=a.eval_steps or a.save_steps,
+    )

@@ -1,0 +1,24 @@
+"""One annotated sentence, and the error that says where a data file is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Span = tuple[int, int, str]
+"""(first word, one past the last word, label)."""
+
+
+class DataError(ValueError):
+    """Annotated data cannot be used; the message begins with the file and the line."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """An annotated sentence. The readers have checked it: words are not empty, spans lie within them."""
+
+    words: tuple[str, ...]
+    spans: tuple[Span, ...]
+    labels: tuple[str, ...] | None = None
+    """`ner_labels`: the entity types that this example is annotated with; None where nobody said."""
+    negatives: tuple[str, ...] | None = None
+    """`ner_negatives`: entity types that it is known to have none of; None where nobody said."""

@@ -1,0 +1,133 @@
+"""Files of annotated sentences -> examples, whatever the format; what is wrong is told by file and line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from gliner_fast.training.example import DataError, Example, Span
+from gliner_fast.training.readers import columns, hub, json_values, records
+from gliner_fast.training.readers.records import RecordOptions
+from gliner_fast.training.readers.source import first_bytes, looks_like_json
+
+__all__ = [
+    "DataError",
+    "Example",
+    "Format",
+    "Span",
+    "examples_from_records",
+    "labels_of",
+    "read_examples",
+    "rename_labels",
+]
+
+Format = Literal["gliner", "offsets", "tags", "conll", "dataset"]
+
+
+def read_examples(
+    path: str | os.PathLike[str],
+    *,
+    format: Format | None = None,  # noqa: A002  # what everybody calls it
+    ignore_keys: Iterable[str] = (),
+    misaligned: Literal["error", "drop"] = "error",
+    word_column: int = 0,
+    tag_column: int = -1,
+) -> list[Example]:
+    """Reads the examples of one file, all in one format.
+
+    Formats, recognised by content; JSON comes as lines or as one list, and any file may be gzipped:
+
+    * "gliner": `{"tokenized_text": [...], "ner": [[first, last, label], ...]}`, the last word INCLUDED; if wanted
+      `ner_labels`, `ner_negatives` and `text`, which is not read;
+    * "offsets": `{"text": ..., "entities": [[start, end, label], ...]}`, counted in characters, end excluded, as
+      spaCy, doccano and `gliner-fast extract` have it; also `spans` or `label`, objects instead of triples, and
+      spaCy's older `[text, {"entities": ...}]`. The words are those of this package's own splitter;
+    * "tags": `{"tokens": [...], "ner_tags": ["B-person", ...]}`, also `words`, and `tags` or `labels`;
+    * "conll": a word and its tag a line, blank lines between sentences; IOB1, IOB2 (BIO), BIOES and BILOU;
+    * "dataset": a folder of Hugging Face `datasets` (`save_to_disk`) or a Parquet file, in columns as above; tags may
+      be ClassLabel numbers, and other columns are passed over.
+
+    Args:
+        path: the file or folder.
+        format: what it is, instead of recognising it.
+        ignore_keys: further keys of JSON records to pass over; without them an unknown key is an error.
+        misaligned: what becomes of a character span that does not begin and end with a word. "drop" leaves it out and
+            warns with their number.
+        word_column: of the word in conll, from 0; negative ones count from the end.
+        tag_column: of the tag, likewise.
+
+    Raises:
+        DataError: something in it is wrong; the message names file and line.
+        OSError: it cannot be read.
+    """
+    if format is not None and format not in get_args(Format):
+        raise ValueError(f"format is {format!r}: expected one of {', '.join(get_args(Format))}")
+    path = Path(path)
+    options = RecordOptions(frozenset(ignore_keys), misaligned)
+    read: Iterator[Example]
+    if format == "dataset" or (format is None and (path.is_dir() or first_bytes(path, 4) == b"PAR1")):
+        read = records.read_records(hub.read_rows(path), options)
+    elif format == "conll" or (format is None and not looks_like_json(path)):
+        read = columns.read_columns(path, word_column, tag_column)
+    else:
+        read = records.read_records(json_values.read_values(path), options, format)
+    examples = list(read)
+    if not examples:
+        raise DataError(f"{path} holds no examples")
+    options.warn_of_dropped(str(path))
+    return examples
+
+
+def examples_from_records(data: Iterable[Any], name: str = "data") -> list[Example]:
+    """Reads examples that are in memory: dicts of the JSON formats of `read_examples`, or rows of a dataset.
+
+    Args:
+        data: the records; an `Example` stands for itself.
+        name: of the data, for messages.
+
+    Raises:
+        DataError: something is wrong; the message says at which index.
+    """
+    options = RecordOptions()
+    return [
+        record if isinstance(record, Example) else records.read_record(record, f"{name}[{index}]", options)
+        for index, record in enumerate(hub.named_tags(data))
+    ]
+
+
+def labels_of(examples: Sequence[Example]) -> list[str]:
+    """All labels that occur in some examples, the commonest first, ties in order of appearance."""
+    counts: dict[str, int] = {}
+    for example in examples:
+        for _, _, label in example.spans:
+            counts[label] = counts.get(label, 0) + 1
+    return sorted(counts, key=lambda label: -counts[label])
+
+
+def rename_labels(examples: Sequence[Example], names: Mapping[str, str]) -> list[Example]:
+    """The same examples with other labels, such as {"PER": "person"}: a model reads what they say.
+
+    Raises:
+        ValueError: a label to be renamed occurs nowhere.
+    """
+
+    def renamed(labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if labels is None else tuple(dict.fromkeys(names.get(label, label) for label in labels))
+
+    known = {label for own in examples for label in (*(own.labels or ()), *(own.negatives or ()))} | {
+        *labels_of(examples)
+    }
+    unknown = [label for label in names if label not in known]
+    if unknown:
+        raise ValueError(f"no example has the label {unknown[0]!r}; there are {', '.join(map(repr, sorted(known)))}")
+    return [
+        Example(
+            example.words,
+            tuple((start, end, names.get(label, label)) for start, end, label in example.spans),
+            renamed(example.labels),
+            renamed(example.negatives),
+        )
+        for example in examples
+    ]

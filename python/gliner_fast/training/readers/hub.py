@@ -1,0 +1,60 @@
+"""Hugging Face datasets -> records, with the names of their tags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from gliner_fast.training.example import DataError
+
+# Columns that some form of record reads; a published table has others, and they are passed over.
+_COLUMNS = ("tokenized_text", "ner", "ner_labels", "ner_negatives", "tokens", "words", "ner_tags", "tags")
+_OFFSET_COLUMNS = ("text", "entities", "spans", "label", "labels")
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yields the place ("FILE, row N", from 0 as datasets count) and the record of each row.
+
+    Args:
+        path: a folder that `Dataset.save_to_disk` wrote, or a Parquet file.
+
+    Raises:
+        DataError: it is no such folder.
+        ImportError: `datasets` is not installed.
+    """
+    try:
+        import datasets  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise ImportError(f"{path} is read by Hugging Face datasets: pip install datasets") from error
+    if path.is_dir():
+        try:
+            table = datasets.load_from_disk(str(path))
+        except FileNotFoundError as error:
+            raise DataError(f"{path} is no folder of a Dataset, as save_to_disk writes it: {error}") from error
+        if isinstance(table, datasets.DatasetDict):
+            raise DataError(f"{path} holds the splits {', '.join(table)}: name one, such as {path / next(iter(table))}")
+    else:
+        table = datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
+    for row, record in enumerate(named_tags(table)):
+        yield f"{path}, row {row}", record
+
+
+def named_tags(data: Iterable[Any]) -> Iterable[Any]:
+    """The records of a dataset, its ClassLabel numbers as their names; other data as it is."""
+    if not hasattr(data, "features"):
+        return data
+    return _rows_of(data)
+
+
+def _rows_of(table: Any) -> Iterator[dict[str, Any]]:
+    has_words = any(name in table.column_names for name in _COLUMNS)
+    columns = [
+        name for name in table.column_names if name in _COLUMNS + (("labels",) if has_words else _OFFSET_COLUMNS)
+    ]
+    names = {name: getattr(getattr(table.features[name], "feature", None), "names", None) for name in columns}
+    for row in table.select_columns(columns):
+        yield {
+            name: [own[number] for number in row[name]] if (own := names[name]) is not None else row[name]
+            for name in columns
+        }

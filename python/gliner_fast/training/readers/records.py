@@ -1,0 +1,259 @@
+"""Records, dicts as JSON has them -> examples: GLiNER's own form, character offsets, and tags."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from gliner_fast.training.example import DataError, Example, Span
+from gliner_fast.training.readers.tags import is_tag, spans_of_tags
+from gliner_fast.words import whitespace_splitter
+
+_OFFSET_KEYS = ("entities", "spans", "label", "labels")
+_WORD_KEYS = ("tokens", "words")
+_TAG_KEYS = ("ner_tags", "tags", "labels")
+
+
+@dataclass
+class RecordOptions:
+    """What is forgiven; `read_examples` describes it.
+
+    Attributes:
+        ignore_keys: keys that are passed over.
+        misaligned: what becomes of a character span that does not begin and end with a word.
+        dropped: how many of them were left out.
+        first_dropped: where the first of them was, and what.
+    """
+
+    ignore_keys: frozenset[str] = frozenset()
+    misaligned: Literal["error", "drop"] = "error"
+    dropped: int = field(default=0, init=False)
+    first_dropped: str = field(default="", init=False)
+
+    def warn_of_dropped(self, name: str) -> None:
+        """Tells how many spans of a file were left out."""
+        if self.dropped:
+            warnings.warn(
+                f"{name}: {self.dropped} spans that do not begin and end with a word are left out, such as "
+                f"{self.first_dropped}",
+                stacklevel=3,
+            )
+
+
+_Reader = Callable[[Mapping[str, Any], str, RecordOptions], Example]
+
+
+def read_records(
+    records: Iterable[tuple[str, Any]], options: RecordOptions, form: str | None = None
+) -> Iterator[Example]:
+    """Reads records that are all of one form.
+
+    Args:
+        records: places, for messages, and values.
+        options: what is forgiven.
+        form: "gliner", "offsets" or "tags"; None for that of the first record.
+
+    Raises:
+        DataError: a record that is wrong, or of another form than those before.
+    """
+    first_place = None
+    for place, value in records:
+        record = _as_mapping(value, place)
+        own = _recognise(record)
+        if form is None:
+            form, first_place = own, place
+        if own is not None and own != form:
+            before = f"asked for is {form!r}" if first_place is None else f"{first_place} has {form!r}"
+            raise DataError(f"{place}: a record of the format {own!r}, and {before}: one file, one format")
+        yield _reader(form, record, place)(record, place, options)
+
+
+def read_record(value: Any, place: str, options: RecordOptions) -> Example:
+    """Reads one record of any form."""
+    record = _as_mapping(value, place)
+    return _reader(_recognise(record), record, place)(record, place, options)
+
+
+def _as_mapping(value: Any, place: str) -> Mapping[str, Any]:
+    if isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[1], dict):
+        return {"text": value[0], **value[1]}  # spaCy's older form
+    if not isinstance(value, Mapping):
+        raise DataError(f"{place}: a {type(value).__name__}: expected an object such as " + _EXAMPLE)
+    return value
+
+
+_EXAMPLE = '{"tokenized_text": ["Ada", "Lovelace", "sang"], "ner": [[0, 1, "person"]]}'
+
+
+def _recognise(record: Mapping[str, Any]) -> str | None:
+    if "tokenized_text" in record or "ner" in record:
+        return "gliner"
+    if any(key in record for key in _WORD_KEYS) and any(key in record for key in _TAG_KEYS):
+        return "tags"
+    if "text" in record:
+        return "offsets"
+    return None
+
+
+def _reader(form: str | None, record: Mapping[str, Any], place: str) -> _Reader:
+    if form is None:
+        keys = ", ".join(map(repr, record)) or "none"
+        raise DataError(f"{place}: no format has these keys ({keys}): expected an object such as " + _EXAMPLE)
+    return _READERS[form]
+
+
+def _read_gliner(record: Mapping[str, Any], place: str, options: RecordOptions) -> Example:
+    _expect_keys(record, place, options, ("tokenized_text", "ner"), ("ner_labels", "ner_negatives", "text"))
+    words = _read_words(record["tokenized_text"], f"{place}: tokenized_text")
+    spans: list[Span] = []
+    for index, value in enumerate(_expect_list(record["ner"], f"{place}: ner")):
+        where = f"{place}: ner[{index}]"
+        first, last, label = _read_triple(value, where)
+        if first > last:
+            raise DataError(f"{where} is {_shown(value)}: it ends before it begins; the last word counts in")
+        if not 0 <= first <= last < len(words):
+            raise DataError(
+                f"{where} is {_shown(value)}, and the text has {len(words)} words, 0 to {len(words) - 1}; the last "
+                "word of a span counts in"
+            )
+        spans.append((first, last + 1, label))
+    labels = _read_labels(record, "ner_labels", place)
+    negatives = _read_labels(record, "ner_negatives", place)
+    for index, (_, _, label) in enumerate(spans):
+        if labels is not None and label not in labels:
+            raise DataError(f"{place}: ner[{index}] has the label {label!r}, which is not among the ner_labels")
+        if negatives is not None and label in negatives:
+            raise DataError(f"{place}: ner[{index}] has the label {label!r}, which is among the ner_negatives")
+    return Example(words, tuple(spans), labels, negatives)
+
+
+def _read_offsets(record: Mapping[str, Any], place: str, options: RecordOptions) -> Example:
+    key = _one_of(record, _OFFSET_KEYS, place)
+    _expect_keys(record, place, options, ("text", key))
+    text = record["text"]
+    if not isinstance(text, str):
+        raise DataError(f"{place}: text is {_shown(text)}: expected a string")
+    found = whitespace_splitter().split([text])
+    (words,) = found.to_lists()
+    if not words:
+        raise DataError(f"{place}: text has no words: {text!r}")
+    word_at_start = {start: word for word, start in enumerate(found.starts.tolist())}
+    word_at_end = {end: word for word, end in enumerate(found.ends.tolist())}
+    spans: list[Span] = []
+    for index, value in enumerate(_expect_list(record[key], f"{place}: {key}")):
+        where = f"{place}: {key}[{index}]"
+        start, end, label = _read_triple(value, where, options)
+        if not 0 <= start < end <= len(text):
+            raise DataError(
+                f"{where} is {_shown(value)}, and the text has {len(text)} characters: expected 0 <= start < end <= "
+                f"{len(text)}, the end excluded"
+            )
+        first, last = word_at_start.get(start), word_at_end.get(end)
+        if first is not None and last is not None:
+            spans.append((first, last + 1, label))
+        elif options.misaligned == "error":
+            raise DataError(
+                f"{where} is {text[start:end]!r}, which does not begin and end with a word of "
+                f"{text[max(0, start - 20) : end + 20]!r}: correct it, or leave such spans out with misaligned='drop' "
+                "(--misaligned drop)"
+            )
+        else:
+            options.dropped += 1
+            options.first_dropped = options.first_dropped or f"{text[start:end]!r} ({where})"
+    return Example(tuple(words), tuple(spans))
+
+
+def _read_tags(record: Mapping[str, Any], place: str, options: RecordOptions) -> Example:
+    word_key, tag_key = _one_of(record, _WORD_KEYS, place), _one_of(record, _TAG_KEYS, place)
+    _expect_keys(record, place, options, (word_key, tag_key), ("text",))
+    words = _read_words(record[word_key], f"{place}: {word_key}")
+    tags = _expect_list(record[tag_key], f"{place}: {tag_key}")
+    if len(tags) != len(words):
+        raise DataError(f"{place}: {len(tags)} {tag_key} for {len(words)} {word_key}")
+    for index, tag in enumerate(tags):
+        if not (isinstance(tag, str) and is_tag(tag)):
+            raise DataError(
+                f"{place}: {tag_key}[{index}] is {_shown(tag)}: expected a string, O or such as B-person; the names "
+                "of numbers are known only to a dataset with ClassLabel features"
+            )
+    return Example(words, spans_of_tags(tags))
+
+
+_READERS: dict[str, _Reader] = {"gliner": _read_gliner, "offsets": _read_offsets, "tags": _read_tags}
+
+
+def _expect_keys(
+    record: Mapping[str, Any],
+    place: str,
+    options: RecordOptions,
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+) -> None:
+    missing = [key for key in required if key not in record]
+    if missing:
+        raise DataError(f"{place}: {missing[0]!r} is missing; its keys are {', '.join(map(repr, record))}")
+    unknown = [key for key in record if key not in required and key not in optional and key not in options.ignore_keys]
+    if unknown:
+        raise DataError(
+            f"{place}: unknown key {unknown[0]!r}: expected {', '.join([*required, *optional])}; to pass over it, name "
+            f"it in ignore_keys (--ignore-key {unknown[0]})"
+        )
+
+
+def _one_of(record: Mapping[str, Any], keys: Sequence[str], place: str) -> str:
+    present = [key for key in keys if key in record]
+    if len(present) != 1:
+        found = " and ".join(map(repr, present)) or "none"
+        raise DataError(f"{place}: {found} of {', '.join(map(repr, keys))}: expected one of them")
+    return present[0]
+
+
+def _read_words(value: Any, place: str) -> tuple[str, ...]:
+    words = _expect_list(value, place)
+    if not words:
+        raise DataError(f"{place} is empty: an example has at least one word")
+    for index, word in enumerate(words):
+        if not isinstance(word, str) or not word.strip():
+            raise DataError(f"{place}[{index}] is {_shown(word)}: expected a word")
+    return tuple(words)
+
+
+def _read_triple(value: Any, place: str, options: RecordOptions | None = None) -> tuple[int, int, str]:
+    """Start, end and label of a list; with options, of an object too."""
+    if options is not None and isinstance(value, Mapping):
+        # What gliner-fast extract and annotation tools put beside them.
+        _expect_keys(value, place, options, ("start", "end", "label"), ("text", "score", "id"))
+        value = [value["start"], value["end"], value["label"]]
+    if not isinstance(value, (list, tuple)) or len(value) != 3:
+        raise DataError(f'{place} is {_shown(value)}: expected [start, end, label], such as [0, 1, "person"]')
+    start, end, label = value
+    if type(start) is not int or type(end) is not int:
+        raise DataError(f"{place} is {_shown(value)}: expected whole numbers for start and end")
+    if not isinstance(label, str) or not label.strip():
+        raise DataError(
+            f"{place} is {_shown(value)}: its label is {_shown(label)}, expected a string that is not empty"
+        )
+    return start, end, label
+
+
+def _read_labels(record: Mapping[str, Any], key: str, place: str) -> tuple[str, ...] | None:
+    if record.get(key) is None:
+        return None
+    labels = _expect_list(record[key], f"{place}: {key}")
+    for index, label in enumerate(labels):
+        if not isinstance(label, str) or not label.strip():
+            raise DataError(f"{place}: {key}[{index}] is {_shown(label)}: expected a string that is not empty")
+    return tuple(labels)
+
+
+def _expect_list(value: Any, place: str) -> Sequence[Any]:
+    if not isinstance(value, (list, tuple)):
+        raise DataError(f"{place} is {_shown(value)}: expected a list")
+    return value
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else shown[:77] + "..."

@@ -1,0 +1,77 @@
+"""Examples -> files that `read_examples` and others read."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+from gliner_fast.training.example import DataError, Example
+
+OutputFormat = Literal["gliner", "conll", "offsets"]
+
+
+def write_examples(examples: Sequence[Example], path: Path, format: OutputFormat) -> None:  # noqa: A002
+    """Writes a file; a name that ends in .gz makes it gzipped.
+
+    "gliner" keeps all. "conll" (IOB2, parted by tabs) and "offsets" (words joined by one blank) have no place for
+    `labels` and `negatives`; read back, the words of "offsets" are those of this package's own splitter.
+
+    Raises:
+        DataError: "conll" cannot say it: spans overlap, or a word holds a tab or a line break.
+    """
+    lines = (line for number, example in enumerate(examples, start=1) for line in _LINES[format](example, number))
+    content = "".join(f"{line}\n" for line in lines).encode()
+    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def _gliner_lines(example: Example, number: int) -> Iterator[str]:
+    del number
+    record: dict[str, object] = {
+        "tokenized_text": example.words,
+        "ner": [[start, end - 1, label] for start, end, label in example.spans],
+    }
+    if example.labels is not None:
+        record["ner_labels"] = example.labels
+    if example.negatives is not None:
+        record["ner_negatives"] = example.negatives
+    yield json.dumps(record, ensure_ascii=False)
+
+
+def _offsets_lines(example: Example, number: int) -> Iterator[str]:
+    del number
+    starts, at = [], 0
+    for word in example.words:
+        starts.append(at)
+        at += len(word) + 1
+    entities = [
+        [starts[start], starts[end - 1] + len(example.words[end - 1]), label] for start, end, label in example.spans
+    ]
+    yield json.dumps({"text": " ".join(example.words), "entities": entities}, ensure_ascii=False)
+
+
+def _conll_lines(example: Example, number: int) -> Iterator[str]:
+    tags = ["O"] * len(example.words)
+    spans = sorted(set(example.spans))
+    for one, other in pairwise(spans):
+        if other[0] < one[1]:
+            raise DataError(f"example {number}: the spans {one} and {other} overlap, which conll cannot say")
+    for start, end, label in spans:
+        tags[start:end] = [f"B-{label}", *[f"I-{label}"] * (end - start - 1)]
+    for word, tag in zip(example.words, tags, strict=True):
+        if set("\t\r\n") & set(word + tag):
+            raise DataError(
+                f"example {number}: {word!r} with {tag!r} holds a tab or a line break; conll has no such words"
+            )
+        yield f"{word}\t{tag}"
+    yield ""
+
+
+_LINES: dict[OutputFormat, Callable[[Example, int], Iterator[str]]] = {
+    "gliner": _gliner_lines,
+    "offsets": _offsets_lines,
+    "conll": _conll_lines,
+}

@@ -1,0 +1,133 @@
+"""`gliner-fast data | evaluate | calibrate`: files in, JSON, tables and converted files out."""
+
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from gliner_fast.cli.calibrate import calibrate
+from gliner_fast.cli.data import data
+from gliner_fast.cli.evaluate import evaluate
+from gliner_fast.cli.reading import InputError
+
+RECORDS = [
+    {"tokenized_text": ["Ada", "Lovelace", "lived", "in", "London", "."], "ner": [[0, 1, "person"], [4, 4, "city"]]},
+    {"tokenized_text": ["Enrico", "Fermi", "left", "Rome", "."], "ner": [[0, 1, "person"], [3, 3, "else"]]},
+]
+
+
+@pytest.fixture
+def run():
+    """Runs a command; gives what it wrote to stdout and to stderr."""
+    app = typer.Typer()
+    app.add_typer(data, name="data")
+    app.command()(evaluate)
+    app.command()(calibrate)
+
+    def runner(*arguments):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        if result.exception is not None:
+            raise result.exception
+        return result.stdout, result.stderr
+
+    return runner
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "crossner_ai.jsonl"
+    path.write_text("\n".join(map(json.dumps, RECORDS)))
+    return path
+
+
+def test_stats_count(run, file):
+    out, _ = run("data", "stats", file)
+    assert out.splitlines()[0] == str(file)
+    assert "examples     2, 0 without a span, 0 duplicates" in out
+    assert "labels       3: person 2, city 1, else 1" in out
+    summary = json.loads(run("data", "stats", file, "--max-width", 1, "--json")[0])[str(file)]
+    assert (summary["words"], summary["spans"], summary["wide_spans"]) == (11, 4, 2)
+
+
+def test_convert_goes_round_all_formats(run, file, tmp_path):
+    run("data", "convert", file, tmp_path / "out.conll", "--to", "conll")
+    assert (tmp_path / "out.conll").read_text().startswith("Ada\tB-person\nLovelace\tI-person\nlived\tO\n")
+    run("data", "convert", tmp_path / "out.conll", tmp_path / "out.offsets.gz", "--to", "offsets")
+    _, told = run("data", "convert", tmp_path / "out.offsets.gz", tmp_path / "out.jsonl", "--to", "gliner")
+    assert told == f"{tmp_path / 'out.jsonl'}: 2 examples, 4 spans\n"
+    assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == RECORDS
+
+
+def test_convert_renames_labels(run, file, tmp_path):
+    run(
+        "data",
+        "convert",
+        file,
+        tmp_path / "out.jsonl",
+        "--to",
+        "gliner",
+        "--rename",
+        "city=a town",
+        "--rename",
+        "else=x",
+    )
+    labels = [
+        label for line in (tmp_path / "out.jsonl").read_text().splitlines() for _, _, label in json.loads(line)["ner"]
+    ]
+    assert labels == ["person", "a town", "person", "x"]
+    with pytest.raises(InputError, match="--rename 'city': expected OLD=NEW"):
+        run("data", "convert", file, tmp_path / "out.jsonl", "--to", "gliner", "--rename", "city")
+
+
+def test_evaluate_writes_table_json_and_chart(run, file, tmp_path):
+    out, told = run(
+        "evaluate", "built-in", file, "--thresholds", "0.3,0.5",
+        "--json", tmp_path / "scores.json", "--chart", tmp_path / "f1.svg", "--per-label",
+    )  # fmt: skip
+    assert len([line for line in out.splitlines() if line.startswith("crossner_ai  0.")]) == 2
+    assert len([line for line in out.splitlines() if line.startswith("person ")]) == 2
+    assert "crossner_ai: 2 sentences in" in told
+    assert "'else' is asked for and counts like any label" in told
+    record = json.loads((tmp_path / "scores.json").read_text())
+    assert record["sets"][0]["asked"] == ["person", "city", "else"]
+    assert [result["threshold"] for result in record["sets"][0]["results"]] == [0.3, 0.5]
+    assert record["sets"][0]["results"][1]["labels"]["person"]["f1"] == 100.0
+    assert (tmp_path / "f1.svg").read_text().startswith("<svg")
+
+
+def test_labels_are_given_or_lie_beside_the_file(run, file):
+    (file.parent / "crossner_ai.labels.json").write_text('["person", "city", "else", "date"]')
+    out, told = run("evaluate", "built-in", file, "--ignore-label", "else", "--json", "-")
+    (own,) = json.loads(out)["sets"]
+    assert (own["asked"], own["ignored"]) == (["person", "city", "date"], ["else"])
+    assert own["results"][0]["gold"] == 3
+    assert "else" not in told
+    out, _ = run("evaluate", "built-in", file, "-l", "person", "--limit", 1, "--json", "-")
+    (own,) = json.loads(out)["sets"]
+    assert (own["asked"], own["examples"], own["results"][0]["gold"]) == (["person"], 1, 2)
+
+
+def test_what_calibrate_writes_is_a_labels_file(run, file, tmp_path):
+    chosen = tmp_path / "labels.json"
+    _, told = run("calibrate", "built-in", file, "-o", chosen, "--min-entities", 1, "--json", tmp_path / "report.json")
+    assert "one for each label    F1" in told
+    thresholds = {label: fields["threshold"] for label, fields in json.loads(chosen.read_text()).items()}
+    assert set(thresholds) == {"person", "city", "else"}
+    best = json.loads((tmp_path / "report.json").read_text())["per_label"]
+    assert best["threshold"] == thresholds
+    out, _ = run("evaluate", "built-in", file, "--labels-file", chosen, "--json", "-")
+    usual, own = json.loads(out)["sets"][0]["results"]
+    assert own["threshold"] == thresholds
+    assert own["f1"] == best["same"]["f1"] >= usual["f1"]
+
+
+@pytest.mark.parametrize("given", ["", "0.5,", "high", "0.5,1.5"])
+def test_bad_thresholds_are_refused(run, file, given):
+    with pytest.raises(InputError, match=r"--thresholds .*: expected numbers from 0 to 1, such as 0.3,0.5"):
+        run("evaluate", "built-in", file, "--thresholds", given)
+
+
+def test_two_sets_of_one_name_are_refused(run, file):
+    with pytest.raises(InputError, match="two sets are named 'crossner_ai'"):
+        run("evaluate", "built-in", file, file)

@@ -1,0 +1,106 @@
+"""Settings of a run: the paper's defaults, YAML and back, and errors that name what is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gliner_fast.training.config import ConfigError, TrainingConfig, TrainingFile
+
+
+def write(path: Path, **settings: Any) -> Path:
+    path.write_text(yaml.safe_dump({"output_dir": "runs/one", **settings}))
+    return path
+
+
+def test_the_defaults_are_the_paper_s() -> None:
+    config = TrainingConfig(output_dir="unused")
+    paper = {
+        "lr_encoder": 1e-5, "lr_others": 5e-5, "schedule": "cosine", "warmup": 0.1, "steps": 30_000, "dropout": 0.4,
+        "max_types": 25, "max_width": 12, "negative_share": 0.5, "random_drop": True, "shuffle_types": True,
+        "hidden_size": 768, "loss": "bce", "reduction": "sum",
+    }  # fmt: skip
+    assert {name: getattr(config, name) for name in paper} == paper
+
+
+def test_settings_come_back_from_yaml_as_they_were(tmp_path: Path) -> None:
+    config = TrainingConfig(
+        output_dir="runs/ä",
+        train=(
+            TrainingFile(path="a.jsonl", labels="file", weight=0.5, others=("b.jsonl",)),
+            TrainingFile(path="b.jsonl", labels=("person", "no")),
+        ),
+        model="m",
+        eval_labels=("x",),
+        lr_encoder=1e-5,
+        weight_decay_others=0.1,
+    )
+    (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    assert TrainingConfig.from_yaml(tmp_path / "config.yaml") == config
+    assert set(yaml.safe_load(config.to_yaml())) == {field.name for field in dataclasses.fields(config)}
+
+
+def test_short_forms_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("output_dir: o\ntrain: a.jsonl\nlr_encoder: 1e-5\nlr_others: 1\nbatch_size: null\neval: [e, f]\n")
+    config = TrainingConfig.from_yaml(path, {"steps": 7})
+    assert config.train == (TrainingFile(path="a.jsonl"),)
+    assert (config.lr_encoder, config.lr_others, config.steps) == (1e-5, 1.0, 7)
+    assert type(config.lr_others) is float
+    assert config.eval == ("e", "f")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr_encodr": 1}, "lr_encodr is not a setting: did you mean lr_encoder?"),
+        ({"zzz": 1}, "zzz is not a setting: expected one of output_dir, "),
+        ({"train": [{"path": "a", "wieght": 2}]}, "train[0].wieght is not a setting: did you mean weight?"),
+        ({"train": [{"weight": 2}]}, "train[0].path is missing"),
+        ({"train": [3]}, "train[0] is 3: expected a path, or settings with a path"),
+        ({"train": 3}, "train is 3: expected a list"),
+        ({"train": [{"path": "a", "weight": 0}]}, "weight of a is 0.0: expected a number above 0"),
+        ({"train": [{"path": "a", "others": ["b"]}]}, "others of a names 'b': expected the path of a file of train"),
+        ({"train": [{"path": "a", "labels": 3}]}, "train[0].labels is 3: expected a list"),
+        ({"steps": "many"}, "steps is 'many': expected a whole number"),
+        ({"steps": 2.5}, "steps is 2.5: expected a whole number"),
+        ({"steps": True}, "steps is True: expected a whole number"),
+        ({"steps": 0}, "steps is 0: expected a number of at least 1"),
+        ({"lr_encoder": "fast"}, "lr_encoder is 'fast': expected a number"),
+        ({"lr_encoder": ".nan"}, "lr_encoder is '.nan': expected a number"),
+        ({"lr_encoder": "nan"}, "lr_encoder is nan: expected a number of at least 0"),
+        ({"random_drop": 1}, "random_drop is 1: expected true or false"),
+        ({"output_dir": 3}, "output_dir is 3: expected a string"),
+        ({"loss": "bec"}, "loss is 'bec': expected one of bce, focal, dice"),
+        ({"negative_share": 1.0}, "negative_share is 1.0: some types must be positive, so it lies below 1"),
+        ({"dropout": 1.5}, "dropout is 1.5: expected a number from 0 to 1"),
+        ({"focal_alpha": 2}, "focal_alpha is 2.0: expected a number of at most 1"),
+        ({"subtoken_pooling": "sum"}, "subtoken_pooling is 'sum': expected one of first, last, mean, max"),
+        ({"model": "a", "encoder": "b"}, "both model and encoder are given"),
+        ({"own_negatives": 0, "other_negatives": 0}, "own_negatives and other_negatives are both 0"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_is_wrong_is_named_with_its_file(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    path = write(tmp_path / "config.yaml", **settings)
+    with pytest.raises(ConfigError) as error:
+        TrainingConfig.from_yaml(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert message in str(error.value)
+
+
+def test_a_file_that_holds_no_settings_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("")
+    with pytest.raises(ConfigError, match="output_dir is missing"):
+        TrainingConfig.from_yaml(path)
+    path.write_text("[1, 2]")
+    with pytest.raises(ConfigError, match=r"config.yaml holds a list: expected settings such as 'steps: 1000'"):
+        TrainingConfig.from_yaml(path)
+    path.write_text("a: [")
+    with pytest.raises(ConfigError, match=r"config.yaml is not YAML"):
+        TrainingConfig.from_yaml(path)

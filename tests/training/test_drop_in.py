@@ -1,0 +1,103 @@
+"""`train_model` with the package's arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gliner_fast import GLiNER
+from gliner_fast.training import TrainingConfig, TrainingError, drop_in, train_model
+from gliner_fast.training.example import DataError
+from tests.training.sentences import annotated_sentences
+
+ROWS = annotated_sentences()
+
+
+@pytest.fixture
+def model(checkpoint: Callable[[str], Path]) -> GLiNER:
+    return GLiNER.from_pretrained(checkpoint("deberta"))
+
+
+def configured(model: GLiNER, tmp_path: Path, **options: Any) -> TrainingConfig:
+    """The settings that a call leads to."""
+    seen = []
+
+    class StopError(Exception):
+        pass
+
+    def watched(_model: object, _corpus: object, _evals: object, config: TrainingConfig, *_: object, **__: object):
+        seen.append(config)
+        raise StopError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drop_in, "Trainer", watched)
+        with pytest.raises(StopError):
+            train_model(model, ROWS, output_dir=tmp_path, **options)
+    return seen[0]
+
+
+def test_a_model_is_trained_in_place_and_saved(model: GLiNER, tmp_path: Path, capsys: Any) -> None:
+    texts, labels = ["Ada Lovelace was born in London ."], ["person", "place"]
+    before = model.inference(texts, labels, threshold=0.0)
+    report = model.train_model(
+        ROWS, ROWS[:5], output_dir=tmp_path, max_steps=3, learning_rate=1e-3, use_cpu=True, save_steps=2
+    )
+    after = model.inference(texts, labels, threshold=0.0)
+    assert after != before
+    assert GLiNER.from_pretrained(tmp_path / "final").inference(texts, labels, threshold=0.0) == [
+        [{**entity, "score": pytest.approx(entity["score"], abs=1e-5)} for entity in own] for own in after
+    ]
+    assert report.steps == 3
+    assert report.best is not None
+    assert "step 3 of 3" in capsys.readouterr().err
+
+
+def test_defaults_are_the_package_s(model: GLiNER, tmp_path: Path) -> None:
+    config = configured(model, tmp_path)
+    assert (config.lr_encoder, config.lr_others, config.weight_decay, config.schedule) == (5e-5, 5e-5, 0.01, "linear")
+    assert (config.steps, config.batch_size, config.warmup, config.max_grad_norm) == (10_000, 8, 0.1, 1.0)
+    assert (config.sampling, config.loss, config.masking, config.dropout) == ("gliner", "focal", "none", 0.4)
+
+
+def test_settings_go_by_the_package_s_names(model: GLiNER, tmp_path: Path) -> None:
+    config = configured(
+        model, tmp_path, learning_rate=1e-5, others_lr=5e-5, others_weight_decay=0.1, focal_loss_alpha=0.75,
+        focal_loss_gamma=2, masking="global", negatives=0.5, loss_reduction="mean", num_train_epochs=2, max_steps=-1,
+        per_device_train_batch_size=4, gradient_accumulation_steps=2, warmup_steps=1, lr_scheduler_type="cosine",
+        bf16=True, freeze_components=["text_encoder"],
+    )  # fmt: skip
+    assert (config.lr_encoder, config.lr_others, config.weight_decay_others) == (1e-5, 5e-5, 0.1)
+    assert (config.focal_alpha, config.focal_gamma, config.masking, config.negatives) == (0.75, 2, "global", 0.5)
+    assert (config.steps, config.accumulation, config.warmup) == (5, 2, 0.2)  # 2 epochs of 20 texts, 8 a step
+    assert (config.precision, config.freeze_encoder, config.schedule) == ("bf16", True, "cosine")
+
+
+@pytest.mark.gliner
+def test_training_arguments_of_the_package_are_read(model: GLiNER, tmp_path: Path) -> None:
+    from gliner.training import TrainingArguments
+
+    arguments = TrainingArguments(str(tmp_path), learning_rate=3e-5, max_steps=7, warmup_ratio=0.5, use_cpu=True)
+    config = configured(model, tmp_path, training_args=arguments)
+    assert (config.lr_encoder, config.steps, config.warmup, config.device) == (3e-5, 7, 0.5, "cpu")
+    assert (config.masking, config.schedule) == ("global", "linear")  # its own defaults, other than the function's
+
+
+def test_settings_of_transformers_that_are_not_used_are_told(model: GLiNER, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="dataloader_num_workers, report_to: not used by gliner_fast's train_model"):
+        configured(model, tmp_path, dataloader_num_workers=4, report_to="none")
+
+
+def test_what_cannot_be_is_refused(model: GLiNER, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="train_model knows no learning_rat"):
+        train_model(model, ROWS, output_dir=tmp_path, learning_rat=1)
+    with pytest.raises(TrainingError, match="Either training_args or output_dir must be provided"):
+        train_model(model, ROWS)
+    with pytest.raises(TrainingError, match="freeze_components names 'rnn': expected 'text_encoder'"):
+        train_model(model, ROWS, output_dir=tmp_path, freeze_components=["rnn"])
+    with pytest.raises(TrainingError, match="lr_scheduler_type is 'polynomial': expected one of linear, cosine"):
+        train_model(model, ROWS, output_dir=tmp_path, lr_scheduler_type="polynomial")
+    with pytest.raises(DataError, match=r"train_dataset\[1\]"):
+        train_model(model, [ROWS[0], {"tokenized_text": ["a"], "ner": [[0, 3, "x"]]}], output_dir=tmp_path)

@@ -1,0 +1,314 @@
+"""Files of annotated sentences -> examples: every format gives the same, and what is wrong is told by file and line."""
+
+import gzip
+import json
+
+import datasets
+import pytest
+
+from gliner_fast.training.examples import (
+    DataError,
+    Example,
+    examples_from_records,
+    labels_of,
+    read_examples,
+    rename_labels,
+)
+from gliner_fast.training.summary import summarise
+from gliner_fast.training.writers import write_examples
+
+ADA = Example(("Ada", "Lovelace", "lived", "in", "London"), ((0, 2, "person"), (4, 5, "big city")))
+SHE = Example(("She", "sang"), ())
+
+GLINER = [
+    {"tokenized_text": list(ADA.words), "ner": [[0, 1, "person"], [4, 4, "big city"]], "text": "unread"},
+    {"tokenized_text": ["She", "sang"], "ner": []},
+]
+OFFSETS = [
+    {"text": "Ada Lovelace lived\nin London", "entities": [[0, 12, "person"], [22, 28, "big city"]]},
+    {"text": "She sang", "entities": []},
+]
+OBJECTS = [
+    {
+        "text": "Ada Lovelace lived in London",
+        "spans": [
+            {"start": 0, "end": 12, "label": "person", "score": 0.9, "text": "Ada Lovelace"},
+            {"start": 22, "end": 28, "label": "big city"},
+        ],
+    },
+    {"text": "She sang", "spans": []},
+]
+SPACY = [[row["text"], {"entities": row["entities"]}] for row in OFFSETS]
+TAGS = [
+    {"tokens": list(ADA.words), "ner_tags": ["B-person", "I-person", "O", "O", "B-big city"]},
+    {"tokens": ["She", "sang"], "ner_tags": ["O", "O"]},
+]
+CONLL = (
+    "-DOCSTART-\tO\n\n# id 7 domain=en\nAda\tB-person\nLovelace\tI-person\nlived\tO\nin\tO\nLondon\tB-big city\n\n\n"
+    "She\tO\nsang\tO"
+)
+
+
+def _lines(records):
+    return "\n".join(map(json.dumps, records)) + "\n"
+
+
+def _written(tmp_path, content, name="data"):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize("records", [GLINER, OFFSETS, OBJECTS, SPACY, TAGS], ids=lambda records: str(records[0])[:20])
+def test_every_json_format_is_recognised_as_lines_and_as_a_list(records, tmp_path):
+    for content in (
+        _lines(records),
+        "\ufeff" + _lines(records).replace("\n", "\r\n\r\n"),
+        json.dumps(records),
+        json.dumps(records, indent=2) + "\n",
+    ):
+        assert read_examples(_written(tmp_path, content)) == [ADA, SHE]
+    assert read_examples(_written(tmp_path, gzip.compress(_lines(records).encode()))) == [ADA, SHE]
+    assert examples_from_records(records) == [ADA, SHE]
+
+
+def test_conll_passes_over_comments_and_document_starts(tmp_path):
+    for content in (CONLL, CONLL.replace("\n", "\r\n"), CONLL + "\n\n"):
+        assert read_examples(_written(tmp_path, content)) == [ADA, SHE]
+
+
+def test_a_hashtag_is_a_word_and_no_comment(tmp_path):
+    path = _written(tmp_path, "# text = #Paris rocks\n#Paris B-city\nrocks O\n\n# O\nwins O\n")
+    assert [(example.words, example.spans) for example in read_examples(path)] == [
+        (("#Paris", "rocks"), ((0, 1, "city"),)),
+        (("#", "wins"), ()),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tags", "spans"),
+    [
+        ("B-a I-a O B-a", [(0, 2, "a"), (3, 4, "a")]),  # IOB2
+        ("I-a I-a B-a I-b O I-b", [(0, 2, "a"), (2, 3, "a"), (3, 4, "b"), (5, 6, "b")]),  # IOB1
+        ("S-a B-a I-a E-a I-a O", [(0, 1, "a"), (1, 4, "a"), (4, 5, "a")]),  # BIOES
+        ("U-a U-a B-a L-a B-b", [(0, 1, "a"), (1, 2, "a"), (2, 4, "a"), (4, 5, "b")]),  # BILOU
+        ("B-a-b I-a-b I-a", [(0, 2, "a-b"), (2, 3, "a")]),
+        ("O O", []),
+    ],
+)
+def test_tags_of_every_scheme(tags, spans, tmp_path):
+    rows = "".join(f"word {tag}\n" for tag in tags.split())
+    (example,) = read_examples(_written(tmp_path, rows))
+    assert list(example.spans) == spans
+
+
+def test_conll_columns_may_stand_anywhere(tmp_path):
+    path = _written(tmp_path, "#1 Ada B-person x\n#2 sang O x\n")
+    (example,) = read_examples(path, format="conll", word_column=1, tag_column=2)
+    assert example == Example(("Ada", "sang"), ((0, 1, "person"),))
+
+
+def test_datasets_with_class_labels_come_from_folders_parquet_and_memory(tmp_path):
+    names = ["O", "B-person", "I-person", "B-big city"]
+    features = datasets.Features(
+        {
+            "id": datasets.Value("string"),
+            "tokens": datasets.Sequence(datasets.Value("string")),
+            "pos_tags": datasets.Sequence(datasets.Value("int64")),
+            "ner_tags": datasets.Sequence(datasets.ClassLabel(names=names)),
+        }
+    )
+    table = datasets.Dataset.from_dict(
+        {
+            "id": ["0", "1"],
+            "tokens": [ADA.words, SHE.words],
+            "pos_tags": [[1] * 5, [1] * 2],
+            "ner_tags": [[1, 2, 0, 0, 3], [0, 0]],
+        },
+        features=features,
+    )
+    splits = datasets.DatasetDict({"train": table, "dev": table})
+    splits.save_to_disk(str(tmp_path / "saved"))
+    table.to_parquet(str(tmp_path / "table.parquet"))
+    assert read_examples(tmp_path / "saved" / "train") == [ADA, SHE]
+    assert read_examples(tmp_path / "table.parquet") == [ADA, SHE]
+    assert examples_from_records(table) == [ADA, SHE]
+    with pytest.raises(DataError, match=r"saved holds the splits train, dev: name one, such as .*saved/train"):
+        read_examples(tmp_path / "saved")
+    with pytest.raises(DataError, match="is no folder of a Dataset"):
+        read_examples(tmp_path)
+
+
+def test_labels_and_negatives_come_along(tmp_path):
+    record = GLINER[0] | {"ner_labels": ["person", "big city", "date"], "ner_negatives": ["food"]}
+    (example,) = read_examples(_written(tmp_path, _lines([record])))
+    assert (example.labels, example.negatives) == (("person", "big city", "date"), ("food",))
+
+
+def _gliner(ner, words=("Ada", "sang"), **more):
+    return json.dumps({"tokenized_text": list(words), "ner": ner, **more})
+
+
+GOOD = _gliner([])
+
+BAD_LINES = [
+    # (line 2 of a JSON file after a good line 1, what the error says after "FILE, line 2")
+    (_gliner([[0, 2, "a"]]), r": ner\[0\] is \[0, 2, 'a'\], and the text has 2 words, 0 to 1"),
+    (_gliner([[-1, 0, "a"]]), r": ner\[0\] is \[-1, 0, 'a'\], and the text has 2 words"),
+    (_gliner([[0, 0, "a"], [1, 0, "a"]]), r": ner\[1\] is \[1, 0, 'a'\]: it ends before it begins"),
+    (_gliner([[0, 0]]), r": ner\[0\] is \[0, 0\]: expected \[start, end, label\]"),
+    (_gliner([["0", 0, "a"]]), r": ner\[0\] .*: expected whole numbers"),
+    (_gliner([[True, 1, "a"]]), r": ner\[0\] .*: expected whole numbers"),
+    (_gliner([[0, 0, 7]]), r": ner\[0\] .*: its label is 7, expected a string"),
+    (_gliner([[0, 0, " "]]), r": ner\[0\] .*: its label is ' ', expected a string that is not empty"),
+    (_gliner({}), r": ner is \{\}: expected a list"),
+    (_gliner([], words=()), r": tokenized_text is empty"),
+    (_gliner([], words=("Ada", "")), r": tokenized_text\[1\] is '': expected a word"),
+    (_gliner([], words=("Ada", 3)), r": tokenized_text\[1\] is 3: expected a word"),
+    (_gliner([], negatives=[]), r": unknown key 'negatives': expected tokenized_text, ner, .*--ignore-key negatives"),
+    (_gliner([], ner_labels=[1]), r": ner_labels\[0\] is 1: expected a string"),
+    (_gliner([], ner_labels="person"), r": ner_labels is 'person': expected a list"),
+    (_gliner([[0, 0, "a"]], ner_labels=["b"]), r": ner\[0\] has the label 'a', which is not among the ner_labels"),
+    (_gliner([[0, 0, "a"]], ner_negatives=["a"]), r": ner\[0\] has the label 'a', which is among the ner_negatives"),
+    ('{"tokenized_text": ["Ada"]}', r": 'ner' is missing"),
+    (GOOD[:-1], r": not JSON \(Expecting"),
+    ("[1, 2]", r": a list: expected an object such as"),
+    ('{"sentence": "Ada"}', r": 'tokenized_text' is missing"),
+    (json.dumps(OFFSETS[0]), r": a record of the format 'offsets', and .*data, line 1 has 'gliner': one file"),
+    (json.dumps(TAGS[0]), r": a record of the format 'tags', and"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), BAD_LINES, ids=[message[:40] for _, message in BAD_LINES])
+def test_bad_json_lines_are_named(line, message, tmp_path):
+    path = _written(tmp_path, f"{GOOD}\n{line}\n{GOOD}\n")
+    with pytest.raises(DataError, match=rf"^.*/data, line 2{message}"):
+        read_examples(path)
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        (
+            [{"text": "Ada", "entities": [[0, 4, "a"]]}],
+            r"entities\[0\] is \[0, 4, 'a'\], and the text has 3 characters",
+        ),
+        ([{"text": "Ada", "entities": [[1, 1, "a"]]}], r"expected 0 <= start < end <= 3"),
+        ([{"text": " ", "entities": []}], r"text has no words"),
+        ([{"text": 3, "entities": []}], r"text is 3: expected a string"),
+        ([{"text": "Ada"}], r"none of 'entities', 'spans', 'label', 'labels': expected one of them"),
+        ([{"text": "Ada", "entities": [], "spans": []}], r"'entities' and 'spans' of"),
+        ([{"text": "Ada", "entities": [{"start": 0, "end": 3}]}], r"entities\[0\]: 'label' is missing"),
+        ([{"text": "Ada", "entities": [], "id": 3}], r"unknown key 'id': .* ignore_keys"),
+        ([{"tokens": ["a", "b"], "ner_tags": ["O"]}], r"1 ner_tags for 2 tokens"),
+        ([{"tokens": ["a"], "ner_tags": [1]}], r"ner_tags\[0\] is 1: expected a string, .* ClassLabel"),
+        ([{"tokens": ["a"], "ner_tags": ["person"]}], r"ner_tags\[0\] is 'person'"),
+        ([{"words": 3}], r"no format has these keys \('words'\)"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_bad_records_of_other_formats_are_named(records, message, tmp_path):
+    with pytest.raises(DataError, match=rf"/data.json, line 1: .*{message}|/data.json, line 1: {message}"):
+        read_examples(_written(tmp_path, _lines(records), "data.json"))
+    with pytest.raises(DataError, match=r"^dev\[0\]: "):
+        examples_from_records(records, "dev")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("Ada O\nsang\n", r"line 2: 1 columns, and the rows before have 2"),
+        ("Ada O\nsang x O\n", r"line 2: 3 columns, and the rows before have 2"),
+        ("Ada\n", r"line 1: 'Ada' stands alone"),
+        ("Ada O\n\nLondon city\n", r"line 3: the tag in column -1 is 'city': expected O"),
+        ("Ada B-\n", r"line 1: the tag in column -1 is 'B-'"),
+        ("Ada\tO\n\n#Paris\tcity\n", r"line 3: the tag in column -1 is 'city'"),
+        ("Ada\tO\n\tO\n", r"line 2: the word in column 0 is empty"),
+        (b"Ada O\n\nZo\xeb O\n", r"line 3: not UTF-8 \(.* at byte 3"),
+        ("", r"holds no examples"),
+        ("\n\n", r"holds no examples"),
+    ],
+)
+def test_bad_columns_are_named(content, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        read_examples(_written(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (f"[\n{GOOD},\n{GOOD}\n", 3),  # the end is missing
+        (f"[\n{GOOD}\n{GOOD}]", 3),  # the comma is missing
+        (f"[{GOOD},\n\n]", 3),
+        (f"[{GOOD}\n] x", 2),
+        (f"\n[\n{GOOD},\n{GOOD[:-1]}]", 4),
+        (f"[{GOOD},\n\n{_gliner([[3, 3, 'a']])}]", 3),
+    ],
+)
+def test_bad_json_lists_are_named_by_line(content, line, tmp_path):
+    with pytest.raises(DataError, match=rf"/data, line {line}: "):
+        read_examples(_written(tmp_path, content))
+
+
+def test_a_broken_gzip_file_is_named(tmp_path):
+    whole = gzip.compress(_lines(GLINER * 2000).encode())
+    with pytest.raises(DataError, match=r"/data.jsonl.gz, after line \d+: broken gzip file"):
+        read_examples(_written(tmp_path, whole[: len(whole) // 2], "data.jsonl.gz"))
+
+
+def test_spans_off_the_word_borders_are_an_error_or_left_out_and_counted(tmp_path):
+    record = {"text": "Ada Lovelace sang", "entities": [[0, 3, "person"], [0, 7, "person"], [3, 12, "person"]]}
+    path = _written(tmp_path, _lines([record]))
+    with pytest.raises(
+        DataError, match=r"line 1: entities\[1\] is 'Ada Lov', which does not begin and end with a word"
+    ):
+        read_examples(path)
+    with pytest.warns(UserWarning, match=r"2 spans that do not begin .* left out, such as 'Ada Lov'"):
+        (example,) = read_examples(path, misaligned="drop")
+    assert example.spans == ((0, 1, "person"),)
+
+
+def test_keys_may_be_passed_over_and_formats_named(tmp_path):
+    path = _written(tmp_path, _lines([OFFSETS[1] | {"id": 7}]))
+    assert read_examples(path, ignore_keys=["id"]) == [SHE]
+    with pytest.raises(DataError, match=r"line 1: a record of the format 'offsets', and asked for is 'gliner'"):
+        read_examples(path, format="gliner")
+    with pytest.raises(ValueError, match=r"format is 'csv': expected one of gliner"):
+        read_examples(path, format="csv")
+
+
+@pytest.mark.parametrize("to", ["gliner", "conll", "offsets"])
+@pytest.mark.parametrize("name", ["out", "out.gz"])
+def test_what_is_written_is_read_again(to, name, tmp_path):
+    write_examples([ADA, SHE], tmp_path / name, to)
+    assert read_examples(tmp_path / name) == [ADA, SHE]
+
+
+def test_gliner_keeps_labels_and_conll_refuses_what_it_cannot_say(tmp_path):
+    full = Example(("Ada", "sang"), ((0, 1, "a"), (0, 2, "b")), ("a", "b"), ("c",))
+    write_examples([full], tmp_path / "out", "gliner")
+    assert read_examples(tmp_path / "out") == [full]
+    with pytest.raises(DataError, match=r"example 1: the spans \(0, 1, 'a'\) and \(0, 2, 'b'\) overlap"):
+        write_examples([full], tmp_path / "out", "conll")
+    with pytest.raises(DataError, match=r"example 2: 'a\\tb' with 'O' holds a tab"):
+        write_examples([SHE, Example(("a\tb",), ())], tmp_path / "out", "conll")
+
+
+def test_a_summary_counts():
+    wide = Example(tuple("abcdefghijklmn"), ((0, 13, "x"), (0, 13, "x"), (2, 3, "person")))
+    summary = summarise([ADA, SHE, ADA, wide])
+    assert (summary.examples, summary.empty_examples, summary.duplicate_examples) == (4, 1, 1)
+    assert (summary.words, summary.words_per_example) == (26, (2, 5, 14, 14))
+    assert (summary.spans, summary.repeated_spans, summary.overlapping_examples) == (7, 1, 1)
+    assert (summary.span_widths, summary.wide_spans) == ((1, 2, 13, 13), 2)
+    assert summary.labels == {"person": 3, "big city": 2, "x": 2}
+    assert summarise([SHE]).span_widths == (0, 0, 0, 0)
+    assert labels_of([ADA, SHE, wide]) == ["person", "x", "big city"]
+
+
+def test_labels_are_renamed_everywhere():
+    coded = Example(("Ada", "sang"), ((0, 1, "PER"), (1, 2, "x")), ("PER", "person", "x"), ("LOC",))
+    renamed = Example(("Ada", "sang"), ((0, 1, "person"), (1, 2, "x")), ("person", "x"), ("location",))
+    assert rename_labels([coded, SHE], {"PER": "person", "LOC": "location"}) == [renamed, SHE]
+    with pytest.raises(ValueError, match="no example has the label 'ORG'; there are 'LOC', 'PER', 'person', 'x'"):
+        rename_labels([coded], {"ORG": "organization"})

@@ -1,0 +1,93 @@
+"""One step, however it is divided: among processes, batches or pieces of a batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from gliner_fast.training.config import TrainingConfig, TrainingFile
+from gliner_fast.training.trainer import train
+from gliner_fast.weights import find_weights, read_weights
+from tests.training.sentences import write_sentences
+
+
+def without_dropout(checkpoint: Path, folder: Path) -> Path:
+    """A copy of a checkpoint whose encoder drops nothing: two processes drop otherwise than one."""
+    shutil.copytree(checkpoint, folder)
+    path = folder / "gliner_config.json"
+    settings = json.loads(path.read_text())
+    settings["encoder_config"] |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    path.write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.fixture
+def config(checkpoint: Callable[[str], Path], tmp_path: Path) -> TrainingConfig:
+    return TrainingConfig(
+        output_dir=str(tmp_path / "whole"),
+        train=(TrainingFile(path=str(write_sentences(tmp_path / "data.jsonl"))),),
+        model=str(without_dropout(checkpoint("deberta"), tmp_path / "start")),
+        steps=4,
+        save_steps=2,
+        batch_tokens=128,
+        lr_encoder=1e-4,
+        lr_others=1e-4,
+        dropout=0.0,
+        device="cpu",
+    )
+
+
+def assert_same_weights(folder: Path, other: Path, start: Path) -> None:
+    """Asserts that two runs moved the weights alike."""
+    ours, theirs, before = (read_weights(find_weights(each)) for each in (folder / "final", other / "final", start))
+    moved = max(float((ours[name] - before[name]).abs().max()) for name in ours)
+    assert moved > 1e-4
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 0.01 * moved
+
+
+def test_two_processes_train_as_one_with_twice_the_batches(config: TrainingConfig, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(config.replace(output_dir=str(tmp_path / "two")).to_yaml())
+    in_two_processes(tmp_path / "config.yaml")
+    train(config.replace(accumulation=2))
+    assert_same_weights(tmp_path / "two", tmp_path / "whole", tmp_path / "start")
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_a_batch_in_pieces_is_the_same_step(
+    config: TrainingConfig, tmp_path: Path, reduction: Literal["sum", "mean"]
+) -> None:
+    config = config.replace(reduction=reduction)
+    whole = train(config)
+    pieces = train(config.replace(output_dir=str(tmp_path / "pieces"), piece_tokens=40))
+    assert pieces.loss == pytest.approx(whole.loss, rel=1e-5)
+    assert_same_weights(tmp_path / "pieces", tmp_path / "whole", tmp_path / "start")
+
+
+def in_two_processes(config: Path) -> None:
+    """Trains in two processes of this machine, told of each other as `accelerate launch` tells them."""
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        port = listener.getsockname()[1]
+    code = "import sys; from gliner_fast.training import *; train(TrainingConfig.from_yaml(sys.argv[1]))"
+    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", code, str(config)],
+            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    try:
+        assert [process.wait(200) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()

@@ -1,0 +1,191 @@
+"""Which entity types examples are asked for."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from gliner_fast.training.config import TrainingConfig, TrainingFile
+from gliner_fast.training.corpus import Corpus
+from gliner_fast.training.example import DataError, Example
+from gliner_fast.training.sampling import Asked, sample_types
+
+WORDS = ("a", "b", "c", "d", "e", "f")
+FILE = TrainingFile(path="one")
+
+
+def config(**options: Any) -> TrainingConfig:
+    return TrainingConfig(output_dir="unused", **{"random_drop": False, **options})
+
+
+def example(*labels: str, **options: Any) -> Example:
+    return Example(WORDS, tuple((number, number + 1, label) for number, label in enumerate(labels)), **options)
+
+
+def corpus(*files: tuple[TrainingFile, list[Example]], **options: int) -> Corpus:
+    return Corpus(files, **{"max_len": 384, "max_width": 12, "ent_token": "<<ENT>>", **options})
+
+
+def draw(data: Corpus, times: int = 1, seed: int = 0, **options: Any) -> list[list[Asked]]:
+    """What each example is asked for, several times."""
+    generator = random.Random(seed)
+    return [sample_types(data.examples, data.foreign_labels, config(**options), generator) for _ in range(times)]
+
+
+def negatives_of_first(data: Corpus, own: set[str], times: int = 400, **options: Any) -> Counter[str]:
+    return Counter(label for asked in draw(data, times, **options) for label in asked[0].types if label not in own)
+
+
+@pytest.mark.parametrize(("share", "mean"), [(0.0, 0.0), (0.5, 2.0), (0.75, 6.0), (0.25, 2 / 3)])
+def test_negatives_make_up_their_share(share: float, mean: float) -> None:
+    data = corpus((FILE, [example("x", "y"), *(example(f"n{number}") for number in range(40))]))
+    drawn = negatives_of_first(data, {"x", "y"}, 600, negative_share=share)
+    assert drawn.total() / 600 == pytest.approx(mean, abs=0.1)
+
+
+def test_own_types_are_always_asked_for_unless_dropped() -> None:
+    data = corpus((FILE, [example("x", "y", "x"), example("n")]))
+    assert all({"x", "y"} <= set(asked[0].types) for asked in draw(data, 50))
+
+
+def test_negatives_come_from_the_example_s_own_label_set() -> None:
+    data = corpus((FILE, [example("x", labels=("x", "p", "q")), example("n")]))
+    assert set(negatives_of_first(data, {"x"}, other_negatives=0.0)) == {"p", "q"}
+    assert set(negatives_of_first(data, {"x"}, own_negatives=0.0)) == {"n"}
+    both = negatives_of_first(data, {"x"}, own_negatives=3.0, other_negatives=1.0)
+    assert both["n"] / both.total() == pytest.approx(0.25, abs=0.07)
+
+
+def test_negatives_that_are_known_to_be_absent_are_used() -> None:
+    data = corpus((FILE, [example("x", negatives=("m",))]))
+    assert set(negatives_of_first(data, {"x"}, other_negatives=0.0)) == {"m"}
+
+
+def test_frequent_labels_of_other_examples_are_frequent_negatives() -> None:
+    data = corpus((FILE, [example("x"), *[example("often")] * 9, example("seldom")]))
+    drawn = negatives_of_first(data, {"x"})
+    assert drawn["often"] > 4 * drawn["seldom"] > 0
+
+
+def test_other_files_are_taken_from_only_where_they_may_be() -> None:
+    far, near, own = (TrainingFile(path=name) for name in ("far", "near", "own"))
+    files = [(far, [example("f")]), (near, [example("n")])]
+    data = corpus((TrainingFile(path="own", others=("far",)), [example("x")]), *files)
+    assert set(negatives_of_first(data, {"x"})) == {"f"}
+    data = corpus((own, [example("x")]), *files)
+    assert set(negatives_of_first(data, {"x"})) == {"f", "n"}
+    data = corpus((TrainingFile(path="own", others=()), [example("x")]), *files)
+    assert not negatives_of_first(data, {"x"})
+
+
+def test_no_type_is_asked_for_twice() -> None:
+    data = corpus((TrainingFile(path="one", labels="file"), [example("x", "y"), example("p"), example("q")]))
+    for asked in draw(data, 200, negative_share=0.9):
+        for own in asked:
+            assert len(set(own.types)) == len(own.types) == len(own.judged)
+
+
+def test_a_random_number_of_types_is_dropped() -> None:
+    data = corpus((FILE, [example("a", "b", "c", "d", "e")]))
+    sizes = Counter(len(asked[0].types) for asked in draw(data, 500, negative_share=0.0, random_drop=True))
+    assert set(sizes) == {1, 2, 3, 4, 5}
+    assert min(sizes.values()) > 60
+
+
+def test_types_are_shuffled_or_stay_in_order() -> None:
+    data = corpus((FILE, [example("a", "b", "c"), example("n")]))
+    orders = {asked[0].types for asked in draw(data, 200, negative_share=0.0)}
+    assert len(orders) == 6
+    kept = {asked[0].types for asked in draw(data, 200, shuffle_types=False, random_drop=True, negative_share=0.0)}
+    assert all(list(types) == sorted(types) for types in kept)
+
+
+def test_there_are_never_more_types_than_allowed() -> None:
+    data = corpus((FILE, [example(*"abcdef"), *(example(f"n{number}") for number in range(40))]))
+    assert {len(asked[0].types) for asked in draw(data, 50, max_types=4, negative_share=0.8)} == {4}
+
+
+def test_an_example_without_spans_gets_negatives_and_only_these() -> None:
+    data = corpus((FILE, [example(), example("n")]))
+    assert draw(data)[0][0] == Asked(("n",), (True,))
+    assert draw(corpus((FILE, [example()])))[0][0] == Asked((), ())
+
+
+def test_a_span_beyond_the_label_set_is_learned_but_not_its_absence() -> None:
+    data = corpus((TrainingFile(path="one", labels=("athlete", "team")), [example("athlete", "person")]))
+    (asked,) = draw(data, negative_share=0.5)[0]
+    judged = dict(zip(asked.types, asked.judged, strict=True))
+    assert judged == {"athlete": True, "person": False, **({"team": True} if "team" in judged else {})}
+
+
+def test_the_same_seed_draws_the_same() -> None:
+    data = corpus((TrainingFile(path="one", labels="file"), [example("x", "y"), *map(example, "abcdefgh")]))
+    assert draw(data, 5, seed=3, random_drop=True) == draw(data, 5, seed=3, random_drop=True)
+    assert draw(data, 5, seed=3, random_drop=True) != draw(data, 5, seed=4, random_drop=True)
+
+
+# --- as gliner does it ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gliner
+def test_gliner_sampling_draws_what_gliner_draws() -> None:
+    """The same sets of types, with the same frequencies, for every form of example."""
+    from gliner.data_processing.processor import UniEncoderSpanProcessor
+
+    examples = [example("x", "y"), example("n"), example("x", labels=("p", "q")), example("x", negatives=("z",))]
+    examples.append(example())
+    data = corpus((FILE, examples))
+    settings = type("Config", (), {"max_neg_type_ratio": 1, "max_types": 3})
+    processor = UniEncoderSpanProcessor.__new__(UniEncoderSpanProcessor)
+    processor.config = settings
+    rows = [
+        {"ner": [list(span) for span in each.spans]}
+        | ({"ner_labels": list(each.labels)} if each.labels else {})
+        | ({"ner_negatives": list(each.negatives)} if each.negatives else {})
+        for each in examples
+    ]
+    random.seed(1)
+    times = 2000
+    theirs = [processor.batch_generate_class_mappings(rows)[0] for _ in range(times)]
+    ours = draw(data, times, sampling="gliner", max_types=3)
+    for index in range(len(examples)):
+        wanted = Counter(frozenset(mapping[index]) for mapping in theirs)
+        drawn = Counter(frozenset(asked[index].types) for asked in ours)
+        assert drawn.keys() == wanted.keys()
+        for types, count in wanted.items():
+            assert abs(drawn[types] - count) / times < 0.06
+
+
+# --- the corpus -------------------------------------------------------------------------------------------------------
+
+
+def test_spans_that_no_model_can_find_are_left_out_and_counted() -> None:
+    spans = ((0, 1, "x"), (0, 1, "x"), (0, 3, "wide"), (3, 5, "late"), (2, 4, "fits"))
+    data = corpus((FILE, [Example(WORDS, spans)]), max_len=4, max_width=2)
+    assert data.examples[0].spans == ((0, 1, "x"), (2, 4, "fits"))
+    assert data.examples[0].words == WORDS[:4]
+    assert (data.dropped.too_wide, data.dropped.too_late) == (1, 1)
+
+
+def test_an_epoch_holds_each_example_as_often_as_its_file_weighs() -> None:
+    files = [(TrainingFile(path=str(weight), weight=weight), [example("x")] * 10) for weight in (1.0, 2.5, 0.1)]
+    data = corpus(*files)
+    seen = Counter(data.epoch(0, seed=1))
+    assert [seen[index] for index in range(10)] == [1] * 10
+    assert sorted(seen[index] for index in range(10, 20)) == [2] * 5 + [3] * 5
+    assert sum(seen[index] for index in range(20, 30)) == 1
+    assert data.epoch(0, seed=1) == data.epoch(0, seed=1)
+    assert data.epoch(0, seed=1) != data.epoch(1, seed=1)
+
+
+def test_a_label_may_not_contain_the_entity_token() -> None:
+    with pytest.raises(DataError, match="one: the label 'a <<ENT>> b' contains the entity token <<ENT>>: rename it"):
+        corpus((FILE, [example("a <<ENT>> b")]))
+
+
+def test_there_must_be_something_to_train_on() -> None:
+    with pytest.raises(DataError, match="there is nothing to train on"):
+        corpus()

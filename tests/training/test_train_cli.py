@@ -1,0 +1,81 @@
+"""`gliner-fast train`: a configuration in, the folder of a model out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+
+from gliner_fast import GLiNER
+from gliner_fast.cli.reading import InputError
+from gliner_fast.cli.train import read_changes, train
+from tests.training.sentences import write_sentences
+
+app = typer.Typer()
+app.command()(train)
+
+
+@pytest.fixture
+def config(checkpoint: Callable[[str], Path], tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    settings = {
+        "output_dir": str(tmp_path / "run"),
+        "model": str(checkpoint("deberta")),
+        "train": str(write_sentences(tmp_path / "data.jsonl")),
+        "device": "cpu",
+        "steps": 4,
+        "log_steps": 2,
+        "save_steps": 2,
+    }
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def test_a_run_tells_its_progress_and_prints_its_model(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    app([str(config), "--set", "dropout=0.1", "--set", f"eval=[{config.parent / 'data.jsonl'}]"], standalone_mode=False)
+    out, err = capsys.readouterr()
+    assert out == f"{config.parent / 'run' / 'best'}\n"
+    assert "20 examples; left out: 0 spans" in err
+    assert "step 2 of 4  loss " in err
+    assert "4 steps, loss " in err
+    assert "; best F1 " in err
+    assert GLiNER.from_pretrained(out.strip()).config.dropout == 0.1
+
+
+def test_resume_goes_on_and_quiet_says_nothing(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(config), "--resume", "--quiet"]  # nothing to resume: it begins
+    app(arguments, standalone_mode=False)
+    app(arguments, standalone_mode=False)
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.splitlines() == [str(config.parent / "run" / "final")] * 2
+
+
+def test_show_prints_every_setting(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    app([str(config), "--show", "--set", "lr_encoder=5e-6", "--set", "batch_size=8"], standalone_mode=False)
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["lr_encoder"], shown["batch_size"], shown["steps"], shown["max_types"]) == (5e-6, 8, 4, 25)
+    assert not (config.parent / "run").exists()
+
+
+def test_an_interrupt_says_how_to_go_on(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gliner_fast.training.trainer.span_loss", interrupt)
+    assert app([str(config)], standalone_mode=False) == 130
+    assert "With --resume it goes on from the last checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [("steps", "--set steps: expected NAME=VALUE"), ("=3", "--set =3: expected NAME"), ("a=[", "'\\[' is not YAML")],
+)
+def test_changes_of_another_form_are_refused(change: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_changes([change])

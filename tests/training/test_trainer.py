@@ -1,0 +1,333 @@
+"""Runs of the trainer: what they learn, what they leave behind, and that a kill changes nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gliner_fast import GLiNER
+from gliner_fast.training import trainer
+from gliner_fast.training.checkpoints import RunFolder
+from gliner_fast.training.config import TrainingConfig, TrainingFile
+from gliner_fast.training.errors import TrainingError
+from gliner_fast.training.trainer import TrainingReport, train
+from gliner_fast.weights import find_weights, read_weights
+from tests.parity.pairs import Pair
+from tests.training.sentences import annotated_sentences, write_sentences
+
+TEXTS = [" ".join(row["tokenized_text"]) for row in annotated_sentences()]
+LABELS = ["person", "place"]
+STEPS = 9
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sentences(tmp_path_factory.mktemp("data") / "sentences.jsonl")
+
+
+@pytest.fixture(scope="module")
+def configure(checkpoint: Callable[[str], Path], data: Path) -> Callable[..., TrainingConfig]:
+    """Makes the configuration of a run of a few seconds into a folder."""
+
+    def configured(folder: Path, **changes: Any) -> TrainingConfig:
+        settings: dict[str, Any] = {
+            "train": (TrainingFile(path=str(data), labels="file"),),
+            "model": str(checkpoint("deberta")),
+            "steps": STEPS,
+            "save_steps": 2,
+            "log_steps": 2,
+            "batch_tokens": 128,  # several batches an epoch
+            "lr_encoder": 1e-3,
+            "lr_others": 1e-3,
+            "device": "cpu",
+        }
+        return TrainingConfig(output_dir=str(folder), **{**settings, **changes})
+
+    return configured
+
+
+@pytest.fixture(scope="module")
+def unbroken(configure: Callable[..., TrainingConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    train(configure(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def overfitted(configure: Callable[..., TrainingConfig], data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A run on twenty sentences, until it knows them; its report."""
+    folder = tmp_path_factory.mktemp("overfitted")
+    settings = {"dropout": 0.0, "random_drop": False, "lr_encoder": 2e-3, "lr_others": 2e-3, "batch_tokens": 4096}
+    return train(
+        configure(folder, steps=120, eval=(str(data),), eval_steps=60, save_steps=200, log_steps=40, **settings)
+    )
+
+
+def final_weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in read_weights(find_weights(folder / "final")).items()}
+
+
+def assert_same_run(folder: Path, unbroken: Path) -> None:
+    """The same weights, bit by bit, and the same log."""
+    ours, wanted = final_weights(folder), final_weights(unbroken)
+    assert ours.keys() == wanted.keys()
+    assert [name for name, tensor in ours.items() if not torch.equal(tensor, wanted[name])] == []
+    assert read_losses(folder) == read_losses(unbroken)
+
+
+def read_losses(folder: Path) -> list[tuple[int, float]]:
+    entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [(entry["step"], entry["loss"]) for entry in entries if "loss" in entry]
+
+
+# --- what is learned --------------------------------------------------------------------------------------------------
+
+
+def test_twenty_sentences_are_learned_by_heart(overfitted: TrainingReport) -> None:
+    assert overfitted.best is not None
+    assert overfitted.best.f1 == 1.0
+    found = GLiNER.from_pretrained(overfitted.model).inference(TEXTS, LABELS)
+    for row, entities in zip(annotated_sentences(), found, strict=True):
+        words: Any = row["tokenized_text"]
+        wanted = [(" ".join(words[first : last + 1]), label) for first, last, label in row["ner"]]
+        assert [(entity["text"], entity["label"]) for entity in entities] == wanted
+
+
+@pytest.mark.gliner
+def test_gliner_loads_what_was_trained_and_finds_the_same(overfitted: TrainingReport) -> None:
+    answers = Pair.load(overfitted.model).check(TEXTS, LABELS)
+    assert sum(map(len, answers)) > 20
+
+
+def test_the_log_tells_losses_and_evaluations(overfitted: TrainingReport) -> None:
+    entries = [json.loads(line) for line in (overfitted.model.parent / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in entries if "loss" in entry] == [40, 60, 80, 120]
+    assert next((entry["step"], entry["best"]) for entry in entries if "f1" in entry) == (60, True)
+    losses = [entry["loss"] for entry in entries if "loss" in entry]
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_dropout_in_training_goes_into_the_checkpoint(unbroken: Path) -> None:
+    assert json.loads((unbroken / "final" / "gliner_config.json").read_text())["dropout"] == 0.4
+
+
+def test_bf16_trains_float32_weights(configure: Callable[..., TrainingConfig], tmp_path: Path) -> None:
+    report = train(configure(tmp_path, precision="bf16", steps=4, accumulation=2))
+    weights = final_weights(tmp_path)
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    assert report.loss > 0
+
+
+def test_a_frozen_encoder_stays_as_it_was(
+    configure: Callable[..., TrainingConfig], checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    train(configure(tmp_path, freeze_encoder=True, steps=2))
+    before, after = read_weights(find_weights(checkpoint("deberta"))), final_weights(tmp_path)
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert changed
+    assert not any("bert_layer" in name for name in changed)
+
+
+def test_an_evaluation_sees_the_weights_of_the_moment(
+    configure: Callable[..., TrainingConfig], data: Path, tmp_path: Path
+) -> None:
+    # What the encoder keeps for one evaluation must not serve the next one.
+    config = configure(tmp_path, eval=(str(data),), eval_steps=1, steps=3, lr_encoder=0.1, warmup=0.0)
+    seen = []
+    f1 = trainer._f1
+
+    def watched(model: GLiNER, *arguments: Any) -> float:
+        scores = model.inference(TEXTS[:2], LABELS, threshold=0.0, flat_ner=False)
+        model.save_pretrained(tmp_path / "now")
+        again = GLiNER.from_pretrained(tmp_path / "now").inference(TEXTS[:2], LABELS, threshold=0.0, flat_ner=False)
+        seen.append([[e["score"] for e in own] for own in scores])
+        assert seen[-1] == [pytest.approx([e["score"] for e in own], abs=1e-5) for own in again]
+        return f1(model, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "_f1", watched)
+        train(config)
+    assert len(seen) == 3
+    assert seen[0] != seen[1] != seen[2]
+
+
+# --- kills ------------------------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of ours catches it."""
+
+
+def test_an_equal_run_gives_equal_bits(
+    configure: Callable[..., TrainingConfig], unbroken: Path, tmp_path: Path
+) -> None:
+    train(configure(tmp_path))
+    assert_same_run(tmp_path, unbroken)
+
+
+@pytest.mark.parametrize("moment", [3, 11, 22])
+def test_a_run_that_dies_anywhere_goes_on_as_if_it_had_not(
+    configure: Callable[..., TrainingConfig],
+    unbroken: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: int,
+) -> None:
+    """Dies at the moment-th call of what writes, renames or computes."""
+    left = moment
+
+    def dying(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Killed
+            return original(*arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", dying(torch.save))
+        patch.setattr(Path, "rename", dying(Path.rename))
+        patch.setattr(trainer, "span_loss", dying(trainer.span_loss))
+        with pytest.raises(Killed):
+            train(configure(tmp_path))
+    train(configure(tmp_path), resume=True)
+    assert_same_run(tmp_path, unbroken)
+
+
+def test_a_killed_process_s_run_goes_on(
+    configure: Callable[..., TrainingConfig], unbroken: Path, tmp_path: Path
+) -> None:
+    config, run = tmp_path / "config.yaml", tmp_path / "run"
+    config.write_text(configure(run).to_yaml())
+    command = (
+        f"from gliner_fast.training import TrainingConfig, train; train(TrainingConfig.from_yaml({str(config)!r}))"
+    )
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", command])
+    try:
+        for _ in wait_until((run / "checkpoint-000004").exists):
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert not (run / "final").exists()
+    train(configure(run), resume=True)
+    assert_same_run(run, unbroken)
+
+
+def wait_until(holds: Callable[[], bool]) -> Iterator[None]:
+    """Yields every few milliseconds until something holds."""
+    deadline = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < deadline
+        yield
+        time.sleep(0.002)
+
+
+def test_a_finished_run_has_nothing_left_to_do(
+    configure: Callable[..., TrainingConfig], unbroken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = final_weights(unbroken)
+    monkeypatch.setattr(trainer, "span_loss", None)  # no step is made
+    report = train(configure(unbroken), resume=True)
+    assert report.steps == STEPS
+    assert all(torch.equal(tensor, before[name]) for name, tensor in final_weights(unbroken).items())
+
+
+def test_only_the_newest_checkpoints_are_kept(unbroken: Path) -> None:
+    assert sorted(path.name for path in unbroken.iterdir()) == [
+        "checkpoint-000006", "checkpoint-000008", "checkpoint-000009", "final", "log.jsonl",
+    ]  # fmt: skip
+
+
+@pytest.mark.gliner
+def test_a_checkpoint_is_a_model_that_gliner_loads(unbroken: Path) -> None:
+    Pair.load(unbroken / "checkpoint-000008").check(TEXTS[:4], LABELS, threshold=0.3)
+
+
+def test_what_a_kill_left_half_done_is_put_right(tmp_path: Path) -> None:
+    for name in ("checkpoint-000002", "checkpoint-000004.part", "best.old", "final", "final.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    assert RunFolder(tmp_path).begin(resume=True) == tmp_path / "checkpoint-000002"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "checkpoint-000002", "final"]
+    assert (tmp_path / "best" / "best.old").exists()
+    assert (tmp_path / "final" / "final").exists()
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_an_earlier_run_is_not_trained_over(configure: Callable[..., TrainingConfig], unbroken: Path) -> None:
+    with pytest.raises(TrainingError, match=r"holds the checkpoints of an earlier run: .* \(--resume\)"):
+        train(configure(unbroken))
+
+
+def test_a_run_goes_on_with_its_own_settings_only(configure: Callable[..., TrainingConfig], unbroken: Path) -> None:
+    with pytest.raises(TrainingError, match=r"checkpoint-000009 was made with steps 9, and it is 12 now"):
+        train(configure(unbroken, steps=12), resume=True)
+
+
+def test_a_run_goes_on_with_its_own_data_only(
+    configure: Callable[..., TrainingConfig], data: Path, tmp_path: Path
+) -> None:
+    path = write_sentences(tmp_path / "own.jsonl")
+    config = configure(tmp_path / "run", train=(TrainingFile(path=str(path)),), steps=2)
+    train(config)
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(TrainingError, match="was made with other data"):
+        train(config, resume=True)
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_loss_or_gradient_that_is_no_number_stops_the_run(
+    configure: Callable[..., TrainingConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    step, span_loss = 0, trainer.span_loss
+
+    def spoilt(logits: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        nonlocal step
+        step += 1
+        if step == 4 and what == "gradient":
+            logits.register_hook(lambda gradient: gradient * float("nan"))
+        return span_loss(logits, *arguments, **options) * (float("nan") if step == 4 and what == "loss" else 1.0)
+
+    monkeypatch.setattr(trainer, "span_loss", spoilt)
+    with pytest.raises(TrainingError, match=f"the {what} of step 4 is nan: lower the learning rates"):
+        train(configure(tmp_path))
+    assert sorted(path.name for path in tmp_path.glob("checkpoint*")) == ["checkpoint-000002"]
+
+
+def test_a_batch_that_does_not_fit_says_what_to_lower(
+    configure: Callable[..., TrainingConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trainer, "span_loss", full)
+    with pytest.raises(MemoryError, match=r"subwords at once do not fit on cpu: set piece_tokens to less"):
+        train(configure(tmp_path))
+
+
+def test_a_run_needs_a_model(configure: Callable[..., TrainingConfig], tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="nothing to train: name a checkpoint in model, or .* in encoder"):
+        train(configure(tmp_path, model=None))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_missed(configure: Callable[..., TrainingConfig], tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="device is 'cuda', but torch finds no GPU"):
+        train(configure(tmp_path, device="cuda"))
