@@ -123,7 +123,7 @@ class GLiNER(nn.Module):
         """Loads a checkpoint, with `gliner`'s arguments (compat section 1.2).
 
         Args:
-            model_id: a local folder or a Hub id; None loads the small model that ships with this package.
+            model_id: a local folder or a Hub id; None or "built-in" loads the small model that ships with this package.
             revision: of the Hub id; as `cache_dir`, `force_download`, `local_files_only` and `token`, for
                 `huggingface_hub`.
             cache_dir: see `revision`.

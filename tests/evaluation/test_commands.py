@@ -122,6 +122,15 @@ def test_what_calibrate_writes_is_a_labels_file(run, file, tmp_path):
     assert own["f1"] == best["same"]["f1"] >= usual["f1"]
 
 
+def test_what_is_missing_is_told_before_a_model_is_loaded(run, file, tmp_path):
+    with pytest.raises(FileNotFoundError, match="missing.jsonl"):
+        run("evaluate", "no-model", file, tmp_path / "missing.jsonl")
+    nowhere = tmp_path / "nowhere" / "file"
+    for arguments in (["evaluate", "--json"], ["evaluate", "--chart"], ["calibrate", "-o"], ["calibrate", "--json"]):
+        with pytest.raises(InputError, match=r"nowhere/file cannot be written: there is no folder .*/nowhere"):
+            run(arguments[0], "no-model", file, arguments[1], nowhere)
+
+
 @pytest.mark.parametrize("given", ["", "0.5,", "high", "0.5,1.5"])
 def test_bad_thresholds_are_refused(run, file, given):
     with pytest.raises(InputError, match=r"--thresholds .*: expected numbers from 0 to 1, such as 0.3,0.5"):

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from gliner_fast import GLiNER
+from gliner_fast.checkpoint import BUILT_IN
 from gliner_fast.training import trainer
 from gliner_fast.training.checkpoints import RunFolder
 from gliner_fast.training.config import TrainingConfig, TrainingFile
@@ -320,6 +321,18 @@ def test_a_batch_that_does_not_fit_says_what_to_lower(
     monkeypatch.setattr(trainer, "span_loss", full)
     with pytest.raises(MemoryError, match=r"subwords at once do not fit on cpu: set piece_tokens to less"):
         train(configure(tmp_path))
+
+
+def test_the_built_in_model_may_be_trained_further() -> None:
+    assert trainer.start_model(TrainingConfig(output_dir="unused", model="built-in")).source == BUILT_IN
+
+
+def test_a_missing_file_is_told_before_anything_is_loaded(
+    configure: Callable[..., TrainingConfig], tmp_path: Path
+) -> None:
+    with pytest.raises(FileNotFoundError, match="no-dev.jsonl"):
+        train(configure(tmp_path / "run", model=str(tmp_path / "no-model"), eval=(str(tmp_path / "no-dev.jsonl"),)))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_needs_a_model(configure: Callable[..., TrainingConfig], tmp_path: Path) -> None:
