@@ -107,6 +107,7 @@ def test_half_written_files_are_swept_away(paths: Paths):
         paths.shards / f"shard-0000001.jsonl.{part}",
         paths.rejects / f"rejects-0000001.jsonl.{part}",
         paths.job / f"manifest.jsonl.{part}",
+        paths.job / f"report.json.{part}",
     ]
     if paths.is_file:
         left.append(paths.output.parent / f"{paths.output.name}.{part}")
@@ -267,6 +268,18 @@ def test_overwriting_starts_anew_and_removes_only_what_jobs_made(paths: Paths):
         assert not (paths.shards / shard_name(0, ".jsonl")).exists()
         assert not paths.all_rejects.exists()
     assert other.exists()
+
+
+def test_overwriting_goes_on_with_the_same_job_until_it_is_finished(paths: Paths):
+    for number in range(2):  # as the same command does that was killed
+        with JobFolder(paths, PLAN, overwrite=True) as folder:
+            assert set(folder.finished) == set(range(number))
+            put(folder, number)
+    with JobFolder(paths, PLAN, overwrite=True) as folder:
+        folder.join(join)
+    with JobFolder(paths, PLAN, overwrite=True) as folder:
+        assert not folder.finished
+        assert not folder.is_joined
 
 
 def test_what_no_job_made_is_not_touched(tmp_path: Path):

@@ -120,7 +120,7 @@ class JobFolder:
         self.paths.job.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         try:
-            if self._overwrite:
+            if self._overwrite and not self._is_begun():
                 self._clear()
             if self.paths.manifest.exists():
                 self._resume()
@@ -220,21 +220,33 @@ class JobFolder:
         for file in (self.paths.all_rejects, self.paths.report, self.paths.manifest):
             file.unlink(missing_ok=True)
 
-    def _resume(self) -> None:
+    def _is_begun(self) -> bool:
+        """Whether this very job was begun here and not finished: to start anew would give the same output, later."""
+        try:
+            earlier, lines = self._read_manifest()
+        except (JobError, FileNotFoundError):
+            return False
+        return "joined" not in lines[-1] and not self._plan.changes_from(earlier)
+
+    def _read_manifest(self) -> tuple[Plan, list[dict[str, Any]]]:
+        """The plan and all lines; cuts off a line that a dying process did not finish."""
         content = self.paths.manifest.read_bytes()
-        whole = content.rfind(b"\n") + 1  # what follows is a line that a dying process did not finish
+        whole = content.rfind(b"\n") + 1
         if whole < len(content):
             with self.paths.manifest.open("r+b") as manifest:
                 manifest.truncate(whole)
         try:
             lines = [json.loads(line) for line in content[:whole].splitlines()]
-            earlier = Plan.from_dict(lines[0]["plan"])
+            return Plan.from_dict(lines[0]["plan"]), lines
         except (ValueError, LookupError, TypeError) as error:
             if isinstance(error, JobError):
                 raise
             raise JobError(
                 f"{self.paths.manifest} is damaged: start anew (--overwrite), or choose another output"
             ) from error
+
+    def _resume(self) -> None:
+        earlier, lines = self._read_manifest()
         changes = self._plan.changes_from(earlier)
         if changes:
             raise JobError(
@@ -264,7 +276,7 @@ class JobFolder:
 
     def _sweep(self) -> None:
         """Removes what a dying process left half written and, once all is joined, the parts."""
-        ours = {self.paths.manifest.name, self.paths.all_rejects.name}
+        ours = {self.paths.manifest.name, self.paths.all_rejects.name, self.paths.report.name}
         _remove_parts(self.paths.job, lambda name: name in ours)
         _remove_parts(self.paths.shards, lambda name: _SHARD.fullmatch(name) is not None)
         if self.paths.is_file:
