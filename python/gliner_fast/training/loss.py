@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gliner_fast.training.config import TrainingConfig
+from gliner_fast.training.corpus import Judged
 from gliner_fast.training.targets import LogitPlaces, SpanTargets, locate_logits
 
 _EPS = 1e-6
@@ -66,7 +67,11 @@ def _weights(positive: Tensor, inside: Tensor, targets: SpanTargets, config: Tra
     needs_places = targets.judged is not None or config.masking in ("label", "span") or config.span_width_weight
     places = locate_logits(targets, positive.device) if needs_places else None
     if targets.judged is not None and places is not None:
-        weights = weights * ((positive > 0) | targets.judged[places.types])
+        judged = targets.judged[places.types]  # (S,)
+        tells = (positive > 0) | (judged == Judged.ALL)
+        if targets.known is not None:
+            tells |= (judged == Judged.KNOWN) & targets.known[places.spans]
+        weights = weights * tells
     if config.masking != "none":
         maskable = _maskable(positive, places, targets, config)
         weights = weights * (~maskable | (torch.rand_like(positive) < config.negatives))
