@@ -34,6 +34,9 @@ class SpanScorer(nn.Module):
     type embeddings. Both layers split: the first into a start and an end half, computed once a word, and the second
     into the type embeddings, computed once a type. Spans x 4D never exist outside one block, in training neither.
 
+    In training the inner units of the words' and the types' MLPs are dropped. The package drops those of MLP_out as
+    well, others for every span; that takes a mask of spans x 4D, and is not done here.
+
     (The token-level scorer of compat section 5.5 splits the same way, with words in the place of spans; it would be a
     class beside this one and run through the same executors.)
 
