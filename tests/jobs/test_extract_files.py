@@ -26,7 +26,7 @@ from gliner_fast.jobs.progress import Watch
 from gliner_fast.jobs.ray_engine import RayOptions
 from gliner_fast.jobs.report import JobReport
 from tests.jobs.conftest import read_jsonl, texts_of, write_jsonl
-from tests.samples import LABELS
+from tests.samples import BOOKS, CROSSNER, LABELS
 
 OPTIONS: dict[str, Any] = {"threshold": 0.3, "rows_per_shard": 100}
 
@@ -197,6 +197,25 @@ def test_long_texts_are_read_in_windows_unless_told_otherwise(small_model: GLiNE
     assert max(entity["end"] for entity in cut) < max(entity["end"] for entity in entities)
 
 
+@pytest.mark.parametrize("options", [{}, {"batch_size": 1}, {"rows_per_shard": 1}], ids=str)
+def test_a_long_text_has_its_entities_whatever_is_around_it(
+    options: dict[str, Any], small_model: GLiNER, tmp_path: Path
+):
+    documents = [" ".join(BOOKS)[:15_000], " ".join(CROSSNER)[:9_000]]
+    assert all(len(document.split()) > 3 * small_model.config.max_len for document in documents)
+    short = texts_of(9)
+    source = write_jsonl(
+        tmp_path / "in.jsonl", [{"text": text} for text in (*short[:4], documents[0], *short[4:], documents[1])]
+    )
+    extract_files(source, tmp_path / "out.jsonl", LABELS, model=small_model, **(OPTIONS | options))
+    rows = read_jsonl(tmp_path / "out.jsonl")
+    for row, document in zip((rows[4], rows[-1]), documents, strict=True):
+        alone = small_model.predict_entities(document, LABELS, threshold=0.3, on_long="window")
+        assert [as_told([entity]) for entity in row["entities"]] == [as_told([entity]) for entity in alone]
+        assert all(document[entity["start"] : entity["end"]] == entity["text"] for entity in row["entities"])
+        assert max(entity["end"] for entity in row["entities"]) > 0.95 * len(document)
+
+
 def test_a_string_is_one_label_and_one_column(small_model: GLiNER, tmp_path: Path):
     source = write_parquet(tmp_path / "in.parquet", texts_of(9))
     options = OPTIONS | {"model": small_model}
@@ -262,7 +281,7 @@ BAD_ROWS = [
 
 
 def test_a_thousand_bad_rows_among_ten_thousand(small_model: GLiNER, tmp_path: Path):
-    texts = texts_of(10_000)
+    texts = texts_of(500) * 20
     bad = dict(zip(sorted(random.Random(3).sample(range(10_000), 1_000)), BAD_ROWS * 100, strict=True))
     good = [number for number in range(10_000) if number not in bad]
     lines = [json.dumps({"id": number, "text": text, "own": LABELS}).encode() for number, text in enumerate(texts)]

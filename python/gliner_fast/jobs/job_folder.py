@@ -8,7 +8,8 @@ import re
 import secrets
 import shutil
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -196,7 +197,9 @@ class JobFolder:
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise JobError(f"{self.paths.output} is being written by another process{self._holder()}: wait") from error
-        (self.paths.job / "holder").write_text(f"{os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        holder = self.paths.job / "holder"
+        with _errors_naming(holder):
+            holder.write_text(f"{os.getpid()} on {socket.gethostname()}", encoding="utf-8")
 
     def _holder(self) -> str:
         try:
@@ -289,7 +292,7 @@ class JobFolder:
             _remove_parts(self.paths.rejects, lambda name: name.startswith("rejects-"))
 
     def _append(self, line: dict[str, Any]) -> None:
-        with self.paths.manifest.open("ab") as manifest:
+        with _errors_naming(self.paths.manifest), self.paths.manifest.open("ab") as manifest:
             manifest.write(_line(line))
             manifest.flush()
             os.fsync(manifest.fileno())
@@ -312,18 +315,25 @@ def write_aside(path: Path, write: Callable[[Path], Any]) -> None:
         OSError: it cannot be written; names the file. Nothing half written stays.
     """
     part = path.with_name(f"{path.name}.{secrets.token_hex(6)}.part")
+    with _errors_naming(path):
+        try:
+            write(part)
+            _sync(part)
+            part.replace(path)
+            _sync(path.parent)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _errors_naming(path: Path) -> Iterator[None]:
+    """Has errors of the disk name the file, which those of a write do not, and say what becomes of the job."""
     try:
-        write(part)
-        _sync(part)
-        part.replace(path)
-        _sync(path.parent)
+        yield
     except OSError as error:
-        part.unlink(missing_ok=True)
         reason = f"{error.strerror or error}; what is finished stays, and the same call goes on from there"
         raise OSError(error.errno, reason, str(path)) from error
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _sync(path: Path) -> None:
