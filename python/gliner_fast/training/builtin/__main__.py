@@ -71,7 +71,7 @@ def prepare(data: Path, encoder: Path, output: Path, recipe: Path, changes: list
         file["path"] = str(target)
         file["others"] = [str(derived / other) for other in file["others"]]
     _copy_encoder(encoder, output / "encoder")
-    settings.update(output_dir=str(output / "run"), encoder=str(output / "encoder"), **read_changes(changes))
+    settings |= {"output_dir": str(output / "run"), "encoder": str(output / "encoder")} | read_changes(changes)
     return TrainingConfig.from_mapping(settings, str(recipe))
 
 
