@@ -41,6 +41,7 @@ OPTIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ),
     # Not beyond float32: there the package clamps probabilities, the paper does not.
     ({"loss": "bce"}, {}),
+    ({"loss": "bce", "focal_alpha": 0.8}, {"alpha": 0.8}),
     ({"loss": "bce", "label_smoothing": 0.3, "reduction": "mean"}, {"label_smoothing": 0.3, "reduction": "mean"}),
 ]  # fmt: skip
 

@@ -49,13 +49,14 @@ def element_losses(logits: Tensor, positive: Tensor, config: TrainingConfig) -> 
         return 1 - (2 * adjusted * positive + _EPS) / (adjusted + positive + _EPS)
     y = positive * (1 - config.label_smoothing) + config.label_smoothing / 2
     if config.loss == "bce":
-        return F.softplus(logits) - logits * y
-    p = logits.sigmoid()
-    shifted = (p - config.prob_margin).clamp(0, 1)
-    losses = -y * p.clamp(min=_EPS).log() - (1 - y) * (1 - shifted).clamp(min=_EPS).log()
-    if config.focal_gamma > 0:
-        p_of_target = p * y + (1 - shifted) * (1 - y)
-        losses = losses * (1 - p_of_target) ** config.focal_gamma
+        losses = F.softplus(logits) - logits * y
+    else:
+        p = logits.sigmoid()
+        shifted = (p - config.prob_margin).clamp(0, 1)
+        losses = -y * p.clamp(min=_EPS).log() - (1 - y) * (1 - shifted).clamp(min=_EPS).log()
+        if config.focal_gamma > 0:
+            p_of_target = p * y + (1 - shifted) * (1 - y)
+            losses = losses * (1 - p_of_target) ** config.focal_gamma
     if config.focal_alpha >= 0:
         losses = losses * (config.focal_alpha * y + (1 - config.focal_alpha) * (1 - y))
     return losses
