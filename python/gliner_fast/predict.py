@@ -15,7 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 from gliner_fast.batch import Batcher, plan_batches
-from gliner_fast.decode import Candidates, Selection, find_candidates, flat_thresholds, resolve
+from gliner_fast.decode import (
+    Candidates,
+    Selection,
+    find_candidates,
+    flat_allowed_spans,
+    flat_thresholds,
+    resolve,
+)
 from gliner_fast.describing import Findings, describe, read_findings
 from gliner_fast.labels import label_thresholds
 from gliner_fast.preparing import Prepared, prepare
@@ -122,10 +129,12 @@ class Predictor:
         batch = self.batcher.assemble(prepared.subwords, rows, prepared.prompts, sets)
         word_counts, class_counts = batch.word_counts.numpy(), batch.class_counts.numpy()
         selection = _select(prepared, rows)
-        thresholds = None
+        thresholds = allowed = None
         if not prepared.request.options.return_class_probs:  # they alone need scores below the threshold
             thresholds = torch.from_numpy(flat_thresholds(selection, class_counts))
-        scores = self.network(batch.to(self.device), thresholds)
+            allowed = flat_allowed_spans(selection, word_counts, self.max_width)
+        spans = None if allowed is None else torch.from_numpy(allowed)
+        scores = self.network(batch.to(self.device), thresholds, spans)
         scored = perf_counter()
         found = scores.logits if scores.candidates is None else scores.candidates
         candidates, probabilities = find_candidates(found, word_counts, class_counts, self.max_width, selection)

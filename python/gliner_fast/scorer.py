@@ -87,15 +87,17 @@ class SpanScorer(nn.Module):
         word_counts: Sequence[int],
         class_counts: Sequence[int],
         thresholds: Tensor,
+        allowed_spans: Tensor | None = None,
     ) -> SpanCandidates:
         """The spans above their threshold, found on the device, where `executor_for(words)` is "triton".
 
-        All as for `forward`; `thresholds`, (T,), is the probability that each entity type must pass.
+        All as for `forward`; `thresholds`, (T,), is the probability that each entity type must pass; `allowed_spans`,
+        (N, K) bool, says which spans are asked for, where not all are.
         """
         self.executor = self.executor_for(words)
         layout = SpanLayout(word_counts, class_counts, self.max_width)
         types = prompts @ self.out.weight  # (T, 4D)
-        return find_spans(*self.halves(words), types, prompts @ self.out.bias, layout, thresholds)
+        return find_spans(*self.halves(words), types, prompts @ self.out.bias, layout, thresholds, allowed_spans)
 
     def executor_for(self, words: Tensor) -> Executor:
         """Who would compute the scores of these words. `marker` has no ReLU, so its sums are torch's everywhere."""

@@ -59,14 +59,27 @@ def score_spans(u: Tensor, v: Tensor, g: Tensor, c: Tensor, layout: SpanLayout, 
     return logits
 
 
-def find_spans(u: Tensor, v: Tensor, g: Tensor, c: Tensor, layout: SpanLayout, thresholds: Tensor) -> SpanCandidates:
+def find_spans(
+    u: Tensor,
+    v: Tensor,
+    g: Tensor,
+    c: Tensor,
+    layout: SpanLayout,
+    thresholds: Tensor,
+    allowed_spans: Tensor | None = None,
+) -> SpanCandidates:
     """The spans that score above their type's threshold, found by Triton where the scores are; no gradient.
 
-    All as for `score_spans`; `thresholds`, (T,), is the probability that each type must pass, infinite where none does.
+    All as for `score_spans`; `thresholds`, (T,), is the probability that each type must pass, infinite where none does;
+    `allowed_spans`, (N, K) bool, says which spans are asked for, where not all are.
     """
     with torch.no_grad():
         thresholds = thresholds.to(u.device, non_blocking=True)
-        return span_candidates(u, v, g, c, thresholds=thresholds, allow_tf32=_allows_tf32(), **vars(layout))
+        if allowed_spans is not None:
+            allowed_spans = allowed_spans.to(u.device, non_blocking=True)
+        return span_candidates(
+            u, v, g, c, thresholds=thresholds, allowed_spans=allowed_spans, allow_tf32=_allows_tf32(), **vars(layout)
+        )
 
 
 class _SpanScores(torch.autograd.Function):
