@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -80,7 +81,8 @@ class Corpus:
     Attributes:
         examples: of all files, in order.
         dropped: what was left out of them.
-        fingerprint: examples, words and spans of each file: a run may only go on with the same data.
+        fingerprint: examples, words and spans of each file, and a checksum of them: a run may only go on with the same
+            data.
         implied: for each label all coarser ones.
     """
 
@@ -132,7 +134,8 @@ class Corpus:
                 )
             self._firsts.append(len(self.examples))
             word_count, span_count = sum(len(e.words) for e in examples), sum(len(e.spans) for e in examples)
-            self.fingerprint.append([len(examples), word_count, span_count])
+            checksum = zlib.crc32(repr([(e.words, e.spans, e.labels, e.negatives) for e in examples]).encode())
+            self.fingerprint.append([len(examples), word_count, span_count, checksum])
         if not self.examples:
             raise DataError("there is nothing to train on: name files with examples in train")
         self.dropped = Dropped(too_wide, too_late)
