@@ -425,6 +425,12 @@ class _Tiling:
             warps *= 2
         return warps
 
+    @property
+    def hit_registers(self) -> int | None:
+        """As `Blocks.registers`, but no more than there are for so many threads: a multiprocessor has 65,536."""
+        most = self.blocks.registers
+        return most if most is None else min(most, 65_536 // (32 * self.hit_warps))
+
     def decode(self, keys: Tensor, max_width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Text, start, width and type of places in the dense layout, each (S,) int64."""
         first_logits = self.texts[:, 5].contiguous()
@@ -524,7 +530,7 @@ def _launch(
             HAS_ALLOWED=allowed is not None,
             num_warps=tiling.hit_warps if hits else blocks.warps,
             num_stages=blocks.stages,
-            maxnreg=blocks.registers,
+            maxnreg=tiling.hit_registers if hits else blocks.registers,
         )
 
 

@@ -21,6 +21,27 @@ needs_triton = pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installe
 # Without a GPU the kernels run in Triton's interpreter (tests/conftest.py).
 DEVICES = [pytest.param("cuda", marks=pytest.mark.gpu) if torch.cuda.is_available() else "cpu"]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+# What every path must get right: all logits, candidates and gradients.
+SHAPES = {
+    # word counts, class counts, widest span, H
+    "one word": ([1], [1], 1, 16),
+    "widths beyond the text": ([1, 5], [3, 2], 12, 33),
+    "two tiles of a text": ([40], [5], 12, 20),
+    "an empty text between": ([7, 0, 4], [2, 5, 1], 3, 70),
+    "a text without types": ([3, 2], [0, 3], 2, 8),
+    "two blocks of types": ([9], [130], 4, 16),
+    "two blocks of widths": ([6, 30], [1, 40], 20, 24),
+    "widths that no blocks divide": ([20], [2], 17, 8),
+    "all widths of a block": ([33], [2], 16, 8),
+    "100 widths": ([24], [2], 100, 8),
+    "100 types": ([13], [100], 12, 16),
+    "1,000 types": ([2], [1000], 2, 8),
+    "one hidden unit": ([4], [2], 3, 1),
+    # H = 4D for the D of published checkpoints, and of smaller ones.
+    **{f"D {width}": ([6], [3], 3, 4 * width) for width in (48, 256, 384, 512, 768, 1024)},
+}
+
+LONG = ([10_000, 1], [1, 2], 2, 8)  # so slow in the interpreter that it runs in fp32 alone
 
 
 @dataclass(frozen=True)

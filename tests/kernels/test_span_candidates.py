@@ -13,8 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gliner_fast.kernels import span_scores as module
-from gliner_fast.kernels.span_scores import SpanCandidates, span_candidates, span_candidates_reference, span_scores
-from tests.kernels.spans import DEVICES, DTYPES, Batch, CountingKernel, needs_triton, random_batch
+from gliner_fast.kernels.span_scores import (
+    SpanCandidates,
+    span_candidates,
+    span_candidates_reference,
+    span_scores,
+    span_scores_reference,
+)
+from tests.kernels.spans import DEVICES, DTYPES, LONG, SHAPES, Batch, CountingKernel, needs_triton, random_batch
 
 pytestmark = needs_triton
 
@@ -86,6 +92,32 @@ def test_candidates_are_those_of_the_dense_logits(
     assert kernel.launches == 1  # there is room for them all
     assert len(ours.scores) > 10
     assert_same(ours, candidates_of_dense_logits(batch, thresholds=thresholds))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_candidates_of_every_shape_are_those_of_the_dense_logits(shape, dtype: torch.dtype, device: str):
+    batch = random_batch(*shape, dtype=dtype, device=device)
+    words, types = len(batch.tensors[0]), len(batch.tensors[2])
+    asked = {"thresholds": torch.linspace(0.6, 0.8, types).to(device)}
+    if types < 10:  # half of the spans
+        allowed = torch.rand(words, shape[2], generator=torch.Generator().manual_seed(0)) > 0.5
+        asked["allowed_spans"] = allowed.to(device)
+    ours = span_candidates(*batch.tensors, **batch.shape, **asked)
+    assert_same(ours, candidates_of_dense_logits(batch, **asked))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_candidates_of_a_text_of_10_000_words(device: str):
+    batch = random_batch(*LONG, device=device)
+    logits = span_scores_reference(*batch.tensors, **batch.shape)
+    threshold = logits[torch.isfinite(logits)].sigmoid().quantile(0.9)
+    asked = {"thresholds": threshold.expand(3)}
+    ours = span_candidates(*batch.tensors, **batch.shape, **asked)
+    assert len(ours.scores) > 1_000
+    assert int(ours.starts.max()) > 9_900
+    assert_same(ours, candidates_of_dense_logits(batch, **asked))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -182,6 +214,72 @@ def test_two_runs_give_the_same_order(device: str):
     first, second = (span_candidates(*batch.tensors, **batch.shape, **asked) for _ in range(2))
     assert len(first.scores) > 100
     assert_same(first, second)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("count_dtype", [torch.int32, torch.int64], ids=str)
+@pytest.mark.parametrize("capacity", [0, 1, 16, 48, 4096])
+def test_hits_stay_in_their_room_and_all_are_counted(capacity: int, count_dtype: torch.dtype, device: str):
+    batch = random_batch([30, 9], [5, 7], 6, 16, device=device)
+    logits = span_scores(*batch.tensors, **batch.shape)
+    wanted = torch.where(logits >= 1)[0].tolist()
+    assert 48 < len(wanted) < 4096
+    tiling = module._tiling(batch.tensors[0], *batch.shape.values())
+    keys, found = (torch.full((capacity + 200,), -7, device=device, dtype=own) for own in (torch.int64, torch.float32))
+    count = torch.zeros(1, dtype=count_dtype, device=device)
+    hits = module._Hits(keys[100 : 100 + capacity], count, torch.ones(12, device=device), None)
+    module._launch(*batch.tensors, tiling, 6, found[100 : 100 + capacity], allow_tf32=False, hits=hits)
+    assert int(count) == len(wanted)
+    used = 100 + min(capacity, len(wanted))
+    own = keys[100:used].tolist()
+    assert len(set(own)) == len(own) == used - 100
+    assert set(own) <= set(wanted)
+    torch.testing.assert_close(found[100:used], logits[own], rtol=0, atol=1e-6)
+    for room in (keys, found):
+        assert (room[:100] == -7).all()
+        assert (room[used:] == -7).all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_order_in_which_hits_find_their_places_does_not_show(device: str, monkeypatch: pytest.MonkeyPatch):
+    batch = random_batch([40, 7], [5, 5], 12, 16, device=device)
+    asked = {"thresholds": torch.full((10,), 0.7, device=device)}
+    wanted = span_candidates(*batch.tensors, **batch.shape, **asked)
+    launch, generator = module._launch, torch.Generator().manual_seed(0)
+
+    def launch_and_shuffle(*inputs: Any, hits: Any, **options: Any) -> None:
+        launch(*inputs, hits=hits, **options)
+        logits = inputs[-1]
+        order = torch.randperm(len(logits), generator=generator).to(device)
+        logits.copy_(logits[order])
+        hits.keys.copy_(hits.keys[order])
+
+    monkeypatch.setattr(module, "_launch", launch_and_shuffle)
+    assert len(wanted.scores) > 100
+    for _ in range(3):
+        ours = span_candidates(*batch.tensors, **batch.shape, **asked)
+        assert all(torch.equal(getattr(ours, name), getattr(wanted, name)) for name in vars(wanted))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_places_beyond_2_to_the_31_are_kept(device: str):
+    batch = random_batch([9], [5], 3, 16, device=device)
+    thresholds = torch.full((5,), 0.6, device=device)
+    wanted = span_candidates(*batch.tensors, **batch.shape, thresholds=thresholds)
+    tiling = module._tiling(batch.tensors[0], [9], [5], 3)
+    first = 2**31 + 48
+    tiling.texts[:, 5] += first  # as if texts with so many logits came before
+    keys = torch.full((256,), module._NO_KEY, device=device)
+    hits = module._Hits(keys, keys.new_zeros(1), module._logit_bounds(thresholds), None)
+    module._launch(*batch.tensors, tiling, 3, torch.empty(256, device=device), allow_tf32=False, hits=hits)
+    own = keys[keys != module._NO_KEY].sort().values
+    cells = (wanted.starts * 3 + wanted.widths) * 5 + wanted.types
+    assert len(own) > 10
+    assert torch.equal(own - first, cells)
+    for got, expected in zip(
+        tiling.decode(own, 3), (wanted.texts, wanted.starts, wanted.widths, wanted.types), strict=True
+    ):
+        assert torch.equal(got, expected)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -12,24 +12,18 @@ from hypothesis import strategies as st
 
 from gliner_fast.kernels import span_scores as module
 from gliner_fast.kernels.span_scores import span_scores, span_scores_reference
-from tests.kernels.spans import DEVICES, DTYPES, CountingKernel, assert_close_to_exact, needs_triton, random_batch
+from tests.kernels.spans import (
+    DEVICES,
+    DTYPES,
+    LONG,
+    SHAPES,
+    CountingKernel,
+    assert_close_to_exact,
+    needs_triton,
+    random_batch,
+)
 
 pytestmark = needs_triton
-
-SHAPES = {
-    # word counts, class counts, widest span, H
-    "one word": ([1], [1], 1, 16),
-    "widths beyond the text": ([1, 5], [3, 2], 12, 33),
-    "two tiles of a text": ([40], [5], 12, 20),
-    "an empty text between": ([7, 0, 4], [2, 5, 1], 3, 70),
-    "a text without types": ([3, 2], [0, 3], 2, 8),
-    "two blocks of types": ([9], [130], 4, 16),
-    "two blocks of widths": ([6, 30], [1, 40], 20, 24),
-    "widths that no blocks divide": ([20], [2], 17, 8),
-    "all widths of a block": ([33], [2], 16, 8),
-    "1,000 types": ([2], [1000], 2, 8),
-    "one hidden unit": ([4], [2], 3, 1),
-}
 
 
 @pytest.fixture
@@ -49,6 +43,14 @@ def test_the_kernel_is_as_good_as_plain_torch(shape, dtype: torch.dtype, device:
     assert ours.dtype == dtype
     plain = span_scores_reference(*batch.tensors, **batch.shape)
     assert_close_to_exact(ours, plain, span_scores_reference(*batch.double, **batch.shape))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_text_of_10_000_words(device: str):
+    batch = random_batch(*LONG, device=device)
+    plain = span_scores_reference(*batch.tensors, **batch.shape)
+    exact = span_scores_reference(*batch.double, **batch.shape)
+    assert_close_to_exact(span_scores(*batch.tensors, **batch.shape), plain, exact)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -168,6 +170,26 @@ def test_a_tile_has_room_for_its_widths(max_width: int):
     assert tiling.starts + tiling.widths - 1 <= tiling.ends <= 16
     assert tiling.widths * len(tiling.tile_texts) >= max_width
     assert all(size & (size - 1) == 0 for size in (tiling.starts, tiling.ends, tiling.groups))
+
+
+@pytest.mark.parametrize(
+    ("words", "types", "dtype", "warps"),
+    [(40, 5, torch.float32, 4), (4096, 5, torch.bfloat16, 4), (4096, 32, torch.bfloat16, 8),
+     (4096, 100, torch.bfloat16, 16), (100, 100, torch.bfloat16, 8)],
+)  # fmt: skip
+def test_a_thread_keeps_few_hits_where_rows_suffice_for_more_warps(
+    words: int, types: int, dtype: torch.dtype, warps: int
+):
+    assert module._tiling(torch.empty(words, 8, dtype=dtype), [words], [types], 12).hit_warps == warps
+
+
+def test_more_warps_get_no_more_registers_than_there_are(monkeypatch: pytest.MonkeyPatch):
+    u = torch.empty(4096, 8, dtype=torch.bfloat16)
+    for measured, allowed in ((168, 128), (96, 96), (None, None)):
+        blocks = module.Blocks(256, 64, 32, warps=8, stages=4, registers=measured)
+        monkeypatch.setitem(module._MEASURED_BLOCKS, "", {module.shape_class(u, 64): blocks})
+        tiling = module._tiling(u, [4096], [64], 12)
+        assert (tiling.hit_warps, tiling.hit_registers) == (16, allowed)
 
 
 def test_counts_may_be_of_numpy():
