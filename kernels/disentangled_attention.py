@@ -184,11 +184,12 @@ def disentangled_attention(
     out = qkv.new_empty(len(qkv), *qkv.shape[2:])
     if not len(qkv):
         return out
-    keys, queries = positions.keys, positions.queries
-    given = qkv, keys, queries, out
-    if INTERPRETED and qkv.dtype is torch.bfloat16:  # the interpreter adds bf16 as if they were integers
-        qkv, keys, queries, out = (part if part is None else part.float() for part in given)
-    qkv, keys, queries = (part if part is None else part.contiguous() for part in (qkv, keys, queries))
+    dtype, keys, queries = qkv.dtype, positions.keys, positions.queries
+    if INTERPRETED and dtype is torch.bfloat16:  # the interpreter adds bf16 as if they were integers
+        qkv, out = qkv.float(), out.float()
+        keys, queries = (part if part is None else part.float() for part in (keys, queries))
+    qkv = qkv.contiguous()
+    keys, queries = (part if part is None else part.contiguous() for part in (keys, queries))
     heads, head_dim = qkv.shape[2:]
     blocks = _choose_blocks(qkv, _card(qkv.device))
     tiles = -(-max(lengths) // blocks.rows)
@@ -214,7 +215,7 @@ def disentangled_attention(
             num_warps=blocks.warps,
             num_stages=blocks.stages,
         )
-    return out.to(given[0].dtype)
+    return out.to(dtype)
 
 
 def _check(qkv: Tensor, positions: Positions, lengths: Sequence[int]) -> None:

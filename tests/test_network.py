@@ -27,8 +27,9 @@ def test_candidates_are_found_where_thresholds_are_given_and_triton_computes(
         scores = network(batch, thresholds)
     assert network.scorer.executor == executor
     if executor == "triton" and thresholds is not None:
-        assert len(scores.candidates.texts) > 0
-        assert (scores.candidates.scores > THRESHOLDS[0]).all()
+        found = scores.candidates.wait()
+        assert len(found.texts) > 0
+        assert (found.scores > THRESHOLDS[0]).all()
         assert len(scores.logits) == 0
     else:
         assert scores.candidates is None
@@ -56,4 +57,4 @@ def test_a_compiled_network_scores_as_before(executor: str, monkeypatch: pytest.
     torch.testing.assert_close(ours, wanted)
     assert (candidates is None) == (executor == "torch")
     if candidates is not None:
-        assert torch.equal(candidates.starts, wanted_candidates.starts)
+        assert torch.equal(candidates.wait().starts, wanted_candidates.wait().starts)
