@@ -78,7 +78,7 @@ gpu-check: ## Run GPU tests and GPU benches with PYTHON as it is; needs no netwo
 	@test -f $(EXTENSION) || { echo "$(EXTENSION) is missing: run 'make env' where cargo is and carry it here" >&2; exit 1; }
 	export $(OFFLINE) PYTHONPATH="python$${PYTHONPATH:+:$$PYTHONPATH}"; \
 	$(PYTHON) -c "import torch; assert torch.cuda.is_available(), 'no CUDA device'; print(torch.cuda.get_device_name())"; \
-	$(PYTHON) -m pytest -q tests/test_gpu.py tests/kernels -m gpu; \
+	$(PYTHON) -m pytest -q tests/test_gpu.py tests/test_upload.py tests/kernels -m gpu; \
 	mkdir -p "$${OUT:-benches/results}"; \
 	result="$${OUT:-benches/results}/$$(date +%F)-$$($(PYTHON) -m benches.hardware --device cuda).json"; \
 	$(PYTHON) -m pytest -q benches --ignore benches/bench_jobs.py -m gpu --benchmark-json="$$result"; \

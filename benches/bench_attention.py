@@ -13,8 +13,6 @@ from gliner_fast.attention_executor import PackedTexts, attend
 from gliner_fast.deberta import DebertaConfig, DebertaLayer, LayerPositions, position_rows
 from gliner_fast.kernels.disentangled_attention import Positions, disentangled_attention_reference
 
-pytestmark = pytest.mark.gpu
-
 HEADS, HEAD_DIM, SUBWORDS = 12, 64, 2**14
 CONFIG = {
     "hidden_size": HEADS * HEAD_DIM, "num_attention_heads": HEADS, "intermediate_size": 3072, "position_buckets": 256,
@@ -23,23 +21,23 @@ CONFIG = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("length", [32, 64, 128, 256, 512])
-def bench_attention(race: Race, length: int, dtype: torch.dtype) -> None:
+def bench_attention(race: Race, length: int, dtype: torch.dtype, device: str) -> None:
     """Texts of three quarters of a length and up, as batches cut from sorted texts have them."""
-    race.synchronize = torch.cuda.synchronize
     config = DebertaConfig.read(CONFIG)
     assert config is not None
     texts = SUBWORDS // length
     lengths = torch.linspace(0.75 * length, length, texts).long().tolist()
     scale = (3 * HEAD_DIM) ** -0.5
     torch.manual_seed(0)
-    qkv = torch.randn(sum(lengths), 3, HEADS, HEAD_DIM, device="cuda").to(dtype)
-    keys, queries = (torch.randn(2, HEADS, 512, HEAD_DIM, device="cuda") * scale).to(dtype)
-    rows = position_rows(length, config).cuda()
+    qkv = torch.randn(sum(lengths), 3, HEADS, HEAD_DIM, device=device).to(dtype)
+    keys, queries = (torch.randn(2, HEADS, 512, HEAD_DIM, device=device) * scale).to(dtype)
+    rows = position_rows(length, config).to(device)
     positions = Positions(keys, queries, rows.int())
-    packed = PackedTexts(lengths, torch.tensor([0, *accumulate(lengths)], device="cuda"))
-    inside = torch.arange(length, device="cuda") < torch.tensor(lengths, device="cuda")[:, None]  # (B, L)
+    packed = PackedTexts(lengths, torch.tensor([0, *accumulate(lengths)], device=device))
+    inside = torch.arange(length, device=device) < torch.tensor(lengths, device=device)[:, None]  # (B, L)
     padded = qkv.new_zeros(texts, length, 3, HEADS, HEAD_DIM)
     padded[inside] = qkv
     layer = DebertaLayer(config).eval()

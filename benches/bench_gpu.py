@@ -25,8 +25,8 @@ from gliner_fast.request import Options, Request
 from gliner_fast.stats import Stats
 from gliner_fast.verification import compare, find_reference_candidates
 
-pytestmark = pytest.mark.gpu
-
+# The parameter tells the race which machine to name and to wait for.
+ON_CUDA = pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)])
 TEXTS = 4096
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Of the entities that either side finds in bf16 and fp32, the share that both do.
@@ -48,20 +48,20 @@ def distinct_texts(name: str, count: int) -> list[str]:
 
 
 @lru_cache(maxsize=1)
-def references(size: str) -> tuple[Any, Any]:
-    """Gliner with a checkpoint of a size: as shipped, and in fp16 and compiled."""
+def references(size: str, device: str) -> tuple[Any, Any]:
+    """The reference with a checkpoint of a size: as shipped, and in fp16 and compiled."""
     from gliner import GLiNER as Reference
 
     path = checkpoint(size)
-    shipped = Reference.from_pretrained(path, map_location="cuda")
-    best = Reference.from_pretrained(path, map_location="cuda").half()
+    shipped = Reference.from_pretrained(path, map_location=device)
+    best = Reference.from_pretrained(path, map_location=device).half()
     best.compile()
     return shipped, best
 
 
 @lru_cache(maxsize=1)
-def ours_of(size: str, dtype: str) -> GLiNER:
-    return GLiNER.from_pretrained(checkpoint(size), map_location="cuda", dtype=dtype)
+def ours_of(size: str, dtype: str, device: str) -> GLiNER:
+    return GLiNER.from_pretrained(checkpoint(size), map_location=device, dtype=dtype)
 
 
 def busy_seconds(call: Callable[[], object]) -> float:
@@ -102,17 +102,17 @@ def card_figures(model: GLiNER, texts: list[str], labels: list[str], seconds: fl
     }
 
 
+@ON_CUDA
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("label_count", [5, 25, 100])
 @pytest.mark.parametrize("name", ["short", "mixed"])
 @pytest.mark.timeout(1_800)
-def bench_gpu(race: Race, name: str, label_count: int, dtype: str, size: str) -> None:
-    race.synchronize = torch.cuda.synchronize
+def bench_gpu(race: Race, name: str, label_count: int, dtype: str, size: str, device: str) -> None:
     texts = distinct_texts(name, max(32, round(TEXTS * SCALE)))
     labels = [*LABELS, *(f"{label} of old" for label in LABELS), *(f"{label} abroad" for label in LABELS)]
     labels = [*labels, *(f"unknown {label}" for label in LABELS)][:label_count]
-    model, (shipped, best) = ours_of(size, dtype), references(size)
+    model, (shipped, best) = ours_of(size, dtype, device), references(size, device)
     assert model.model.reads_packed, "these figures are those of packed texts: they need Triton and a card since Ampere"
 
     def ours() -> Answers:
@@ -131,7 +131,7 @@ def bench_gpu(race: Race, name: str, label_count: int, dtype: str, size: str) ->
     )
     share = report.equal / max(1, report.entities)
     assert report.ok if dtype == "fp32" else share >= LEAST_AGREEMENT[dtype], str(report)
-    batch_size = fastest_batch_size(best, texts, labels, "cuda")
+    batch_size = fastest_batch_size(best, texts, labels, device)
     race.run(
         ours,
         {
@@ -153,14 +153,14 @@ def bench_gpu(race: Race, name: str, label_count: int, dtype: str, size: str) ->
         figures["card"] = card_figures(model, texts, labels, figures["ours"]["median_s"], dtype)
 
 
+@ON_CUDA
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.timeout(1_800)
-def bench_gpu_latency(race: Race, dtype: str, size: str) -> None:
+def bench_gpu_latency(race: Race, dtype: str, size: str, device: str) -> None:
     """One text at a time."""
-    race.synchronize = torch.cuda.synchronize
     texts, labels = distinct_texts("short", 16), LABELS[:5]
-    model, (shipped, best) = ours_of(size, dtype), references(size)
+    model, (shipped, best) = ours_of(size, dtype, device), references(size, device)
 
     def one_by_one(predictor: Any) -> Answers:
         return [predictor.predict_entities(text, labels, threshold=THRESHOLD) for text in texts]
