@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from gliner_fast.attention_executor import AttentionExecutor, PackedTexts, attend, choose_attention
 from gliner_fast.kernels.disentangled_attention import Positions
+from gliner_fast.upload import upload
 
 # Scores of a group of heads held at once, in elements: 2**26 float32 are 256 MiB. Texts of up to about 1,000
 # subwords fit whole at any sensible batch; only far longer ones are done a few heads at a time.
@@ -298,7 +299,8 @@ class DebertaEncoder(nn.Module):
         reach = max(32, 1 << (longest - 1).bit_length())  # powers of two, so that few are kept
         rows = self._rows.get((reach, device))
         if rows is None:
-            rows = self._rows[reach, device] = position_rows(reach, self.config).int().to(device)
+            (rows,) = upload([position_rows(reach, self.config).int()], device)
+            self._rows[reach, device] = rows
         return rows
 
     def _layers(self) -> list[DebertaLayer]:

@@ -573,9 +573,9 @@ class GLiNER(nn.Module):
 
     def _default_budget(self, device: torch.device) -> int:
         """Asked for once a device and dtype: to ask CUDA for its free memory takes longer than a short text may."""
-        key = (device, self.dtype)
         if device.type != "cuda":
             return default_budget(self.model, device)  # follows the number of threads
+        key = (device, self.dtype)
         if key not in self._budgets:
             self._budgets[key] = default_budget(self.model, device)
         return self._budgets[key]
