@@ -17,6 +17,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benches.bench_end_to_end import THRESHOLD, Answers, fastest_batch_size, inference_sorted
+from benches.bench_span_scores import peak_bytes
 from benches.compare import SCALE, Race
 from benches.conftest import LABELS, SIZES, checkpoint, read_texts
 from benches.floor import encoder_operations, measure_peaks, span_scores_work
@@ -89,14 +90,13 @@ def card_figures(model: GLiNER, texts: list[str], labels: list[str], seconds: fl
     stats = Stats()
     predictor = model.predictor()
     prepared = predictor.prepare(Request.read(texts, labels, Options(threshold=THRESHOLD)))
-    torch.cuda.reset_peak_memory_stats()
-    predictor.predict(prepared, stats)
+    peak = peak_bytes(lambda: predictor.predict(prepared, stats))
     stages = {name: value for name, value in stats.to_dict().items() if name.endswith("_seconds")}
     return {
         "subwords_a_second": subwords / seconds,
         "share_of_product_peak": operations / seconds / measure_peaks(DTYPES[dtype]).operations,
         "busy_share": busy_seconds(lambda: model.inference(texts, labels, threshold=THRESHOLD)) / seconds,
-        "peak_bytes": torch.cuda.max_memory_allocated(),
+        "peak_bytes": peak,  # above the weights of all models that are loaded
         "padding_share": stats.padding_share,
         "stages": stages,
     }
