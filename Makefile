@@ -70,18 +70,37 @@ bench-check: $(EXTENSION) ## Run every bench once on a tiny checkpoint: do both 
 	$(OFFLINE) GLINER_FAST_BENCH_SIZES=tiny GLINER_FAST_BENCH_SCALE=0.1 \
 	  $(BIN)/python -m pytest -q benches -m "not gpu" --benchmark-disable
 
-# Names the tests, since to collect the others would import what such a machine lacks (pyarrow, Ray, pandas, ...).
-# Uses the ambient Python, not .venv: a GPU machine often has no network, but torch, transformers, pytest and the rest
-# already. Results go to the folder OUT, else benches/results. It needs the tree with the built $(EXTENSION) (abi3: one build serves every Python from 3.10).
+# A GPU machine often has no network, but torch, Triton, transformers, pytest, hypothesis and numpy already: the ambient
+# Python is used, not .venv, with what lies in WHEELS. The tests need no more than that and the tree with the built
+# $(EXTENSION) (abi3: one build serves every Python from 3.10); benches need pytest-benchmark, and what
+# compares with gliner needs gliner. Tests are named, since to collect the others would import pyarrow, Ray, pandas, ...
+# Results go to the folder OUT, else benches/results.
+WHEELS ?= dist/gpu-wheels
+GPU_PACKAGES := gliner sentencepiece accelerate psutil pytest-benchmark py-cpuinfo2 pytest-timeout
+
+.PHONY: gpu-wheels
+gpu-wheels: $(VENV)/.tools ## Fetch the wheels that a GPU machine without a network may lack, into WHEELS
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.12 \
+	  --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
+	  --constraint .ci/constraints.txt --dest $(WHEELS) $(GPU_PACKAGES)
+
 .PHONY: gpu-check
 gpu-check: ## Run GPU tests and GPU benches with PYTHON as it is; needs no network and no compiler
 	@test -f $(EXTENSION) || { echo "$(EXTENSION) is missing: run 'make env' where cargo is and carry it here" >&2; exit 1; }
-	export $(OFFLINE) PYTHONPATH="python$${PYTHONPATH:+:$$PYTHONPATH}"; \
+	carried=$$(mktemp -d); trap 'rm -rf "$$carried"' EXIT; \
+	if compgen -G "$(WHEELS)/*.whl" >/dev/null; then \
+	  $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-index --no-deps --target "$$carried" $(WHEELS)/*.whl; \
+	fi; \
+	export $(OFFLINE) PYTHONPATH="python:$$carried$${PYTHONPATH:+:$$PYTHONPATH}"; \
+	has() { $(PYTHON) -c "import sys; from importlib.util import find_spec; sys.exit(find_spec('$$1') is None)"; }; \
 	$(PYTHON) -c "import torch; assert torch.cuda.is_available(), 'no CUDA device'; print(torch.cuda.get_device_name())"; \
-	$(PYTHON) -m pytest -q tests/test_gpu.py tests/test_upload.py tests/kernels -m gpu; \
+	chosen="gpu"; \
+	has gliner || { chosen="gpu and not gliner"; echo "gliner is missing: what compares with it is left out" >&2; }; \
+	$(PYTHON) -m pytest -q tests/test_gpu.py tests/test_upload.py tests/kernels -m "$$chosen"; \
+	has pytest_benchmark || { echo "the tests passed; pytest-benchmark is missing, so no bench runs: carry 'make gpu-wheels'" >&2; exit 1; }; \
 	mkdir -p "$${OUT:-benches/results}"; \
 	result="$${OUT:-benches/results}/$$(date +%F)-$$($(PYTHON) -m benches.hardware --device cuda).json"; \
-	$(PYTHON) -m pytest -q benches --ignore benches/bench_jobs.py -m gpu --benchmark-json="$$result"; \
+	$(PYTHON) -m pytest -q benches --ignore benches/bench_jobs.py -m "$$chosen" --benchmark-json="$$result"; \
 	$(PYTHON) -m benches.report "$$result"
 
 ##@ Rest

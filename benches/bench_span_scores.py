@@ -142,7 +142,8 @@ def kernel_figures(inputs: tuple[Tensor, Tensor, Tensor, Tensor], shape: dict[st
     seconds = device_seconds(partial(launch, logits))
     bound = float(logits[torch.isfinite(logits)].float().quantile(0.99))
     keys = torch.empty(tiling.logits, dtype=torch.int64, device=u.device)
-    hits = kernel._Hits(keys, keys.new_zeros(1), torch.full_like(c, bound, dtype=torch.float32), None)
+    count = keys.new_zeros(1, dtype=kernel._count_dtype(tiling.logits))
+    hits = kernel._Hits(keys, count, torch.full_like(c, bound, dtype=torch.float32), None)
     found = torch.empty(tiling.logits, device=u.device)
 
     def find() -> None:

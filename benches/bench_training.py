@@ -1,8 +1,10 @@
 """A step of training: ours beside that of gliner's `train_model`, on the same weights, rows, types and settings.
 
-A step is rows -> batch -> loss -> gradients -> clipping -> AdamW, dropout included. Both have the loss of the paper and
-two learning rates. Beside the time stands what the step keeps in memory from the way forth for the way back and, on
-CUDA, the peak above what was there before.
+A step is rows -> batch -> loss -> gradients -> clipping -> AdamW, dropout included: in both that of the encoder and of
+the words' and types' MLPs, in gliner also that of every span (`scorer.SpanScorer`). Both have the loss of the paper and
+two learning rates. gliner's rows are laid out in the same process, where its `train_model` has one beside it; what its
+loop does around a step is left out. Beside the time stands what the step keeps in memory from the way forth for the way
+back and, on CUDA, the peak above what was there before.
 """
 
 from __future__ import annotations

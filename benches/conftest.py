@@ -95,6 +95,13 @@ def race(benchmark: Any, request: pytest.FixtureRequest) -> Race:
     return Race(benchmark, hardware.describe(device), wait)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the benches that run gliner: a GPU machine may lack it."""
+    for item in items:
+        if "pair" in getattr(item, "fixturenames", ()):
+            item.add_marker("gliner")
+
+
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
     """Keeps the host's name and the long list of processor flags out of result files."""
     machine_info.pop("node", None)

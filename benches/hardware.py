@@ -9,7 +9,8 @@ import argparse
 import os
 import platform
 import re
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = ("gliner", "torch", "transformers", "tokenizers", "numpy")
@@ -44,11 +45,20 @@ def describe(device: str) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
-        "versions": {"gliner_fast": gliner_fast.__version__, **{name: version(name) for name in PACKAGES}},
+        "versions": {"gliner_fast": gliner_fast.__version__, **installed_versions()},
     }
     if device == "cuda":
         facts["cuda"] = torch.version.cuda
     return facts
+
+
+def installed_versions() -> dict[str, str]:
+    """The version of each of `PACKAGES` that is here: some GPU machines have no gliner."""
+    versions = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def main() -> None:

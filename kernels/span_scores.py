@@ -154,7 +154,7 @@ def _span_scores_kernel(  # noqa: PLR0915
     tile_texts_ptr,  # (tiles,) int64
     out_ptr,  # logits, laid out as span_scores says; in COMPACT (capacity,) fp32 logits of the hits
     keys_ptr,  # (capacity,) int64, where each hit's logit would stand in the dense layout; COMPACT only, as all below
-    count_ptr,  # (1,) int64, all hits, those without room too
+    count_ptr,  # (1,) int32 or int64, all hits, those without room too
     bounds_ptr,  # (T,) fp32, a hit's logit is not below
     allowed_ptr,  # (N, K) uint8
     capacity,  # places for hits
@@ -241,7 +241,7 @@ def _span_scores_kernel(  # noqa: PLR0915
             is_span &= tl.load(allowed_at, mask=is_span, other=0) != 0
         bounds = tl.load(bounds_ptr + first_type + type_, mask=is_type, other=float("inf"))
         is_hit = is_span[:, None] & is_type[None, :] & (logits >= bounds[None, :])  # a NaN is never one
-        _store_hits(is_hit, logits, out_at + cell, out_ptr, keys_ptr, count_ptr, capacity)
+        _store_hits(is_hit, logits, out_at, cell, out_ptr, keys_ptr, count_ptr, capacity)
     else:
         logits = tl.where(is_span[:, None], logits, float("-inf"))
         tl.store(out_ptr + out_at + cell, logits.to(out_ptr.dtype.element_ty), mask=is_own[:, None] & is_type[None, :])
@@ -260,14 +260,15 @@ def _add_relu(u, v, FUSED: tl.constexpr):
 
 
 @jit
-def _store_hits(is_hit, logits, keys, out_ptr, keys_ptr, count_ptr, capacity):
+def _store_hits(is_hit, logits, first_key, cell, out_ptr, keys_ptr, count_ptr, capacity):
     """Puts the hits of a tile, (ROWS, BLOCK_C), into places of their own, as far as there is room."""
     if tl.max(tl.max(is_hit.to(tl.int32), axis=1), axis=0) > 0:
-        # ptxas makes one addition a warp of this; a scan over the tile took more registers.
-        one = tl.full(keys.shape, 1, tl.int64)
-        place = tl.atomic_add(count_ptr + tl.zeros_like(keys), one, mask=is_hit, sem="relaxed")
+        # ptxas makes one addition a warp of this; a scan over the tile took more registers. All places of a thread are
+        # alive at once: of int64 they took so many that even the loop before them spilled (sm_90).
+        one = tl.full(cell.shape, 1, count_ptr.dtype.element_ty)
+        place = tl.atomic_add(count_ptr + tl.zeros_like(cell), one, mask=is_hit, sem="relaxed")
         has_room = is_hit & (place < capacity)
-        tl.store(keys_ptr + place, keys, mask=has_room)
+        tl.store(keys_ptr + place, first_key + cell, mask=has_room)
         tl.store(out_ptr + place, logits, mask=has_room)
 
 
@@ -384,7 +385,7 @@ def _search(
     # A multiple of 16, or Triton would compile once more for those that are none.
     keys = torch.full((-(-room // 16) * 16,), _NO_KEY, device=device)
     logits = keys.new_empty(len(keys), dtype=torch.float32)
-    count = keys.new_zeros(1)
+    count = keys.new_zeros(1, dtype=_count_dtype(tiling.logits))
     hits = _Hits(keys, count, _logit_bounds(thresholds), allowed_spans)
     _launch(*inputs, tiling, max_width, logits, allow_tf32=allow_tf32, hits=hits)
     texts, starts, widths, types = tiling.decode(keys.clamp(max=max(0, tiling.logits - 1)), max_width)
@@ -403,6 +404,11 @@ def _search(
     is_there = torch.cuda.Event()
     is_there.record(torch.cuda.current_stream(device))
     return on_host, is_there
+
+
+def _count_dtype(most: int) -> torch.dtype:
+    """The smallest that counts so many hits."""
+    return torch.int32 if most <= torch.iinfo(torch.int32).max else torch.int64
 
 
 # Stands in a place that no hit has taken: greater than every key.
@@ -461,6 +467,17 @@ class _Tiling:
     tile_texts: Tensor
     logits: int
 
+    @property
+    def hit_warps(self) -> int:
+        """Warps of a program that keeps hits: as many as leave a thread no more than 32 logits with their places.
+
+        With more of them ptxas spills where it stores hits, and in the loop too. Four warps need 64 rows of their own.
+        """
+        rows, warps = self.starts * self.groups * self.ends, self.blocks.warps
+        while rows * self.blocks.types > 32 * 32 * warps and 32 * warps <= rows:
+            warps *= 2
+        return warps
+
     def decode(self, keys: Tensor, max_width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Text, start, width and type of places in the dense layout, each (S,) int64."""
         first_logits = self.texts[:, 5].contiguous()
@@ -477,7 +494,7 @@ class _Hits:
 
     Attributes:
         keys: (capacity,) int64, places in the dense layout.
-        count: (1,) int64, 0 before the launch; after it, of all hits, those without room too.
+        count: (1,), 0 before the launch; after it, of all hits, those without room too. Of `_count_dtype`.
         bounds: (T,) fp32.
         allowed_spans: (N, K) bool or None.
     """
@@ -558,7 +575,7 @@ def _launch(
             CACHED=blocks.caches_v,
             COMPACT=hits is not None,
             HAS_ALLOWED=allowed is not None,
-            num_warps=blocks.warps,
+            num_warps=tiling.hit_warps if hits else blocks.warps,
             num_stages=blocks.stages,
             maxnreg=blocks.registers,
         )
@@ -629,9 +646,10 @@ class ShapeClass(NamedTuple):
 
 
 SMALL_BATCH = 2048
-# Not measured on a card. Compiled for sm_90 by Triton 3.6 none of these spills in its loop; tiles are so small that a
-# few thousand words still give each of 130 multiprocessors some. v is cached because each of its rows is used by four
-# groups: read from L2 that often, it would be most of the traffic.
+# Not measured on a card. Compiled for sm_90 by Triton 3.6 none of these reads a spilled register again in its loop, for
+# logits or for hits (`python -m tests.kernels.compile_for_hopper --all`); tiles are so small that a few thousand words
+# still give each of 130 multiprocessors some. v is cached because each of its rows is used by four groups: read from L2
+# that often, it would be most of the traffic.
 _DEFAULT_BLOCKS = {
     ShapeClass(16, 16, is_small=False): Blocks(256, 16, 32, warps=4, stages=4, registers=128),
     ShapeClass(16, 32, is_small=False): Blocks(256, 32, 32, warps=4, stages=4, registers=128),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gliner_fast import _rust
-from gliner_fast.decode import Candidates, Selection, find_candidates, flat_thresholds
+from gliner_fast.decode import Candidates, Selection, find_candidates, flat_allowed_spans, flat_thresholds
 from gliner_fast.kernels.span_scores import SpanCandidates
 
 WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH = np.array([3, 1, 0, 4]), np.array([2, 3, 1, 2]), 2
@@ -93,6 +93,17 @@ def test_scores_of_half_precision_come_as_float32():
     candidates, _ = find_candidates(half, WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, select())
     assert candidates.scores.dtype == np.float32
     np.testing.assert_array_equal(candidates.scores, half.scores.float().numpy())
+
+
+def test_allowed_spans_stand_at_their_first_word_and_width():
+    beyond = {(4, 6), (0, 4), (5, 9), (3, 3)}  # past the text, wider than K, outside, empty
+    asked = select(allowed_spans=[{(0, 1), (2, 5)} | beyond, None, set()])
+    flat = flat_allowed_spans(asked, np.array([5, 2, 1]), 3)
+    expected = np.zeros((8, 3), np.bool_)
+    expected[0, 0] = expected[2, 2] = True
+    expected[5:7] = True
+    assert flat.tolist() == expected.tolist()
+    assert flat_allowed_spans(select(), np.array([5]), 3) is None
 
 
 def test_a_type_without_a_label_has_an_infinite_threshold():

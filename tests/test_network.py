@@ -36,6 +36,19 @@ def test_candidates_are_found_where_thresholds_are_given_and_triton_computes(
         assert len(scores.logits) == (12 + 7) * 12 * 3
 
 
+def test_spans_that_are_not_asked_for_do_not_leave_the_device(monkeypatch: pytest.MonkeyPatch):
+    if not INTERPRETED:
+        pytest.skip("needs Triton, and no GPU")
+    monkeypatch.setenv(VARIABLE, "triton")
+    network, batch = small_network(), small_batch()
+    allowed = torch.zeros(12 + 7, 12, dtype=torch.bool)
+    allowed[2, 1] = allowed[12 + 3, 0] = True
+    with torch.inference_mode():
+        found = network(batch, torch.zeros(6), allowed).candidates.wait()
+    places = zip(found.texts.tolist(), found.starts.tolist(), found.widths.tolist(), found.types.tolist(), strict=True)
+    assert list(places) == [(0, 2, 1, t) for t in range(3)] + [(1, 3, 0, t) for t in range(3)]
+
+
 class Lookup(torch.nn.Embedding):
     """Stands in for the encoder."""
 

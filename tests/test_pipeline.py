@@ -103,10 +103,12 @@ def test_polars(model, expected):
 
 
 def test_datasets(model, expected, tmp_path):
-    table = datasets.Dataset.from_dict({"text": TEXTS})
+    table = datasets.Dataset.from_dict({"text": TEXTS, "id": range(len(TEXTS))})
     assert_same(list(model.stream(table["text"], LABELS, threshold=0.3)), expected)
     streamed = table.to_iterable_dataset()  # as `load_dataset(..., streaming=True)` gives it
     assert_same(list(model.stream((row["text"] for row in streamed), LABELS, threshold=0.3)), expected)
+    pairs = ((row["text"], row["id"]) for row in streamed)
+    assert [row for _, row in model.stream(pairs, LABELS, as_tuples=True)] == list(range(len(TEXTS)))
 
 
 def test_the_lines_of_a_file(model, tmp_path):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BUILT_IN = Path(__file__).parent / "models" / "minilm"
+BUILT_IN_NAME = "built-in"  # where a name is needed: in a command or a configuration
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _SMALL_FILES = ["*.json", "*.txt", "*.model"]
@@ -52,6 +53,8 @@ def locate(model_id: str | Path | None, hub: HubOptions, variant: str | None) ->
     path = Path(model_id).expanduser()
     if path.is_dir():
         return path
+    if model_id == BUILT_IN_NAME:
+        return BUILT_IN
     if path.exists():
         raise CheckpointError(f"{path} is a file: expected the folder that holds {CONFIG_NAME} and the weights")
     if not _HUB_ID.fullmatch(str(model_id)):

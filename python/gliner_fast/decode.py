@@ -137,6 +137,26 @@ def flat_thresholds(selection: Selection, class_counts: NDArray[np.int64]) -> ND
     return flat
 
 
+def flat_allowed_spans(
+    selection: Selection, word_counts: NDArray[np.int64], max_width: int
+) -> NDArray[np.bool_] | None:
+    """(N, K) True for the spans that may be entities, by first word of the batch and width; None where all may be."""
+    if selection.allowed_spans is None:
+        return None
+    flat = np.zeros((int(word_counts.sum()), max_width), np.bool_)
+    first = 0
+    for words, spans in zip(word_counts.tolist(), selection.allowed_spans, strict=True):
+        own = flat[first : first + words]
+        if spans is None:
+            own[:] = True
+        else:
+            fitting = [(start, end - start - 1) for start, end in spans if start < end <= min(words, start + max_width)]
+            starts, widths = np.array(fitting, np.int64).reshape(-1, 2).T
+            own[starts, widths] = True
+        first += words
+    return flat
+
+
 def _only_allowed(candidates: Candidates, spans: Sequence[set[tuple[int, int]] | None] | None) -> Candidates:
     """Leaves out candidates whose span is not on its text's list, where the text has one."""
     if spans is None:

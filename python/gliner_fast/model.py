@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from gliner_fast.training import TrainingReport
+    from gliner_fast.training.drop_in import Arguments
 
 # Texts prepared at once. Sorting by length needs a window; a larger one saves no more padding, and costs memory.
 _WINDOW = 8192
@@ -123,7 +124,7 @@ class GLiNER(nn.Module):
         """Loads a checkpoint, with `gliner`'s arguments (compat section 1.2).
 
         Args:
-            model_id: a local folder or a Hub id; None loads the small model that ships with this package.
+            model_id: a local folder or a Hub id; None or "built-in" loads the small model that ships with this package.
             revision: of the Hub id; as `cache_dir`, `force_download`, `local_files_only` and `token`, for
                 `huggingface_hub`.
             cache_dir: see `revision`.
@@ -500,6 +501,25 @@ class GLiNER(nn.Module):
         from gliner_fast.evaluation import evaluate_like_gliner
 
         return evaluate_like_gliner(self, test_data, flat_ner, multi_label, threshold, entity_types)
+
+    @staticmethod
+    def create_training_args(output_dir: str | Path, **settings: Any) -> Arguments:
+        """Settings for `train_model`, by `gliner`'s names and with its defaults."""
+        from gliner_fast.training.drop_in import create_training_args
+
+        return create_training_args(output_dir, **settings)
+
+    def freeze_component(self, component_name: str) -> None:
+        """Leaves a component, "text_encoder", as it is in training."""
+        from gliner_fast.training.drop_in import set_frozen
+
+        set_frozen(self, component_name, frozen=True)
+
+    def unfreeze_component(self, component_name: str) -> None:
+        """Lets a component learn again."""
+        from gliner_fast.training.drop_in import set_frozen
+
+        set_frozen(self, component_name, frozen=False)
 
     def train_model(
         self,

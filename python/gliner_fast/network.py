@@ -56,13 +56,17 @@ class SpanNetwork(nn.Module):
         self.rnn: WordLSTM | None = WordLSTM(width, layers) if layers > 0 else None
         self.scorer = SpanScorer(width, config.max_width, config.span_mode, config.dropout)
 
-    def forward(self, batch: Batch, thresholds: Tensor | None = None) -> SpanScores:
+    def forward(
+        self, batch: Batch, thresholds: Tensor | None = None, allowed_spans: Tensor | None = None
+    ) -> SpanScores:
         """Scores every span of every text of a batch against the text's own entity types.
 
         Args:
             batch: the texts.
             thresholds: (T,) float32, the probability that each entity type must pass: says that no more is asked for
                 than the spans above. On CUDA only they then leave the device.
+            allowed_spans: (N, K) bool, beside thresholds: says that no more is asked for than these spans, each by its
+                first word and its width. What is not found on the device is not left out by it.
         """
         packed = () if batch.offsets is None else (batch.offsets,)
         hidden = self.encoder(batch.input_ids, batch.lengths, *packed)  # (B, L, E); (N, E) where packed
@@ -80,7 +84,7 @@ class SpanNetwork(nn.Module):
         prompts = self.scorer.prompt(prompts)  # (T, D)
         counts = batch.word_counts.tolist(), batch.class_counts.tolist()
         if thresholds is not None and self.scorer.executor_for(words) == "triton":
-            candidates = self.scorer.find(words, prompts, *counts, thresholds)
+            candidates = self.scorer.find(words, prompts, *counts, thresholds, allowed_spans)
             return SpanScores(words.new_empty(0), words, prompts, candidates)
         return SpanScores(self.scorer(words, prompts, *counts), words, prompts)
 

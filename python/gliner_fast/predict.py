@@ -16,7 +16,14 @@ import torch
 from numpy.typing import NDArray
 
 from gliner_fast.batch import Batch, Batcher, plan_batches
-from gliner_fast.decode import Candidates, Selection, find_candidates, flat_thresholds, resolve
+from gliner_fast.decode import (
+    Candidates,
+    Selection,
+    find_candidates,
+    flat_allowed_spans,
+    flat_thresholds,
+    resolve,
+)
 from gliner_fast.describing import Findings, describe, read_findings
 from gliner_fast.labels import label_thresholds
 from gliner_fast.preparing import Prepared, prepare
@@ -144,15 +151,17 @@ class Predictor:
         if self.network.reads_packed:
             batch = batch.packed()
         selection = _select(prepared, rows)
-        thresholds = None
+        thresholds = allowed = None
         if not prepared.request.options.return_class_probs:  # they alone need scores below the threshold
             thresholds = torch.from_numpy(flat_thresholds(selection, batch.class_counts.numpy()))
-        return _LaidOut(batch, selection, thresholds, perf_counter() - began)
+            allowed = flat_allowed_spans(selection, batch.word_counts.numpy(), self.max_width)
+        spans = None if allowed is None else torch.from_numpy(allowed)
+        return _LaidOut(batch, selection, thresholds, spans, perf_counter() - began)
 
     def _score(self, laid_out: _LaidOut, stats: Stats) -> _Scored:
         """Starts the network on a batch; waits for nothing where the device is CUDA."""
         began, encode_seconds = perf_counter(), stats.encode_seconds
-        scores = self.network(laid_out.batch.to(self.device), laid_out.thresholds)
+        scores = self.network(laid_out.batch.to(self.device), laid_out.thresholds, laid_out.allowed_spans)
         encoding = stats.encode_seconds - encode_seconds
         stats.score_seconds += laid_out.seconds + perf_counter() - began - encoding
         return _Scored(laid_out.batch, laid_out.selection, scores)
@@ -183,11 +192,12 @@ class Predictor:
 
 @dataclass(frozen=True)
 class _LaidOut:
-    """A batch on the host: what may be an entity in it, by which thresholds, and the seconds that this took."""
+    """A batch on the host, what may be an entity in it, the same as the device reads it, and the seconds it took."""
 
     batch: Batch
     selection: Selection
     thresholds: torch.Tensor | None
+    allowed_spans: torch.Tensor | None
     seconds: float
 
 

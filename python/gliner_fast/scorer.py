@@ -34,6 +34,9 @@ class SpanScorer(nn.Module):
     type embeddings. Both layers split: the first into a start and an end half, computed once a word, and the second
     into the type embeddings, computed once a type. Spans x 4D never exist outside one block, in training neither.
 
+    In training the inner units of the words' and the types' MLPs are dropped. The package drops those of MLP_out as
+    well, others for every span; that takes a mask of spans x 4D, and is not done here.
+
     (The token-level scorer of compat section 5.5 splits the same way, with words in the place of spans; it would be a
     class beside this one and run through the same executors.)
 
@@ -84,15 +87,17 @@ class SpanScorer(nn.Module):
         word_counts: Sequence[int],
         class_counts: Sequence[int],
         thresholds: Tensor,
+        allowed_spans: Tensor | None = None,
     ) -> PendingCandidates:
         """The spans above their threshold, looked for on the device, where `executor_for(words)` is "triton".
 
-        All as for `forward`; `thresholds`, (T,), is the probability that each entity type must pass.
+        All as for `forward`; `thresholds`, (T,), is the probability that each entity type must pass; `allowed_spans`,
+        (N, K) bool, says which spans are asked for, where not all are.
         """
         self.executor = self.executor_for(words)
         layout = SpanLayout(word_counts, class_counts, self.max_width)
         types = prompts @ self.out.weight  # (T, 4D)
-        return find_spans(*self.halves(words), types, prompts @ self.out.bias, layout, thresholds)
+        return find_spans(*self.halves(words), types, prompts @ self.out.bias, layout, thresholds, allowed_spans)
 
     def executor_for(self, words: Tensor) -> Executor:
         """Who would compute the scores of these words. `marker` has no ReLU, so its sums are torch's everywhere."""

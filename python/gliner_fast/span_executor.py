@@ -60,14 +60,27 @@ def score_spans(u: Tensor, v: Tensor, g: Tensor, c: Tensor, layout: SpanLayout, 
     return logits
 
 
-def find_spans(u: Tensor, v: Tensor, g: Tensor, c: Tensor, layout: SpanLayout, thresholds: Tensor) -> PendingCandidates:
+def find_spans(
+    u: Tensor,
+    v: Tensor,
+    g: Tensor,
+    c: Tensor,
+    layout: SpanLayout,
+    thresholds: Tensor,
+    allowed_spans: Tensor | None = None,
+) -> PendingCandidates:
     """The spans that score above their type's threshold, found by Triton where the scores are; no gradient.
 
-    All as for `score_spans`; `thresholds`, (T,), is the probability that each type must pass, infinite where none does.
+    All as for `score_spans`; `thresholds`, (T,), is the probability that each type must pass, infinite where none does;
+    `allowed_spans`, (N, K) bool, says which spans are asked for, where not all are.
     """
     with torch.no_grad():
-        thresholds = upload([thresholds], u.device)[0]
-        return span_candidates(u, v, g, c, thresholds=thresholds, allow_tf32=allows_tf32(), **vars(layout))
+        (thresholds,) = upload([thresholds], u.device)
+        if allowed_spans is not None:
+            (allowed_spans,) = upload([allowed_spans], u.device)
+        return span_candidates(
+            u, v, g, c, thresholds=thresholds, allowed_spans=allowed_spans, allow_tf32=allows_tf32(), **vars(layout)
+        )
 
 
 class _SpanScores(torch.autograd.Function):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gliner_fast.deberta import DebertaEncoder
 from gliner_fast.errors import CheckpointError, CheckpointWarning
 from gliner_fast.network import SpanNetwork
+from gliner_fast.row_int8 import dequantize_rows
 
 _ENCODER = "token_rep_layer.bert_layer.model."
 _SPAN_HEAD = "span_rep_layer.span_rep_layer."
@@ -81,7 +82,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     for omitted, saved in metadata.items():
         if saved in tensors and omitted not in tensors:
             tensors[omitted] = tensors[saved]
-    return tensors
+    return dequantize_rows(tensors)
 
 
 def embedding_rows(tensors: Mapping[str, Tensor]) -> int | None:

@@ -80,6 +80,30 @@ def test_convert_renames_labels(run, file, tmp_path):
         run("data", "convert", file, tmp_path / "out.jsonl", "--to", "gliner", "--rename", "city")
 
 
+def test_sample_parts_a_file_into_training_and_test(run, tmp_path):
+    words = [["one", str(number % 8)] for number in range(10)]  # the last two are the first two again
+    source = tmp_path / "all.jsonl"
+    source.write_text("\n".join(json.dumps({"tokenized_text": own, "ner": [[0, 0, "x"]]}) for own in words))
+
+    def drawn(*arguments):
+        run("data", "sample", source, tmp_path / "train.jsonl", "--rest", tmp_path / "test.jsonl", *arguments)
+        return [
+            [json.loads(line)["tokenized_text"][1] for line in (tmp_path / name).read_text().splitlines()]
+            for name in ("train.jsonl", "test.jsonl")
+        ]
+
+    train, test = drawn("-k", 4)
+    assert len(train) == 4
+    assert not set(train) & set(test)
+    assert set(train) | set(test) == set("01234567")
+    assert drawn("-k", 4) == [train, test]
+    assert drawn("-k", 4, "--seed", 1) != [train, test]
+    assert drawn("-k", 7)[0][:4] == train
+    assert drawn("-k", 10)[1] == []
+    with pytest.raises(ValueError, match="there are 10 examples, and 11 are to be drawn"):
+        drawn("-k", 11)
+
+
 def test_evaluate_writes_table_json_and_chart(run, file, tmp_path):
     out, told = run(
         "evaluate", "built-in", file, "--thresholds", "0.3,0.5",
@@ -120,6 +144,15 @@ def test_what_calibrate_writes_is_a_labels_file(run, file, tmp_path):
     usual, own = json.loads(out)["sets"][0]["results"]
     assert own["threshold"] == thresholds
     assert own["f1"] == best["same"]["f1"] >= usual["f1"]
+
+
+def test_what_is_missing_is_told_before_a_model_is_loaded(run, file, tmp_path):
+    with pytest.raises(FileNotFoundError, match="missing.jsonl"):
+        run("evaluate", "no-model", file, tmp_path / "missing.jsonl")
+    nowhere = tmp_path / "nowhere" / "file"
+    for arguments in (["evaluate", "--json"], ["evaluate", "--chart"], ["calibrate", "-o"], ["calibrate", "--json"]):
+        with pytest.raises(InputError, match=r"nowhere/file cannot be written: there is no folder .*/nowhere"):
+            run(arguments[0], "no-model", file, arguments[1], nowhere)
 
 
 @pytest.mark.parametrize("given", ["", "0.5,", "high", "0.5,1.5"])

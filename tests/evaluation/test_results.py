@@ -13,7 +13,7 @@ from gliner_fast.evaluation.results import score_for
 from gliner_fast.evaluation.scores import score_sets
 from gliner_fast.span_executor import VARIABLE
 from gliner_fast.training.examples import Example, labels_of
-from tests.samples import CROSSNER, LABELS
+from tests.samples import CROSSNER, CROSSNER_LABELS, LABELS, read_jsonl
 
 MODES = [(True, False), (False, False), (True, True), (False, True)]
 THRESHOLDS = (0.3, 0.5, 0.8)
@@ -175,6 +175,22 @@ def test_gliner_s_own_evaluation_gives_the_same(model, examples, flat_ner, multi
         pattern = r"P: \d+\.\d\d%\tR: \d+\.\d\d%\tF1: \d+\.\d\d%\n"
         assert re.fullmatch(pattern, text)
         assert re.fullmatch(pattern, their_text)
+
+
+@pytest.mark.gliner
+def test_gliner_scores_the_built_in_model_alike():
+    model = GLiNER.from_pretrained()
+    reference = verification.load_reference(model)
+    for domain in ("ai", "politics"):
+        records = [
+            {"tokenized_text": row["text"].split(" "), "ner": row["ner"]}
+            for row in read_jsonl("crossner.jsonl")
+            if row["domain"] == domain
+        ]
+        options = {"flat_ner": True, "threshold": 0.5, "entity_types": CROSSNER_LABELS[domain]}
+        f1 = model.evaluate(records, **options)[1]
+        assert abs(f1 - reference.evaluate(records, **options)[1]) <= 0.001
+        assert 0.1 < f1 < 0.9
 
 
 def test_nothing_predicted_is_told(model):

@@ -44,6 +44,16 @@ def test_averages_know_the_paper_s_sets_by_any_spelling():
     assert "MultiCoNER" not in found
 
 
+def test_averages_know_the_sets_by_the_names_of_published_files():
+    names = [
+        "ACE 2005", "AnatEM", "bc2gm", "bc4chemd", "bc5cdr", "Broad Tweet Corpus", "CoNLL 2003", "FabNER",
+        "FindVehicle", "GENIA_NER", "HarveyNER", "mit-movie", "mit-restaurant", "MultiNERD", "ncbi", "Ontonotes",
+        "PolyglotNER", "TweetNER7_en", "WikiANN en", "WikiNeural",
+    ]  # fmt: skip
+    complete = {average.benchmark.name: average.is_complete for average in averages(dict.fromkeys(names, 0.5))}
+    assert complete == {"20 NER sets": True, "out of domain": False}
+
+
 def test_an_average_of_all_sets_is_complete():
     domains = ["ai", "literature", "music", "politics", "science"]
     sets = [f"crossner_{domain}" for domain in domains] + ["mit_movie", "mit_restaurant"]

@@ -43,7 +43,7 @@ def test_a_file_to_a_file(run, tmp_path):
     write_jsonl(tmp_path / "in.jsonl", [{"id": 7, "body": ADA, "tags": ["x"]}, {"id": 8, "body": ""}])
     code, out, err = run("in.jsonl", "-o", "out.parquet", "-l", "person,city", "--text-column", "body")
     assert (code, out) == (0, "")
-    assert err.startswith("done: 2 rows, 2 entities in out.parquet\n")
+    assert "done: 2 rows, 2 entities in out.parquet\n" in err  # on a slow machine behind lines of progress
     first, second = pq.read_table(tmp_path / "out.parquet").to_pylist()
     assert list(first) == ["id", "body", "tags", "entities"]
     assert _found(first) == [("Ada Lovelace", "person"), ("London", "city")]

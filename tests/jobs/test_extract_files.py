@@ -7,8 +7,10 @@ import errno
 import gzip
 import io
 import json
+import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,13 @@ import pytest
 
 from gliner_fast import Entity, GLiNER, JobError, JobInputError, Redaction, extract_files
 from gliner_fast.jobs import job as job_module
+from gliner_fast.jobs.job_folder import SliceRecord
+from gliner_fast.jobs.pace import Pace
+from gliner_fast.jobs.progress import Watch
 from gliner_fast.jobs.ray_engine import RayOptions
+from gliner_fast.jobs.report import JobReport
 from tests.jobs.conftest import read_jsonl, texts_of, write_jsonl
-from tests.samples import LABELS
+from tests.samples import BOOKS, CROSSNER, LABELS
 
 OPTIONS: dict[str, Any] = {"threshold": 0.3, "rows_per_shard": 100}
 
@@ -191,6 +197,25 @@ def test_long_texts_are_read_in_windows_unless_told_otherwise(small_model: GLiNE
     assert max(entity["end"] for entity in cut) < max(entity["end"] for entity in entities)
 
 
+@pytest.mark.parametrize("options", [{}, {"batch_size": 1}, {"rows_per_shard": 1}], ids=str)
+def test_a_long_text_has_its_entities_whatever_is_around_it(
+    options: dict[str, Any], small_model: GLiNER, tmp_path: Path
+):
+    documents = [" ".join(BOOKS)[:15_000], " ".join(CROSSNER)[:9_000]]
+    assert all(len(document.split()) > 3 * small_model.config.max_len for document in documents)
+    short = texts_of(9)
+    source = write_jsonl(
+        tmp_path / "in.jsonl", [{"text": text} for text in (*short[:4], documents[0], *short[4:], documents[1])]
+    )
+    extract_files(source, tmp_path / "out.jsonl", LABELS, model=small_model, **(OPTIONS | options))
+    rows = read_jsonl(tmp_path / "out.jsonl")
+    for row, document in zip((rows[4], rows[-1]), documents, strict=True):
+        alone = small_model.predict_entities(document, LABELS, threshold=0.3, on_long="window")
+        assert [as_told([entity]) for entity in row["entities"]] == [as_told([entity]) for entity in alone]
+        assert all(document[entity["start"] : entity["end"]] == entity["text"] for entity in row["entities"])
+        assert max(entity["end"] for entity in row["entities"]) > 0.95 * len(document)
+
+
 def test_a_string_is_one_label_and_one_column(small_model: GLiNER, tmp_path: Path):
     source = write_parquet(tmp_path / "in.parquet", texts_of(9))
     options = OPTIONS | {"model": small_model}
@@ -241,36 +266,44 @@ def test_redacted_texts_take_the_place_of_the_originals(
         assert all(set(entity["text"]) == {"█"} for entity in row["entities"])
 
 
-def bad_rows() -> tuple[list[str], list[int]]:
-    """10,000 JSON lines of which every tenth is bad in one of five ways, and the numbers of the good ones."""
-    lines, good = [], []
-    for number, text in enumerate(texts_of(10_000)):
-        kinds = ['{"text": ', "[1]", json.dumps({"text": None}), json.dumps({"body": text}), '{"text": "\\ud800"}']
-        lines.append(kinds[number // 10 % 5] if number % 10 == 3 else json.dumps({"id": number, "text": text}))
-        if number % 10 != 3:
-            good.append(number)
-    return lines, good
+BAD_ROWS = [
+    (b'{"text": ', "not JSON"),
+    (b"[1]", "is no JSON object"),
+    (b'{"text": null, "own": "city"}', "'text' is null"),
+    (b'{"text": ["a"], "own": "city"}', "expected a string"),
+    (b'{"body": "a", "own": "city"}', "no field 'text'"),
+    (b'{"text": "\xff", "own": "city"}', "not UTF-8"),
+    (b'{"text": "\\ud800", "own": "city"}', "half a character"),
+    (b'{"text": "a"}', "no field 'own'"),
+    (b'{"text": "a", "own": []}', "no label"),
+    (b'{"text": "a", "own": {"city": 5}}', "expected a list such as"),
+]
 
 
 def test_a_thousand_bad_rows_among_ten_thousand(small_model: GLiNER, tmp_path: Path):
-    lines, good = bad_rows()
+    texts = texts_of(500) * 20
+    bad = dict(zip(sorted(random.Random(3).sample(range(10_000), 1_000)), BAD_ROWS * 100, strict=True))
+    good = [number for number in range(10_000) if number not in bad]
+    lines = [json.dumps({"id": number, "text": text, "own": LABELS}).encode() for number, text in enumerate(texts)]
+    for number, (line, _) in bad.items():
+        lines[number] = line
     source = tmp_path / "in.jsonl"
-    source.write_text("\n".join(lines), encoding="utf-8")
-    report = extract_files(source, tmp_path / "out.parquet", LABELS, model=small_model, threshold=0.3)
+    source.write_bytes(b"\n".join(lines))
+    output = tmp_path / "out.jsonl"
+    report = extract_files(source, output, model=small_model, labels_column="own", threshold=0.3)
     assert (report.rows, report.rejects) == (10_000, 1_000)
-    rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
-    assert [row["id"] for row in rows] == good
-    texts = texts_of(10_000)
+    rows = read_jsonl(output)
+    assert [(row["id"], row["text"]) for row in rows] == [(number, texts[number]) for number in good]
     distinct = sorted(set(texts))
     answers = dict(zip(distinct, small_model.inference(distinct, LABELS, threshold=0.3), strict=True))
-    for row in rows:
-        found = {(e["start"], e["end"], e["label"]) for e in answers[row["text"]]}
-        assert {(e["start"], e["end"], e["label"]) for e in row["entities"]} == found
+    expected = {text: as_told(entities) for text, entities in answers.items()}
+    assert all(as_told(row["entities"]) == expected[row["text"]] for row in rows)
     rejects = read_jsonl(Path(report.rejects_file))
-    assert [reject["line"] for reject in rejects] == [n + 1 for n in range(10_000) if n % 10 == 3]
-    assert [reject["raw"] for reject in rejects] == [line for n, line in enumerate(lines) if n % 10 == 3]
+    assert [(reject["row"], reject["line"], reject["raw"]) for reject in rejects] == [
+        (number, number + 1, line.decode("utf-8", "backslashreplace")) for number, (line, _) in bad.items()
+    ]
+    assert all(reason in reject["reason"] for reject, (_, reason) in zip(rejects, bad.values(), strict=True))
     assert {reject["file"] for reject in rejects} == {str(source)}
-    assert len({reject["reason"] for reject in rejects}) >= 5
 
 
 def test_a_limit_of_rejects_ends_the_job_and_a_higher_one_goes_on(small_model: GLiNER, tmp_path: Path):
@@ -278,7 +311,7 @@ def test_a_limit_of_rejects_ends_the_job_and_a_higher_one_goes_on(small_model: G
     rows[70] = rows[150] = rows[160] = {"text": 5}
     source = write_jsonl(tmp_path / "in.jsonl", rows)
     output = tmp_path / "out.jsonl"
-    with pytest.raises(JobError, match=r"in\.jsonl, line 71: .*56 rows are done"):
+    with pytest.raises(JobError, match=r"in\.jsonl, line 71: .*behind the 56 rows that are done"):
         extract_files(source, output, LABELS, model=small_model, on_error="fail", **OPTIONS)
     with pytest.raises(JobError, match="rows rejected: 3, allowed: 1"):
         extract_files(source, output, LABELS, model=small_model, max_rejects=1, **OPTIONS)
@@ -357,8 +390,25 @@ def test_a_stream_gets_json_lines_and_warnings(
     assert [row["text"] for row in written] == texts
     assert [as_told(row["entities"]) for row in written] == expected
     assert (report.rows, report.rejects, report.is_complete) == (151, 1, True)
+    assert all(report.stats[f"{stage}_seconds"] > 0 for stage in ("read", "prepare", "encode", "decode", "write"))
     with pytest.raises(JobError, match="rows rejected: 1, allowed: 0"), pytest.warns(match="line 41"):
         extract_files(source, io.BytesIO(), LABELS, model=small_model, on_error="fail", **OPTIONS)
+
+
+def test_a_stream_shows_its_progress(small_model: GLiNER, texts: list[str], tmp_path: Path):
+    source = write_lines(tmp_path / "in.txt", texts)
+    watches = []
+
+    @contextmanager
+    def show(finished: Mapping[int, SliceRecord], pace: Pace) -> Iterator[None]:
+        watches.append(Watch(finished, pace))
+        yield
+
+    extract_files(source, io.BytesIO(), LABELS, model=small_model, progress=show, **OPTIONS)
+    (watch,) = watches
+    now = watch.look()
+    assert (now.rows, now.rows_total, now.is_computing) == (150, 150, True)
+    assert now.words_per_second > 0
 
 
 def test_the_report_is_there_for_programs(small_model: GLiNER, texts: list[str], tmp_path: Path):
@@ -373,6 +423,27 @@ def test_the_report_is_there_for_programs(small_model: GLiNER, texts: list[str],
     shown = str(report)
     assert "done: 150 rows" in shown
     assert "out.parquet" in shown
+
+
+def test_a_report_that_a_death_prevented_is_written_by_the_next_call(
+    small_model: GLiNER, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source = write_lines(tmp_path / "in.txt", texts)
+    path = tmp_path / "out.jsonl.job" / "report.json"
+
+    def die(report: JobReport, path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(JobReport, "write", die)
+    with pytest.raises(KeyboardInterrupt):
+        extract_files(source, tmp_path / "out.jsonl", LABELS, model=small_model, **OPTIONS)
+    monkeypatch.undo()
+    assert not path.exists()
+    for _ in range(2):
+        report = extract_files(source, tmp_path / "out.jsonl", LABELS, model=small_model, **OPTIONS)
+        written = json.loads(path.read_text(encoding="utf-8"))
+        assert (written["rows"], written["rows_here"], report.rows_here) == (150, 0, 0)
+        assert written["stats"]["texts"] == 150
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,7 @@ def test_standard_input_needs_a_format():
         (["empty"], None, JobInputError, "no input in folder empty: expected files in .jsonl, .ndjson"),
         (["data/x.md"], None, JobInputError, "data/x.md: unknown extension; .*--input-format"),
         (["data/a.jsonl"], "xml", JobInputError, "'xml' is unknown: expected jsonl, parquet, csv, tsv or text"),
+        (["data/a.jsonl"] * 2, None, JobInputError, "named twice \\(data/a.jsonl\\)"),
         (["data/a.jsonl", "data"], None, JobInputError, "named twice \\(data/a.jsonl\\)"),
         (["data/a.jsonl", "data/deep/../a.jsonl"], None, JobInputError, "twice \\(data/a.jsonl and data/deep/../a"),
         (["data/a.jsonl", "one[1].txt"], None, JobInputError, "data/a.jsonl is jsonl and one.* is text"),

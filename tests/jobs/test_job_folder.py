@@ -107,6 +107,7 @@ def test_half_written_files_are_swept_away(paths: Paths):
         paths.shards / f"shard-0000001.jsonl.{part}",
         paths.rejects / f"rejects-0000001.jsonl.{part}",
         paths.job / f"manifest.jsonl.{part}",
+        paths.job / f"report.json.{part}",
     ]
     if paths.is_file:
         left.append(paths.output.parent / f"{paths.output.name}.{part}")
@@ -269,6 +270,18 @@ def test_overwriting_starts_anew_and_removes_only_what_jobs_made(paths: Paths):
     assert other.exists()
 
 
+def test_overwriting_goes_on_with_the_same_job_until_it_is_finished(paths: Paths):
+    for number in range(2):  # as the same command does that was killed
+        with JobFolder(paths, PLAN, overwrite=True) as folder:
+            assert set(folder.finished) == set(range(number))
+            put(folder, number)
+    with JobFolder(paths, PLAN, overwrite=True) as folder:
+        folder.join(join)
+    with JobFolder(paths, PLAN, overwrite=True) as folder:
+        assert not folder.finished
+        assert not folder.is_joined
+
+
 def test_what_no_job_made_is_not_touched(tmp_path: Path):
     file = tmp_path / "found.jsonl"
     file.write_text("precious", encoding="utf-8")
@@ -293,7 +306,7 @@ def test_what_no_job_made_is_not_touched(tmp_path: Path):
 def _hold(paths: Paths, held: Any, leave: Any) -> None:
     with JobFolder(paths, PLAN):
         held.set()
-        leave.wait(60)
+        leave.wait(240)
 
 
 def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(paths: Paths):
@@ -302,7 +315,7 @@ def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(paths: Path
     first = context.Process(target=_hold, args=(paths, held, leave))
     first.start()
     try:
-        assert held.wait(60)
+        assert held.wait(240)  # a new process imports torch, which takes a minute on a busy machine
         with pytest.raises(JobError, match=f"written by another process .{first.pid} on"), JobFolder(paths, PLAN):
             pass
     finally:
@@ -322,6 +335,21 @@ def test_a_failed_write_names_the_file_and_leaves_nothing(tmp_path: Path):
     assert failure.value.filename == str(tmp_path / "shard")
     assert failure.value.errno == errno.ENOSPC
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full disk")
+def test_a_manifest_that_cannot_be_written_is_named_and_forgets_nothing(paths: Paths):
+    with JobFolder(paths, PLAN) as folder:
+        put(folder, 0)
+        whole = paths.manifest.rename(paths.job / "whole")
+        paths.manifest.symlink_to("/dev/full")
+        with pytest.raises(OSError, match="No space left on device; what is finished stays") as failure:
+            put(folder, 1)
+        assert failure.value.filename == str(paths.manifest)
+        assert set(folder.finished) == {0}
+        whole.rename(paths.manifest)
+    with JobFolder(paths, PLAN) as folder:
+        assert set(folder.finished) == {0}
 
 
 BAD_SETTINGS = [

@@ -28,15 +28,15 @@ def folder(tmp_path: Path):
 
 
 def test_before_the_model_is_there_nothing_is_told_but_what_was_done(folder: JobFolder):
-    assert str(Watch(folder, Pace()).look()) == "loading the model"
+    assert str(Watch(folder.finished, Pace()).look()) == "loading the model"
     finish(folder, 0, 64)
-    assert str(Watch(folder, Pace()).look()) == "loading the model; 64 rows are done"
+    assert str(Watch(folder.finished, Pace()).look()) == "loading the model; 64 rows are done"
 
 
 def test_rows_of_the_slice_at_work_count_as_the_model_reads_them(folder: JobFolder):
     finish(folder, 0, 100)
     pace = Pace(rows_read=100, computing_since=time.monotonic() - 10)
-    watch = Watch(folder, pace)
+    watch = Watch(folder.finished, pace)
     pace.rows_read += 50
     assert watch.look().rows == 100
     pace.live.windows, pace.live.words = 20, 400
@@ -54,20 +54,20 @@ def test_rows_of_the_slice_at_work_count_as_the_model_reads_them(folder: JobFold
 def test_the_rest_is_estimated_by_bytes_where_nobody_counted(folder: JobFolder):
     pace = Pace(rows_read=100, bytes_read=1_000, bytes_total=5_000, computing_since=time.monotonic() - 10)
     pace.live.windows = 50
-    now = Watch(folder, pace).look()
+    now = Watch(folder.finished, pace).look()
     assert now.rows_total == 500
     assert now.seconds_left == pytest.approx(90, rel=0.1)
     assert "50 of about 500 rows, 0:01:" in str(now)
     assert replace(now, rows_total=None).seconds_left is None
     pace.rows_total = 60
-    assert Watch(folder, pace).look().seconds_left == pytest.approx(2, rel=0.1)
+    assert Watch(folder.finished, pace).look().seconds_left == pytest.approx(2, rel=0.1)
 
 
 def test_lines_come_now_and_then_and_end_with_the_job(folder: JobFolder, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(progress, "_FIRST_LINE_S", 0.01)
     monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.01)
     out = io.StringIO()
-    with show_lines(out)(folder, Pace()):
+    with show_lines(out)(folder.finished, Pace()):
         while out.getvalue().count("\n") < 3:
             time.sleep(0.005)
     ended = out.getvalue()
@@ -79,4 +79,4 @@ def test_lines_come_now_and_then_and_end_with_the_job(folder: JobFolder, monkeyp
 def test_a_record_of_an_earlier_run_is_no_speed_of_this_one(folder: JobFolder):
     folder.finished[0] = SliceRecord(0, 1_000, "shard-0000000.jsonl", 3, 0, 0, {"windows": 1_000})
     pace = Pace(rows_read=1_000, computing_since=time.monotonic() - 10)
-    assert Watch(folder, pace).look().rows_per_second == 0
+    assert Watch(folder.finished, pace).look().rows_per_second == 0

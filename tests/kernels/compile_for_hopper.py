@@ -6,8 +6,13 @@ process of its own, since a kernel is either interpreted or compiled.
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +25,7 @@ from gliner_fast.kernels import span_scores as module
 VARIANTS = {
     # dtype, types, words, dense or hits, tf32
     "bf16": (torch.bfloat16, 25, 4096, "dense", False),
+    "bf16 hits": (torch.bfloat16, 25, 4096, "hits", False),
     "fp16 hits": (torch.float16, 5, 100, "hits", False),
     "fp32": (torch.float32, 5, 4096, "dense", False),
     "tf32": (torch.float32, 25, 100, "dense", True),
@@ -29,6 +35,7 @@ POINTERS = {
     torch.float16: "*fp16",
     torch.bfloat16: "*bf16",
     torch.int64: "*i64",
+    torch.int32: "*i32",
     torch.uint8: "*u8",
 }
 OPTIONS = ("num_warps", "num_stages", "maxnreg")
@@ -50,7 +57,8 @@ def compiled(dtype: torch.dtype, types: int, words: int, output: str, allow_tf32
     u, g = torch.empty(words, hidden, dtype=dtype), torch.empty(types, hidden, dtype=dtype)
     room = torch.empty(words * types * max_width, dtype=torch.float32 if output == "hits" else dtype)
     keys, allowed = torch.empty(len(room), dtype=torch.int64), torch.empty(words, max_width, dtype=torch.bool)
-    hits = module._Hits(keys, keys[:1], torch.empty(types), allowed) if output == "hits" else None
+    count = torch.zeros(1, dtype=module._count_dtype(len(room)))
+    hits = module._Hits(keys, count, torch.empty(types), allowed) if output == "hits" else None
     kernel, recorder = module._span_scores_kernel, Recorder()
     module._span_scores_kernel = recorder
     try:
@@ -72,14 +80,43 @@ def compiled(dtype: torch.dtype, types: int, words: int, output: str, allow_tf32
     return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
 
 
+def every_class() -> dict[str, tuple[torch.dtype, int, int, str, bool]]:
+    """A variant for each shape class and output."""
+    return {
+        f"{own.bits} bits, {own.types} types, {words} words, {output}": (dtype, own.types, words, output, False)
+        for own in module._DEFAULT_BLOCKS
+        for dtype, words in [(torch.bfloat16 if own.bits == 16 else torch.float32, 100 if own.is_small else 4096)]
+        for output in ("dense", "hits")
+    }
+
+
+def registers(cubin: bytes) -> dict[str, int]:
+    """What a thread has of them, bytes that it spills, and how many spilled ones its loop reads again."""
+    cuobjdump = triton.knobs.nvidia.cuobjdump.path
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        Path(file.name).write_bytes(cubin)
+        usage, sass = (
+            subprocess.run([cuobjdump, option, file.name], capture_output=True, text=True, check=True).stdout
+            for option in ("--dump-resource-usage", "-sass")
+        )
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    lines = sass.splitlines()
+    products = [line for line, code in enumerate(lines) if re.search(r"HGMMA|HMMA|FFMA", code)]  # all are in the loop
+    reloads = sum("LDL" in code for code in lines[products[0] : products[-1]])
+    return {"registers": int(found[1]), "spilled": int(found[2]), "reloads in the loop": reloads}
+
+
 def main() -> None:
     """Prints a JSON object: of each variant its shared memory in bytes and whether its PTX has certain instructions."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--all", action="store_true", help="every shape class instead of the few that tests look at")
     torch.cuda.get_device_capability = lambda *_: (9, 0)
     found = {}
-    for name, variant in VARIANTS.items():
+    for name, variant in (every_class() if parser.parse_args().all else VARIANTS).items():
         kernel = compiled(*variant)
         ptx = kernel.asm["ptx"]
-        found[name] = {
+        found[name] = registers(kernel.asm["cubin"]) | {
+            "warps": kernel.metadata.num_warps,
             "shared": kernel.metadata.shared,
             "matrix units": "wgmma.mma_async" in ptx,
             "fused": "fma.rn.relu" in ptx,
@@ -88,7 +125,7 @@ def main() -> None:
             "copies past L1": "cp.async.cg" in ptx,
             "atomic additions": "atom" in ptx,
         }
-    json.dump(found, sys.stdout)
+    json.dump(found, sys.stdout, indent=1)
 
 
 if __name__ == "__main__":

@@ -105,6 +105,20 @@ def test_positives_are_the_logits_of_gold_spans(stream: Callable[..., BatchStrea
         assert len(found) == 2 * len(batch.targets.word_counts)
 
 
+def test_where_coarse_and_fine_types_are_asked_for_the_finest_is_right(batcher: Batcher) -> None:
+    files = [(TrainingFile(path="one"), [Example(("Ada", "ran"), ((0, 1, "athlete"),))])]
+    corpus = Corpus(files, max_len=384, max_width=K, ent_token="<<ENT>>", implies={"athlete": ("person",)})
+    config = replace(CONFIG, negative_share=0.0, random_drop=False, shuffle_types=False)
+    stream = BatchStream(corpus, batcher, config, K)
+    seen = set()
+    for _ in range(40):
+        (batch,) = next(stream)
+        seen.add((tuple(batch.targets.class_counts), tuple(batch.targets.positives.tolist())))
+    stream.close()
+    # Alone either is found; of both the athlete, who comes first, and not the person.
+    assert seen == {((1,), (0,)), ((2,), (0,))}
+
+
 def test_a_stream_goes_on_from_any_place(stream: Callable[..., BatchStream], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "_CHUNK", 25)  # three chunks an epoch
     whole, places = stream(), [Place()]

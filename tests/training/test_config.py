@@ -104,3 +104,17 @@ def test_a_file_that_holds_no_settings_is_named(tmp_path: Path) -> None:
     path.write_text("a: [")
     with pytest.raises(ConfigError, match=r"config.yaml is not YAML"):
         TrainingConfig.from_yaml(path)
+
+
+def test_names_with_lists_are_read_and_written(tmp_path: Path) -> None:
+    settings = {"output_dir": "x", "implies": {"athlete": "person"}, "paraphrases": {"person": ["person", "human"]}}
+    config = TrainingConfig.from_mapping(settings)
+    assert config.implies == {"athlete": ("person",)}
+    assert config.paraphrases == {"person": ("person", "human")}
+    path = tmp_path / "config.yaml"
+    path.write_text(config.to_yaml())
+    assert TrainingConfig.from_yaml(path) == config
+    with pytest.raises(ConfigError, match=r"implies is \['athlete'\]: expected names with their values"):
+        TrainingConfig.from_mapping({"output_dir": "x", "implies": ["athlete"]})
+    with pytest.raises(ConfigError, match=r"implies\['athlete'\]\[0\] is 3: expected a string"):
+        TrainingConfig.from_mapping({"output_dir": "x", "implies": {"athlete": [3]}})

@@ -85,6 +85,37 @@ def test_training_arguments_of_the_package_are_read(model: GLiNER, tmp_path: Pat
     assert (config.masking, config.schedule) == ("global", "linear")  # its own defaults, other than the function's
 
 
+@pytest.mark.parametrize("share", [True, False], ids=["shares of the steps", "numbers of steps"])
+def test_steps_may_be_shares_as_in_transformers_5(model: GLiNER, tmp_path: Path, share: bool) -> None:
+    counts = {"warmup_steps": 8, "save_steps": 20, "logging_steps": 4, "eval_steps": 10}
+    given = {name: count / 40 if share else count for name, count in counts.items()}
+    config = configured(model, tmp_path, max_steps=40, **given)
+    assert (config.warmup, config.save_steps, config.log_steps, config.eval_steps) == (0.2, 20, 4, 10)
+
+
+@pytest.mark.gliner
+def test_created_arguments_are_those_of_the_package(model: GLiNER, tmp_path: Path) -> None:
+    from gliner.model import UniEncoderSpanGLiNER as Reference
+
+    given = {"learning_rate": 3e-5, "max_steps": 7, "warmup_ratio": 0.5, "use_cpu": True}
+    ours = configured(model, tmp_path, training_args=GLiNER.create_training_args(tmp_path, **given))
+    theirs = configured(model, tmp_path, training_args=Reference.create_training_args(tmp_path, **given))
+    assert ours == theirs
+    assert (ours.lr_encoder, ours.steps, ours.output_dir) == (3e-5, 7, str(tmp_path))
+    with pytest.raises(TypeError, match="train_model knows no learning_rat"):
+        GLiNER.create_training_args(tmp_path, learning_rat=1)
+
+
+def test_a_component_is_frozen_and_learns_again(model: GLiNER, tmp_path: Path) -> None:
+    model.freeze_component("text_encoder")
+    assert configured(model, tmp_path).freeze_encoder
+    assert not any(parameter.requires_grad for parameter in model.model.encoder.parameters())
+    model.unfreeze_component("text_encoder")
+    assert not configured(model, tmp_path).freeze_encoder
+    with pytest.warns(UserWarning, match="Component 'decoder' not found. Available components: text_encoder"):
+        configured(model, tmp_path, freeze_components=["decoder"])
+
+
 def test_settings_of_transformers_that_are_not_used_are_told(model: GLiNER, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="dataloader_num_workers, report_to: not used by gliner_fast's train_model"):
         configured(model, tmp_path, dataloader_num_workers=4, report_to="none")
@@ -95,8 +126,6 @@ def test_what_cannot_be_is_refused(model: GLiNER, tmp_path: Path) -> None:
         train_model(model, ROWS, output_dir=tmp_path, learning_rat=1)
     with pytest.raises(TrainingError, match="Either training_args or output_dir must be provided"):
         train_model(model, ROWS)
-    with pytest.raises(TrainingError, match="freeze_components names 'rnn': expected 'text_encoder'"):
-        train_model(model, ROWS, output_dir=tmp_path, freeze_components=["rnn"])
     with pytest.raises(TrainingError, match="lr_scheduler_type is 'polynomial': expected one of linear, cosine"):
         train_model(model, ROWS, output_dir=tmp_path, lr_scheduler_type="polynomial")
     with pytest.raises(DataError, match=r"train_dataset\[1\]"):

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from gliner_fast.training.config import TrainingConfig
+from gliner_fast.training.corpus import Judged
 from gliner_fast.training.loss import span_loss
-from gliner_fast.training.targets import SpanTargets, locate_logits, make_targets
+from gliner_fast.training.targets import SpanTargets, known_spans, locate_logits, make_targets
 
 K = 4
 WORDS, CLASSES = [6, 2, 5], [3, 1, 2]
@@ -40,6 +41,7 @@ OPTIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ),
     # Not beyond float32: there the package clamps probabilities, the paper does not.
     ({"loss": "bce"}, {}),
+    ({"loss": "bce", "focal_alpha": 0.8}, {"alpha": 0.8}),
     ({"loss": "bce", "label_smoothing": 0.3, "reduction": "mean"}, {"label_smoothing": 0.3, "reduction": "mean"}),
 ]  # fmt: skip
 
@@ -58,7 +60,7 @@ def example(words: list[int], classes: list[int]) -> tuple[Tensor, SpanTargets]:
         blocks.append(block.masked_fill(past[:, :, None], float("-inf")).reshape(-1))
         own = [(0, 1, 0), (0, min(2, count), 0), (count - 1, count, types - 1)]
         spans.append(sorted(set(own if types != 3 else own[:2])))
-    targets = make_targets(spans, [[True] * types for types in classes], words, classes, K)
+    targets = make_targets(spans, [[Judged.ALL] * types for types in classes], words, classes, K)
     return torch.cat(blocks).requires_grad_(), targets
 
 
@@ -126,7 +128,7 @@ def test_the_loss_is_equation_3() -> None:
 def test_a_hopeless_logit_still_has_a_gradient() -> None:
     # At 1e-6 the package clamps the probability, and its gradient is 0.
     logits = torch.tensor([-40.0, 40.0], requires_grad=True)
-    targets = make_targets([[(0, 1, 0)]], [[True, True]], [1], [2], 1)
+    targets = make_targets([[(0, 1, 0)]], [[Judged.ALL] * 2], [1], [2], 1)
     span_loss(logits, targets, config()).backward()
     torch.testing.assert_close(logits.grad, torch.tensor([-1.0, 1.0]))
 
@@ -148,7 +150,7 @@ def test_a_logit_that_is_no_number_shows_in_the_loss(loss: str) -> None:
 
 def test_of_a_type_that_is_not_judged_only_gold_counts() -> None:
     logits, targets = example(WORDS, CLASSES)
-    unjudged = SpanTargets(targets.positives, torch.tensor([1, 0, 1, 0, 1, 1]).bool(), WORDS, CLASSES, K)
+    unjudged = SpanTargets(targets.positives, torch.tensor([2, 0, 2, 0, 2, 2]).byte(), None, WORDS, CLASSES, K)
     (gradient,) = torch.autograd.grad(span_loss(logits, unjudged, config()), logits)
     types = locate_logits(targets, logits.device).types
     gold = torch.zeros(len(logits), dtype=torch.bool).index_fill(0, targets.positives, True)
@@ -156,6 +158,28 @@ def test_of_a_type_that_is_not_judged_only_gold_counts() -> None:
     inside = logits != float("-inf")
     assert torch.equal(gradient != 0, inside & (~silent | gold))
     assert (silent & gold).any()
+
+
+def test_of_a_type_that_is_marked_in_part_what_is_known_counts() -> None:
+    words, spans = ("In", "Paris", "he", "met", "Ada"), [(1, 2, "city"), (4, 5, "person")]
+    known = known_spans(words, spans, 2)
+    assert known.tolist() == [[False, True], [True, True], [True, True], [True, True], [True, True]]
+    targets = make_targets([[(4, 5, 0)]], [[Judged.KNOWN, Judged.ALL]], [5], [2], 2, known=[known])
+    logits = torch.zeros(5 * 2 * 2, requires_grad=True)
+    (gradient,) = torch.autograd.grad(span_loss(logits, targets, config()), logits)
+    by_type = gradient.view(5, 2, 2)
+    assert torch.equal(by_type[:, :, 0] != 0, torch.from_numpy(known))  # "In" alone may be anything
+    assert (by_type[:, :, 1] > 0).all()
+    assert by_type[4, 0, 0] < 0
+
+
+def test_texts_without_a_partly_marked_type_need_no_known_spans() -> None:
+    known = known_spans(("a", "B"), [], 1)
+    types = [[Judged.ALL], [Judged.KNOWN]]
+    targets = make_targets([[], []], types, [1, 2], [1, 1], 1, known=[None, known])
+    logits = torch.zeros(3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(span_loss(logits, targets, config()), logits)
+    assert (gradient != 0).tolist() == [True, True, False]
 
 
 def test_half_precision_logits_are_summed_in_float32() -> None:
@@ -180,6 +204,6 @@ def test_places_of_logits_are_those_of_the_blocks() -> None:
 
 
 def test_spans_of_types_that_the_tokenizer_cut_off_are_left_out() -> None:
-    targets = make_targets([[(0, 1, 0), (1, 2, 2)]], [[True, True, False]], [2], [2], K)
+    targets = make_targets([[(0, 1, 0), (1, 2, 2)]], [[Judged.ALL, Judged.ALL, Judged.MARKED]], [2], [2], K)
     assert targets.positives.tolist() == [0]
     assert targets.judged is None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gliner_fast.training.config import TrainingConfig, TrainingFile
-from gliner_fast.training.corpus import Corpus
+from gliner_fast.training.corpus import Corpus, Judged
 from gliner_fast.training.example import DataError, Example
 from gliner_fast.training.sampling import Asked, sample_types
 
@@ -25,14 +25,15 @@ def example(*labels: str, **options: Any) -> Example:
     return Example(WORDS, tuple((number, number + 1, label) for number, label in enumerate(labels)), **options)
 
 
-def corpus(*files: tuple[TrainingFile, list[Example]], **options: int) -> Corpus:
+def corpus(*files: tuple[TrainingFile, list[Example]], **options: Any) -> Corpus:
     return Corpus(files, **{"max_len": 384, "max_width": 12, "ent_token": "<<ENT>>", **options})
 
 
 def draw(data: Corpus, times: int = 1, seed: int = 0, **options: Any) -> list[list[Asked]]:
     """What each example is asked for, several times."""
     generator = random.Random(seed)
-    return [sample_types(data.examples, data.foreign_labels, config(**options), generator) for _ in range(times)]
+    settings = config(**options)
+    return [sample_types(data.examples, data.foreign_labels, settings, generator, data.implied) for _ in range(times)]
 
 
 def negatives_of_first(data: Corpus, own: set[str], times: int = 400, **options: Any) -> Counter[str]:
@@ -85,7 +86,7 @@ def test_no_type_is_asked_for_twice() -> None:
     data = corpus((TrainingFile(path="one", labels="file"), [example("x", "y"), example("p"), example("q")]))
     for asked in draw(data, 200, negative_share=0.9):
         for own in asked:
-            assert len(set(own.types)) == len(own.types) == len(own.judged)
+            assert len(set(own.types)) == len(own.types) == len(own.names) == len(own.judged)
 
 
 def test_a_random_number_of_types_is_dropped() -> None:
@@ -110,15 +111,66 @@ def test_there_are_never_more_types_than_allowed() -> None:
 
 def test_an_example_without_spans_gets_negatives_and_only_these() -> None:
     data = corpus((FILE, [example(), example("n")]))
-    assert draw(data)[0][0] == Asked(("n",), (True,))
-    assert draw(corpus((FILE, [example()])))[0][0] == Asked((), ())
+    assert draw(data)[0][0] == Asked(("n",), ("n",), (Judged.ALL,))
+    assert draw(corpus((FILE, [example()])))[0][0] == Asked((), (), ())
 
 
 def test_a_span_beyond_the_label_set_is_learned_but_not_its_absence() -> None:
     data = corpus((TrainingFile(path="one", labels=("athlete", "team")), [example("athlete", "person")]))
     (asked,) = draw(data, negative_share=0.5)[0]
     judged = dict(zip(asked.types, asked.judged, strict=True))
-    assert judged == {"athlete": True, "person": False, **({"team": True} if "team" in judged else {})}
+    team = {"team": Judged.ALL} if "team" in judged else {}
+    assert judged == {"athlete": Judged.ALL, "person": Judged.MARKED, **team}
+
+
+def test_a_label_that_a_file_marks_in_part_is_judged_by_what_is_known() -> None:
+    file = TrainingFile(path="one", labels=("athlete",), partial=("person",))
+    data = corpus((file, [example("person"), example("athlete")]))
+    seen = [dict(zip(own.types, own.judged, strict=True)) for asked in draw(data, 50) for own in asked]
+    assert {judged["person"] for judged in seen if "person" in judged} == {Judged.KNOWN}
+    assert {judged["athlete"] for judged in seen if "athlete" in judged} == {Judged.ALL}
+    assert any("person" in asked[1].types for asked in draw(data, 50))  # it may be a negative as well
+
+
+def test_generic_labels_are_no_negatives_of_other_files() -> None:
+    files = [(TrainingFile(path="other"), [example("person"), example("reagent")])]
+    data = corpus((TrainingFile(path="own"), [example("x")]), *files, generic=("person",))
+    assert set(negatives_of_first(data, {"x"})) == {"reagent"}
+
+
+IMPLIES = {"striker": ("athlete",), "athlete": ("person",)}
+
+
+def test_a_span_gets_the_labels_that_its_own_implies() -> None:
+    data = corpus((FILE, [Example(WORDS, ((0, 2, "striker"), (3, 4, "person")))]), implies=IMPLIES)
+    assert data.examples[0].spans == ((0, 2, "striker"), (3, 4, "person"), (0, 2, "athlete"), (0, 2, "person"))
+    assert data.implied == {"striker": ("athlete", "person"), "athlete": ("person",)}
+
+
+def test_labels_that_imply_each_other_come_to_an_end() -> None:
+    data = corpus((FILE, [example("a")]), implies={"a": ("b",), "b": ("a",)})
+    assert data.implied == {"a": ("b",), "b": ("a",)}
+
+
+def test_an_example_is_asked_for_coarse_labels_fine_ones_or_both() -> None:
+    file = TrainingFile(path="one", labels=("athlete", "team"), partial=("person",))
+    data = corpus((file, [example("athlete")]), implies=IMPLIES)
+    seen = Counter(frozenset(asked[0].types) - {"team"} for asked in draw(data, 300))
+    assert set(seen) == {frozenset(["person"]), frozenset(["athlete"]), frozenset(["athlete", "person"])}
+    assert min(seen.values()) > 60
+
+
+def test_a_type_goes_by_one_of_its_names() -> None:
+    data = corpus((FILE, [example("person", "city"), example("town")]))
+    names = {"person": ("person", "human"), "city": ("town",)}
+    drawn = [asked[0] for asked in draw(data, 300, paraphrases=names)]
+    seen = Counter(dict(zip(own.types, own.names, strict=True))["person"] for own in drawn)
+    assert min(seen["person"], seen["human"]) > 100
+    for own in drawn:
+        assert len(set(own.names)) == len(own.names)
+        name = dict(zip(own.types, own.names, strict=True))["city"]
+        # The name of one type is never that of another one that is asked for.
+        assert name == ("city" if "town" in own.types else "town")
 
 
 def test_the_same_seed_draws_the_same() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -12,6 +13,7 @@ import yaml
 from gliner_fast import GLiNER
 from gliner_fast.cli.reading import InputError
 from gliner_fast.cli.train import read_changes, train
+from gliner_fast.training import trainer
 from tests.training.sentences import write_sentences
 
 app = typer.Typer()
@@ -61,15 +63,27 @@ def test_show_prints_every_setting(config: Path, capsys: pytest.CaptureFixture[s
     assert not (config.parent / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (1, "stopped before the first checkpoint, which save_steps puts at 2"),
+        (3, "With --resume it goes on from the last checkpoint"),
+    ],
+)
 def test_an_interrupt_says_how_to_go_on(
-    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, step: int, message: str
 ) -> None:
-    def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+    def interrupted(*arguments: Any) -> Any:
+        nonlocal step
+        step -= 1
+        if step == 0:
+            raise KeyboardInterrupt
+        return original(*arguments)
 
-    monkeypatch.setattr("gliner_fast.training.trainer.span_loss", interrupt)
+    original = trainer.Trainer.step
+    monkeypatch.setattr(trainer.Trainer, "step", interrupted)
     assert app([str(config)], standalone_mode=False) == 130
-    assert "With --resume it goes on from the last checkpoint" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

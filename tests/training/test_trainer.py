@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import pytest
 import torch
 
 from gliner_fast import GLiNER
+from gliner_fast.checkpoint import BUILT_IN
+from gliner_fast.cli import main
 from gliner_fast.training import trainer
 from gliner_fast.training.checkpoints import RunFolder
 from gliner_fast.training.config import TrainingConfig, TrainingFile
@@ -206,35 +208,40 @@ def test_a_run_that_dies_anywhere_goes_on_as_if_it_had_not(
     assert_same_run(tmp_path, unbroken)
 
 
-def test_a_killed_process_s_run_goes_on(
+DYING = """
+import os, signal, sys
+from gliner_fast.training import TrainingConfig, train, trainer
+
+compute, left = trainer.span_loss, int(sys.argv[2])
+
+def dying(*arguments, **options):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return compute(*arguments, **options)
+
+trainer.span_loss = dying
+train(TrainingConfig.from_yaml(sys.argv[1]), resume=True)
+"""
+
+
+def test_a_run_killed_at_random_steps_goes_on(
     configure: Callable[..., TrainingConfig], unbroken: Path, tmp_path: Path
 ) -> None:
+    """Twice by SIGKILL, which nothing can catch, at other steps each time the test runs; a failure shows them."""
     config, run = tmp_path / "config.yaml", tmp_path / "run"
     config.write_text(configure(run).to_yaml())
-    command = (
-        f"from gliner_fast.training import TrainingConfig, train; train(TrainingConfig.from_yaml({str(config)!r}))"
-    )
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", command])
-    try:
-        for _ in wait_until((run / "checkpoint-000004").exists):
-            assert process.poll() is None
-        process.send_signal(signal.SIGKILL)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
-    assert not (run / "final").exists()
-    train(configure(run), resume=True)
+    for _ in range(2):
+        done = max((int(path.name[-6:]) for path in run.glob("checkpoint-*")), default=0)
+        moment = random.randint(1, STEPS - done)  # each step computes at least one
+        sys.stdout.write(f"going on after step {done}, killed at loss {moment}\n")
+        command = [sys.executable, "-W", "ignore", "-c", DYING, str(config), str(moment)]
+        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+        assert not (run / "final").exists()
+    with pytest.raises(SystemExit, match="^0$"):
+        main(["train", str(config), "--resume", "--quiet"])
     assert_same_run(run, unbroken)
-
-
-def wait_until(holds: Callable[[], bool]) -> Iterator[None]:
-    """Yields every few milliseconds until something holds."""
-    deadline = time.monotonic() + 120
-    while not holds():
-        assert time.monotonic() < deadline
-        yield
-        time.sleep(0.002)
 
 
 def test_a_finished_run_has_nothing_left_to_do(
@@ -287,9 +294,12 @@ def test_a_run_goes_on_with_its_own_data_only(
     path = write_sentences(tmp_path / "own.jsonl")
     config = configure(tmp_path / "run", train=(TrainingFile(path=str(path)),), steps=2)
     train(config)
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
-    with pytest.raises(TrainingError, match="was made with other data"):
-        train(config, resume=True)
+    whole = path.read_text()
+    for other in ("".join(whole.splitlines(keepends=True)[1:]), whole.replace('"person"', '"people"')):
+        assert other != whole
+        path.write_text(other)
+        with pytest.raises(TrainingError, match="was made with other data"):
+            train(config, resume=True)
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
@@ -320,6 +330,18 @@ def test_a_batch_that_does_not_fit_says_what_to_lower(
     monkeypatch.setattr(trainer, "span_loss", full)
     with pytest.raises(MemoryError, match=r"subwords at once do not fit on cpu: set piece_tokens to less"):
         train(configure(tmp_path))
+
+
+def test_the_built_in_model_may_be_trained_further() -> None:
+    assert trainer.start_model(TrainingConfig(output_dir="unused", model="built-in")).source == BUILT_IN
+
+
+def test_a_missing_file_is_told_before_anything_is_loaded(
+    configure: Callable[..., TrainingConfig], tmp_path: Path
+) -> None:
+    with pytest.raises(FileNotFoundError, match="no-dev.jsonl"):
+        train(configure(tmp_path / "run", model=str(tmp_path / "no-model"), eval=(str(tmp_path / "no-dev.jsonl"),)))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_needs_a_model(configure: Callable[..., TrainingConfig], tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import typer
 
 from gliner_fast.cli import options
 from gliner_fast.cli.data import Format, IgnoreKey, Misaligned, TagColumn, WordColumn
-from gliner_fast.cli.evaluate import ModelArgument, labels_beside, load_named_model
-from gliner_fast.cli.reading import read_labels, split_commas
+from gliner_fast.cli.evaluate import ModelArgument, labels_beside
+from gliner_fast.cli.reading import check_folders, read_labels, split_commas
 
 if TYPE_CHECKING:
     from gliner_fast.evaluation.calibrate import Calibration
@@ -51,6 +51,7 @@ def calibrate(
 
     [bold]gliner-fast extract articles.parquet -o out --labels-file labels.json[/bold]
     """
+    check_folders(output, json)
     wanted = read_labels(labels or [], labels_file).labels if labels or labels_file else labels_beside(data)
 
     from gliner_fast.evaluation.calibrate import calibrate as choose_thresholds
@@ -65,7 +66,7 @@ def calibrate(
         tag_column=tag_column,
     )
     calibration = choose_thresholds(
-        load_named_model(model, device, dtype),
+        options.load_model(model, device, dtype),
         examples,
         wanted,
         flat_ner=not nested,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from gliner_fast.cli.reading import InputError, split_commas
+from gliner_fast.cli.reading import InputError, check_folders, split_commas
 
 if TYPE_CHECKING:
     from gliner_fast.training.summary import Summary
@@ -91,6 +91,7 @@ def convert(
     [bold]gliner-fast data convert train.conll train.jsonl --to gliner --rename PER=person --rename LOC=location[/bold]
     """
     names = _read_names(rename or [])
+    check_folders(target)
 
     from gliner_fast.training.examples import read_examples, rename_labels
     from gliner_fast.training.writers import write_examples
@@ -107,6 +108,46 @@ def convert(
     write_examples(examples, target, to)
     spans = sum(len(example.spans) for example in examples)
     print(f"{target}: {len(examples):,} examples, {spans:,} spans", file=sys.stderr)
+
+
+@data.command()
+def sample(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A file, or a folder of a Hugging Face dataset.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write, in gliner's format.")],
+    examples: Annotated[int, typer.Option("--examples", "-k", min=1, help="How many to draw.")],
+    rest: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the others, to test on: none has the words of a drawn one."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draw; with one seed a smaller draw is a part of a larger one.")] = 0,
+    format: Format = None,  # noqa: A002
+    ignore_key: IgnoreKey = None,
+    misaligned: Misaligned = "error",
+    word_column: WordColumn = 0,
+    tag_column: TagColumn = -1,
+) -> None:
+    """Draw examples at random: to train on a few, and to test on the others.
+
+    [bold]gliner-fast data sample annotated.jsonl train.jsonl -k 100 --rest test.jsonl[/bold]
+    """
+    check_folders(target, rest)
+
+    from gliner_fast.training.examples import draw_examples, read_examples
+    from gliner_fast.training.writers import write_examples
+
+    found = read_examples(
+        source,
+        format=format,
+        ignore_keys=split_commas(ignore_key or []),
+        misaligned=misaligned,
+        word_column=word_column,
+        tag_column=tag_column,
+    )
+    drawn, others = draw_examples(found, examples, seed)
+    for file, own in ((target, drawn), (rest, others)):
+        if file is not None:
+            write_examples(own, file, "gliner")
+            print(f"{file}: {len(own):,} examples", file=sys.stderr)
 
 
 def _read_names(given: list[str]) -> dict[str, str]:

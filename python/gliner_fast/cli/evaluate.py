@@ -12,18 +12,16 @@ import typer
 
 from gliner_fast.cli import options
 from gliner_fast.cli.data import Format, IgnoreKey, Misaligned, TagColumn, WordColumn
-from gliner_fast.cli.reading import InputError, WantedLabels, read_labels, read_thresholds, split_commas
+from gliner_fast.cli.reading import InputError, WantedLabels, check_folders, read_labels, read_thresholds, split_commas
 
 if TYPE_CHECKING:
-    from gliner_fast import GLiNER
     from gliner_fast.evaluation import Evaluation
     from gliner_fast.evaluation.scoring import LabelThresholds
 
-BUILT_IN = "built-in"
 _CATCH_ALL = {"else", "misc", "miscellaneous", "other"}
 
 ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help=f"Folder or Hub id; {BUILT_IN} is the model that comes with the package.")
+    str, typer.Argument(metavar="MODEL", help="Folder or Hub id; built-in is the model that comes with the package.")
 ]
 IgnoreLabel = Annotated[
     list[str] | None,
@@ -73,6 +71,7 @@ def evaluate(
     """
     wanted = read_labels(labels or [], labels_file) if labels or labels_file else None
     limits = _read_limits(thresholds, wanted)
+    check_folders(json, chart)
     names = [set_name(path) for path in data]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -81,10 +80,8 @@ def evaluate(
     from gliner_fast.evaluation import evaluate as evaluate_examples
     from gliner_fast.training.examples import read_examples
 
-    loaded = load_named_model(model, device, dtype)
-    evaluations = []
-    for path, name in zip(data, names, strict=True):
-        examples = read_examples(
+    sets = [
+        read_examples(
             path,
             format=format,
             ignore_keys=split_commas(ignore_key or []),
@@ -92,6 +89,11 @@ def evaluate(
             word_column=word_column,
             tag_column=tag_column,
         )[:limit]
+        for path in data
+    ]  # all of them first: what is wrong with the last one is told now, not when the others are done
+    loaded = options.load_model(model, device, dtype)
+    evaluations = []
+    for path, name, examples in zip(data, names, sets, strict=True):
         began = perf_counter()
         evaluation = evaluate_examples(
             loaded,
@@ -132,11 +134,6 @@ def _print_tables(evaluations: list[Evaluation], *, per_label: bool) -> None:
     for evaluation in evaluations if per_label else []:
         console.print(labels_table(evaluation))
     console.print(sets_table(evaluations))
-
-
-def load_named_model(model: str, device: str, dtype: str) -> GLiNER:
-    """Loads the model of a command line, which may name the built-in one."""
-    return options.load_model(None if model == BUILT_IN else model, device, dtype)
 
 
 def set_name(path: Path) -> str:

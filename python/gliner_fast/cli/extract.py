@@ -121,7 +121,12 @@ def extract(
         int, typer.Option(min=1, help="Rows in a shard: what a crash can cost.", rich_help_panel=_JOB)
     ] = 4096,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start anew over an earlier output.", rich_help_panel=_JOB)
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Start anew over an earlier output; where that is this very job, not finished, go on.",
+            rich_help_panel=_JOB,
+        ),
     ] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No progress and no report.", rich_help_panel=_JOB)

@@ -31,10 +31,10 @@ def train(
 
     [bold]gliner-fast train config.yaml --set steps=500 --set lr_encoder=5e-6[/bold]
 
-    A configuration needs three lines:
+    A configuration needs three lines; paths are seen from where you are:
 
     output_dir: runs/first
-    model: urchade/gliner_small-v2.1
+    model: urchade/gliner_small-v2.1  (or built-in; or encoder: ...)
     train: annotated.jsonl
     """
     from gliner_fast.training.config import TrainingConfig
@@ -49,7 +49,12 @@ def train(
     try:
         report = run(settings, resume=resume, tell=None if quiet else _tell)
     except KeyboardInterrupt:
-        _tell("gliner-fast: stopped. With --resume it goes on from the last checkpoint.")
+        if any(Path(settings.output_dir).glob("checkpoint-*[0-9]")):
+            _tell("gliner-fast: stopped. With --resume it goes on from the last checkpoint.")
+        else:
+            _tell(
+                f"gliner-fast: stopped before the first checkpoint, which save_steps puts at {settings.save_steps:,}."
+            )
         raise
     if not quiet:
         best = "" if report.best is None else f"; best F1 {report.best.f1:.2%} at step {report.best.step:,}"

@@ -63,9 +63,10 @@ BENCHMARKS = (
     ),
 )  # fmt: skip
 
-# Names under which the same sets are found: those of UniNER's files, and ours with the language behind.
+# Names under which the same sets are found: those of UniNER's and InstructUIE's files, and ours with a language behind.
 _ALIASES = {
-    "broadtweetcorpus": "broadtwitter", "conll2003": "conll03", "genianer": "genia", "wikiannen": "wikiann",
+    "ace2005": "ace05", "broadtweetcorpus": "broadtwitter", "conll2003": "conll03", "genianer": "genia",
+    "tweetner7en": "tweetner7", "wikiannen": "wikiann",
     "wikineuralen": "wikineural", "ncbidisease": "ncbi",
 }  # fmt: skip
 

@@ -22,15 +22,18 @@ class ByteStream:
         self._file = file
         self._opened = _open(file)
         self._counted = _CountedFile(self._opened)
-        raw: Any = self._counted
+        self._plain = self._counted  # what leaves the decompressor, if there is one
         if file.compression is not None:
-            raw = pa.CompressedInputStream(pa.PythonFile(raw, "r"), file.compression)
-        self._buffer = io.BufferedReader(raw, _BUFFER)
+            # pyarrow's own type is no io.RawIOBase to the type checker.
+            decompressed: Any = pa.CompressedInputStream(pa.PythonFile(self._counted, "r"), file.compression)
+            self._plain = _CountedFile(decompressed)
+        self._buffer = io.BufferedReader(self._plain, _BUFFER)
+        self._given = 0  # bytes of the lines so far
 
     @property
     def bytes_read(self) -> int:
-        """Bytes taken from the disk so far, before decompression."""
-        return self._counted.count
+        """The bytes on the disk that the lines so far stand for, without those that wait in buffers."""
+        return self._counted.count * self._given // max(1, self._plain.count)
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Yields the number of each line, from 1, and the line with its line break; a byte order mark is dropped.
@@ -41,6 +44,7 @@ class ByteStream:
         """
         try:
             for number, line in enumerate(self._buffer, start=1):
+                self._given += len(line)
                 content = self._drop_mark(line) if number == 1 else line
                 if content:  # a file that holds but a mark is empty
                     yield number, content

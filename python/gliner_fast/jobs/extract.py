@@ -95,7 +95,7 @@ def extract_files(
         rows_per_shard: most rows a slice: what a crash may cost, and what is in memory at a time.
         on_error: rows that cannot be used go to a file of rejects ("skip"), or the first one ends the job ("fail").
         max_rejects: with "skip", the job ends where there are more.
-        overwrite: start anew over an earlier output.
+        overwrite: start anew over an earlier output; where that is this very job, not finished, go on with it.
         ray: run the slices on a Ray cluster.
         progress: shows how far the job is.
 
@@ -150,7 +150,7 @@ def extract_files(
     limit = 0 if on_error == "fail" else max_rejects
     if paths is None:
         assert not isinstance(output, (str, PathLike))
-        return run_to_stream(job, output, loaded, chosen_device, max_rejects=limit)
+        return run_to_stream(job, output, loaded, chosen_device, max_rejects=limit, progress=progress)
     return run_job(
         job, paths, loaded, chosen_device, max_rejects=limit, overwrite=overwrite, ray=ray, progress=progress
     )

@@ -177,10 +177,12 @@ def _read_extension(path: Path) -> tuple[InputFormat | None, Compression | None]
 def _expect_each_once(files: Sequence[InputFile]) -> None:
     seen: dict[Path, str] = {}
     for file in files:
-        other = seen.setdefault(Path(file.path).resolve(), file.path)
-        if other is not file.path:
+        path = Path(file.path).resolve()
+        if path in seen:
+            other = seen[path]
             names = file.path if file.path == other else f"{other} and {file.path}"
             raise JobInputError(f"one file is named twice ({names}), and its rows would be there twice: name it once")
+        seen[path] = file.path
 
 
 def _known_extensions() -> str:

@@ -8,7 +8,8 @@ import re
 import secrets
 import shutil
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -120,7 +121,7 @@ class JobFolder:
         self.paths.job.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         try:
-            if self._overwrite:
+            if self._overwrite and not self._is_begun():
                 self._clear()
             if self.paths.manifest.exists():
                 self._resume()
@@ -196,7 +197,9 @@ class JobFolder:
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise JobError(f"{self.paths.output} is being written by another process{self._holder()}: wait") from error
-        (self.paths.job / "holder").write_text(f"{os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        holder = self.paths.job / "holder"
+        with _errors_naming(holder):
+            holder.write_text(f"{os.getpid()} on {socket.gethostname()}", encoding="utf-8")
 
     def _holder(self) -> str:
         try:
@@ -220,21 +223,33 @@ class JobFolder:
         for file in (self.paths.all_rejects, self.paths.report, self.paths.manifest):
             file.unlink(missing_ok=True)
 
-    def _resume(self) -> None:
+    def _is_begun(self) -> bool:
+        """Whether this very job was begun here and not finished: to start anew would give the same output, later."""
+        try:
+            earlier, lines = self._read_manifest()
+        except (JobError, FileNotFoundError):
+            return False
+        return "joined" not in lines[-1] and not self._plan.changes_from(earlier)
+
+    def _read_manifest(self) -> tuple[Plan, list[dict[str, Any]]]:
+        """The plan and all lines; cuts off a line that a dying process did not finish."""
         content = self.paths.manifest.read_bytes()
-        whole = content.rfind(b"\n") + 1  # what follows is a line that a dying process did not finish
+        whole = content.rfind(b"\n") + 1
         if whole < len(content):
             with self.paths.manifest.open("r+b") as manifest:
                 manifest.truncate(whole)
         try:
             lines = [json.loads(line) for line in content[:whole].splitlines()]
-            earlier = Plan.from_dict(lines[0]["plan"])
+            return Plan.from_dict(lines[0]["plan"]), lines
         except (ValueError, LookupError, TypeError) as error:
             if isinstance(error, JobError):
                 raise
             raise JobError(
                 f"{self.paths.manifest} is damaged: start anew (--overwrite), or choose another output"
             ) from error
+
+    def _resume(self) -> None:
+        earlier, lines = self._read_manifest()
         changes = self._plan.changes_from(earlier)
         if changes:
             raise JobError(
@@ -264,7 +279,7 @@ class JobFolder:
 
     def _sweep(self) -> None:
         """Removes what a dying process left half written and, once all is joined, the parts."""
-        ours = {self.paths.manifest.name, self.paths.all_rejects.name}
+        ours = {self.paths.manifest.name, self.paths.all_rejects.name, self.paths.report.name}
         _remove_parts(self.paths.job, lambda name: name in ours)
         _remove_parts(self.paths.shards, lambda name: _SHARD.fullmatch(name) is not None)
         if self.paths.is_file:
@@ -277,7 +292,7 @@ class JobFolder:
             _remove_parts(self.paths.rejects, lambda name: name.startswith("rejects-"))
 
     def _append(self, line: dict[str, Any]) -> None:
-        with self.paths.manifest.open("ab") as manifest:
+        with _errors_naming(self.paths.manifest), self.paths.manifest.open("ab") as manifest:
             manifest.write(_line(line))
             manifest.flush()
             os.fsync(manifest.fileno())
@@ -300,18 +315,25 @@ def write_aside(path: Path, write: Callable[[Path], Any]) -> None:
         OSError: it cannot be written; names the file. Nothing half written stays.
     """
     part = path.with_name(f"{path.name}.{secrets.token_hex(6)}.part")
+    with _errors_naming(path):
+        try:
+            write(part)
+            _sync(part)
+            part.replace(path)
+            _sync(path.parent)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _errors_naming(path: Path) -> Iterator[None]:
+    """Has errors of the disk name the file, which those of a write do not, and say what becomes of the job."""
     try:
-        write(part)
-        _sync(part)
-        part.replace(path)
-        _sync(path.parent)
+        yield
     except OSError as error:
-        part.unlink(missing_ok=True)
         reason = f"{error.strerror or error}; what is finished stays, and the same call goes on from there"
         raise OSError(error.errno, reason, str(path)) from error
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _sync(path: Path) -> None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from gliner_fast.jobs.block import Block
 from gliner_fast.jobs.job import Job
-from gliner_fast.jobs.job_folder import Paths, SliceRecord
 from gliner_fast.jobs.pace import Pace
 from gliner_fast.jobs.slices import Slice, cut_slices
 from gliner_fast.jobs.sources import RowReader
@@ -24,14 +23,16 @@ from gliner_fast.stats import Stats
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
 
+# Takes a slice, its rows, the entities of its good rows, and what the work took.
+Write: TypeAlias = "Callable[[Slice, Block, list[list[Entity]], dict[str, float]], None]"
+
 
 def run_here(
     job: Job,
-    paths: Paths,
     model: GLiNER,
     finished: Collection[int],
     *,
-    done: Callable[[SliceRecord], None],
+    write: Write,
     stop: threading.Event,
     pace: Pace,
 ) -> bool:
@@ -42,10 +43,9 @@ def run_here(
 
     Args:
         job: what to do.
-        paths: where shards go.
         model: predicts.
         finished: numbers of the slices to pass over.
-        done: told of each slice as soon as its shard is in place, in order; from another thread.
+        write: puts a slice where it belongs; called in order, from another thread.
         stop: once set, no further slice is begun.
         pace: kept up to date.
 
@@ -54,20 +54,20 @@ def run_here(
     """
     pace.computing_since = time.monotonic()
     with closing(job.open_rows()) as reader, ThreadPoolExecutor(1, "writer") as writer:
-        source = Source(job, reader, finished, stop, pace)
+        source = _Source(job, reader, finished, stop, pace)
         # Who waits for standard input must be the thread that Ctrl-C reaches.
         read_ahead = not any(file.is_stdin for file in job.files)
         results = predict_windows(model, source.windows(), job.options, stats=pace.live, read_ahead=read_ahead)
         writing: Future[None] | None = None
         so_far = Stats()
         with closing(results):
-            for part, block, read_seconds, entities in join_windows(results):
+            for part, block, read_seconds, entities in _join_windows(results):
                 now = pace.live.copy()
                 spent, so_far = now - so_far, now
                 if writing is not None:
                     writing.result()  # raises what writing raised
                 stats = {**spent.to_dict(), "read_seconds": read_seconds}
-                writing = writer.submit(_write, job, paths, part, block, entities, stats, done)
+                writing = writer.submit(write, part, block, entities, stats)
                 if stop.is_set():
                     break
         if writing is not None:
@@ -75,7 +75,7 @@ def run_here(
         return source.reached_end
 
 
-def join_windows(
+def _join_windows(
     results: Iterable[tuple[Window, list[list[Entity]]]],
 ) -> Iterator[tuple[Slice, Block, float, list[list[Entity]]]]:
     """Yields each slice with its block, the seconds of reading it, and the entities of its windows."""
@@ -87,19 +87,7 @@ def join_windows(
             entities = []
 
 
-def _write(
-    job: Job,
-    paths: Paths,
-    part: Slice,
-    block: Block,
-    entities: Sequence[Sequence[Entity]],
-    stats: Mapping[str, float],
-    done: Callable[[SliceRecord], None],
-) -> None:
-    done(job.write(paths, part, block, entities, stats))
-
-
-class Source:
+class _Source:
     """The slices to do, read as windows; it runs in the pipeline's thread.
 
     Attributes:

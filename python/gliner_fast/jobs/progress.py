@@ -6,24 +6,25 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TextIO
 
-from gliner_fast.jobs.job_folder import JobFolder
+from gliner_fast.jobs.job_folder import SliceRecord
 from gliner_fast.jobs.pace import Pace
 
-Progress = Callable[[JobFolder, Pace], AbstractContextManager[None]]
+# Takes the finished slices, which grow while it shows them, and the pace of the engine.
+Progress = Callable[[Mapping[int, SliceRecord], Pace], AbstractContextManager[None]]
 
 _FIRST_LINE_S = 5.0
 _LINE_EVERY_S = 30.0
 _BAR_EVERY_S = 0.5
 
 
-def show_nothing(folder: JobFolder, pace: Pace) -> AbstractContextManager[None]:
+def show_nothing(finished: Mapping[int, SliceRecord], pace: Pace) -> AbstractContextManager[None]:
     """Shows nothing."""
-    del folder, pace
+    del finished, pace
     return nullcontext()
 
 
@@ -70,16 +71,16 @@ class Standing:
 class Watch:
     """Tells where a job stands, from the moment it goes on."""
 
-    def __init__(self, folder: JobFolder, pace: Pace) -> None:
-        self._folder = folder
+    def __init__(self, finished: Mapping[int, SliceRecord], pace: Pace) -> None:
+        self._finished = finished
         self._pace = pace
-        self._rows_before = folder.rows
-        self._finished_before = set(folder.finished)
+        self._rows_before = sum(record.rows for record in finished.values())
+        self._finished_before = set(finished)
 
     def look(self) -> Standing:
         """The job now."""
         live, pace = self._pace.live, self._pace
-        records = list(self._folder.finished.items())  # a copy: another thread adds to it
+        records = list(self._finished.items())  # a copy: another thread adds to it
         finished_rows = sum(record.rows for _, record in records)
         new = (record for number, record in records if number not in self._finished_before)
         at_work = live.windows - sum(record.stats.get("windows", 0) for record in new)
@@ -104,8 +105,8 @@ def show_lines(stream: TextIO) -> Progress:
     """Shows a line after 5 seconds, and then every 30 seconds."""
 
     @contextmanager
-    def show(folder: JobFolder, pace: Pace) -> Iterator[None]:
-        watch = Watch(folder, pace)
+    def show(finished: Mapping[int, SliceRecord], pace: Pace) -> Iterator[None]:
+        watch = Watch(finished, pace)
         ended = threading.Event()
 
         def tell() -> None:
@@ -120,18 +121,14 @@ def show_lines(stream: TextIO) -> Progress:
     return show
 
 
-def show_bar(folder: JobFolder, pace: Pace) -> AbstractContextManager[None]:
-    """Shows a bar on the terminal, on standard error."""
-    return _bar(folder, pace)
-
-
 @contextmanager
-def _bar(folder: JobFolder, pace: Pace) -> Iterator[None]:
+def show_bar(finished: Mapping[int, SliceRecord], pace: Pace) -> Iterator[None]:
+    """Shows a bar on the terminal, on standard error."""
     from rich.console import Console
     from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
-    watch = Watch(folder, pace)
+    watch = Watch(finished, pace)
     columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("loading the model", total=None)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gliner_fast.jobs.job_folder import SliceRecord
+from gliner_fast.jobs.job_folder import SliceRecord, write_aside
 
 _STAGES = ("read", "prepare", "encode", "score", "decode", "write")
 
@@ -77,8 +77,13 @@ class JobReport:
         return "\n".join(lines)
 
     def write(self, path: Path) -> None:
-        """Writes the report as JSON."""
-        path.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        """Writes the report as JSON, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written; names the file.
+        """
+        content = json.dumps(self.to_dict(), indent=2) + "\n"
+        write_aside(path, lambda part: part.write_text(content, encoding="utf-8"))
 
 
 def add_stats(records: Iterable[SliceRecord]) -> dict[str, float]:

@@ -43,7 +43,7 @@ def run_job(
         model: None to load the job's own, on `device`.
         device: where to compute.
         max_rejects: the job ends where more rows are rejected; None: never.
-        overwrite: start anew.
+        overwrite: start anew, unless this very job was begun here and not finished.
         ray: compute on Ray instead of here.
         progress: shows how far the job is.
 
@@ -57,7 +57,7 @@ def run_job(
         rows_before = folder.rows
         was_joined = folder.is_joined
         if not was_joined:
-            with progress(folder, pace):
+            with progress(folder.finished, pace):
                 done = _remember_within(folder, max_rejects)
                 if ray is not None:
                     from gliner_fast.jobs.ray_engine import run_on_ray
@@ -65,11 +65,18 @@ def run_job(
                     ended = run_on_ray(job, paths, folder.finished, done=done, stop=stop, pace=pace, options=ray)
                 else:
                     predictor = model or job.load_model(device)
-                    ended = run_here(job, paths, predictor, folder.finished, done=done, stop=stop, pace=pace)
+                    ended = run_here(
+                        job,
+                        predictor,
+                        folder.finished,
+                        write=lambda *slice_: done(job.write(paths, *slice_)),
+                        stop=stop,
+                        pace=pace,
+                    )
             if ended:
                 folder.join(lambda shards, out: join_shards(shards, out, job.plan.settings.format))
         report = _report(paths, folder, folder.rows - rows_before, time.monotonic() - begin)
-        if not was_joined:
+        if not was_joined or not paths.report.exists():  # a process may have died between joining and reporting
             report.write(paths.report)
     return report
 
@@ -112,5 +119,8 @@ def _too_many(folder: JobFolder, record: SliceRecord, rejects: int, limit: int) 
         first = json.loads(next(lines))
     place = f"{first['file']}, line {first['line']}: {first['reason']}"
     if limit == 0:
-        return f"{place}. Mend it, or have such rows skipped (--on-error skip); {folder.rows} rows are done"
+        return (
+            f"{place}. Have such rows skipped (--on-error skip) to go on behind the {folder.rows} rows that are done, "
+            "or mend the input, which makes it another one, and start anew (--overwrite)"
+        )
     return f"rows rejected: {rejects}, allowed: {limit}. The last slice's first: {place}"

@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import time
 import warnings
-from contextlib import closing
-from typing import BinaryIO
+from time import perf_counter
+from typing import TYPE_CHECKING, BinaryIO
 
 import torch
 
+from gliner_fast.jobs.block import Block
 from gliner_fast.jobs.job import Job
-from gliner_fast.jobs.local_engine import Source, join_windows
+from gliner_fast.jobs.job_folder import SliceRecord
+from gliner_fast.jobs.local_engine import run_here
 from gliner_fast.jobs.pace import Pace
 from gliner_fast.jobs.plan import JobError
-from gliner_fast.jobs.report import JobReport
+from gliner_fast.jobs.progress import Progress
+from gliner_fast.jobs.report import JobReport, add_stats
 from gliner_fast.jobs.sinks import json_lines
+from gliner_fast.jobs.slices import Slice
 from gliner_fast.jobs.stopping import stop_on_interrupt
 from gliner_fast.model import GLiNER
-from gliner_fast.pipeline import predict_windows
+
+if TYPE_CHECKING:
+    from gliner_fast.entity import Entity
 
 
 def run_to_stream(
-    job: Job, output: BinaryIO, model: GLiNER | None, device: torch.device, *, max_rejects: int | None
+    job: Job,
+    output: BinaryIO,
+    model: GLiNER | None,
+    device: torch.device,
+    *,
+    max_rejects: int | None,
+    progress: Progress,
 ) -> JobReport:
     """Writes rows with their entities as JSON lines; a row that cannot be used is told in a warning.
 
@@ -31,39 +43,43 @@ def run_to_stream(
         model: None to load the job's own, on `device`.
         device: where to compute.
         max_rejects: the job ends where more rows are rejected; None: never.
+        progress: shows how far the job is.
 
     Raises:
         JobError: too many rows were rejected; the slices before are written.
     """
     begin = time.monotonic()
     settings = job.plan.settings
-    pace, rows, entities_found, rejected = Pace(), 0, 0, 0
-    predictor = model or job.load_model(device)
-    with stop_on_interrupt() as stop, closing(job.open_rows()) as reader:
-        source = Source(job, reader, (), stop, pace)
-        with closing(predict_windows(predictor, source.windows(), job.options, stats=pace.live)) as results:
-            for _, block, _, entities in join_windows(results):
-                rejected += len(block.rejects)
-                for reject in job.tell_rejects(block):
-                    warnings.warn(f"{reject.file}, line {reject.line} is left out: {reject.reason}", stacklevel=2)
-                if max_rejects is not None and rejected > max_rejects:
-                    raise JobError(f"rows rejected: {rejected}, allowed: {max_rejects}")
-                told, told_entities = job.redact(block, entities)
-                output.writelines(json_lines(told, told_entities, settings.layout, settings.entities_column))
-                output.flush()
-                rows += block.count
-                entities_found += sum(map(len, told_entities))
-                if stop.is_set():
-                    break
+    pace = Pace()
+    finished: dict[int, SliceRecord] = {}
+
+    def write(part: Slice, block: Block, entities: list[list[Entity]], stats: dict[str, float]) -> None:
+        began = perf_counter()
+        for reject in job.tell_rejects(block):
+            warnings.warn(f"{reject.file}, line {reject.line} is left out: {reject.reason}", stacklevel=2)
+        rejected = len(block.rejects) + sum(record.rejects for record in finished.values())
+        if max_rejects is not None and rejected > max_rejects:
+            raise JobError(f"rows rejected: {rejected}, allowed: {max_rejects}")
+        told, told_entities = job.redact(block, entities)
+        output.writelines(json_lines(told, told_entities, settings.layout, settings.entities_column))
+        output.flush()
+        found = sum(map(len, told_entities))
+        stats = {**stats, "write_seconds": perf_counter() - began}
+        finished[part.number] = SliceRecord(part.number, block.count, "", 0, len(block.rejects), found, stats)
+
+    with stop_on_interrupt() as stop, progress(finished, pace):
+        ended = run_here(job, model or job.load_model(device), (), write=write, stop=stop, pace=pace)
+    records = finished.values()
+    rows = sum(record.rows for record in records)
     return JobReport(
         output="the stream",
-        is_complete=source.reached_end,
+        is_complete=ended,
         rows=rows,
-        rejects=rejected,
+        rejects=sum(record.rejects for record in records),
         rejects_file=None,
-        entities=entities_found,
+        entities=sum(record.entities for record in records),
         shards=0,
         rows_here=rows,
         seconds=time.monotonic() - begin,
-        stats=pace.live.to_dict(),
+        stats=add_stats(records),
     )

@@ -6,7 +6,7 @@ What comes is a function of corpus, settings and place alone, so a run goes on f
 from __future__ import annotations
 
 import random
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,10 +17,10 @@ from gliner_fast import _rust
 from gliner_fast.batch import Batch, Batcher, EncodedPrompts, plan_batches
 from gliner_fast.labels import LabelSet
 from gliner_fast.training.config import TrainingConfig
-from gliner_fast.training.corpus import Corpus, TrainingExample
-from gliner_fast.training.example import DataError
+from gliner_fast.training.corpus import Corpus, Judged, TrainingExample
+from gliner_fast.training.example import DataError, Span
 from gliner_fast.training.sampling import Asked, sample_types
-from gliner_fast.training.targets import SpanTargets, make_targets
+from gliner_fast.training.targets import SpanTargets, known_spans, make_targets
 
 # Examples that are sorted by length together: enough for batches of a GPU's size to hold texts of like length.
 _CHUNK = 4096
@@ -119,17 +119,18 @@ class BatchStream:
 
     def _prepare(self, examples: list[TrainingExample], generator: random.Random) -> Chunk:
         """Draws the types of some examples and cuts them into batches."""
-        asked = sample_types(examples, self._corpus.foreign_labels, self._config, generator)
+        corpus = self._corpus
+        asked = sample_types(examples, corpus.foreign_labels, self._config, generator, corpus.implied)
         pairs = [(example, own) for example, own in zip(examples, asked, strict=True) if own.types]
         examples, asked = [example for example, _ in pairs], [own for _, own in pairs]
         places: dict[tuple[str, ...], int] = {}
-        prompt_of_row = np.array([places.setdefault(own.types, len(places)) for own in asked], np.int64)
-        prompts = self._batcher.encode_prompts([LabelSet(types, types) for types in places])
+        prompt_of_row = np.array([places.setdefault(own.names, len(places)) for own in asked], np.int64)
+        prompts = self._batcher.encode_prompts([LabelSet(names, names) for names in places])
         subwords = self._batcher.encode_words(_rust.Words.from_lists([list(example.words) for example in examples]))
         lengths = self._batcher.row_lengths(subwords, prompts, prompt_of_row)
         batches = list(plan_batches(lengths, self._config.batch_tokens, self._config.batch_size))
         generator.shuffle(batches)
-        return Chunk(examples, asked, subwords, prompts, prompt_of_row, lengths, batches)
+        return Chunk(examples, asked, corpus.implied, subwords, prompts, prompt_of_row, lengths, batches)
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ class Chunk:
     Attributes:
         examples: R of them.
         asked: the types of each.
+        implied: for each label all coarser ones.
         subwords: of the words of each.
         prompts: the distinct ones.
         prompt_of_row: (R,)
@@ -148,6 +150,7 @@ class Chunk:
 
     examples: list[TrainingExample]
     asked: list[Asked]
+    implied: Mapping[str, Sequence[str]]
     subwords: _rust.Subwords
     prompts: EncodedPrompts
     prompt_of_row: NDArray[np.int64]
@@ -161,11 +164,22 @@ class Chunk:
     def assemble(self, rows: NDArray[np.int64], batcher: Batcher, max_width: int) -> TrainingBatch:
         """Lays out one batch."""
         batch = batcher.assemble(self.subwords, rows, self.prompts, self.prompt_of_row[rows])
-        spans, judged = [], []
+        spans, judged, known = [], [], []
         for row in rows.tolist():
-            place = {label: index for index, label in enumerate(self.asked[row].types)}
-            own = self.examples[row].spans
-            spans.append([(start, end, place[label]) for start, end, label in own if label in place])
-            judged.append(self.asked[row].judged)
+            example, asked = self.examples[row], self.asked[row]
+            place = {label: index for index, label in enumerate(asked.types)}
+            own = _finest([span for span in example.spans if span[2] in place], self.implied)
+            spans.append([(start, end, place[label]) for start, end, label in own])
+            judged.append(asked.judged)
+            is_partial = Judged.KNOWN in asked.judged
+            known.append(known_spans(example.words, example.spans, max_width) if is_partial else None)
         counts = batch.word_counts.tolist(), batch.class_counts.tolist()
-        return TrainingBatch(batch, make_targets(spans, judged, *counts, max_width))
+        return TrainingBatch(batch, make_targets(spans, judged, *counts, max_width, known=known))
+
+
+def _finest(spans: list[Span], implied: Mapping[str, Sequence[str]]) -> list[Span]:
+    """The spans without those whose label is implied by another one of the same words."""
+    if not implied:
+        return spans
+    coarse = {(start, end, label) for start, end, fine in spans for label in implied.get(fine, ())}
+    return [span for span in spans if span not in coarse]

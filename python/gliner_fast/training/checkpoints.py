@@ -171,8 +171,8 @@ def load_checkpoint(folder: Path, model: GLiNER, config: TrainingConfig, fingerp
     saved = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
     if saved["fingerprint"] != fingerprint:
         raise TrainingError(
-            f"{folder} was made with other data: examples, words and spans of its files were {saved['fingerprint']}, "
-            f"and are {fingerprint} now. Begin anew in another output_dir"
+            f"{folder} was made with other data: examples, words, spans and checksum of its files were "
+            f"{saved['fingerprint']}, and are {fingerprint} now. Begin anew in another output_dir"
         )
     path = weights.find_weights(folder)
     weights.load_weights(model.model, weights.read_weights(path), dtype=None, strict=True, source=str(path))

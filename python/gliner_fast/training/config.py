@@ -10,7 +10,7 @@ import difflib
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -35,6 +35,9 @@ class TrainingFile:
     """The entity types that it marks wherever they occur; "file": all that occur in it. None: nobody knows. An example
     that names its own goes by those. A span of any other label is learned from, but not finding it elsewhere is not:
     an athlete may also be marked as a person where other persons are not."""
+    partial: tuple[str, ...] = ()
+    """Entity types, named by proper names, of which it marks some. A span is then known not to be one where it shares a
+    word with a marked span, or where it holds no capital letter; of other spans nothing is concluded."""
     others: tuple[str, ...] | None = None
     """Files, by `path`, whose labels are known not to occur here, and so may be negatives; None: all files, this one
     included, as the paper does; empty: none."""
@@ -78,6 +81,14 @@ class TrainingConfig:
     random_drop: bool = True
     """Ask for a random number of the types only."""
     shuffle_types: bool = True
+    generic: tuple[str, ...] = ()
+    """Labels that are no example's negatives because of other files: what they mean occurs, unmarked, anywhere."""
+    implies: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Coarser labels that a label implies, such as {athlete: [person]}: a span gets them too. An example that has both
+    is asked for the coarse ones, the fine ones or both, by chance; where both are asked for, the finest is the right
+    one. A file that does not mark the coarse label in full may name it in its `partial`."""
+    paraphrases: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names that a label is asked for by, of which one is drawn each time; say the label itself too, to keep it."""
     max_neg_type_ratio: int = 1
     """Most negative types for each span, with "gliner"."""
 
@@ -97,7 +108,8 @@ class TrainingConfig:
     loss: Literal["bce", "focal", "dice"] = "bce"
     """"bce" is the paper's equation 3, computed from logits; "focal" clamps probabilities at 1e-6 as gliner does."""
     focal_alpha: float = -1.0
-    """Weight of positives, and 1 - alpha that of negatives; negative: none."""
+    """Weight of positives, and 1 - alpha that of negatives, with "bce" too; negative: none. Above 0.5 more is found,
+    above all of types that were not trained on, of which models are too unsure."""
     focal_gamma: float = 0.0
     prob_margin: float = 0.0
     label_smoothing: float = 0.0
@@ -247,9 +259,9 @@ def _read_fields(cls: type, settings: Mapping[str, Any], place: str = "") -> dic
             near = difflib.get_close_matches(str(name), hints, n=1)
             meant = f": did you mean {near[0]}?" if near else f": expected one of {', '.join(hints)}"
             raise ConfigError(f"{place}{name} is not a setting{meant}")
-    for field in dataclasses.fields(cls):
-        if field.name not in settings and field.default is dataclasses.MISSING:
-            raise ConfigError(f"{place}{field.name} is missing")
+    for own in dataclasses.fields(cls):
+        if own.name not in settings and own.default is own.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{place}{own.name} is missing")
     return {name: _read_value(place + name, value, hints[name]) for name, value in settings.items()}
 
 
@@ -269,6 +281,14 @@ def _read_value(name: str, value: Any, hint: Any) -> Any:
         if value not in get_args(hint):
             raise ConfigError(f"{name} is {value!r}: expected one of {', '.join(map(str, get_args(hint)))}")
         return value
+    if get_origin(hint) is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{name} is {value!r}: expected names with their values")
+        key_hint, value_hint = get_args(hint)
+        return {
+            _read_plain(f"{name}: {key}", key, key_hint): _read_value(f"{name}[{key!r}]", each, value_hint)
+            for key, each in value.items()
+        }
     if get_origin(hint) is tuple:
         values = [value] if isinstance(value, (str, Mapping)) else value
         if not isinstance(values, (list, tuple)):

@@ -6,7 +6,7 @@ import math
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,10 +29,11 @@ _SCHEDULES: dict[str, Literal["linear", "cosine", "constant"]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Arguments:
     """What `create_training_args` of the package takes, with its names and defaults, as far as it is used here."""
 
+    output_dir: str | None = None
     learning_rate: float = 5e-5
     weight_decay: float = 0.01
     others_lr: float | None = None
@@ -49,16 +50,16 @@ class Arguments:
     masking: Literal["none", "global", "label", "span"] = "none"
     lr_scheduler_type: Any = "linear"
     warmup_ratio: float = 0.1
-    warmup_steps: int = 0
+    warmup_steps: float = 0
     per_device_train_batch_size: int = 8
     gradient_accumulation_steps: int = 1
     max_grad_norm: float = 1.0
     max_steps: int = 10_000
     num_train_epochs: float = 3.0
-    save_steps: int = 1000
+    save_steps: float = 1000
     save_total_limit: int = 10
-    logging_steps: int = 10
-    eval_steps: int | None = None
+    logging_steps: float = 10
+    eval_steps: float | None = None
     use_cpu: bool = False
     bf16: bool = False
     fp16: bool = False
@@ -88,15 +89,18 @@ def train_model(
             `{"tokenized_text": [...], "ner": [[start, end, label], ...]}`.
         eval_dataset: likewise.
         training_args: an object with the settings as attributes, such as `gliner`'s `TrainingArguments`.
-        freeze_components: "text_encoder" to leave the encoder as it is.
+        freeze_components: "text_encoder" to leave the encoder as it is; other names are told and passed over.
         compile_model: `torch.compile` the network.
         output_dir: folder of checkpoints and log; needed without `training_args`.
         resume: go on from the newest checkpoint in it.
         **training_kwargs: settings by the package's names, instead of `training_args`.
 
+    Returns:
+        What the run came to, where the package returns its `Trainer`.
+
     Raises:
         TypeError: a setting that neither the package nor `transformers.TrainingArguments` knows.
-        TrainingError: see `train`; or there is no output folder, or nothing to freeze of that name.
+        TrainingError: see `train`; or there is no output folder.
         DataError: an example cannot be used; the message says at which index.
     """
     if training_args is not None:
@@ -111,9 +115,9 @@ def train_model(
     settings = model.config
     config = _configure(arguments, settings, str(output_dir), len(train), compile_model=compile_model)
     for component in freeze_components or ():
-        if component != "text_encoder":
-            raise TrainingError(f"freeze_components names {component!r}: expected 'text_encoder'")
-        config = config.replace(freeze_encoder=True)
+        set_frozen(model, component, frozen=True)
+    is_frozen = not any(parameter.requires_grad for parameter in model.model.encoder.parameters())
+    config = config.replace(freeze_encoder=is_frozen)  # a run must not go on with it thawed
     corpus = Corpus(
         [(TrainingFile(path="train_dataset"), train)],
         max_len=settings.max_len,
@@ -122,6 +126,23 @@ def train_model(
     )
     run = begin_run(config, resume=resume)
     return Trainer(model, corpus, [evaluated] if evaluated else [], config, run, tell=_tell).train()
+
+
+def create_training_args(output_dir: str | Path, **settings: Any) -> Arguments:
+    """Settings for `train_model`, by the package's names and with its defaults.
+
+    Raises:
+        TypeError: a setting that neither the package nor `transformers.TrainingArguments` knows.
+    """
+    return replace(_read_arguments(settings), output_dir=str(output_dir))
+
+
+def set_frozen(model: GLiNER, component: str, *, frozen: bool) -> None:
+    """Leaves a component as it is in training, or lets it learn again; an unknown one is told, as in the package."""
+    if component != "text_encoder":
+        warnings.warn(f"Component '{component}' not found. Available components: text_encoder", stacklevel=3)
+        return
+    model.model.encoder.requires_grad_(not frozen)
 
 
 def _tell(line: str) -> None:
@@ -184,14 +205,24 @@ def _configure(
         weight_decay=a.weight_decay,
         weight_decay_others=a.others_weight_decay or a.weight_decay,
         schedule=_SCHEDULES[schedule],
-        warmup=min(1.0, a.warmup_steps / steps) if a.warmup_steps else a.warmup_ratio,
+        warmup=_share(a.warmup_steps, steps) if a.warmup_steps else a.warmup_ratio,
         max_grad_norm=a.max_grad_norm,
         dropout=settings.dropout,
         device="cpu" if a.use_cpu else "auto",
         precision="bf16" if a.bf16 else "fp16" if a.fp16 else "fp32",
         compile=compile_model,
-        log_steps=a.logging_steps,
-        save_steps=a.save_steps,
+        log_steps=_steps(a.logging_steps, steps),
+        save_steps=_steps(a.save_steps, steps),
         save_total_limit=a.save_total_limit,
-        eval_steps=a.eval_steps or a.save_steps,
+        eval_steps=_steps(a.eval_steps or a.save_steps, steps),
     )
+
+
+def _share(given: float, steps: int) -> float:
+    """A number of steps, or below 1 a share of them (transformers 5), as a share."""
+    return given if given < 1 else min(1.0, given / steps)
+
+
+def _steps(given: float, steps: int) -> int:
+    """A number of steps, or below 1 a share of them, as a number."""
+    return math.ceil(given * steps) if given < 1 else int(given)

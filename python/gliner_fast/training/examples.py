@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,6 +18,7 @@ __all__ = [
     "Example",
     "Format",
     "Span",
+    "draw_examples",
     "examples_from_records",
     "labels_of",
     "read_examples",
@@ -104,6 +106,27 @@ def labels_of(examples: Sequence[Example]) -> list[str]:
         for _, _, label in example.spans:
             counts[label] = counts.get(label, 0) + 1
     return sorted(counts, key=lambda label: -counts[label])
+
+
+def draw_examples(examples: Sequence[Example], count: int, seed: int) -> tuple[list[Example], list[Example]]:
+    """Draws some examples, and says which ones are left to test on.
+
+    The draws of one seed are nested: of 100 and of 1,000, the 100 are among the 1,000.
+
+    Returns:
+        The drawn ones, and those of the others whose words were not drawn with another example.
+
+    Raises:
+        ValueError: there are fewer than `count`.
+    """
+    if count > len(examples):
+        raise ValueError(f"there are {len(examples):,} examples, and {count:,} are to be drawn")
+    order = list(range(len(examples)))
+    random.Random(f"draw {seed}").shuffle(order)  # noqa: S311  # no secret
+    drawn = [examples[index] for index in order[:count]]
+    known = {example.words for example in drawn}
+    rest = [examples[index] for index in sorted(order[count:]) if examples[index].words not in known]
+    return drawn, rest
 
 
 def rename_labels(examples: Sequence[Example], names: Mapping[str, str]) -> list[Example]:

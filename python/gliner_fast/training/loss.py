@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gliner_fast.training.config import TrainingConfig
+from gliner_fast.training.corpus import Judged
 from gliner_fast.training.targets import LogitPlaces, SpanTargets, locate_logits
 
 _EPS = 1e-6
@@ -48,13 +49,14 @@ def element_losses(logits: Tensor, positive: Tensor, config: TrainingConfig) -> 
         return 1 - (2 * adjusted * positive + _EPS) / (adjusted + positive + _EPS)
     y = positive * (1 - config.label_smoothing) + config.label_smoothing / 2
     if config.loss == "bce":
-        return F.softplus(logits) - logits * y
-    p = logits.sigmoid()
-    shifted = (p - config.prob_margin).clamp(0, 1)
-    losses = -y * p.clamp(min=_EPS).log() - (1 - y) * (1 - shifted).clamp(min=_EPS).log()
-    if config.focal_gamma > 0:
-        p_of_target = p * y + (1 - shifted) * (1 - y)
-        losses = losses * (1 - p_of_target) ** config.focal_gamma
+        losses = F.softplus(logits) - logits * y
+    else:
+        p = logits.sigmoid()
+        shifted = (p - config.prob_margin).clamp(0, 1)
+        losses = -y * p.clamp(min=_EPS).log() - (1 - y) * (1 - shifted).clamp(min=_EPS).log()
+        if config.focal_gamma > 0:
+            p_of_target = p * y + (1 - shifted) * (1 - y)
+            losses = losses * (1 - p_of_target) ** config.focal_gamma
     if config.focal_alpha >= 0:
         losses = losses * (config.focal_alpha * y + (1 - config.focal_alpha) * (1 - y))
     return losses
@@ -66,7 +68,11 @@ def _weights(positive: Tensor, inside: Tensor, targets: SpanTargets, config: Tra
     needs_places = targets.judged is not None or config.masking in ("label", "span") or config.span_width_weight
     places = locate_logits(targets, positive.device) if needs_places else None
     if targets.judged is not None and places is not None:
-        weights = weights * ((positive > 0) | targets.judged[places.types])
+        judged = targets.judged[places.types]  # (S,)
+        tells = (positive > 0) | (judged == Judged.ALL)
+        if targets.known is not None:
+            tells |= (judged == Judged.KNOWN) & targets.known[places.spans]
+        weights = weights * tells
     if config.masking != "none":
         maskable = _maskable(positive, places, targets, config)
         weights = weights * (~maskable | (torch.rand_like(positive) < config.negatives))

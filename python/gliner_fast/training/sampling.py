@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gliner_fast.training.config import TrainingConfig
-from gliner_fast.training.corpus import TrainingExample
+from gliner_fast.training.corpus import Judged, TrainingExample
 
 # Draws for each negative of another example, before the pool is taken to hold no new one.
 _TRIES = 10
@@ -21,11 +21,13 @@ class Asked:
 
     Attributes:
         types: distinct labels.
-        judged: for each of them, whether a span that is not marked so is known not to be one.
+        names: what each of them is called this time; distinct.
+        judged: for each of them, which spans tell something about it.
     """
 
     types: tuple[str, ...]
-    judged: tuple[bool, ...]
+    names: tuple[str, ...]
+    judged: tuple[Judged, ...]
 
 
 def sample_types(
@@ -33,6 +35,7 @@ def sample_types(
     foreign_labels: Sequence[Sequence[str]],
     config: TrainingConfig,
     generator: random.Random,
+    implied: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Asked]:
     """Draws the types that each of some examples is asked for.
 
@@ -41,6 +44,7 @@ def sample_types(
         foreign_labels: for each file the labels that may be its examples' negatives (`Corpus.foreign_labels`).
         config: the settings.
         generator: the only source of chance.
+        implied: for each label all coarser ones (`Corpus.implied`).
 
     Returns:
         For each example its types; none where it has no label and no negative can be had.
@@ -49,13 +53,39 @@ def sample_types(
         return _sample_as_gliner(examples, config, generator)
     asked = []
     for example in examples:
-        labels = example.labels
+        labels = _draw_levels(example.labels, implied or {}, generator)
         types = labels + _draw_negatives(example, labels, foreign_labels[example.file], config, generator)
         types = _arrange(types, config, generator)
-        own, judges = set(labels), example.label_set
-        judged = tuple(judges is None or label in judges or label not in own for label in types)
-        asked.append(Asked(tuple(types), judged))
+        names = _draw_names(types, config.paraphrases, generator)
+        asked.append(Asked(tuple(types), names, tuple(map(example.judge, types))))
     return asked
+
+
+def _draw_levels(labels: list[str], implied: Mapping[str, Sequence[str]], generator: random.Random) -> list[str]:
+    """Of the labels of an example where one implies another: the coarse, the fine, or both, with equal chances."""
+    left = set(labels)
+    for coarse in labels:
+        finer = [label for label in labels if coarse in implied.get(label, ())]
+        if finer:
+            left -= generator.choice([{coarse}, set(finer), set()])
+    return [label for label in labels if label in left]
+
+
+def _draw_names(
+    types: list[str], paraphrases: Mapping[str, Sequence[str]], generator: random.Random
+) -> tuple[str, ...]:
+    """A name for each type; one that is taken already gives way to the type's own label."""
+    if not paraphrases:
+        return tuple(types)
+    taken = set(types)
+    names = []
+    for label in types:
+        name = generator.choice(paraphrases[label]) if label in paraphrases else label
+        if name in taken:
+            name = label
+        taken.add(name)
+        names.append(name)
+    return tuple(names)
 
 
 def _draw_negatives(
@@ -69,8 +99,8 @@ def _draw_negatives(
     share = config.negative_share
     wanted = max(1, len(labels)) * share / (1 - share)
     count = int(wanted + generator.random())  # rounded at random: right on average
-    taken = set(labels)
-    own = sorted((example.label_set or frozenset()).union(example.negatives or ()) - taken)
+    taken = set(example.labels)  # not only those that are asked for: none of them is a negative
+    own = sorted((example.label_set or frozenset()).union(example.negatives or (), example.partial) - taken)
     generator.shuffle(own)
     drawn: list[str] = []
     own_weight, other_weight = config.own_negatives, config.other_negatives if foreign else 0.0
@@ -122,5 +152,5 @@ def _sample_as_gliner(
             types = types[: config.max_types]
         if not types and not example.spans:
             types = [""]  # one entity token, and nothing to find
-        asked.append(Asked(tuple(types), (True,) * len(types)))
+        asked.append(Asked(tuple(types), tuple(types), (Judged.ALL,) * len(types)))
     return asked

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from gliner_fast.training.corpus import Judged
+from gliner_fast.training.example import Span
 
 
 @dataclass(frozen=True)
@@ -15,7 +20,9 @@ class SpanTargets:
 
     Attributes:
         positives: (G,) int64, indices of the logits of gold spans with their types; distinct.
-        judged: (T,) bool, False for a packed type of which only gold spans tell something; None where all are judged.
+        judged: (T,) uint8, which spans tell something about each packed type (`corpus.Judged`); None where all do.
+        known: (N * K,) bool, the spans that tell something about types that are judged by what is known; None without
+            such a type.
         word_counts: words of each text.
         class_counts: entity types of each text.
         max_width: K.
@@ -23,6 +30,7 @@ class SpanTargets:
 
     positives: Tensor
     judged: Tensor | None
+    known: Tensor | None
     word_counts: Sequence[int]
     class_counts: Sequence[int]
     max_width: int
@@ -34,9 +42,11 @@ class SpanTargets:
 
     def to(self, device: torch.device) -> SpanTargets:
         """Moves the tensors."""
-        judged = None if self.judged is None else self.judged.to(device, non_blocking=True)
+        judged, known = (
+            None if each is None else each.to(device, non_blocking=True) for each in (self.judged, self.known)
+        )
         positives = self.positives.to(device, non_blocking=True)
-        return SpanTargets(positives, judged, self.word_counts, self.class_counts, self.max_width)
+        return SpanTargets(positives, judged, known, self.word_counts, self.class_counts, self.max_width)
 
 
 @dataclass(frozen=True)
@@ -68,25 +78,48 @@ def locate_logits(targets: SpanTargets, device: torch.device) -> LogitPlaces:
     )
 
 
+def known_spans(words: Sequence[str], spans: Sequence[Span], max_width: int) -> NDArray[np.bool_]:
+    """Spans of which is known what they are, (W, K): they share a word with a marked span, or hold no capital letter.
+
+    Args:
+        words: W of them.
+        spans: that are marked, with whatever label.
+        max_width: K.
+    """
+    marked = np.zeros(len(words), np.int64)
+    for start, end, _ in spans:
+        marked[start:end] = 1
+    capital = np.array([word != word.lower() for word in words], np.int64)
+    first = np.arange(len(words))[:, None]  # (W, 1)
+    behind = np.minimum(first + np.arange(1, max_width + 1), len(words))  # (W, K)
+    in_span = [np.concatenate([[0], np.cumsum(flags)]) for flags in (marked, capital)]
+    marks, capitals = (sums[behind] - sums[first] for sums in in_span)  # each (W, K)
+    known: NDArray[np.bool_] = (marks > 0) | (capitals == 0)
+    return known
+
+
 def make_targets(
     spans: Sequence[Sequence[tuple[int, int, int]]],
-    judged: Sequence[Sequence[bool]],
+    judged: Sequence[Sequence[Judged]],
     word_counts: Sequence[int],
     class_counts: Sequence[int],
     max_width: int,
+    *,
+    known: Sequence[NDArray[np.bool_] | None] | None = None,
 ) -> SpanTargets:
     """Lays out the gold spans of a batch.
 
     Args:
         spans: for each text its (first word, one past the last, type) of at most K words; distinct.
-        judged: for each text which of its types are judged.
+        judged: for each text which spans tell something about each of its types.
         word_counts: words of each text.
         class_counts: entity types of each text that the model reads: the tokenizer's limit may cut off the last ones,
             whose spans and judgements are then left out.
         max_width: K.
+        known: for each text its `known_spans`; None where none of its types is judged by them.
     """
     positives: list[int] = []
-    flags: list[bool] = []
+    flags: list[Judged] = []
     first = 0
     for own, own_judged, words, classes in zip(spans, judged, word_counts, class_counts, strict=True):
         positives += [
@@ -96,9 +129,17 @@ def make_targets(
         ]
         flags += own_judged[:classes]
         first += words * max_width * classes
+    by_known = None
+    if known is not None and Judged.KNOWN in flags:
+        blocks = [
+            np.zeros((words, max_width), np.bool_) if own is None else own
+            for own, words in zip(known, word_counts, strict=True)
+        ]
+        by_known = torch.from_numpy(np.concatenate(blocks).reshape(-1))
     return SpanTargets(
         torch.tensor(positives, dtype=torch.int64),
-        None if all(flags) else torch.tensor(flags),
+        None if all(flag == Judged.ALL for flag in flags) else torch.tensor(flags, dtype=torch.uint8),
+        by_known,
         list(word_counts),
         list(class_counts),
         max_width,

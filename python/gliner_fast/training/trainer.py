@@ -77,6 +77,8 @@ def train(config: TrainingConfig, *, resume: bool = False, tell: Tell | None = N
     """
     from gliner_fast.training.examples import read_examples
 
+    for path in (*(file.path for file in config.train), *config.eval):
+        Path(path).stat()  # a missing one is told before anything is loaded
     run = begin_run(config, resume=resume)
     model = start_model(config)
     settings = model.config

