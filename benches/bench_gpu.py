@@ -26,6 +26,8 @@ from gliner_fast.request import Options, Request
 from gliner_fast.stats import Stats
 from gliner_fast.verification import compare, find_reference_candidates
 
+pytestmark = pytest.mark.gliner  # which also writes the checkpoints
+
 # The parameter tells the race which machine to name and to wait for.
 ON_CUDA = pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)])
 TEXTS = 4096
