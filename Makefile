@@ -96,7 +96,7 @@ gpu-check: ## Run GPU tests and GPU benches with PYTHON as it is; needs no netwo
 	$(PYTHON) -c "import torch; assert torch.cuda.is_available(), 'no CUDA device'; print(torch.cuda.get_device_name())"; \
 	chosen="gpu"; \
 	has gliner || { chosen="gpu and not gliner"; echo "gliner is missing: what compares with it is left out" >&2; }; \
-	$(PYTHON) -m pytest -q tests/test_gpu.py tests/kernels -m "$$chosen"; \
+	$(PYTHON) -m pytest -q tests/test_gpu.py tests/test_upload.py tests/kernels -m "$$chosen"; \
 	has pytest_benchmark || { echo "the tests passed; pytest-benchmark is missing, so no bench runs: carry 'make gpu-wheels'" >&2; exit 1; }; \
 	mkdir -p "$${OUT:-benches/results}"; \
 	result="$${OUT:-benches/results}/$$(date +%F)-$$($(PYTHON) -m benches.hardware --device cuda).json"; \

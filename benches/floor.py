@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import torch
+
+from gliner_fast.deberta import DebertaConfig
 
 # Twice the L2 cache of an H100 and more: to write it throws out what a call before left there.
 SCRATCH_BYTES = 256 * 2**20
@@ -49,6 +51,19 @@ def span_scores_work(word_counts: list[int], class_counts: list[int], max_width:
     logits = sum(words * max_width * types for words, types in texts)
     scores = sum(sum(max(0, words - width) for width in range(max_width)) * types for words, types in texts)
     return Work(size * (2 * words * hidden + types * (hidden + 1) + logits), 2 * hidden * scores)
+
+
+def encoder_operations(config: DebertaConfig, lengths: Sequence[int]) -> int:
+    """Operations of an encoder's products over true subwords; those of positions are left out, as no result needs all.
+
+    Args:
+        config: of the encoder.
+        lengths: subwords of each text.
+    """
+    width, inner = config.hidden_size, config.intermediate_size
+    linear = sum(lengths) * (4 * width * width + 2 * width * inner)  # queries, keys, values, output; both inner layers
+    attention = sum(length * length for length in lengths) * 2 * width  # scores, and values by their weights
+    return 2 * config.layers * (linear + attention)
 
 
 @cache

@@ -1,7 +1,7 @@
 """The one place that asks whether Triton is here.
 
-Kernel files take `jit` and `tl` from this file and nothing else from Triton, so that a machine without it can import
-them all and use the plain torch reference that stands beside each kernel.
+Kernel files take `jit`, `tl` and `loop_bound` from this file and nothing else from Triton, so that a machine without it
+can import them all and use the plain torch reference that stands beside each kernel.
 """
 
 from __future__ import annotations
@@ -33,3 +33,12 @@ INTERPRETED: bool = HAS_TRITON and os.environ.get("TRITON_INTERPRET") == "1"
 def jit(function: Any) -> Any:
     """Makes a Triton kernel of the function; without Triton, returns it unchanged (and nobody starts it)."""
     return function if _TRITON is None else _TRITON.jit(function)
+
+
+def _itself(number):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202  # a kernel's types are not Python's
+    return number
+
+
+# What `range` takes where its bound comes from memory. The interpreter holds such a number in an array of one, which
+# numpy 2.4 gives to no `range`; `while` would do, but of `while` the compiler loads nothing ahead.
+loop_bound: Any = (lambda number: int(number.handle.data.item())) if INTERPRETED else jit(_itself)

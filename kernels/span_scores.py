@@ -14,7 +14,7 @@ In this order: the specification in plain torch, which is also the CPU path; the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -139,7 +139,8 @@ def span_candidates_reference(
         found.append((torch.full_like(start, text), start, width, own_type, block[start, width, own_type]))
         word, type_, at = word + words, type_ + classes, at + size
     if not found:
-        return _no_candidates(scores)
+        none = scores.new_empty(0, dtype=torch.int64)
+        return SpanCandidates(none, none, none, none, scores)
     return SpanCandidates(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
@@ -311,11 +312,11 @@ def span_candidates(
     thresholds: Tensor,
     allowed_spans: Tensor | None = None,
     allow_tf32: bool = False,
-) -> SpanCandidates:
+) -> PendingCandidates:
     """The candidates that `span_candidates_reference` finds, by the kernel: the dense logits are never written.
 
-    The host waits for the device once, to learn how many there are; a second time in the rare batch that has more than
-    were given room, which runs again.
+    The host waits for nothing: `PendingCandidates.wait` does, once, and a second time in the rare batch that has more
+    than were given room, which runs again.
 
     Raises:
         TypeError: for another dtype.
@@ -323,28 +324,86 @@ def span_candidates(
     """
     inputs = _as_kernel_inputs(u, v, g, c)
     tiling = _tiling(inputs[0], word_counts, class_counts, max_width)
-    if not tiling.logits:
-        return _no_candidates(u)
     thresholds = thresholds.to(u)
-    bounds = _logit_bounds(thresholds)
-    room = _first_room(len(u))
-    while True:
-        # A multiple of 16, or Triton would compile once more for those that are none.
-        keys = torch.full((-(-room // 16) * 16,), _NO_KEY, device=u.device)
-        logits = keys.new_empty(len(keys), dtype=torch.float32)
-        count = keys.new_zeros(1, dtype=_count_dtype(tiling.logits))
-        hits = _Hits(keys, count, bounds, allowed_spans)
-        _launch(*inputs, tiling, max_width, logits, allow_tf32=allow_tf32, hits=hits)
-        texts, starts, widths, types = tiling.decode(keys.clamp(max=tiling.logits - 1), max_width)
-        scores = logits.to(u.dtype).sigmoid()
-        # The bounds let a little too much through: this is the comparison that torch makes.
-        is_candidate = (keys != _NO_KEY) & (scores > thresholds[tiling.texts[texts, 3] + types])
-        order = keys.where(is_candidate, _NO_KEY).argsort()
-        hit_count, candidate_count = torch.cat([count, is_candidate.sum()[None]]).tolist()
-        if hit_count <= len(keys):
-            kept = order[:candidate_count]
-            return SpanCandidates(texts[kept], starts[kept], widths[kept], types[kept], scores[kept])
-        room = hit_count
+
+    def search(room: int) -> tuple[Tensor, torch.cuda.Event | None]:
+        return _search(inputs, tiling, max_width, thresholds, allowed_spans, u.dtype, room, allow_tf32=allow_tf32)
+
+    return PendingCandidates(u.dtype, search, *search(_first_room(len(u)) if tiling.logits else 0))
+
+
+@dataclass(frozen=True)
+class PendingCandidates:
+    """Candidates that the device is looking for; where it is the CPU, they are found already.
+
+    Attributes:
+        dtype: of the logits, and so of the scores.
+        search: looks for as many as there is room for, again.
+        table: (2 + 5 * room,) int32 on the host, as `_search` lays it out; not to be read before `wait`.
+        is_there: happens once the table has come; None where it has.
+    """
+
+    dtype: torch.dtype
+    search: Callable[[int], tuple[Tensor, torch.cuda.Event | None]]
+    table: Tensor
+    is_there: torch.cuda.Event | None
+
+    def wait(self) -> SpanCandidates:
+        """The candidates, on the host."""
+        table, is_there = self.table, self.is_there
+        while True:
+            if is_there is not None:
+                is_there.synchronize()
+            hits, found = table[:2].tolist()
+            columns = table[2:].view(5, -1)
+            if hits <= columns.shape[1]:
+                texts, starts, widths, types, bits = columns[:, :found]
+                scores = bits.contiguous().view(torch.float32).to(self.dtype)
+                return SpanCandidates(texts.long(), starts.long(), widths.long(), types.long(), scores)
+            table, is_there = self.search(hits)
+
+
+def _search(
+    inputs: tuple[Tensor, Tensor, Tensor, Tensor],
+    tiling: _Tiling,
+    max_width: int,
+    thresholds: Tensor,
+    allowed_spans: Tensor | None,
+    dtype: torch.dtype,
+    room: int,
+    *,
+    allow_tf32: bool,
+) -> tuple[Tensor, torch.cuda.Event | None]:
+    """Starts the search for up to `room` candidates and their way to the host.
+
+    Returns:
+        (2 + 5 * room,) int32 on the host: hits, candidates, and in a row each texts, starts, widths, types and the bits
+        of the scores as float32, candidates first and in order. And what happens when it has come, as
+        `PendingCandidates` says.
+    """
+    device = inputs[0].device
+    # A multiple of 16, or Triton would compile once more for those that are none.
+    keys = torch.full((-(-room // 16) * 16,), _NO_KEY, device=device)
+    logits = keys.new_empty(len(keys), dtype=torch.float32)
+    count = keys.new_zeros(1, dtype=_count_dtype(tiling.logits))
+    hits = _Hits(keys, count, _logit_bounds(thresholds), allowed_spans)
+    _launch(*inputs, tiling, max_width, logits, allow_tf32=allow_tf32, hits=hits)
+    texts, starts, widths, types = tiling.decode(keys.clamp(max=max(0, tiling.logits - 1)), max_width)
+    scores = logits.to(dtype).sigmoid()
+    # The bounds let a little too much through: this is the comparison that torch makes.
+    is_candidate = (keys != _NO_KEY) & (scores > thresholds[tiling.texts[texts, 3] + types])
+    order = keys.where(is_candidate, _NO_KEY).argsort()
+    indices = torch.stack([texts, starts, widths, types])[:, order].int()  # (4, room)
+    bits = scores[order].float().view(torch.int32)
+    counts = torch.cat([count, is_candidate.sum()[None]]).clamp(max=2**31 - 1).int()
+    table = torch.cat([counts, indices.view(-1), bits])
+    if not table.is_cuda:
+        return table, None
+    on_host = torch.empty(table.shape, dtype=table.dtype, pin_memory=True)
+    on_host.copy_(table, non_blocking=True)
+    is_there = torch.cuda.Event()
+    is_there.record(torch.cuda.current_stream(device))
+    return on_host, is_there
 
 
 def _count_dtype(most: int) -> torch.dtype:
@@ -359,12 +418,6 @@ _NO_KEY = torch.iinfo(torch.int64).max
 def _first_room(words: int) -> int:
     """Candidates that get room before their number is known: several times what a trained model finds."""
     return 1024 + 4 * words
-
-
-def _no_candidates(like: Tensor) -> SpanCandidates:
-    """None, on the device and with scores in the dtype of `like`."""
-    none = like.new_empty(0, dtype=torch.int64)
-    return SpanCandidates(none, none, none, none, like.new_empty(0))
 
 
 def _logit_bounds(thresholds: Tensor) -> Tensor:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, processors
 
 from gliner_fast.batch import SubwordTokenizer, plan_batches
 from gliner_fast.errors import CheckpointError
+from tests.small_network import small_batch
 
 
 @given(
@@ -20,14 +22,32 @@ from gliner_fast.errors import CheckpointError
     budget=st.integers(1, 2000),
     max_texts=st.none() | st.integers(1, 9),
 )
-def test_every_text_is_in_one_batch_within_the_budget(lengths: list[int], budget: int, max_texts: int | None) -> None:
+@pytest.mark.parametrize("padded", [True, False])
+def test_every_text_is_in_one_batch_within_the_budget(
+    lengths: list[int], budget: int, max_texts: int | None, padded: bool
+) -> None:
     array = np.array(lengths, np.int64)
-    batches = list(plan_batches(array, budget, max_texts))
+    batches = list(plan_batches(array, budget, max_texts, padded=padded))
     assert sorted(np.concatenate([np.zeros(0, np.int64), *batches]).tolist()) == list(range(len(lengths)))
     assert [lengths[row] for batch in batches for row in batch] == sorted(lengths, reverse=True)
     for batch in batches:
-        assert len(batch) == 1 or len(batch) * array[batch].max() <= budget
+        assert len(batch) == 1 or (len(batch) * array[batch].max() if padded else array[batch].sum()) <= budget
         assert max_texts is None or len(batch) <= max_texts
+
+
+def test_packed_batches_are_as_full_as_the_budget_lets_them_be() -> None:
+    batches = plan_batches(np.array([3, 10, 4, 3]), 13, None, padded=False)
+    assert [batch.tolist() for batch in batches] == [[1], [2, 0, 3]]
+
+
+def test_a_packed_batch_names_the_same_subwords() -> None:
+    batch = small_batch()
+    packed = batch.packed()
+    assert packed.offsets.tolist() == [0, 20, 35]
+    assert packed.input_ids.tolist() == [*batch.input_ids[0].tolist(), *batch.input_ids[1, :15].tolist()]
+    for name in ("pooled_positions", "class_positions"):
+        at, packed_at = getattr(batch, name), getattr(packed, name)
+        assert torch.equal(packed.input_ids[packed_at], batch.input_ids.view(-1)[at])
 
 
 def word_tokenizer(post_processor: processors.PostProcessor | None = None) -> Tokenizer:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import pytest
 import torch
 from torch import Tensor
 
 from gliner_fast import deberta
+from gliner_fast.attention_executor import VARIABLE
 from gliner_fast.deberta import DebertaConfig, DebertaEncoder, position_rows
+from gliner_fast.kernels._triton import INTERPRETED
 from gliner_fast.weights import _deberta_names
+
+needs_interpreter = pytest.mark.skipif(not INTERPRETED, reason="needs Triton, and a machine without a GPU")
 
 SETTINGS = {
     "model_type": "deberta-v2",
@@ -94,6 +100,69 @@ def test_rounding_in_fp32_is_no_worse_than_that_of_transformers(lengths: list[in
         theirs, mine = hidden_of_both(reference, ours, lengths)
         exact, _ = hidden_of_both(reference.double(), ours, lengths)
     assert (mine - exact).abs().max() <= 2 * (theirs - exact).abs().max() + 1e-6
+
+
+# --- packed texts -----------------------------------------------------------------------------------------------------
+
+
+def packed_hidden(ours: DebertaEncoder, lengths: list[int]) -> Tensor:
+    """Hidden states of the same subwords as in `hidden_of_both`, read packed."""
+    longest = max(lengths)
+    ids = torch.randint(3, 101, (len(lengths), longest), generator=torch.Generator().manual_seed(1))
+    mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
+    return ours(ids[mask], torch.tensor(lengths), torch.tensor([0, *accumulate(lengths)]))
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"pos_att_type": ["c2p"]}, {"pos_att_type": []}, {"position_buckets": -1, "max_relative_positions": 20}],
+    ids=["v3", "c2p", "no-positions", "no-buckets"],
+)
+def test_packed_texts_have_the_hidden_states_of_transformers(
+    lengths: list[int], changes: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "torch")
+    reference, ours = pair(**changes)
+    with torch.inference_mode():
+        theirs, _ = hidden_of_both(reference.double(), ours.double(), lengths)
+        mine = packed_hidden(ours, lengths)
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-7 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("executor", ["torch", pytest.param("triton", marks=needs_interpreter)])
+def test_packed_is_padded_is_single_text_within_rounding(executor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, executor)
+    reference, ours = pair(hidden_size=64, num_attention_heads=2)
+    lengths = [33, 1, 70, 2, 64]
+    with torch.inference_mode():
+        theirs, padded = hidden_of_both(reference, ours, lengths)
+        together = packed_hidden(ours, lengths)
+        ids = torch.randint(3, 101, (len(lengths), max(lengths)), generator=torch.Generator().manual_seed(1))
+        alone = [
+            ours(row[:length], torch.tensor([length]), torch.tensor([0, length]))
+            for row, length in zip(ids, lengths, strict=True)
+        ]
+        exact, _ = hidden_of_both(reference.double(), ours, lengths)
+    bound = 2 * (theirs - exact).abs().max() + 1e-6
+    for mine in (padded, together, torch.cat(alone)):
+        assert (mine - exact).abs().max() <= bound
+
+
+def test_packed_and_padded_texts_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "torch")
+    reference, ours = pair()
+    with torch.inference_mode():
+        for _ in range(2):
+            _, padded = hidden_of_both(reference, ours, [12, 7])
+            torch.testing.assert_close(packed_hidden(ours, [12, 7]), padded, rtol=0, atol=1e-5)
+
+
+def test_where_a_gradient_is_wanted_packed_texts_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "triton")
+    _, ours = pair()
+    packed_hidden(ours, [5, 9]).square().sum().backward()
+    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in ours.layers[0].parameters())
 
 
 def test_heads_done_in_groups_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from gliner_fast import GLiNER, verify
+from gliner_fast.attention_executor import VARIABLE as ATTENTION
+from gliner_fast.kernels.span_scores import PendingCandidates
 from gliner_fast.scorer import SpanScorer
 from gliner_fast.span_executor import VARIABLE
 from gliner_fast.verification import compare
@@ -36,6 +38,7 @@ def test_a_random_checkpoint_answers_as_gliner_does(kind: str, checkpoint):
     assert report.entities > 100
     assert report.ok, str(report)
     assert model.model.scorer.executor == ("torch" if kind == "deberta-marker" else "triton")
+    assert model.model.reads_packed is kind.startswith("deberta")
 
 
 def test_the_built_in_model_answers_as_on_the_cpu():
@@ -77,6 +80,19 @@ def test_triton_and_torch_find_the_same_entities(monkeypatch: pytest.MonkeyPatch
     assert len(report.differences) <= report.entities / 100  # scores at the threshold
 
 
+@pytest.mark.gliner
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+def test_packed_and_padded_texts_have_the_same_entities(dtype: str, checkpoint, monkeypatch: pytest.MonkeyPatch):
+    model, found = GLiNER.from_pretrained(checkpoint("deberta"), map_location=DEVICE, dtype=dtype), {}
+    for executor in ("padded", "triton"):
+        monkeypatch.setenv(ATTENTION, executor)
+        assert model.model.reads_packed is (executor == "triton")
+        found[executor] = model.inference(CROSSNER, LABELS, threshold=0.3)
+    report = compare(found["triton"], found["padded"], lambda _: [], threshold=0.3)
+    assert report.entities > 100
+    assert len(report.differences) <= report.entities / (100 if dtype == "fp32" else 10)  # scores at the threshold
+
+
 # --- who waits for the device -----------------------------------------------------------------------------------------
 
 
@@ -96,19 +112,45 @@ def counted_waits() -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("pooling", ["first", "mean", "max"])
 @pytest.mark.parametrize("threshold", [None, 0.5235], ids=["all scores", "candidates"])
-def test_the_network_waits_for_the_device_only_to_learn_how_many_candidates_there_are(pooling, threshold):
-    network, batch = small_network(pooling).to(DEVICE), small_batch().to(torch.device(DEVICE))
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_network_never_waits_for_the_device(packed, pooling, threshold):
+    network, batch = small_network(pooling).to(DEVICE), small_batch()
+    batch = (batch.packed() if packed else batch).to(torch.device(DEVICE))
     thresholds = None if threshold is None else torch.full((6,), threshold)
     with torch.inference_mode():
         network(batch, thresholds)  # compiles the kernel, and makes the tables of positions
         with counted_waits() as waits:
             scores = network(batch, thresholds)
     assert network.scorer.executor == "triton"
-    if threshold is None:
-        assert waits == []
-    else:
-        assert len(waits) == 1, waits
-        assert len(scores.candidates.texts) > 0
+    assert waits == []
+    if threshold is not None:
+        assert len(scores.candidates.wait().texts) > 0
+
+
+@pytest.mark.gliner
+def test_a_call_waits_for_the_device_once_a_batch_to_read_its_candidates(checkpoint, monkeypatch):
+    model = GLiNER.from_pretrained(checkpoint("deberta"), map_location=DEVICE)
+    model.token_budget = 2_000
+    expected = model.inference(CROSSNER, LABELS, threshold=0.3)  # compiles the kernels, and makes the tables
+    waits, batches, wait = [], [], PendingCandidates.wait
+    monkeypatch.setattr(PendingCandidates, "wait", lambda pending: waits.append(1) or wait(pending))
+    hook = model.model.register_forward_hook(lambda *_: batches.append(1))
+    torch.cuda.set_sync_debug_mode("error")  # for all but what `wait` does: it waits for an event
+    try:
+        found = model.inference(CROSSNER, LABELS, threshold=0.3)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        hook.remove()
+    assert len(waits) == len(batches) > 3
+    assert found == expected
+
+
+@pytest.mark.gliner
+def test_all_devices_together_give_the_results_of_one(checkpoint):
+    model = GLiNER.from_pretrained(checkpoint("deberta"), map_location=DEVICE)
+    alone = list(model.stream(CROSSNER, LABELS, threshold=0.3, window_size=8))
+    devices = ["cuda:0", "cuda:0"] if torch.cuda.device_count() == 1 else "all"
+    assert list(model.stream(CROSSNER, LABELS, threshold=0.3, window_size=8, devices=devices)) == alone
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

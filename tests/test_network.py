@@ -27,8 +27,9 @@ def test_candidates_are_found_where_thresholds_are_given_and_triton_computes(
         scores = network(batch, thresholds)
     assert network.scorer.executor == executor
     if executor == "triton" and thresholds is not None:
-        assert len(scores.candidates.texts) > 0
-        assert (scores.candidates.scores > THRESHOLDS[0]).all()
+        found = scores.candidates.wait()
+        assert len(found.texts) > 0
+        assert (found.scores > THRESHOLDS[0]).all()
         assert len(scores.logits) == 0
     else:
         assert scores.candidates is None
@@ -43,7 +44,7 @@ def test_spans_that_are_not_asked_for_do_not_leave_the_device(monkeypatch: pytes
     allowed = torch.zeros(12 + 7, 12, dtype=torch.bool)
     allowed[2, 1] = allowed[12 + 3, 0] = True
     with torch.inference_mode():
-        found = network(batch, torch.zeros(6), allowed).candidates
+        found = network(batch, torch.zeros(6), allowed).candidates.wait()
     places = zip(found.texts.tolist(), found.starts.tolist(), found.widths.tolist(), found.types.tolist(), strict=True)
     assert list(places) == [(0, 2, 1, t) for t in range(3)] + [(1, 3, 0, t) for t in range(3)]
 
@@ -69,4 +70,4 @@ def test_a_compiled_network_scores_as_before(executor: str, monkeypatch: pytest.
     torch.testing.assert_close(ours, wanted)
     assert (candidates is None) == (executor == "torch")
     if candidates is not None:
-        assert torch.equal(candidates.starts, wanted_candidates.starts)
+        assert torch.equal(candidates.wait().starts, wanted_candidates.wait().starts)

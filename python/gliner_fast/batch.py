@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gliner_fast import _rust
 from gliner_fast.errors import CheckpointError
+from gliner_fast.upload import upload
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -43,6 +44,8 @@ class Batch:
         pooled_positions: (M,) rows of the flattened (B*L,) subwords that stand for words, ascending.
         pooled_words: (M,) the packed word that each belongs to.
         class_positions: (T,) rows of the flattened subwords that hold an entity token.
+        offsets: (B+1,) where each text begins in `input_ids`, which are then packed, (N,), and so are the positions;
+            None for padded ones.
     """
 
     rows: NDArray[np.int64]
@@ -53,6 +56,22 @@ class Batch:
     pooled_positions: Tensor
     pooled_words: Tensor
     class_positions: Tensor
+    offsets: Tensor | None = None
+
+    def packed(self) -> Batch:
+        """The same texts one after another, without padding: what is flattened is then (N,) subwords."""
+        longest = self.input_ids.shape[1]
+        starts = self.lengths.cumsum(0) - self.lengths  # (B,)
+        # A row's subwords move forward by the padding of all rows before it.
+        padding = torch.arange(len(self.lengths)) * longest - starts  # (B,)
+        is_subword = torch.arange(longest) < self.lengths[:, None]  # (B, L)
+        return replace(
+            self,
+            input_ids=self.input_ids[is_subword],
+            pooled_positions=self.pooled_positions - padding[self.pooled_positions // longest],
+            class_positions=self.class_positions - padding[self.class_positions // longest],
+            offsets=torch.cat([starts, self.lengths.sum()[None]]),
+        )
 
     @property
     def word_total(self) -> int:
@@ -60,22 +79,18 @@ class Batch:
         return int(self.word_counts.sum())
 
     def to(self, device: torch.device) -> Batch:
-        """Moves what the network indexes with; counts and lengths stay on the CPU, where they steer it."""
+        """Moves what the network indexes with, in one copy; counts and lengths stay on the CPU, where they steer it."""
         if device.type == "cpu":
             return self
-        moved = [
-            tensor.to(device, non_blocking=True)
-            for tensor in (self.input_ids, self.pooled_positions, self.pooled_words, self.class_positions)
-        ]
-        return Batch(
-            self.rows,
-            moved[0],
-            self.lengths,
-            self.word_counts,
-            self.class_counts,
+        parts = [self.input_ids, self.pooled_positions, self.pooled_words, self.class_positions]
+        moved = upload(parts if self.offsets is None else [*parts, self.offsets], device)
+        return replace(
+            self,
+            input_ids=moved[0],
             pooled_positions=moved[1],
             pooled_words=moved[2],
             class_positions=moved[3],
+            offsets=None if self.offsets is None else moved[4],
         )
 
 
@@ -207,22 +222,30 @@ class Batcher:
         )
 
 
-def plan_batches(lengths: NDArray[np.int64], budget: int, max_texts: int | None) -> Iterator[NDArray[np.int64]]:
+def plan_batches(
+    lengths: NDArray[np.int64], budget: int, max_texts: int | None, *, padded: bool = True
+) -> Iterator[NDArray[np.int64]]:
     """Cuts texts into batches of similar length, longest first, so that running out of memory happens early.
 
     Args:
         lengths: subwords of each row, (texts,).
         budget: most subwords a batch, padding included; a longer text makes a batch of its own.
         max_texts: most texts a batch; None for no limit.
+        padded: a batch costs its longest text times its texts; else the sum of its texts.
 
     Yields:
         (B,) texts of one batch, longest first, equals in input order.
     """
     order = np.argsort(-lengths, kind="stable")
+    ends = np.cumsum(lengths[order])  # subwords up to and with each text
     first = 0
     while first < len(order):
-        longest = max(1, int(lengths[order[first]]))
-        count = max(1, budget // longest)
+        if padded:
+            longest = max(1, int(lengths[order[first]]))
+            count = max(1, budget // longest)
+        else:
+            room = ends[first] - lengths[order[first]] + budget
+            count = max(1, int(np.searchsorted(ends, room, side="right")) - first)
         if max_texts is not None:
             count = min(count, max_texts)
         yield order[first : first + count]

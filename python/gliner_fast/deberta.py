@@ -5,6 +5,8 @@ The same function as `transformers.DebertaV2Model`, up to rounding:
 * relative-position keys and queries depend on weights alone, so they are projected once, not in every call;
 * position scores are read off a diagonal view instead of being gathered for each (i, j);
 * one product makes queries, keys and values; scaled_dot_product_attention takes the position scores as its mask.
+
+It reads padded texts, or packed ones (DESIGN 3.6), with the same weights and up to rounding the same result.
 """
 
 from __future__ import annotations
@@ -17,6 +19,10 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from gliner_fast.attention_executor import AttentionExecutor, PackedTexts, attend, choose_attention
+from gliner_fast.kernels.disentangled_attention import Positions
+from gliner_fast.upload import upload
 
 # Scores of a group of heads held at once, in elements: 2**26 float32 are 256 MiB. Texts of up to about 1,000
 # subwords fit whole at any sensible batch; only far longer ones are done a few heads at a time.
@@ -125,7 +131,18 @@ class DebertaLayer(nn.Module):
 
     def forward(self, hidden: Tensor, positions: LayerPositions, key_padding: Tensor | None) -> Tensor:
         """(B, L, D) -> (B, L, D); `key_padding` is True at padded keys, (B, 1, 1, L), None where there are none."""
-        attended = self._attend(hidden, positions, key_padding)  # (B, L, D)
+        return self._finish(hidden, self._attend(hidden, positions, key_padding))
+
+    def forward_packed(
+        self, hidden: Tensor, positions: Positions, texts: PackedTexts, *, scale: float, executor: AttentionExecutor
+    ) -> Tensor:
+        """(N, D) -> (N, D) for packed texts, without dropout."""
+        qkv = self.qkv(hidden).view(len(hidden), 3, self.heads, -1)  # (N, 3, H, head_dim)
+        attended = attend(qkv, positions, texts, scale=scale, executor=executor)  # (N, H, head_dim)
+        return self._finish(hidden, attended.flatten(1))
+
+    def _finish(self, hidden: Tensor, attended: Tensor) -> Tensor:
+        """All that comes after the attention, subword by subword: (..., D) twice -> (..., D)."""
         attended = F.dropout(self.attention_output(attended), self.hidden_dropout, self.training)
         hidden = self.attention_norm(attended.add_(hidden) if not torch.is_grad_enabled() else attended + hidden)
         out = F.dropout(self.output(F.gelu(self.intermediate(hidden))), self.hidden_dropout, self.training)
@@ -221,17 +238,21 @@ class DebertaEncoder(nn.Module):
         self.relative_norm = nn.LayerNorm(config.hidden_size, config.norm_eps)
         self.layers = nn.ModuleList(DebertaLayer(config) for _ in range(config.layers))
         self._tables: tuple[tuple[object, ...], list[tuple[Tensor, Tensor]]] | None = None
+        self._rows: dict[tuple[int, torch.device], Tensor] = {}
 
-    def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, lengths: Tensor, offsets: Tensor | None = None) -> Tensor:
         """Hidden states of the last layer.
 
         Args:
-            input_ids: (B, L) int64, padded at the right.
+            input_ids: (B, L) int64, padded at the right; or (N,), one text after another, for inference.
             lengths: (B,) subwords in each row, on the CPU.
+            offsets: (B+1,) where each packed text begins, and N; None says that `input_ids` are padded.
 
         Returns:
-            (B, L, D); rows past a text's length are unspecified.
+            (B, L, D); rows past a text's length are unspecified. (N, D) for packed texts.
         """
+        if offsets is not None:
+            return self._forward_packed(input_ids, PackedTexts(lengths.tolist(), offsets))
         length = input_ids.shape[1]
         hidden: Tensor = self.embedding_norm(self.word_embeddings(input_ids))  # (B, L, D)
         hidden = F.dropout(hidden, self.config.hidden_dropout, self.training)
@@ -250,6 +271,37 @@ class DebertaEncoder(nn.Module):
             )
             hidden = layer(hidden, positions, key_padding)
         return hidden
+
+    @property
+    def reads_packed(self) -> bool:
+        """Whether texts should come packed, where the weights are now."""
+        return self._executor != "padded"
+
+    @property
+    def _executor(self) -> AttentionExecutor:
+        weight = self.word_embeddings.weight
+        return choose_attention(weight.device, weight.dtype, self.config.hidden_size // self.config.heads)
+
+    def _forward_packed(self, input_ids: Tensor, texts: PackedTexts) -> Tensor:
+        """(N,) -> (N, D), inference only: no subword of padding is computed, and no score is kept."""
+        assert not self.training, "attention over packed texts knows no dropout"
+        executor = self._executor if not torch.is_grad_enabled() else "torch"  # autograd sees through torch alone
+        kinds = self.config.pos_att_type
+        hidden: Tensor = self.embedding_norm(self.word_embeddings(input_ids))  # (N, D)
+        rows = self._rows_by_distance(max(texts.lengths, default=1), hidden.device)
+        for layer, (keys, queries) in zip(self._layers(), self._position_tables(mirrored=False), strict=True):
+            positions = Positions(keys if "c2p" in kinds else None, queries if "p2c" in kinds else None, rows)
+            hidden = layer.forward_packed(hidden, positions, texts, scale=self._scale, executor=executor)
+        return hidden
+
+    def _rows_by_distance(self, longest: int, device: torch.device) -> Tensor:
+        """Rows of the tables for all distances in texts of up to `longest` subwords, (2M-1,) int32, kept."""
+        reach = max(32, 1 << (longest - 1).bit_length())  # powers of two, so that few are kept
+        rows = self._rows.get((reach, device))
+        if rows is None:
+            (rows,) = upload([position_rows(reach, self.config).int()], device)
+            self._rows[reach, device] = rows
+        return rows
 
     def _layers(self) -> list[DebertaLayer]:
         return cast("list[DebertaLayer]", list(self.layers))
@@ -270,9 +322,10 @@ class DebertaEncoder(nn.Module):
         head_dim = self.config.hidden_size // self.config.heads
         return 1.0 / math.sqrt(head_dim * (1 + len(set(self.config.pos_att_type))))
 
-    def _position_tables(self) -> list[tuple[Tensor, Tensor]]:
-        """Position keys (rows mirrored: descending distance) and queries of every layer, each (H, 2*span, head_dim).
+    def _position_tables(self, *, mirrored: bool = True) -> list[tuple[Tensor, Tensor]]:
+        """Position keys and queries of every layer, each (H, 2*span, head_dim).
 
+        Rows ascend with the distance; those of the keys descend where `mirrored`, as the diagonals are read.
         They depend on weights alone. Where no gradient is wanted they are kept until a weight is replaced or changed in
         place.
         """
@@ -280,19 +333,19 @@ class DebertaEncoder(nn.Module):
             # What is kept must not outlive a step of training: torch's fused optimizers change weights in place
             # without counting it as a new version.
             self._tables = None
-            return self._project_tables()
+            return self._project_tables(mirrored=mirrored)
         weights = [self.relative_embeddings.weight, self.relative_norm.weight, self.relative_norm.bias]
         for layer in self._layers():
             weights += [layer.qkv.weight, layer.qkv.bias]
-        state = tuple((id(weight), weight.data_ptr(), _version(weight)) for weight in weights)
+        state = (mirrored, *((id(weight), weight.data_ptr(), _version(weight)) for weight in weights))
         tables = self._tables  # read once: another thread may be replacing it with an equal one
         if tables is None or tables[0] != state:
             with torch.no_grad():
-                tables = (state, self._project_tables())
+                tables = (state, self._project_tables(mirrored=mirrored))
             self._tables = tables
         return tables[1]
 
-    def _project_tables(self) -> list[tuple[Tensor, Tensor]]:
+    def _project_tables(self, *, mirrored: bool) -> list[tuple[Tensor, Tensor]]:
         config = self.config
         embeddings = self.relative_norm(self.relative_embeddings.weight[: 2 * config.span])  # (2*span, D)
         tables = []
@@ -301,7 +354,8 @@ class DebertaEncoder(nn.Module):
             kept = F.dropout(embeddings, config.hidden_dropout, self.training)  # anew in each layer
             projected = F.linear(kept, layer.qkv.weight[: 2 * width], layer.qkv.bias[: 2 * width]) * self._scale
             queries, keys = projected.view(-1, 2, config.heads, width // config.heads).permute(1, 2, 0, 3)
-            tables.append((keys.flip(1).contiguous(), queries.contiguous()))  # each (H, 2*span, head_dim)
+            keys = keys.flip(1) if mirrored else keys
+            tables.append((keys.contiguous(), queries.contiguous()))  # each (H, 2*span, head_dim)
         return tables
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gliner_fast import _rust
-from gliner_fast.kernels.span_scores import SpanCandidates
+from gliner_fast.kernels.span_scores import PendingCandidates, SpanCandidates
 
 _TOP_CLASSES = 5
 
@@ -65,7 +65,7 @@ class Decoded(Candidates):
 
 
 def find_candidates(
-    scored: Tensor | SpanCandidates,
+    scored: Tensor | PendingCandidates,
     word_counts: NDArray[np.int64],
     class_counts: NDArray[np.int64],
     max_width: int,
@@ -75,7 +75,7 @@ def find_candidates(
 
     Args:
         scored: logits in flat blocks (W_b, K, C_b), as `kernels.span_scores` lays them out; or the spans above
-            `flat_thresholds`, already found on the device.
+            `flat_thresholds`, which the device looks for: it is waited for here.
         word_counts: (B,) words of each text.
         class_counts: (B,) scored entity types of each text.
         max_width: K.
@@ -85,8 +85,8 @@ def find_candidates(
         The candidates, and all scores, flat as the logits: sigmoids in the logits' own precision, as float32. Where
         candidates came in, there are no other scores.
     """
-    if isinstance(scored, SpanCandidates):
-        candidates, scores = _fetch(scored, len(word_counts)), np.zeros(0, np.float32)
+    if isinstance(scored, PendingCandidates):
+        candidates, scores = _as_candidates(scored.wait(), len(word_counts)), np.zeros(0, np.float32)
     else:
         scores = torch.sigmoid(scored).float().cpu().numpy()
         # Scores are compared in their own precision, as the package does it: 0.3 in bf16 is not 0.3 in float32.
@@ -95,13 +95,11 @@ def find_candidates(
     return _only_allowed(candidates, selection.allowed_spans), scores
 
 
-def _fetch(found: SpanCandidates, texts: int) -> Candidates:
-    """Brings candidates of some texts from the device, in one copy."""
-    indices = [part.int() for part in (found.texts, found.starts, found.widths, found.types)]
-    rows = torch.stack([*indices, found.scores.float().view(torch.int32)]).cpu().numpy()  # (5, S)
-    text, start, width, class_ = rows[:4].astype(np.int64)
+def _as_candidates(found: SpanCandidates, texts: int) -> Candidates:
+    """The candidates of some texts, found on the device and brought to the host."""
+    text, start, width, class_ = (part.numpy() for part in (found.texts, found.starts, found.widths, found.types))
     offsets = np.searchsorted(text, np.arange(texts + 1))
-    return Candidates(offsets, start, start + width + 1, class_, rows[4].view(np.float32))
+    return Candidates(offsets, start, start + width + 1, class_, found.scores.float().numpy())
 
 
 def resolve(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,16 @@ from gliner_fast import checkpoint, weights
 from gliner_fast.batch import Batch, Batcher
 from gliner_fast.config import CONFIG_NAME, GLiNERConfig
 from gliner_fast.data_processor import DataProcessor
+from gliner_fast.devices import Devices, parse_devices
 from gliner_fast.entity import Entity
 from gliner_fast.labels import Labels, Threshold
 from gliner_fast.loading import Parts, create_parts, load_parts
 from gliner_fast.network import SpanNetwork, SpanScores
-from gliner_fast.pipeline import stream_texts
+from gliner_fast.pipeline import prepare_ahead, stream_texts
 from gliner_fast.precision import parse_dtype
 from gliner_fast.predict import Predictor
 from gliner_fast.request import OnLong, Options, Request
+from gliner_fast.token_budget import default_budget
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,11 +36,8 @@ if TYPE_CHECKING:
 # Texts prepared at once. Sorting by length needs a window; a larger one saves no more padding, and costs memory.
 _WINDOW = 8192
 _WINDOW_CHARACTERS = 2**24
-# Most subwords a batch, padding included. On an EPYC 7003 (2026-11-23) one core does the products of the base size at
-# full speed from 256 rows on, and beyond 1,000 the activations outgrow the caches: 2,048 were 15 to 35 % slower.
-_CPU_BUDGET = 512
-_CPU_BUDGET_PER_THREAD = 256
-_GPU_BUDGET = 2**15
+# On CUDA one window is prepared while another is computed: smaller ones begin sooner.
+_CUDA_WINDOW = 2048
 
 
 class GLiNER(nn.Module):
@@ -87,6 +87,7 @@ class GLiNER(nn.Module):
             checkpoint.subword_tokenizer(parts.tokenizer), parts.config, corrected_numbering=corrected_numbering
         )
         self._told: set[str] = set()
+        self._budgets: dict[tuple[torch.device, torch.dtype], int] = {}
 
     @classmethod
     def from_pretrained(
@@ -362,11 +363,14 @@ class GLiNER(nn.Module):
             on_long=on_long,
         )
         found: list[list[Entity]] = []
-        for part in Request.read(texts, labels, options).parts(_WINDOW, _WINDOW_CHARACTERS):
-            predictor = self.predictor()
-            prepared = predictor.prepare(part)
-            prepared.warn(stacklevel=2)
-            found += predictor.predict(prepared)
+        is_cuda = self.device.type == "cuda"
+        window = _CUDA_WINDOW if is_cuda else _WINDOW
+        parts = Request.read(texts, labels, options).parts(window, _WINDOW_CHARACTERS)
+        prepare = lambda part: self.predictor().prepare(part)  # noqa: E731
+        with closing(prepare_ahead(prepare, parts, in_thread=is_cuda and len(texts) > window)) as all_prepared:
+            for prepared in all_prepared:
+                prepared.warn(stacklevel=2)
+                found += self.predictor().predict(prepared)
         return found
 
     def stream(
@@ -384,6 +388,7 @@ class GLiNER(nn.Module):
         on_long: OnLong = "window",
         as_tuples: bool = False,
         window_size: int = 1024,
+        devices: Devices | None = None,
     ) -> Iterator[Any]:
         """Finds the entities of any number of texts, lazily and in order, in memory that does not grow.
 
@@ -411,6 +416,8 @@ class GLiNER(nn.Module):
             on_long: see `inference`; the default reads long texts whole.
             as_tuples: `texts` gives (text, context) pairs, and (entities, context) pairs come out.
             window_size: most texts computed together; fewer need less memory and more time.
+            devices: "all" CUDA devices, or a list such as ["cuda:0", "cuda:1"]: each gets a copy of the network for
+                this stream, and windows as it is free. Results come in order. None: where the model is.
 
         Yields:
             For each text its entities; with `as_tuples` a pair of these and the text's context.
@@ -429,7 +436,15 @@ class GLiNER(nn.Module):
             return_label_vectors=return_label_vectors,
             on_long=on_long,
         )
-        return stream_texts(self, texts, labels, options, as_tuples=as_tuples, most_texts=window_size)
+        return stream_texts(
+            self,
+            texts,
+            labels,
+            options,
+            as_tuples=as_tuples,
+            most_texts=window_size,
+            devices=None if devices is None else parse_devices(devices),
+        )
 
     def batch_predict_entities(
         self,
@@ -570,11 +585,20 @@ class GLiNER(nn.Module):
             self._batcher,
             max_words=self.config.max_len,
             max_width=self.config.max_width,
-            budget=self.token_budget or _default_budget(device),
+            budget=self.token_budget or self._default_budget(device),
             lower_budget=self._lower_budget,
             splitter=self.data_processor.custom_splitter,
             device=device,
         )
+
+    def _default_budget(self, device: torch.device) -> int:
+        """Asked for once a device and dtype: to ask CUDA for its free memory takes longer than a short text may."""
+        if device.type != "cuda":
+            return default_budget(self.model, device)  # follows the number of threads
+        key = (device, self.dtype)
+        if key not in self._budgets:
+            self._budgets[key] = default_budget(self.model, device)
+        return self._budgets[key]
 
     def _lower_budget(self, budget: int) -> None:
         if "memory" not in self._told:
@@ -591,12 +615,6 @@ class GLiNER(nn.Module):
         if new:
             self._told.update(new)
             warnings.warn(f"{', '.join(new)}: not an argument of inference, ignored", stacklevel=3)
-
-
-def _default_budget(device: torch.device) -> int:
-    if device.type != "cpu":
-        return _GPU_BUDGET
-    return max(_CPU_BUDGET, _CPU_BUDGET_PER_THREAD * torch.get_num_threads())
 
 
 def _read_config(config: GLiNERConfig | Mapping[str, Any] | str | Path) -> GLiNERConfig:

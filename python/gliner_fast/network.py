@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from gliner_fast.deberta import DebertaEncoder
 from gliner_fast.encoder import build_encoder, encoder_width
 from gliner_fast.errors import CheckpointError
-from gliner_fast.kernels.span_scores import SpanCandidates
+from gliner_fast.kernels.span_scores import PendingCandidates
 from gliner_fast.scorer import SpanScorer
 from gliner_fast.word_vectors import WordLSTM, pool_subwords
 
@@ -29,12 +30,13 @@ class SpanScores:
         words: (N, D) packed word vectors that the head read.
         prompts: (T, D) packed prompt representations that spans were scored against.
         candidates: the spans above the thresholds, where some were given and the scorer finds them on the device.
+            Nobody has waited for it yet.
     """
 
     logits: Tensor
     words: Tensor
     prompts: Tensor
-    candidates: SpanCandidates | None = None
+    candidates: PendingCandidates | None = None
 
 
 class SpanNetwork(nn.Module):
@@ -66,7 +68,8 @@ class SpanNetwork(nn.Module):
             allowed_spans: (N, K) bool, beside thresholds: says that no more is asked for than these spans, each by its
                 first word and its width. What is not found on the device is not left out by it.
         """
-        hidden = self.encoder(batch.input_ids, batch.lengths)  # (B, L, E)
+        packed = () if batch.offsets is None else (batch.offsets,)
+        hidden = self.encoder(batch.input_ids, batch.lengths, *packed)  # (B, L, E); (N, E) where packed
         class_positions = batch.class_positions if self.embed_ent_token else batch.class_positions + 1
         # The head reads these rows alone, so only they are projected. Before pooling, as the package does: a word
         # that no subword stands for is zero, not the projection's bias.
@@ -84,6 +87,12 @@ class SpanNetwork(nn.Module):
             candidates = self.scorer.find(words, prompts, *counts, thresholds, allowed_spans)
             return SpanScores(words.new_empty(0), words, prompts, candidates)
         return SpanScores(self.scorer(words, prompts, *counts), words, prompts)
+
+    @property
+    def reads_packed(self) -> bool:
+        """Whether batches should come packed, so that no padding is computed; never once the network is compiled."""
+        is_compiled = getattr(self, "_compiled_call_impl", None) is not None
+        return not is_compiled and isinstance(self.encoder, DebertaEncoder) and self.encoder.reads_packed
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles the network with `torch.compile`, all but its scorer: that runs a kernel of its own as it is."""

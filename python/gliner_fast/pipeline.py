@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from gliner_fast.devices import predict_on_all, spread
 from gliner_fast.labels import Labels
 from gliner_fast.preparing import Prepared
 from gliner_fast.request import Options, Request
@@ -42,7 +46,13 @@ class Window:
 
 
 def predict_windows(
-    model: GLiNER, windows: Iterable[Window], options: Options, *, stats: Stats, read_ahead: bool = False
+    model: GLiNER,
+    windows: Iterable[Window],
+    options: Options,
+    *,
+    stats: Stats,
+    read_ahead: bool = False,
+    devices: Sequence[torch.device] | None = None,
 ) -> Generator[tuple[Window, list[list[Entity]]], None, None]:
     """Predicts window after window, the host's work on the next one beside the device's work on this one.
 
@@ -56,6 +66,8 @@ def predict_windows(
         stats: what is done is added to it, window by window.
         read_ahead: read the windows in the thread too, beside the computation. An end that comes early then waits for
             the read that is under way.
+        devices: where windows are computed, each on whichever is free; None: where the model is. Windows are then read
+            in this thread, two a device ahead.
 
     Yields:
         Each window with the entities of its texts, in order.
@@ -66,19 +78,27 @@ def predict_windows(
         MemoryError: a single text does not fit into memory.
     """
     source = iter(windows)
-    pool = ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-prepare")
 
-    def prepare(window: Window | None) -> tuple[Window, Prepared] | None:
-        if window is None:
-            return None
+    def prepare(window: Window) -> Prepared:
         asked = window.options or options
         request = Request.read(window.texts, window.labels, asked, first_text=window.first_text)
-        return window, model.predictor().prepare(request)
+        return model.predictor().prepare(request)
+
+    if devices is not None:
+        with closing(predict_on_all(spread(model, devices), source, prepare, stats)) as results:
+            for window, prepared, found in results:
+                prepared.warn(stacklevel=2)
+                yield window, found
+        return
+    pool = ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-prepare")
+
+    def prepare_if_any(window: Window | None) -> tuple[Window, Prepared] | None:
+        return None if window is None else (window, prepare(window))
 
     def submit_next() -> Future[tuple[Window, Prepared] | None]:
         if read_ahead:
-            return pool.submit(lambda: prepare(next(source, None)))
-        return pool.submit(prepare, next(source, None))
+            return pool.submit(lambda: prepare_if_any(next(source, None)))
+        return pool.submit(prepare_if_any, next(source, None))
 
     try:
         coming = submit_next()
@@ -93,8 +113,32 @@ def predict_windows(
             source.close()
 
 
+def prepare_ahead(
+    prepare: Callable[[Request], Prepared], requests: Iterable[Request], *, in_thread: bool
+) -> Generator[Prepared, None, None]:
+    """Prepares requests in their order; in a thread, one ahead of what is asked for, or in this one when it is."""
+    if not in_thread:
+        yield from map(prepare, requests)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-prepare") as pool:
+        coming: deque[Future[Prepared]] = deque()
+        for request in requests:
+            coming.append(pool.submit(prepare, request))
+            if len(coming) == 2:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+
+
 def stream_texts(
-    model: GLiNER, texts: Iterable[Any], labels: Labels, options: Options, *, as_tuples: bool, most_texts: int
+    model: GLiNER,
+    texts: Iterable[Any],
+    labels: Labels,
+    options: Options,
+    *,
+    as_tuples: bool,
+    most_texts: int,
+    devices: Sequence[torch.device] | None = None,
 ) -> Iterator[Any]:
     """What `GLiNER.stream` gives, which describes the arguments and errors."""
     if isinstance(texts, str) or not isinstance(texts, Iterable):
@@ -107,16 +151,23 @@ def stream_texts(
     if isinstance(most_texts, bool) or not isinstance(most_texts, int) or most_texts < 1:
         raise ValueError(f"window_size is {most_texts!r}: expected a whole number of at least 1")
     Request.read([], labels, options)  # complains now, not when the first text is asked for
-    return _stream(model, texts, labels, options, as_tuples=as_tuples, most_texts=most_texts)
+    return _stream(model, texts, labels, options, as_tuples=as_tuples, most_texts=most_texts, devices=devices)
 
 
 def _stream(
-    model: GLiNER, texts: Iterable[Any], labels: Labels, options: Options, *, as_tuples: bool, most_texts: int
+    model: GLiNER,
+    texts: Iterable[Any],
+    labels: Labels,
+    options: Options,
+    *,
+    as_tuples: bool,
+    most_texts: int,
+    devices: Sequence[torch.device] | None,
 ) -> Generator[Any, None, None]:
     pairs = map(_as_pair, texts) if as_tuples else ((text, None) for text in texts)
     windows = _cut_windows(pairs, labels, most_texts)
     try:
-        with closing(predict_windows(model, windows, options, stats=Stats())) as results:
+        with closing(predict_windows(model, windows, options, stats=Stats(), devices=devices)) as results:
             for window, found in results:
                 yield from zip(found, window.key, strict=True) if as_tuples else found
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass
 from time import perf_counter
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gliner_fast.batch import Batcher, plan_batches
+from gliner_fast.batch import Batch, Batcher, plan_batches
 from gliner_fast.decode import (
     Candidates,
     Selection,
@@ -27,12 +28,13 @@ from gliner_fast.describing import Findings, describe, read_findings
 from gliner_fast.labels import label_thresholds
 from gliner_fast.preparing import Prepared, prepare
 from gliner_fast.request import Request
+from gliner_fast.stages import HostStages
 from gliner_fast.stats import Stats, encoder_timed
 from gliner_fast.words import WordTriples
 
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
-    from gliner_fast.network import SpanNetwork
+    from gliner_fast.network import SpanNetwork, SpanScores
 
 
 @dataclass(frozen=True)
@@ -99,43 +101,77 @@ class Predictor:
         return found
 
     def _predict_batches(self, prepared: Prepared, stats: Stats) -> Iterator[tuple[Findings, Findings | None]]:
-        """Predicts batch after batch; one that the device has no memory for, and all after it, are made smaller."""
+        """Predicts batch after batch; one that the device has no memory for, and all after it, are made smaller.
+
+        On CUDA the next batch is laid out and the one before is decoded, in a thread each, while the device computes.
+        """
         budget = self.budget
-        batches = self._plan(prepared, prepared.scorable, budget)
-        while batches:
-            try:
-                findings = self._predict_batch(prepared, batches[0], stats)
-            except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
-                    raise
-                budget = min(budget, _half_of(prepared, batches[0], error))
-                self.lower_budget(budget)
-                batches = self._plan(prepared, np.concatenate(batches), budget)
-                continue
-            batches.popleft()
-            yield findings
+        waiting = self._plan(prepared, prepared.scorable, budget)
+        coming: Future[_LaidOut] | None = None  # of waiting[0]
+        in_flight: deque[tuple[NDArray[np.int64], Future[tuple[Findings, Findings | None]]]] = deque()
+        # A CPU has no time to give; of one batch nothing can overlap, and threads cost a short text their start.
+        with HostStages(overlap=self.device.type == "cuda" and len(waiting) > 1) as stages:
+            while waiting or in_flight:
+                may_start = bool(waiting) and len(in_flight) < stages.most_in_flight
+                try:
+                    if may_start:
+                        laid_out = (coming or stages.lay_out(self._lay_out, prepared, waiting[0])).result()
+                        coming = None
+                        if stages.overlap and len(waiting) > 1:
+                            coming = stages.lay_out(self._lay_out, prepared, waiting[1])
+                        # No name for the scores, or the ones of a batch would live until the next has its own.
+                        decoding = stages.decode(self._decode, prepared, self._score(laid_out, stats), stats)
+                        in_flight.append((waiting.popleft(), decoding))
+                        continue
+                    findings = in_flight[0][1].result()
+                except (RuntimeError, MemoryError) as error:
+                    if not _is_out_of_memory(error):
+                        raise
+                    if not may_start:  # it was started, and failed later
+                        waiting.appendleft(in_flight.popleft()[0])
+                    padded = not self.network.reads_packed
+                    budget = min(budget, _half_of(prepared, waiting[0], error, padded=padded))
+                    self.lower_budget(budget)
+                    waiting, coming = self._plan(prepared, np.concatenate(waiting), budget), None
+                    continue
+                in_flight.popleft()
+                yield findings
 
     def _plan(self, prepared: Prepared, rows: NDArray[np.int64], budget: int) -> deque[NDArray[np.int64]]:
         """Cuts rows into batches, longest first."""
-        batches = plan_batches(prepared.lengths[rows], budget, prepared.request.options.batch_size)
+        most_texts, padded = prepared.request.options.batch_size, not self.network.reads_packed
+        batches = plan_batches(prepared.lengths[rows], budget, most_texts, padded=padded)
         return deque(rows[chosen] for chosen in batches)
 
-    def _predict_batch(
-        self, prepared: Prepared, rows: NDArray[np.int64], stats: Stats
-    ) -> tuple[Findings, Findings | None]:
-        """The entities of whole texts, and the candidates that windows own, to be resolved with their text's others."""
-        began, encode_seconds = perf_counter(), stats.encode_seconds
+    def _lay_out(self, prepared: Prepared, rows: NDArray[np.int64]) -> _LaidOut:
+        """All that the device is given of a batch."""
+        began = perf_counter()
         sets = prepared.set_of_text[prepared.rows.texts[rows]]
         batch = self.batcher.assemble(prepared.subwords, rows, prepared.prompts, sets)
-        word_counts, class_counts = batch.word_counts.numpy(), batch.class_counts.numpy()
+        if self.network.reads_packed:
+            batch = batch.packed()
         selection = _select(prepared, rows)
         thresholds = allowed = None
         if not prepared.request.options.return_class_probs:  # they alone need scores below the threshold
-            thresholds = torch.from_numpy(flat_thresholds(selection, class_counts))
-            allowed = flat_allowed_spans(selection, word_counts, self.max_width)
+            thresholds = torch.from_numpy(flat_thresholds(selection, batch.class_counts.numpy()))
+            allowed = flat_allowed_spans(selection, batch.word_counts.numpy(), self.max_width)
         spans = None if allowed is None else torch.from_numpy(allowed)
-        scores = self.network(batch.to(self.device), thresholds, spans)
-        scored = perf_counter()
+        return _LaidOut(batch, selection, thresholds, spans, perf_counter() - began)
+
+    def _score(self, laid_out: _LaidOut, stats: Stats) -> _Scored:
+        """Starts the network on a batch; waits for nothing where the device is CUDA."""
+        began, encode_seconds = perf_counter(), stats.encode_seconds
+        scores = self.network(laid_out.batch.to(self.device), laid_out.thresholds, laid_out.allowed_spans)
+        encoding = stats.encode_seconds - encode_seconds
+        stats.score_seconds += laid_out.seconds + perf_counter() - began - encoding
+        return _Scored(laid_out.batch, laid_out.selection, scores)
+
+    @torch.inference_mode()  # which is each thread's own
+    def _decode(self, prepared: Prepared, scored: _Scored, stats: Stats) -> tuple[Findings, Findings | None]:
+        """The entities of whole texts, and the candidates that windows own, to be resolved with their text's others."""
+        began = perf_counter()
+        batch, selection, scores, rows = scored.batch, scored.selection, scored.scores, scored.batch.rows
+        word_counts, class_counts = batch.word_counts.numpy(), batch.class_counts.numpy()
         found = scores.logits if scores.candidates is None else scores.candidates
         candidates, probabilities = find_candidates(found, word_counts, class_counts, self.max_width, selection)
         is_window = prepared.rows.are_windows[rows]  # (B,)
@@ -150,9 +186,28 @@ class Predictor:
         stats.words += int(word_counts.sum())
         stats.subwords += int(batch.lengths.sum())
         stats.padded_subwords += batch.input_ids.numel()
-        stats.score_seconds += scored - began - (stats.encode_seconds - encode_seconds)
-        stats.decode_seconds += perf_counter() - scored
+        stats.decode_seconds += perf_counter() - began
         return whole, windows
+
+
+@dataclass(frozen=True)
+class _LaidOut:
+    """A batch on the host, what may be an entity in it, the same as the device reads it, and the seconds it took."""
+
+    batch: Batch
+    selection: Selection
+    thresholds: torch.Tensor | None
+    allowed_spans: torch.Tensor | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A batch that the device has begun."""
+
+    batch: Batch
+    selection: Selection
+    scores: SpanScores
 
 
 def _owned(prepared: Prepared, rows: NDArray[np.int64], candidates: Candidates) -> NDArray[np.bool_]:
@@ -221,8 +276,8 @@ def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)
 
 
-def _half_of(prepared: Prepared, rows: NDArray[np.int64], error: Exception) -> int:
-    """Half the subwords of a batch that did not fit, padding included.
+def _half_of(prepared: Prepared, rows: NDArray[np.int64], error: Exception, *, padded: bool) -> int:
+    """Half the subwords of a batch that did not fit, padding included where there is any.
 
     Raises:
         MemoryError: a single row cannot be halved; told in the user's terms.
@@ -233,7 +288,7 @@ def _half_of(prepared: Prepared, rows: NDArray[np.int64], error: Exception) -> i
             f"1 texts of up to {subwords:,} subwords, labels included, do not fit into memory: ask for fewer labels at "
             "a time, or cut the text or its longest word"
         ) from error
-    return len(rows) * subwords // 2
+    return (len(rows) * subwords if padded else int(prepared.lengths[rows].sum())) // 2
 
 
 def _select(prepared: Prepared, rows: NDArray[np.int64]) -> Selection:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gliner_fast.kernels.span_scores import SpanCandidates
+from gliner_fast.kernels.span_scores import PendingCandidates
 from gliner_fast.span_executor import Executor, SpanLayout, choose_executor, find_spans, score_spans
 
 
@@ -88,8 +88,8 @@ class SpanScorer(nn.Module):
         class_counts: Sequence[int],
         thresholds: Tensor,
         allowed_spans: Tensor | None = None,
-    ) -> SpanCandidates:
-        """The spans above their threshold, found on the device, where `executor_for(words)` is "triton".
+    ) -> PendingCandidates:
+        """The spans above their threshold, looked for on the device, where `executor_for(words)` is "triton".
 
         All as for `forward`; `thresholds`, (T,), is the probability that each entity type must pass; `allowed_spans`,
         (N, K) bool, says which spans are asked for, where not all are.

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gliner_fast.kernels._triton import HAS_TRITON, INTERPRETED
-from gliner_fast.kernels.span_scores import SpanCandidates, span_candidates, span_scores, span_scores_reference
+from gliner_fast.kernels.span_scores import PendingCandidates, span_candidates, span_scores, span_scores_reference
 from gliner_fast.kernels.span_scores_gradient import span_scores_gradient, span_scores_gradient_reference
+from gliner_fast.upload import upload
 
 # A Rust executor for CPUs would be a third name here, chosen by `choose_executor` and called beside the other two.
 Executor = Literal["torch", "triton"]
@@ -44,12 +45,12 @@ def choose_executor(device: torch.device, dtype: torch.dtype) -> Executor:
     """
     asked = os.environ.get(VARIABLE, "")
     if not asked:
-        return "triton" if _triton_is_fastest(device, dtype) else "torch"
+        return "triton" if triton_is_fastest(device, dtype) else "torch"
     if asked not in get_args(Executor):
         names = ", ".join(get_args(Executor))
         raise ValueError(f"{VARIABLE} is {asked!r}: expected one of {names}, or leave it unset for the fastest")
     if asked == "triton":
-        _expect_triton(device)
+        expect_triton(device, VARIABLE)
     return cast(Executor, asked)
 
 
@@ -67,18 +68,18 @@ def find_spans(
     layout: SpanLayout,
     thresholds: Tensor,
     allowed_spans: Tensor | None = None,
-) -> SpanCandidates:
+) -> PendingCandidates:
     """The spans that score above their type's threshold, found by Triton where the scores are; no gradient.
 
     All as for `score_spans`; `thresholds`, (T,), is the probability that each type must pass, infinite where none does;
     `allowed_spans`, (N, K) bool, says which spans are asked for, where not all are.
     """
     with torch.no_grad():
-        thresholds = thresholds.to(u.device, non_blocking=True)
+        (thresholds,) = upload([thresholds], u.device)
         if allowed_spans is not None:
-            allowed_spans = allowed_spans.to(u.device, non_blocking=True)
+            (allowed_spans,) = upload([allowed_spans], u.device)
         return span_candidates(
-            u, v, g, c, thresholds=thresholds, allowed_spans=allowed_spans, allow_tf32=_allows_tf32(), **vars(layout)
+            u, v, g, c, thresholds=thresholds, allowed_spans=allowed_spans, allow_tf32=allows_tf32(), **vars(layout)
         )
 
 
@@ -90,7 +91,7 @@ class _SpanScores(torch.autograd.Function):
         ctx.save_for_backward(u, v, g)
         ctx.layout, ctx.executor = layout, executor
         if executor == "triton":
-            return span_scores(u, v, g, c, allow_tf32=_allows_tf32(), **vars(layout))
+            return span_scores(u, v, g, c, allow_tf32=allows_tf32(), **vars(layout))
         return span_scores_reference(u, v, g, c, **vars(layout))
 
     @staticmethod
@@ -98,13 +99,14 @@ class _SpanScores(torch.autograd.Function):
     def backward(ctx: Any, d_logits: Tensor) -> tuple[Tensor | None, ...]:
         u, v, g = ctx.saved_tensors
         if ctx.executor == "triton":
-            gradients = span_scores_gradient(u, v, g, d_logits, allow_tf32=_allows_tf32(), **vars(ctx.layout))
+            gradients = span_scores_gradient(u, v, g, d_logits, allow_tf32=allows_tf32(), **vars(ctx.layout))
         else:
             gradients = span_scores_gradient_reference(u, v, g, d_logits, **vars(ctx.layout))
         return *gradients, None, None
 
 
-def _triton_is_fastest(device: torch.device, dtype: torch.dtype) -> bool:
+def triton_is_fastest(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a kernel of ours is the one to take for tensors of a device and dtype."""
     # Triton supports cards from compute capability 8.0 (Ampere) on; matrix units take no float64 there.
     return (
         HAS_TRITON
@@ -114,20 +116,21 @@ def _triton_is_fastest(device: torch.device, dtype: torch.dtype) -> bool:
     )
 
 
-def _expect_triton(device: torch.device) -> None:
+def expect_triton(device: torch.device, variable: str) -> None:
+    """Raises ValueError, in the terms of the variable that asks for it, where Triton cannot run."""
     if not HAS_TRITON:
         raise ValueError(
-            f"{VARIABLE} is 'triton', but Triton is not installed: pip install 'gliner-fast[gpu]', or leave the "
+            f"{variable} is 'triton', but Triton is not installed: pip install 'gliner-fast[gpu]', or leave the "
             "variable unset"
         )
     if device.type != "cuda" and not INTERPRETED:
         raise ValueError(
-            f"{VARIABLE} is 'triton', but the model is on {device}: load it with map_location='cuda', or set "
+            f"{variable} is 'triton', but the model is on {device}: load it with map_location='cuda', or set "
             "TRITON_INTERPRET=1 before Python starts to run the kernel on the CPU, very slowly"
         )
 
 
-def _allows_tf32() -> bool:
+def allows_tf32() -> bool:
     """Whether torch itself may multiply float32 in TF32 (10 bits of each factor)."""
     matmul = torch.backends.cuda.matmul
     # From torch 2.9 on there is a setting by name, and where it was used the old one raises.

@@ -53,6 +53,10 @@ class Stats:
         own, others = self.to_dict(), other.to_dict()
         return Stats(**{name: value - others[name] for name, value in own.items()})
 
+    def add(self, other: Stats) -> None:
+        """Adds another's numbers to these."""
+        vars(self).update(vars(self + other))
+
     def copy(self) -> Stats:
         """The numbers of this moment."""
         return dataclasses.replace(self)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from gliner_fast.upload import upload
+
 
 def pool_subwords(subwords: Tensor, words: Tensor, word_count: int, pooling: str) -> Tensor:
     """One vector a word.
@@ -36,7 +38,7 @@ class WordLSTM(nn.Module):
     def forward(self, vectors: Tensor, word_counts: Tensor) -> Tensor:
         """(N, D) -> (N, D) for packed words; `word_counts` is (B,) on the CPU, each at least 1."""
         order, batch_sizes = time_major(word_counts)
-        order = order.to(vectors.device, non_blocking=True)
+        (order,) = upload([order], vectors.device)
         # Without `sorted_indices`: they would only put the final states, which nobody reads, into another order.
         out, _ = self.lstm(PackedSequence(vectors[order], batch_sizes))
         return torch.empty_like(out.data).index_copy(0, order, out.data)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benches.bench_span_scores import mixed_lengths
-from benches.floor import Peaks, Work, span_scores_work
+from benches.floor import Peaks, Work, encoder_operations, span_scores_work
 from benches.tune_span_scores import improve
+from gliner_fast.attention_executor import VARIABLE
+from gliner_fast.deberta import DebertaConfig, DebertaEncoder
 from gliner_fast.kernels.span_scores import Blocks, span_scores_reference
+from tests.test_deberta import SETTINGS
 
 
 def test_a_size_that_helps_only_once_another_has_changed_is_found():
@@ -38,6 +43,18 @@ def test_the_least_work_is_that_of_true_spans():
     )  # fmt: skip
     assert work.operations == 2 * hidden * int(torch.isfinite(logits).sum())
     assert work.bytes == 4 * (2 * 6 * hidden + 9 * hidden + 9 + len(logits))
+
+
+def test_an_encoder_s_least_work_is_what_torch_counts_of_its_products(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(VARIABLE, "torch")
+    config = DebertaConfig.read({**SETTINGS, "pos_att_type": []})
+    encoder, lengths = DebertaEncoder(config).eval(), [7, 3, 12]
+    ids, offsets = torch.ones(22, dtype=torch.int64), torch.tensor([0, 7, 10, 22])
+    with torch.inference_mode():
+        encoder(ids, torch.tensor(lengths), offsets)  # the tables of positions are made once
+        with FlopCounterMode(display=False) as counter:
+            encoder(ids, torch.tensor(lengths), offsets)
+    assert encoder_operations(config, lengths) == counter.get_total_flops()
 
 
 def test_the_floor_is_the_slower_of_bytes_and_operations():

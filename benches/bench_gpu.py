@@ -1,0 +1,190 @@
+"""Texts -> entities on a CUDA device: ours in fp32 and bf16 beside gliner as shipped and gliner at its best.
+
+"As shipped" is fp32, batches of 8 in input order. "At its best" is fp16, compiled, sorted by length, with the batch
+size that was fastest in a trial on this card. Beside the speed: subwords a second, the share of the measured product
+peak that the useful operations make, the share of the time that the card was busy, the stages' seconds and the peak
+memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benches.bench_end_to_end import THRESHOLD, Answers, fastest_batch_size, inference_sorted
+from benches.bench_span_scores import peak_bytes
+from benches.compare import SCALE, Race
+from benches.conftest import LABELS, SIZES, checkpoint, read_texts
+from benches.floor import encoder_operations, measure_peaks, span_scores_work
+from gliner_fast import GLiNER
+from gliner_fast.request import Options, Request
+from gliner_fast.stats import Stats
+from gliner_fast.verification import compare, find_reference_candidates
+
+pytestmark = pytest.mark.gliner  # which also writes the checkpoints
+
+# The parameter tells the race which machine to name and to wait for.
+ON_CUDA = pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)])
+TEXTS = 4096
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# Of the entities that either side finds in bf16 and fp32, the share that both do.
+LEAST_AGREEMENT = {"fp32": 1.0, "bf16": 0.95}
+
+
+def distinct_texts(name: str, count: int) -> list[str]:
+    """Texts of a corpus; once it is used up, again with their words turned round by one, by two, ...
+
+    Equal texts are computed once by ours, so that repeated ones would flatter it.
+    """
+    own = read_texts(name)
+    texts = []
+    for index in range(count):
+        words = own[index % len(own)].split(" ")
+        turn = index // len(own) % len(words)
+        texts.append(" ".join([*words[turn:], *words[:turn]]))
+    return texts
+
+
+@lru_cache(maxsize=1)
+def references(size: str, device: str) -> tuple[Any, Any]:
+    """The reference with a checkpoint of a size: as shipped, and in fp16 and compiled."""
+    from gliner import GLiNER as Reference
+
+    path = checkpoint(size)
+    shipped = Reference.from_pretrained(path, map_location=device)
+    best = Reference.from_pretrained(path, map_location=device).half()
+    best.compile()
+    return shipped, best
+
+
+@lru_cache(maxsize=1)
+def ours_of(size: str, dtype: str, device: str) -> GLiNER:
+    return GLiNER.from_pretrained(checkpoint(size), map_location=device, dtype=dtype)
+
+
+def busy_seconds(call: Callable[[], object]) -> float:
+    """Seconds that kernels and copies take in a call, which uses one stream: they do not overlap."""
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        call()
+        torch.cuda.synchronize()
+    on_card = [event for event in profiler.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    return sum(event.time_range.elapsed_us() for event in on_card) / 1e6
+
+
+def useful_operations(model: GLiNER, texts: list[str], labels: list[str]) -> tuple[int, int]:
+    """Operations of encoder and span scores over true subwords and spans, and the subwords."""
+    prepared = model.predictor().prepare(Request.read(texts, labels, Options()))
+    scorer = model.model.scorer
+    words = (prepared.rows.lasts - prepared.rows.firsts).tolist()
+    spans = span_scores_work(words, [len(labels)] * len(words), scorer.max_width, scorer.out.in_features, size=1)
+    encoder = encoder_operations(model.model.encoder.config, prepared.lengths.tolist())
+    return encoder + spans.operations, int(prepared.lengths.sum())
+
+
+def card_figures(model: GLiNER, texts: list[str], labels: list[str], seconds: float, dtype: str) -> dict[str, Any]:
+    """What tells how busy the card was in a call that took so many seconds."""
+    operations, subwords = useful_operations(model, texts, labels)
+    stats = Stats()
+    predictor = model.predictor()
+    prepared = predictor.prepare(Request.read(texts, labels, Options(threshold=THRESHOLD)))
+    peak = peak_bytes(lambda: predictor.predict(prepared, stats))
+    stages = {name: value for name, value in stats.to_dict().items() if name.endswith("_seconds")}
+    return {
+        "subwords_a_second": subwords / seconds,
+        "share_of_product_peak": operations / seconds / measure_peaks(DTYPES[dtype]).operations,
+        "busy_share": busy_seconds(lambda: model.inference(texts, labels, threshold=THRESHOLD)) / seconds,
+        "peak_bytes": peak,  # above the weights of all models that are loaded
+        "padding_share": stats.padding_share,
+        "stages": stages,
+    }
+
+
+@ON_CUDA
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("label_count", [5, 25, 100])
+@pytest.mark.parametrize("name", ["short", "mixed"])
+@pytest.mark.timeout(1_800)
+def bench_gpu(race: Race, name: str, label_count: int, dtype: str, size: str, device: str) -> None:
+    texts = distinct_texts(name, max(32, round(TEXTS * SCALE)))
+    labels = [*LABELS, *(f"{label} of old" for label in LABELS), *(f"{label} abroad" for label in LABELS)]
+    labels = [*labels, *(f"unknown {label}" for label in LABELS)][:label_count]
+    model, (shipped, best) = ours_of(size, dtype, device), references(size, device)
+    assert model.model.reads_packed, "these figures are those of packed texts: they need Triton and a card since Ampere"
+
+    def ours() -> Answers:
+        answers: Answers = model.inference(texts, labels, threshold=THRESHOLD)
+        return answers
+
+    def as_shipped() -> Answers:
+        answers: Answers = shipped.inference(texts, labels, threshold=THRESHOLD)
+        return answers
+
+    report = compare(
+        ours(),
+        as_shipped(),
+        lambda index: find_reference_candidates(shipped, texts[index], labels, floor=THRESHOLD - 1e-4),
+        threshold=THRESHOLD,
+    )
+    share = report.equal / max(1, report.entities)
+    assert report.ok if dtype == "fp32" else share >= LEAST_AGREEMENT[dtype], str(report)
+    batch_size = fastest_batch_size(best, texts, labels, device)
+    race.run(
+        ours,
+        {
+            "gliner as shipped": as_shipped,
+            f"gliner fp16 compiled, batch {batch_size}": lambda: inference_sorted(best, texts, labels, batch_size),
+        },
+        agreement=f"{report.equal:,} of {report.entities:,} entities equal to fp32",
+        amount=sum(len(text.split()) for text in texts),
+        unit="words",
+        texts=len(texts),
+        corpus=name,
+        labels=label_count,
+        size=size,
+        threshold=THRESHOLD,
+        dtype=dtype,
+    )
+    figures = race.benchmark.extra_info
+    if "ours" in figures:
+        figures["card"] = card_figures(model, texts, labels, figures["ours"]["median_s"], dtype)
+
+
+@ON_CUDA
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.timeout(1_800)
+def bench_gpu_latency(race: Race, dtype: str, size: str, device: str) -> None:
+    """One text at a time."""
+    texts, labels = distinct_texts("short", 16), LABELS[:5]
+    model, (shipped, best) = ours_of(size, dtype, device), references(size, device)
+
+    def one_by_one(predictor: Any) -> Answers:
+        return [predictor.predict_entities(text, labels, threshold=THRESHOLD) for text in texts]
+
+    report = compare(
+        one_by_one(model),
+        one_by_one(shipped),
+        lambda index: find_reference_candidates(shipped, texts[index], labels, floor=THRESHOLD - 1e-4),
+        threshold=THRESHOLD,
+    )
+    assert report.ok if dtype == "fp32" else report.equal >= LEAST_AGREEMENT[dtype] * report.entities, str(report)
+    race.run(
+        lambda: one_by_one(model),
+        {
+            "gliner as shipped": lambda: one_by_one(shipped),
+            "gliner fp16 compiled": lambda: one_by_one(best),
+        },
+        agreement=f"{report.equal:,} of {report.entities:,} entities equal to fp32",
+        amount=len(texts),
+        unit="texts",
+        labels=len(labels),
+        size=size,
+        threshold=THRESHOLD,
+        dtype=dtype,
+    )

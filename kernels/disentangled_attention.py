@@ -1,0 +1,282 @@
+"""Disentangled attention over packed texts (DeBERTa, He et al. 2021, equations 2 to 4), for inference.
+
+A score is content against content, plus content against the distance i - j in both directions:
+
+    score[i, j] = scale * q[i] . k[j] + q[i] . position_keys[r] + k[j] . position_queries[r],   r = rows[i - j]
+
+In this order: the specification in plain torch, which also computes what the kernel does not take; the kernel; its
+launch function; the block sizes.
+"""
+
+# The arguments of a kernel are told by their comments: pointers and numbers have no Python types.
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls
+# ruff: noqa: ANN001, ANN202
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gliner_fast.kernels._triton import INTERPRETED, jit, loop_bound, tl
+
+# The matrix units take no shorter products, and with heads of 128 float32 no tile fits the registers (on sm_90).
+HEAD_DIMS = (16, 32, 64)
+
+
+@dataclass(frozen=True)
+class Positions:
+    """What a layer knows of distances, scaled as the scores are.
+
+    Attributes:
+        keys: (H, R, d), what queries are multiplied with; None without content-to-position scores.
+        queries: (H, R, d), what keys are multiplied with; None without position-to-content scores.
+        rows: (2M-1,) int32, the row of both for the distances -(M-1)..M-1; M is at least the longest text.
+    """
+
+    keys: Tensor | None
+    queries: Tensor | None
+    rows: Tensor
+
+
+def disentangled_attention_reference(
+    qkv: Tensor, positions: Positions, *, lengths: Sequence[int], scale: float
+) -> Tensor:
+    """Values, averaged by the softmax of the scores within each text.
+
+    Args:
+        qkv: (N, 3, H, d), queries, keys and values of the packed subwords.
+        positions: of this layer.
+        lengths: subwords of each text; N in all.
+        scale: factor of query . key.
+
+    Returns:
+        (N, H, d).
+    """
+    farthest = len(positions.rows) // 2  # distance 0 stands in the middle
+    contexts = [qkv.new_empty(0, *qkv.shape[2:])]
+    for text, length in zip(qkv.split(list(lengths)), lengths, strict=True):
+        query, key, value = text.permute(1, 2, 0, 3)  # each (H, L, d)
+        scores = query @ key.mT * scale  # (H, L, L)
+        at = torch.arange(length, device=qkv.device)
+        index = positions.rows[at[:, None] - at + farthest].long().expand_as(scores)  # [h, i, j] = row of i - j
+        if positions.keys is not None:
+            scores += (query @ positions.keys.mT).gather(-1, index)  # (H, L, R) -> (H, L, L)
+        if positions.queries is not None:
+            scores += (key @ positions.queries.mT).gather(-1, index.mT).mT
+        contexts.append((scores.softmax(-1) @ value).transpose(0, 1))  # (L, H, d)
+    return torch.cat(contexts)
+
+
+@jit
+def _disentangled_attention_kernel(
+    qkv_ptr,  # (N, 3, H, D)
+    keys_ptr,  # (H, R, D); read if C2P
+    queries_ptr,  # (H, R, D); read if P2C
+    rows_ptr,  # (2 * FARTHEST + 1,) int32, for the distances -FARTHEST..FARTHEST
+    offsets_ptr,  # (B + 1,) int64, text b has rows offsets[b]..offsets[b + 1]
+    out_ptr,  # (N, H, D)
+    tiles,  # of the longest text
+    farthest,
+    R,
+    scale,
+    H: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK: tl.constexpr,
+    C2P: tl.constexpr,
+    P2C: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    # One program attends with BLOCK queries of one text and head to all its keys, BLOCK at a time. No score leaves it.
+    # Programs of one head stand beside each other, so that its position vectors stay in L2.
+    text = tl.program_id(0) // tiles
+    first = tl.program_id(0) % tiles * BLOCK
+    head = tl.program_id(1)
+    text_start = tl.load(offsets_ptr + text)
+    length = (tl.load(offsets_ptr + text + 1) - text_start).to(tl.int32)
+    if first >= length:
+        return  # the text is shorter than the longest one
+
+    # text_start is int64, and so are all offsets made of it: N * 3 * H * D passes 2**31 from 699,000 subwords of width
+    # 1,024. Offsets within a text are int32, which serves one of 699,000 subwords.
+    qkv_ptr += text_start * (3 * H * D) + head * D
+    h = tl.arange(0, D)
+    n = tl.arange(0, BLOCK)
+    i = first + n
+    query = tl.load(qkv_ptr + i[:, None] * (3 * H * D) + h[None, :], mask=(i < length)[:, None], other=0.0)
+
+    # The distances of a tile are the 2 * BLOCK - 1 consecutive ones from first - first_key - (BLOCK - 1) on: the strip.
+    # One product with the strip holds the position score of (i, j) in column i - j, counted from there.
+    strip = tl.arange(0, 2 * BLOCK)
+    skew = n[:, None] - n[None, :] + (BLOCK - 1)
+    mirrored = n[None, :] - n[:, None] + (BLOCK - 1)
+    table = head * R * D + h[None, :]
+
+    highest = tl.full((BLOCK,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK,), tl.float32)
+    context = tl.zeros((BLOCK, D), tl.float32)
+    for first_key in range(0, loop_bound(length), BLOCK):
+        j = first_key + n
+        inside = j < length
+        key_at = qkv_ptr + H * D + j[:, None] * (3 * H * D) + h[None, :]
+        key = tl.load(key_at, mask=inside[:, None], other=0.0)
+        value = tl.load(key_at + H * D, mask=inside[:, None], other=0.0)
+        scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
+        # Where a tile reaches over the text's end, distances may pass the table's: nobody reads their scores.
+        distance = first - first_key - (BLOCK - 1) + strip
+        row = tl.load(rows_ptr + tl.minimum(tl.maximum(distance + farthest, 0), 2 * farthest))
+        if C2P:
+            vectors = tl.load(keys_ptr + table + row[:, None] * D)
+            by_distance = tl.dot(query, tl.trans(vectors), input_precision=PRECISION)
+            scores += tl.gather(by_distance, skew, 1)
+        if P2C:
+            vectors = tl.load(queries_ptr + table + row[:, None] * D)
+            by_distance = tl.dot(key, tl.trans(vectors), input_precision=PRECISION)
+            scores += tl.trans(tl.gather(by_distance, mirrored, 1))
+        scores = tl.where(inside[None, :], scores * 1.4426950408889634, float("-inf"))  # exp2 is what the card has
+        new_highest = tl.maximum(highest, tl.max(scores, axis=1))
+        weights = tl.exp2(scores - new_highest[:, None])
+        shrink = tl.exp2(highest - new_highest)
+        total = total * shrink + tl.sum(weights, axis=1)
+        context = context * shrink[:, None]
+        context = tl.dot(weights.to(value.dtype), value, context, input_precision=PRECISION)
+        highest = new_highest
+    out = out_ptr + (text_start * H + head) * D + i[:, None] * (H * D) + h[None, :]
+    tl.store(out, (context / total[:, None]).to(out_ptr.dtype.element_ty), mask=(i < length)[:, None])
+
+
+def disentangled_attention(
+    qkv: Tensor,
+    positions: Positions,
+    *,
+    lengths: Sequence[int],
+    offsets: Tensor,
+    scale: float,
+    allow_tf32: bool = False,
+) -> Tensor:
+    """What `disentangled_attention_reference` gives, by the kernel: no score is ever written to memory.
+
+    Takes fp32, fp16 and bf16 on a CUDA device, or on any under the interpreter. Sums and softmax run in fp32;
+    `allow_tf32` lets the products of fp32 run on the matrix units, which round their factors to 10 bits. The host waits
+    for nothing. Autograd does not see through the kernel.
+
+    Args:
+        qkv: (N, 3, H, d) of the packed subwords.
+        positions: of this layer, on the same device and in the same dtype.
+        lengths: subwords of each text, of which the host needs the longest; N in all.
+        offsets: (B+1,) int64 on the device, 0 and the sums of the lengths.
+        scale: factor of query . key.
+        allow_tf32: see above.
+
+    Returns:
+        (N, H, d).
+
+    Raises:
+        TypeError: for another dtype.
+        ValueError: for another device or head_dim, or positions that do not reach the longest text's ends.
+    """
+    _check(qkv, positions, lengths)
+    out = qkv.new_empty(len(qkv), *qkv.shape[2:])
+    if not len(qkv):
+        return out
+    dtype, keys, queries = qkv.dtype, positions.keys, positions.queries
+    if INTERPRETED and dtype is torch.bfloat16:  # the interpreter adds bf16 as if they were integers
+        qkv, out = qkv.float(), out.float()
+        keys, queries = (part if part is None else part.float() for part in (keys, queries))
+    qkv = qkv.contiguous()
+    keys, queries = (part if part is None else part.contiguous() for part in (keys, queries))
+    heads, head_dim = qkv.shape[2:]
+    blocks = _choose_blocks(qkv, _card(qkv.device))
+    tiles = -(-max(lengths) // blocks.rows)
+    table = keys if keys is not None else queries
+    with torch.cuda.device(qkv.device) if qkv.is_cuda else nullcontext():
+        _disentangled_attention_kernel[(tiles * len(lengths), heads)](
+            qkv,
+            keys,
+            queries,
+            positions.rows,
+            offsets,
+            out,
+            tiles,
+            len(positions.rows) // 2,
+            0 if table is None else table.shape[1],
+            scale,
+            H=heads,
+            D=head_dim,
+            BLOCK=blocks.rows,
+            C2P=keys is not None,
+            P2C=queries is not None,
+            PRECISION="tf32" if allow_tf32 else "ieee",
+            num_warps=blocks.warps,
+            num_stages=blocks.stages,
+        )
+    return out.to(dtype)
+
+
+def _check(qkv: Tensor, positions: Positions, lengths: Sequence[int]) -> None:
+    if qkv.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise TypeError(f"qkv is {qkv.dtype}: expected float32, float16 or bfloat16; the reference takes any")
+    if not (qkv.is_cuda or INTERPRETED):
+        raise ValueError(
+            f"qkv is on {qkv.device}: the kernel needs Triton and a CUDA device, or TRITON_INTERPRET=1 set before "
+            "gliner_fast is imported; the reference runs anywhere"
+        )
+    if qkv.shape[-1] not in HEAD_DIMS:
+        raise ValueError(f"heads are {qkv.shape[-1]} wide: the kernel takes {HEAD_DIMS}; the reference takes any")
+    longest, reach = max(lengths, default=0), len(positions.rows) // 2 + 1
+    if longest > reach:
+        raise ValueError(f"a text has {longest} subwords, and positions.rows reaches {reach}: make it longer")
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Sizes of a tile.
+
+    Attributes:
+        rows: queries, and keys taken at once; at least 16.
+        warps: of one program.
+        stages: loads in flight.
+    """
+
+    rows: int
+    warps: int
+    stages: int
+
+
+class ShapeClass(NamedTuple):
+    """Layers that share block sizes: bits of a number, 16 or 32, and width of a head."""
+
+    bits: int
+    head_dim: int
+
+
+# Not measured on a card. Chosen because, compiled for sm_90 by Triton 3.6, none of these spills a register; with 64
+# rows the strip's product alone takes so many that all of them do. Small tiles also waste little on short texts.
+_DEFAULT_BLOCKS = {
+    ShapeClass(16, 16): Blocks(32, warps=4, stages=2),
+    ShapeClass(16, 32): Blocks(32, warps=4, stages=2),
+    ShapeClass(16, 64): Blocks(32, warps=4, stages=2),
+    ShapeClass(32, 16): Blocks(32, warps=8, stages=1),
+    ShapeClass(32, 32): Blocks(16, warps=4, stages=1),
+    ShapeClass(32, 64): Blocks(16, warps=4, stages=1),
+}
+# By the card's name, as `torch.cuda.get_device_name` gives it, with the date of the measurement. No card has been
+# measured yet.
+_MEASURED_BLOCKS: dict[str, dict[ShapeClass, Blocks]] = {}
+
+
+def _choose_blocks(qkv: Tensor, card: str) -> Blocks:
+    """What was measured on the card for the class, else the default."""
+    own = ShapeClass(8 * qkv.element_size(), qkv.shape[-1])
+    return _MEASURED_BLOCKS.get(card, {}).get(own) or _DEFAULT_BLOCKS[own]
+
+
+@cache
+def _card(device: torch.device) -> str:
+    """The name of a CUDA device; none for the interpreter."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""

@@ -1,0 +1,71 @@
+"""Who computes DeBERTa's attention, and whether over packed or padded texts. The one place that chooses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+import torch
+from torch import Tensor
+
+from gliner_fast.kernels.disentangled_attention import (
+    HEAD_DIMS,
+    Positions,
+    disentangled_attention,
+    disentangled_attention_reference,
+)
+from gliner_fast.span_executor import allows_tf32, expect_triton, triton_is_fastest
+
+# padded: torch's own attention over padded texts, with the position scores as its mask. torch and triton: packed.
+AttentionExecutor = Literal["padded", "torch", "triton"]
+
+VARIABLE = "GLINER_FAST_ATTENTION"
+
+
+@dataclass(frozen=True)
+class PackedTexts:
+    """How packed subwords belong to texts.
+
+    Attributes:
+        lengths: subwords of each text, on the host.
+        offsets: (B+1,) int64, 0 and the sums of the lengths, on the device.
+    """
+
+    lengths: Sequence[int]
+    offsets: Tensor
+
+
+def choose_attention(device: torch.device, dtype: torch.dtype, head_dim: int) -> AttentionExecutor:
+    """The executor for a model on a device: what the environment variable says, else the fastest.
+
+    Raises:
+        ValueError: the variable names no executor, or one that cannot run there.
+    """
+    asked = os.environ.get(VARIABLE, "")
+    if not asked:
+        takes = head_dim in HEAD_DIMS and triton_is_fastest(device, dtype)
+        return "triton" if takes else "padded"
+    if asked not in get_args(AttentionExecutor):
+        names = ", ".join(get_args(AttentionExecutor))
+        raise ValueError(f"{VARIABLE} is {asked!r}: expected one of {names}, or leave it unset for the fastest")
+    if asked == "triton":
+        expect_triton(device, VARIABLE)
+    return cast(AttentionExecutor, asked)
+
+
+def attend(
+    qkv: Tensor, positions: Positions, texts: PackedTexts, *, scale: float, executor: AttentionExecutor
+) -> Tensor:
+    """Attention over packed texts, (N, 3, H, d) -> (N, H, d), as `kernels.disentangled_attention` describes it."""
+    if executor == "triton":
+        return disentangled_attention(
+            qkv,
+            positions,
+            lengths=texts.lengths,
+            offsets=texts.offsets,
+            scale=scale,
+            allow_tf32=allows_tf32(),
+        )
+    return disentangled_attention_reference(qkv, positions, lengths=texts.lengths, scale=scale)

@@ -1,0 +1,62 @@
+"""The host's stages of a batch beside the device's: laying it out before, decoding it after (DESIGN 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from types import TracebackType
+from typing import ParamSpec, TypeVar
+
+from typing_extensions import Self
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+class HostStages(AbstractContextManager["HostStages"]):
+    """Where the host's two stages run: in a thread each, or, on a CPU, which has no time to give, in their turn.
+
+    Attributes:
+        overlap: whether there are threads.
+        most_in_flight: batches that may be started and not decoded: with threads one is decoded while one is computed.
+    """
+
+    def __init__(self, *, overlap: bool) -> None:
+        self.overlap = overlap
+        self.most_in_flight = 2 if overlap else 1
+        self._threads = ExitStack()
+        self._layer: ThreadPoolExecutor | None = None
+        self._decoder: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        if self.overlap:
+            self._layer = self._threads.enter_context(ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-lay-out"))
+            self._decoder = self._threads.enter_context(ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-decode"))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._threads.close()
+
+    def lay_out(self, work: Callable[Given, Result], *given: Given.args, **options: Given.kwargs) -> Future[Result]:
+        """Starts laying out a batch."""
+        return _start(self._layer, work, *given, **options)
+
+    def decode(self, work: Callable[Given, Result], *given: Given.args, **options: Given.kwargs) -> Future[Result]:
+        """Starts decoding a batch, which waits for the device first."""
+        return _start(self._decoder, work, *given, **options)
+
+
+def _start(
+    pool: ThreadPoolExecutor | None, work: Callable[Given, Result], *given: Given.args, **options: Given.kwargs
+) -> Future[Result]:
+    if pool is not None:
+        return pool.submit(work, *given, **options)
+    done: Future[Result] = Future()
+    try:
+        done.set_result(work(*given, **options))
+    except Exception as error:  # noqa: BLE001  # raised where the result is asked for
+        done.set_exception(error)
+    return done

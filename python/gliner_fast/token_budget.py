@@ -1,0 +1,43 @@
+"""How many subwords make a batch, where the user has not said it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from gliner_fast.encoder import encoder_width
+
+if TYPE_CHECKING:
+    from gliner_fast.network import SpanNetwork
+
+# Most subwords a batch, padding included. On an EPYC 7003 (2026-11-23) one core does the products of the base size at
+# full speed from 256 rows on, and beyond 1,000 the activations outgrow the caches: 2,048 were 15 to 35 % slower.
+_CPU_BUDGET = 512
+_CPU_BUDGET_PER_THREAD = 256
+# Not measured: products of so many rows fill any card, and a batch is done soon enough for the next one's host work.
+_GPU_BUDGET = 2**15
+_LEAST_GPU_BUDGET = 2**9
+# The rest is for what `bytes_per_subword` does not count: libraries' workspaces, candidates, other programs.
+_SHARE_OF_FREE_MEMORY = 0.5
+
+
+def default_budget(network: SpanNetwork, device: torch.device) -> int:
+    """The budget for a device: by threads on a CPU, by free memory on CUDA, where too high a one is halved later."""
+    if device.type == "cpu":
+        return max(_CPU_BUDGET, _CPU_BUDGET_PER_THREAD * torch.get_num_threads())
+    if device.type != "cuda":
+        return _GPU_BUDGET
+    free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps it for the next
+    fitting = int(_SHARE_OF_FREE_MEMORY * free) // bytes_per_subword(network)
+    return max(_LEAST_GPU_BUDGET, min(_GPU_BUDGET, fitting))
+
+
+def bytes_per_subword(network: SpanNetwork) -> int:
+    """What a packed subword holds at once at most, if it is a word: activations of a layer, and of the span head."""
+    width, weight = encoder_width(network.encoder), next(network.parameters())
+    layer = 6 * width + 2 * 4 * width  # residual, output and queries, keys, values, context; twice the inner layer
+    head_width = network.scorer.out.out_features
+    head = 4 * head_width + 4 * 4 * head_width  # vectors before and after the LSTM; halves and inner layers
+    return weight.element_size() * (layer + head) + 8 * 8  # and its integers

@@ -1,0 +1,75 @@
+"""Compiles disentangled attention for an H100, which needs none: Triton brings ptxas. Prints what it is made of.
+
+In a process of its own, as `compile_for_hopper.py` and for the same reason.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from gliner_fast.kernels import disentangled_attention as module
+
+DTYPES = {"bf16": (16, "ieee"), "fp16": (16, "ieee"), "fp32": (32, "ieee"), "tf32": (32, "tf32")}
+
+
+def compiled(dtype: str, head_dim: int) -> Any:
+    """The kernel for sm_90 as the launch function starts it for 12 heads, its pointers at multiples of 16 bytes."""
+    bits, precision = DTYPES[dtype]
+    blocks = module._DEFAULT_BLOCKS[module.ShapeClass(bits, head_dim)]
+    kernel = module._disentangled_attention_kernel
+    names = kernel.arg_names
+    constants = {"H": 12, "D": head_dim, "BLOCK": blocks.rows, "C2P": True, "P2C": True, "PRECISION": precision}
+    types = dict.fromkeys(constants, "constexpr") | {"rows_ptr": "*i32", "offsets_ptr": "*i64", "scale": "fp32"}
+    pointer = "*fp32" if bits == 32 else f"*{dtype}"
+    source = ASTSource(
+        fn=kernel,
+        signature={name: types.get(name, pointer if name.endswith("_ptr") else "i32") for name in names},
+        constexprs={(names.index(name),): value for name, value in constants.items()},
+        attrs={
+            (place,): [["tt.divisibility", 16]]
+            for place, name in enumerate(names)
+            if name.endswith("_ptr") or name == "R"
+        },
+    )
+    options = {"num_warps": blocks.warps, "num_stages": blocks.stages}
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+
+
+def stack_bytes(cubin: bytes) -> int:
+    """Bytes of a thread's registers that did not fit and lie in memory."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        usage = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    return int(re.search(r"STACK:(\d+)", usage)[1])
+
+
+def main() -> None:
+    """Prints a JSON object: of each variant its shared memory and spilled bytes, and whether it has certain PTX."""
+    found = {}
+    for dtype in DTYPES:
+        for head_dim in module.HEAD_DIMS:
+            kernel = compiled(dtype, head_dim)
+            ptx = kernel.asm["ptx"]
+            found[f"{dtype} {head_dim}"] = {
+                "shared": kernel.metadata.shared,
+                "spilled": stack_bytes(kernel.asm["cubin"]),
+                "matrix units": "mma.sync" in ptx or "wgmma" in ptx,
+                "asynchronous copies": "cp.async" in ptx,
+            }
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

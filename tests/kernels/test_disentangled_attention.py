@@ -1,0 +1,316 @@
+"""The Triton kernel of disentangled attention against its plain reference, and that against transformers' formula."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import accumulate
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from gliner_fast.deberta import DebertaConfig, position_rows
+from gliner_fast.kernels import disentangled_attention as module
+from gliner_fast.kernels._triton import INTERPRETED
+from gliner_fast.kernels.disentangled_attention import (
+    HEAD_DIMS,
+    Positions,
+    disentangled_attention,
+    disentangled_attention_reference,
+)
+from tests.kernels.spans import DEVICES, DTYPES, CountingKernel, assert_close_to_exact, needs_triton
+from tests.test_deberta import SETTINGS
+
+pytestmark = needs_triton
+
+# Each side of a tile's end, of where distances get log-bucketed (128) and of the table's end (512).
+HOSTILE = [1, 2, 63, 64, 65, 127, 128, 129, 130, 255, 256, 257, 512, 700]
+MIXED = [33, 1, 64, 2, 70, 31]
+
+
+class Layer:
+    """Random inputs of one layer: scores of about unit size, so that the softmax is neither flat nor one-hot."""
+
+    def __init__(
+        self, lengths: list[int], head_dim: int, *, heads: int = 2, dtype: torch.dtype = torch.float32,
+        device: str = "cpu", kinds: tuple[str, ...] = ("c2p", "p2c"), buckets: int = 256,
+    ) -> None:  # fmt: skip
+        config = DebertaConfig.read({**SETTINGS, "position_buckets": buckets, "max_position_embeddings": 512})
+        generator = torch.Generator().manual_seed(0)
+
+        def normal(*size: int) -> Tensor:
+            return torch.randn(*size, generator=generator)
+
+        self.scale = 1 / math.sqrt(3 * head_dim)
+        self.lengths = lengths
+        qkv = normal(sum(lengths), 3, heads, head_dim)
+        keys, queries = normal(2, heads, 2 * config.span, head_dim) * self.scale
+        rows = position_rows(max(lengths), config).int()
+        self.qkv = qkv.to(device, dtype)
+        self.positions = Positions(
+            keys.to(device, dtype) if "c2p" in kinds else None,
+            queries.to(device, dtype) if "p2c" in kinds else None,
+            rows.to(device),
+        )
+
+    def attend(self, **options: bool) -> Tensor:
+        offsets = torch.tensor([0, *accumulate(self.lengths)], device=self.qkv.device)
+        return disentangled_attention(
+            self.qkv, self.positions, lengths=self.lengths, offsets=offsets, scale=self.scale, **options
+        )
+
+    def plain(self) -> Tensor:
+        return disentangled_attention_reference(self.qkv, self.positions, lengths=self.lengths, scale=self.scale)
+
+    def exact(self) -> Tensor:
+        keys, queries = (
+            None if part is None else part.double() for part in (self.positions.keys, self.positions.queries)
+        )
+        positions = Positions(keys, queries, self.positions.rows)
+        return disentangled_attention_reference(self.qkv.double(), positions, lengths=self.lengths, scale=self.scale)
+
+    def check(self) -> None:
+        assert_close_to_exact(self.attend(), self.plain(), self.exact())
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> CountingKernel:
+    counting = CountingKernel(module._disentangled_attention_kernel)
+    monkeypatch.setattr(module, "_disentangled_attention_kernel", counting)
+    return counting
+
+
+# --- the reference ----------------------------------------------------------------------------------------------------
+
+
+def test_the_reference_is_the_paper_s_sum_over_each_pair():
+    layer = Layer([7, 3], 16, buckets=4)
+    found, at = layer.plain(), 0
+    config = DebertaConfig.read({**SETTINGS, "position_buckets": 4, "max_position_embeddings": 512})
+    for length in layer.lengths:
+        query, key, value = layer.qkv[at : at + length].unbind(1)  # each (L, H, d)
+        for head in range(2):
+            scores = torch.empty(length, length)
+            for i in range(length):
+                for j in range(length):
+                    row = position_rows(8, config)[i - j + 7]
+                    scores[i, j] = (
+                        layer.scale * query[i, head] @ key[j, head]
+                        + query[i, head] @ layer.positions.keys[head, row]
+                        + key[j, head] @ layer.positions.queries[head, row]
+                    )
+            torch.testing.assert_close(found[at : at + length, head], scores.softmax(-1) @ value[:, head])
+        at += length
+
+
+# --- the kernel -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("head_dim", [32, 64])
+@pytest.mark.parametrize("length", HOSTILE)
+def test_the_kernel_is_as_good_as_plain_torch(
+    length: int, head_dim: int, dtype: torch.dtype, device: str, kernel: CountingKernel, monkeypatch: pytest.MonkeyPatch
+):
+    if INTERPRETED and length > 2:  # which takes as long for a small tile as for a large one; still several a text
+        blocks = module.Blocks(64 if length < 200 else 128, warps=4, stages=1)
+        monkeypatch.setattr(module, "_choose_blocks", lambda *_: blocks)
+    layer = Layer([length], head_dim, heads=1, dtype=dtype, device=device)
+    ours = layer.attend()
+    assert kernel.launches == 1
+    assert (ours.dtype, ours.shape) == (dtype, (length, 1, head_dim))
+    assert_close_to_exact(ours, layer.plain(), layer.exact())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("head_dim", HEAD_DIMS)
+def test_texts_of_all_lengths_share_a_batch(head_dim: int, dtype: torch.dtype, device: str, kernel: CountingKernel):
+    layer = Layer(MIXED, head_dim, heads=1, dtype=dtype, device=device)
+    layer.check()
+    assert kernel.launches == 1
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_text_beyond_1_024_subwords(device: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "_choose_blocks", lambda *_: module.Blocks(128, warps=8, stages=1))
+    Layer([1_100], 16, heads=1, device=device).check()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kinds", [("c2p",), ("p2c",), ()], ids=str)
+@pytest.mark.parametrize("buckets", [256, 16, -1])
+def test_every_kind_of_positions(kinds: tuple[str, ...], buckets: int, device: str):
+    Layer([3, 40], 32, heads=1, kinds=kinds, buckets=buckets, device=device).check()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@settings(max_examples=10, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 40), min_size=1, max_size=3).filter(any),
+    heads=st.integers(1, 2),
+    head_dim=st.sampled_from(HEAD_DIMS),
+)
+def test_any_small_batch(lengths: list[int], heads: int, head_dim: int, device: str):
+    Layer(lengths, head_dim, heads=heads, device=device).check()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("rows", [16, 32, 64])
+def test_any_tile_gives_the_same(rows: int, device: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "_choose_blocks", lambda *_: module.Blocks(rows, warps=4, stages=1))
+    Layer([33, 5, 64], 32, heads=1, device=device).check()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_text_has_the_same_bits_whatever_texts_are_around_it(device: str):
+    layer = Layer(MIXED, 32, heads=1, dtype=torch.float16, device=device)
+    parts = layer.attend().split(MIXED)
+    for text, part in enumerate(parts):
+        alone = Layer([MIXED[text]], 32, heads=1, dtype=torch.float16, device=device)
+        alone.qkv, alone.positions = layer.qkv.split(MIXED)[text], layer.positions
+        assert torch.equal(alone.attend(), part)
+
+
+def fill_outputs(monkeypatch: pytest.MonkeyPatch, change: Callable[[Tensor], Tensor]) -> None:
+    """Changes what the launch function is given as memory for its result."""
+    new_empty = Tensor.new_empty
+
+    def changed(like: Tensor, *size: int, **options: object) -> Tensor:
+        fresh = new_empty(like, *size, **options)
+        return change(fresh) if like.dim() == 4 and fresh.dim() == 3 else fresh
+
+    monkeypatch.setattr(Tensor, "new_empty", changed)
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")  # NumPy, which the interpreter computes with
+@pytest.mark.parametrize("device", DEVICES)
+def test_only_its_own_text_is_read_and_every_row_is_written(device: str, monkeypatch: pytest.MonkeyPatch):
+    layer = Layer([33, 20, 64], 32, heads=1, device=device)
+    expected = layer.attend()
+    poisoned = layer.qkv.clone()
+    poisoned[:33] = math.nan
+    poisoned[53:] = math.nan
+    layer.qkv = poisoned
+    fill_outputs(monkeypatch, lambda out: out.fill_(math.inf))
+    ours = layer.attend()
+    assert torch.equal(ours[33:53], expected[33:53])
+    assert ours[:33].isnan().all()
+    assert ours[53:].isnan().all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_nothing_beyond_the_output_is_written(device: str, monkeypatch: pytest.MonkeyPatch):
+    layer = Layer([30, 3], 16, heads=1, device=device)
+    room = torch.full((33 + 64, 1, 16), 7.0, device=device)
+    fill_outputs(monkeypatch, lambda _: room[:33])
+    layer.attend()
+    assert (room[33:] == 7).all()
+    assert (room[:33] != 7).any(-1).all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_scores_far_apart_overflow_nothing(device: str):
+    layer = Layer([70], 16, device=device)
+    layer.qkv[:, :2] *= 100  # scores of some thousands, whose exponentials no float holds
+    ours = layer.attend()
+    assert ours.isfinite().all()
+    assert (ours - layer.exact()).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_rows_may_reach_further_than_the_texts(device: str):
+    layer = Layer([40, 9], 16, device=device)
+    expected = layer.attend()
+    config = DebertaConfig.read({**SETTINGS, "position_buckets": 256, "max_position_embeddings": 512})
+    rows = position_rows(128, config).int().to(device)
+    layer.positions = Positions(layer.positions.keys, layer.positions.queries, rows)
+    assert torch.equal(layer.attend(), expected)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_no_subwords_start_nothing(device: str, kernel: CountingKernel):
+    layer = Layer([1], 16, device=device)
+    layer.qkv, layer.lengths = layer.qkv[:0], [0]
+    assert layer.attend().shape == (0, 2, 16)
+    layer.lengths = []
+    assert layer.attend().shape == layer.plain().shape == (0, 2, 16)
+    assert kernel.launches == 0
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_other_dtypes_are_refused():
+    layer = Layer([2], 16, dtype=torch.float64)
+    with pytest.raises(TypeError, match=r"qkv is torch\.float64: expected float32, float16 or bfloat16"):
+        layer.attend()
+
+
+def test_other_heads_are_refused():
+    with pytest.raises(ValueError, match=r"heads are 24 wide: the kernel takes \(16, 32, 64\)"):
+        Layer([2], 24).attend()
+
+
+def test_positions_that_do_not_reach_the_ends_of_a_text_are_refused():
+    layer = Layer([5], 16)
+    layer.qkv, layer.lengths = torch.cat([layer.qkv, layer.qkv]), [10]
+    with pytest.raises(ValueError, match=r"a text has 10 subwords, and positions\.rows reaches 5"):
+        layer.attend()
+
+
+def test_a_cpu_without_the_interpreter_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "INTERPRETED", False)
+    with pytest.raises(ValueError, match="qkv is on cpu: the kernel needs Triton and a CUDA device, or TRITON"):
+        Layer([2], 16).attend()
+
+
+def test_measured_blocks_come_before_the_default(monkeypatch: pytest.MonkeyPatch):
+    qkv = torch.empty(4, 3, 2, 64, dtype=torch.bfloat16)
+    own = module.ShapeClass(16, 64)
+    assert module._choose_blocks(qkv, "a card") == module._DEFAULT_BLOCKS[own]
+    best = module.Blocks(64, warps=8, stages=3)
+    monkeypatch.setitem(module._MEASURED_BLOCKS, "a card", {own: best})
+    assert module._choose_blocks(qkv, "a card") == best
+
+
+# --- on a card --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+def test_tf32_is_used_only_where_allowed():
+    layer = Layer(MIXED, 64, device="cuda")
+    assert (layer.attend() - layer.exact()).abs().max() < 1e-5
+    assert 1e-5 < (layer.attend(allow_tf32=True) - layer.exact()).abs().max() < 1e-2
+
+
+@pytest.mark.gpu
+def test_the_host_waits_for_nothing():
+    layer = Layer(MIXED, 64, dtype=torch.bfloat16, device="cuda")
+    offsets = torch.tensor([0, *accumulate(MIXED)], device="cuda")
+
+    def attend() -> None:
+        disentangled_attention(layer.qkv, layer.positions, lengths=MIXED, offsets=offsets, scale=layer.scale)
+
+    attend()  # compiles
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        attend()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+def test_offsets_beyond_2_to_the_31():
+    heads, head_dim, length = 16, 64, 512
+    texts = 2**31 // (3 * heads * head_dim * length) + 2
+    layer = Layer([length], head_dim, heads=heads, dtype=torch.bfloat16, device="cuda")
+    expected = layer.attend()
+    layer.qkv = layer.qkv.repeat(texts, 1, 1, 1)
+    layer.lengths = [length] * texts
+    assert layer.qkv.numel() > 2**31
+    assert torch.equal(layer.attend()[-length:], expected)

@@ -1,0 +1,62 @@
+"""Over packed texts a checkpoint gives gliner's answers, through the kernels from subwords to candidates."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from gliner_fast import attention_executor, span_executor
+from gliner_fast.kernels._triton import INTERPRETED
+from gliner_fast.verification import compare
+from tests.parity.pairs import Pair
+from tests.samples import CROSSNER
+from tests.samples import LABELS as ALL_LABELS
+
+pytestmark = [
+    pytest.mark.gliner,
+    pytest.mark.skipif(not INTERPRETED, reason="needs Triton, and a machine without a GPU: tests/test_gpu.py has one"),
+]
+
+# The interpreter is slow: few short texts, of several lengths in one batch.
+TEXTS = [*sorted((text for text in CROSSNER if len(text.split()) >= 6), key=len)[:3], "in Rome"]
+LABELS = ALL_LABELS[:3]
+
+
+@pytest.fixture(params=["torch", "triton"])
+def both(request: pytest.FixtureRequest, pair, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pair, list[tuple]]]:
+    """Ours over packed texts beside gliner, and for each batch its subwords and the rows that the encoder gave."""
+    monkeypatch.setenv(attention_executor.VARIABLE, request.param)
+    monkeypatch.setenv(span_executor.VARIABLE, request.param)
+    loaded, seen = pair("deberta"), []
+    hook = loaded.ours.model.encoder.register_forward_hook(
+        lambda _, given, hidden: seen.append((int(given[1].sum()), hidden.shape[:-1].numel(), len(given[1])))
+    )
+    yield loaded, seen
+    hook.remove()
+
+
+def test_entities_are_those_of_gliner_and_no_padding_is_computed(both):
+    loaded, seen = both
+    answers = loaded.check(TEXTS, LABELS, threshold=0.2)
+    assert sum(map(len, answers)) > 0
+    assert [(rows, texts) for _, rows, texts in seen] == [(subwords, len(TEXTS)) for subwords, _, _ in seen]
+
+
+def test_a_text_answers_alone_as_among_others_and_as_where_texts_are_padded(both, monkeypatch):
+    loaded, seen = both
+    together = loaded.ours.inference(TEXTS, LABELS, threshold=0.2)
+    alone = [loaded.ours.predict_entities(text, LABELS, threshold=0.2) for text in TEXTS]
+    assert len(seen) == 1 + len(TEXTS)
+    monkeypatch.setenv(attention_executor.VARIABLE, "padded")
+    padded = loaded.ours.inference(TEXTS, LABELS, threshold=0.2)
+    for other in (alone, padded):
+        report = compare(together, other, lambda _: [], threshold=0.2)
+        assert report.ok, str(report)
+        assert report.entities > 0
+
+
+@pytest.mark.parametrize("kind", ["bert", "deberta-v2"])
+def test_encoders_of_transformers_keep_their_own_attention(kind: str, pair, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(attention_executor.VARIABLE, "torch")
+    loaded = pair(kind)
+    assert not loaded.ours.model.reads_packed
+    assert loaded.check(TEXTS, LABELS, threshold=0.2)

@@ -1,0 +1,94 @@
+"""Who computes the attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from gliner_fast import attention_executor, span_executor
+from gliner_fast.attention_executor import VARIABLE, choose_attention
+from gliner_fast.kernels._triton import INTERPRETED
+from tests.small_network import small_batch, small_network
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Sets the environment variable."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    return lambda value: monkeypatch.setenv(VARIABLE, value)
+
+
+def test_a_cpu_reads_padded_texts(asked):
+    assert choose_attention(CPU, torch.float32, 64) == "padded"
+
+
+@pytest.mark.parametrize(
+    ("has_triton", "capability", "dtype", "head_dim", "chosen"),
+    [
+        (True, (9, 0), torch.float32, 64, "triton"),
+        (True, (8, 0), torch.bfloat16, 32, "triton"),
+        (True, (9, 0), torch.float16, 24, "padded"),
+        (True, (9, 0), torch.float64, 64, "padded"),
+        (True, (7, 5), torch.float16, 64, "padded"),
+        (False, (9, 0), torch.float16, 64, "padded"),
+    ],
+)
+def test_triton_attends_on_cuda_where_it_can(asked, monkeypatch, has_triton, capability, dtype, head_dim, chosen):
+    monkeypatch.setattr(span_executor, "HAS_TRITON", has_triton)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert choose_attention(CUDA, dtype, head_dim) == chosen
+
+
+@pytest.mark.parametrize("name", ["padded", "torch", "triton"])
+def test_the_variable_decides(name, asked, monkeypatch):
+    monkeypatch.setattr(span_executor, "HAS_TRITON", True)
+    monkeypatch.setattr(span_executor, "INTERPRETED", True)
+    asked(name)
+    assert choose_attention(CPU, torch.float32, 64) == name
+
+
+def test_an_unknown_name_is_refused(asked):
+    asked("flash")
+    with pytest.raises(ValueError, match="GLINER_FAST_ATTENTION is 'flash': expected one of padded, torch, triton"):
+        choose_attention(CPU, torch.float32, 64)
+
+
+def test_triton_is_refused_on_a_cpu_without_its_interpreter(asked, monkeypatch):
+    asked("triton")
+    monkeypatch.setattr(span_executor, "HAS_TRITON", True)
+    monkeypatch.setattr(span_executor, "INTERPRETED", False)
+    with pytest.raises(ValueError, match="GLINER_FAST_ATTENTION is 'triton', but the model is on cpu"):
+        choose_attention(CPU, torch.float32, 64)
+
+
+@pytest.mark.parametrize("name", ["torch", "triton"])
+def test_the_executor_that_is_chosen_computes(name, asked, monkeypatch):
+    if name == "triton" and not INTERPRETED:
+        pytest.skip("needs Triton, and a machine without a GPU")
+    asked(name)
+    ran = []
+    for executor, function in (("torch", "disentangled_attention_reference"), ("triton", "disentangled_attention")):
+        compute = getattr(attention_executor, function)
+
+        def counted(*given, executor=executor, compute=compute, **options):
+            ran.append(executor)
+            return compute(*given, **options)
+
+        monkeypatch.setattr(attention_executor, function, counted)
+    network = small_network()
+    assert network.reads_packed
+    with torch.inference_mode():
+        network(small_batch().packed())
+    assert ran == [name] * 2  # layers
+
+
+def test_a_compiled_network_reads_padded_texts(asked, monkeypatch):
+    asked("torch")
+    network = small_network()
+    assert network.reads_packed
+    monkeypatch.setattr(network, "_compiled_call_impl", network.forward)
+    assert not network.reads_packed

@@ -1,0 +1,113 @@
+"""One model on several devices; the CPU counts as many as it is named."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+
+from gliner_fast import GLiNER
+from gliner_fast.devices import parse_devices, spread
+from gliner_fast.pipeline import Window, predict_windows
+from gliner_fast.request import Options
+from gliner_fast.stats import Stats
+from tests.samples import CROSSNER, LABELS
+
+TEXTS = [text[:50] for text in CROSSNER[:18]]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return GLiNER.from_pretrained()
+
+
+# --- which ones -------------------------------------------------------------------------------------------------------
+
+
+def test_all_are_all_cuda_devices(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert parse_devices("all") == [torch.device("cuda", index) for index in range(3)]
+
+
+def test_all_is_the_cpu_where_there_is_no_cuda_device(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert parse_devices("all") == [CPU]
+
+
+def test_names_are_taken_as_they_are():
+    assert parse_devices(["cpu", CPU]) == [CPU, CPU]
+    assert parse_devices("cpu") == [CPU]
+
+
+@pytest.mark.parametrize(("devices", "message"), [([], "devices is empty: name at least one"), (["tpu"], "tpu")])
+def test_other_devices_are_refused_when_the_stream_is_asked_for(devices, message, model):
+    with pytest.raises(ValueError, match=message):
+        model.stream(TEXTS, LABELS, devices=devices)
+
+
+def test_the_model_s_own_network_serves_once_and_the_others_are_copies(model):
+    first, second = spread(model, [CPU, CPU])
+    assert first.network is model.model
+    assert second.network is not model.model
+    for mine, copied in zip(first.network.parameters(), second.network.parameters(), strict=True):
+        assert torch.equal(mine, copied)
+        assert mine.data_ptr() != copied.data_ptr()
+
+
+# --- what they give ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(120)
+def test_results_come_in_order_and_are_those_of_one_device(model, monkeypatch):
+    windows = [Window(TEXTS[first : first + 3], LABELS, key=first) for first in range(0, 18, 3)]
+    alone = list(predict_windows(model, windows, Options(threshold=0.3), stats=(one := Stats())))
+    networks, both = set(), threading.Barrier(2, timeout=60)
+    forward = type(model.model).forward
+
+    def compute(network, *given):
+        if len(networks) < 2:
+            networks.add(id(network))
+            both.wait()  # no device goes on before the other has begun, too
+        return forward(network, *given)
+
+    monkeypatch.setattr(type(model.model), "forward", compute)
+    spread_out = list(
+        predict_windows(model, windows, Options(threshold=0.3), stats=(two := Stats()), devices=[CPU, CPU])
+    )
+    assert len(networks) == 2
+    assert [(window.key, found) for window, found in spread_out] == [(window.key, found) for window, found in alone]
+    assert any(any(found) for _, found in alone)
+    assert (two.texts, two.words, two.entities) == (one.texts, one.words, one.entities)
+
+
+def test_a_stream_takes_them(model):
+    assert list(model.stream(TEXTS, LABELS, window_size=4, devices=["cpu", "cpu"])) == list(
+        model.stream(TEXTS, LABELS, window_size=4)
+    )
+
+
+def test_windows_are_read_no_further_ahead_than_two_a_device(model):
+    read = []
+
+    def windows():
+        for number in range(50):
+            read.append(number)
+            yield Window(TEXTS[:1], LABELS)
+
+    results = predict_windows(model, windows(), Options(), stats=Stats(), devices=[CPU, CPU])
+    next(results)
+    assert len(read) == 4
+    next(results)
+    assert len(read) == 5
+    results.close()
+    assert len(read) == 5
+
+
+def test_an_error_is_raised_in_its_turn(model):
+    windows = [Window(TEXTS[:1], LABELS), Window(TEXTS[:2], [["person"]]), Window(TEXTS[:1], LABELS)]
+    results = predict_windows(model, windows, Options(), stats=Stats(), devices=[CPU, CPU])
+    next(results)
+    with pytest.raises(ValueError, match="Per-text labels must have length 2"):
+        next(results)

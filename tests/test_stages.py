@@ -1,0 +1,208 @@
+"""The host's stages beside the device's: their order, their threads, and who waits for the device."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+
+from gliner_fast import GLiNER, attention_executor, predict, span_executor
+from gliner_fast.kernels._triton import INTERPRETED
+from gliner_fast.kernels.span_scores import PendingCandidates
+from gliner_fast.request import Options, Request
+from gliner_fast.stages import HostStages
+from gliner_fast.stats import Stats
+from tests.samples import CROSSNER, LABELS
+
+TEXTS = [text[:60] for text in CROSSNER[:24]]
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return GLiNER.from_pretrained()
+
+
+@pytest.fixture
+def model(loaded, monkeypatch):
+    """The built-in model, with batches of a few texts, and nothing remembered from other tests."""
+    for name, value in (("token_budget", 120), ("_told", set())):
+        monkeypatch.setattr(loaded, name, value)
+    return loaded
+
+
+@pytest.fixture
+def overlapping(monkeypatch):
+    """Has the stages overlap on the CPU as they do on CUDA."""
+    monkeypatch.setattr(predict, "HostStages", lambda **_: HostStages(overlap=True))
+
+
+def predict_all(model, stats=None):
+    predictor = model.predictor()
+    return predictor.predict(predictor.prepare(Request.read(TEXTS, LABELS, Options(threshold=0.3))), stats)
+
+
+# --- HostStages -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_work_gives_its_result_or_its_error_where_it_is_asked_for(overlap):
+    with HostStages(overlap=overlap) as stages:
+        for start in (stages.lay_out, stages.decode):
+            assert start(divmod, 7, 2).result() == (3, 1)
+            failed = start(divmod, 7, 0)
+            with pytest.raises(ZeroDivisionError):
+                failed.result()
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_each_stage_has_a_thread_of_its_own_if_any(overlap):
+    with HostStages(overlap=overlap) as stages:
+        threads = [start(threading.get_ident).result() for start in (stages.lay_out, stages.decode)]
+    assert len({*threads, threading.get_ident()}) == (3 if overlap else 1)
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+def test_overlapping_changes_no_bit_and_counts_the_same(model, monkeypatch):
+    in_turn, turns = predict_all(model, stats := Stats()), stats
+    monkeypatch.setattr(predict, "HostStages", lambda **_: HostStages(overlap=True))
+    beside, counts = predict_all(model, stats := Stats()), stats
+    assert beside == in_turn
+    assert any(beside)
+    for name in ("texts", "windows", "words", "subwords", "padded_subwords", "entities"):
+        assert getattr(counts, name) == getattr(turns, name) > 0
+    assert min(counts.encode_seconds, counts.score_seconds, counts.decode_seconds) > 0
+
+
+@pytest.mark.timeout(120)
+def test_a_batch_is_decoded_and_the_next_laid_out_while_another_is_computed(model, monkeypatch, overlapping):
+    counts, changed = {"lay out": 0, "compute": 0, "decode": 0}, threading.Condition()
+    threads = {stage: set() for stage in counts}
+    forward, assemble, find = model.model.forward, model._batcher.assemble, predict.find_candidates
+    predictor = model.predictor()
+    prepared = predictor.prepare(Request.read(TEXTS, LABELS, Options(threshold=0.3)))
+    batches = len(predictor._plan(prepared, prepared.scorable, predictor.budget))
+
+    def count(stage):
+        threads[stage].add(threading.get_ident())
+        with changed:
+            counts[stage] += 1
+            changed.notify_all()
+            return counts[stage]
+
+    def wait_for(stage, number):
+        with changed:
+            assert changed.wait_for(lambda: counts[stage] >= min(number, batches), timeout=60)
+
+    def lay_out(*given):
+        batch = assemble(*given)
+        count("lay out")
+        return batch
+
+    def compute(*given):
+        wait_for("lay out", count("compute") + 1)  # in their turn the next batch would be laid out after this
+        return forward(*given)
+
+    def decode(*given):
+        wait_for("compute", count("decode") + 1)  # and the next be computed after this
+        return find(*given)
+
+    monkeypatch.setattr(model._batcher, "assemble", lay_out)
+    monkeypatch.setattr(predict, "find_candidates", decode)
+    monkeypatch.setattr(model.model, "forward", compute)
+    assert any(predictor.predict(prepared))
+    assert counts == dict.fromkeys(counts, batches)
+    assert batches > 4
+    assert len(set.union(*threads.values())) == 3
+
+
+def test_no_more_batches_are_started_than_two_before_one_is_decoded(model, monkeypatch, overlapping):
+    started, decoded, ahead = [0], [0], []
+    forward, find = model.model.forward, predict.find_candidates
+
+    def compute(*given):
+        started[0] += 1
+        ahead.append(started[0] - decoded[0])
+        return forward(*given)
+
+    def decode(*given):
+        found = find(*given)
+        decoded[0] += 1
+        return found
+
+    monkeypatch.setattr(model.model, "forward", compute)
+    monkeypatch.setattr(predict, "find_candidates", decode)
+    predict_all(model)
+    assert started[0] == decoded[0] > 4
+    assert max(ahead) <= 2
+
+
+@pytest.mark.filterwarnings("ignore:out of memory")
+@pytest.mark.parametrize("stage", ["compute", "decode"])
+def test_out_of_memory_in_either_stage_computes_each_text_once_more_in_smaller_batches(
+    stage, model, monkeypatch, overlapping
+):
+    expected = predict_all(model)
+    forward, find, failures = model.model.forward, predict.find_candidates, []
+
+    def fail(work, size, *given):
+        if size > 80:
+            failures.append(size)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return work(*given)
+
+    def compute(batch, *others):
+        return fail(forward, batch.input_ids.numel(), batch, *others)
+
+    def decode(logits, word_counts, *others):
+        return fail(find, 40 * len(word_counts), logits, word_counts, *others)
+
+    monkeypatch.setattr(
+        *((model.model, "forward", compute) if stage == "compute" else (predict, "find_candidates", decode))
+    )
+    stats = Stats()
+    found = predict_all(model, stats)
+    assert failures
+    assert stats.windows == len(TEXTS)
+    assert [[(e["start"], e["end"], e["label"]) for e in own] for own in found] == [
+        [(e["start"], e["end"], e["label"]) for e in own] for own in expected
+    ]
+    assert model.token_budget < 120
+
+
+@pytest.mark.parametrize("stage", ["forward", "find_candidates"])
+def test_another_error_in_either_stage_is_raised_to_the_caller(stage, model, monkeypatch, overlapping):
+    def fail(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(model.model if stage == "forward" else predict, stage, fail)
+    with pytest.raises(RuntimeError, match="an illegal memory access"):
+        predict_all(model)
+
+
+# --- who waits for the device -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="needs Triton, and a machine without a GPU: tests/test_gpu.py has one")
+def test_the_device_is_waited_for_once_a_batch_and_not_by_the_thread_that_feeds_it(model, monkeypatch, overlapping):
+    monkeypatch.setenv(span_executor.VARIABLE, "triton")
+    monkeypatch.setenv(attention_executor.VARIABLE, "padded")
+    waits, batches = [], []
+    wait, forward = PendingCandidates.wait, model.model.forward
+
+    def counted(pending):
+        waits.append(threading.current_thread())
+        return wait(pending)
+
+    def compute(*given):
+        batches.append(1)
+        return forward(*given)
+
+    monkeypatch.setattr(PendingCandidates, "wait", counted)
+    monkeypatch.setattr(model.model, "forward", compute)
+    predictor = model.predictor()
+    predictor.predict(predictor.prepare(Request.read(TEXTS[:6], LABELS[:2], Options(threshold=0.3))))
+    assert len(waits) == len(batches) > 1
+    assert threading.main_thread() not in waits

@@ -1,0 +1,66 @@
+"""How many subwords make a batch."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from gliner_fast import GLiNER
+from gliner_fast.token_budget import bytes_per_subword, default_budget
+from tests.small_network import small_network
+
+CUDA = torch.device("cuda", 0)
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """Pretends that a card has so many bytes free, of which torch holds some."""
+
+    def pretend(by_driver, by_torch=0):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (by_driver, 2**40))
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: by_torch + 1000)
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 1000)
+
+    return pretend
+
+
+def test_a_cpu_s_budget_grows_with_its_threads(monkeypatch):
+    budgets = []
+    for threads in (1, 2, 16):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        budgets.append(default_budget(small_network(), torch.device("cpu")))
+    assert budgets == [512, 512, 4096]
+
+
+def test_a_card_s_budget_follows_its_free_memory(free):
+    network = small_network()
+    one = bytes_per_subword(network)
+    free(20_000 * one)
+    assert default_budget(network, CUDA) == 10_000
+    free(10_000 * one, by_torch=10_000 * one)
+    assert default_budget(network, CUDA) == 10_000
+
+
+def test_a_card_s_budget_has_bounds(free):
+    free(2**40)
+    assert default_budget(small_network(), CUDA) == 2**15
+    free(0)
+    assert default_budget(small_network(), CUDA) == 2**9
+
+
+def test_a_subword_takes_half_the_bytes_in_half_precision():
+    whole, half = bytes_per_subword(small_network()), bytes_per_subword(small_network().bfloat16())
+    assert whole - 64 == 2 * (half - 64) > 0
+
+
+def test_a_card_is_asked_once(monkeypatch):
+    model, asked = GLiNER.from_pretrained(), []
+    monkeypatch.setattr("gliner_fast.model.default_budget", lambda *given: asked.append(given) or 77)
+    assert [model._default_budget(CUDA) for _ in range(3)] == [77] * 3
+    assert len(asked) == 1
+
+
+def test_what_is_neither_cpu_nor_cuda_has_a_fixed_budget():
+    assert default_budget(SimpleNamespace(), torch.device("meta")) == 2**15
