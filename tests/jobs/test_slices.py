@@ -19,6 +19,6 @@ def test_slices_follow_each_other_without_gaps(rows_per_shard: int, count: int):
         assert part.rows <= following.rows <= rows_per_shard
 
 
-@pytest.mark.parametrize(("rows_per_shard", "sizes"), [(1, [1, 1, 1]), (8, [8, 8, 8]), (50, [8, 16, 32, 50, 50])])
+@pytest.mark.parametrize(("rows_per_shard", "sizes"), [(1, [1, 1, 1]), (8, [8, 8, 8]), (50, [8, 32, 50, 50])])
 def test_the_first_slices_are_small(rows_per_shard: int, sizes: list[int]):
     assert [part.rows for part in islice(cut_slices(rows_per_shard), len(sizes))] == sizes

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 
-# The first slices are small, so that the first results are there within seconds even where a row takes a second.
+# The first slices are small, so that the first results are there within seconds even where a row takes a second. They
+# grow fast: batches do not cross slices, and small ones cost padding.
 _FIRST_SLICE = 8
+_GROWTH_BITS = 2
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,12 @@ class Slice:
 
 
 def cut_slices(rows_per_shard: int) -> Iterator[Slice]:
-    """Yields slices without end: 8 rows, 16, ... up to `rows_per_shard` each.
+    """Yields slices without end: 8 rows, 32, 128, ... up to `rows_per_shard` each.
 
     The cut depends on nothing but `rows_per_shard`: a job that goes on later, or elsewhere, cuts the same slices.
     """
     first_row = 0
     for number in count():
-        rows = min(rows_per_shard, _FIRST_SLICE << min(number, 40))
+        rows = min(rows_per_shard, _FIRST_SLICE << min(_GROWTH_BITS * number, 40))
         yield Slice(number, first_row, rows)
         first_row += rows
