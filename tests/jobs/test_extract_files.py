@@ -110,7 +110,7 @@ def test_every_input_to_every_output(
         assert [int(row["id"]) for row in rows] == list(range(len(texts)))
     assert (report.is_complete, report.rows, report.rejects) == (True, len(texts), 0)
     assert report.entities == sum(map(len, expected))
-    assert report.shards == 3  # 8, 32 and 110 rows
+    assert report.shards == 4  # 8, 32, 100 and 10 rows
 
 
 def test_a_finished_job_is_not_done_again(small_model: GLiNER, texts: list[str], tmp_path: Path):
