@@ -91,7 +91,7 @@ def every_class() -> dict[str, tuple[torch.dtype, int, int, str, bool]]:
 
 
 def registers(cubin: bytes) -> dict[str, int]:
-    """What a thread has of them, bytes that it spills, and how many spilled ones its loop reads again."""
+    """What a thread has of them, bytes that it spills, instructions of its loop and how many read spilled ones."""
     cuobjdump = triton.knobs.nvidia.cuobjdump.path
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         Path(file.name).write_bytes(cubin)
@@ -100,10 +100,13 @@ def registers(cubin: bytes) -> dict[str, int]:
             for option in ("--dump-resource-usage", "-sass")
         )
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
-    lines = sass.splitlines()
-    products = [line for line, code in enumerate(lines) if re.search(r"HGMMA|HMMA|FFMA", code)]  # all are in the loop
-    reloads = sum("LDL" in code for code in lines[products[0] : products[-1]])
-    return {"registers": int(found[1]), "spilled": int(found[2]), "reloads in the loop": reloads}
+    code = {int(at, 16): what for at, what in re.findall(r"/\*([0-9a-f]{4,})\*/\s+(.*?);", sass)}
+    jumps = [(at, re.search(r"\bBRA\b.*?(0x[0-9a-f]+)", what)) for at, what in code.items()]
+    loops = [range(int(jump[1], 16), at) for at, jump in jumps if jump and int(jump[1], 16) < at]
+    bodies = [[code[at] for at in loop if at in code] for loop in loops]
+    own = min((body for body in bodies if any(re.search("HGMMA|FFMA", what) for what in body)), key=len)
+    reloads = sum(bool(re.search(r"\bLDL\b", what)) for what in own)
+    return {"registers": int(found[1]), "spilled": int(found[2]), "loop": len(own), "reloads in the loop": reloads}
 
 
 def main() -> None:
