@@ -11,7 +11,7 @@ import torch
 
 from gliner_fast import _rust
 from gliner_fast.decode import Candidates, Selection, find_candidates, flat_allowed_spans, flat_thresholds
-from gliner_fast.kernels.span_scores import SpanCandidates
+from gliner_fast.kernels.span_scores import PendingCandidates
 
 WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH = np.array([3, 1, 0, 4]), np.array([2, 3, 1, 2]), 2
 
@@ -38,8 +38,20 @@ def draw_logits() -> torch.Tensor:
     return torch.cat(blocks)
 
 
-def found_on_a_device(logits: torch.Tensor, selection: Selection) -> SpanCandidates:
-    """What a device finds: the same comparison, as flat tensors."""
+class Arrival:
+    """Stands in for the event that a device records, and counts who waits for it."""
+
+    def __init__(self) -> None:
+        self.waits = 0
+
+    def synchronize(self) -> None:
+        self.waits += 1
+
+
+def found_on_a_device(
+    logits: torch.Tensor, selection: Selection, arrival: Arrival | None = None, dtype: torch.dtype = torch.float32
+) -> PendingCandidates:
+    """What a device finds: the same comparison, as the table that it sends."""
     scores = torch.sigmoid(logits)
     thresholds = flat_thresholds(selection, CLASS_COUNTS)
     offsets, starts, ends, classes, values = map(
@@ -47,7 +59,12 @@ def found_on_a_device(logits: torch.Tensor, selection: Selection) -> SpanCandida
         _rust.find_candidates(scores.numpy(), WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, thresholds),
     )
     texts = torch.repeat_interleave(offsets.diff())
-    return SpanCandidates(texts, starts, ends - starts - 1, classes, values)
+    columns = torch.stack([texts, starts, ends - starts - 1, classes]).int()  # (4, S)
+    bits = values.to(dtype).float().view(torch.int32)
+    table = torch.cat([torch.tensor([len(texts)] * 2, dtype=torch.int32), columns.view(-1), bits])
+    return PendingCandidates(
+        dtype, lambda room: pytest.fail(f"there was room, yet {room} are asked for"), table, arrival
+    )
 
 
 def assert_equal(ours: Candidates, wanted: Candidates) -> None:
@@ -77,22 +94,23 @@ def test_candidates_from_a_device_are_those_of_the_scores(selection: Selection):
     assert len(no_scores) == 0
 
 
-def test_candidates_leave_the_device_in_one_copy(monkeypatch: pytest.MonkeyPatch):
-    copies = []
-    to_host = torch.Tensor.cpu
-    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: copies.append(tensor.shape) or to_host(tensor))
-    found = found_on_a_device(draw_logits(), select())
-    find_candidates(found, WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, select())
-    assert copies == [(5, len(found.texts))]
-    assert len(found.texts) > 3
+def test_candidates_are_waited_for_once():
+    arrival = Arrival()
+    found = found_on_a_device(draw_logits(), select(), arrival)
+    candidates, _ = find_candidates(found, WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, select())
+    assert arrival.waits == 1
+    assert len(candidates.starts) > 3
 
 
 def test_scores_of_half_precision_come_as_float32():
-    found = found_on_a_device(draw_logits(), select())
-    half = SpanCandidates(found.texts, found.starts, found.widths, found.types, found.scores.bfloat16())
-    candidates, _ = find_candidates(half, WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, select())
-    assert candidates.scores.dtype == np.float32
-    np.testing.assert_array_equal(candidates.scores, half.scores.float().numpy())
+    exact, half = (
+        find_candidates(
+            found_on_a_device(draw_logits(), select(), dtype=dtype), WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, select()
+        )[0].scores
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert half.dtype == np.float32
+    np.testing.assert_array_equal(half, torch.from_numpy(exact).bfloat16().float().numpy())
 
 
 def test_allowed_spans_stand_at_their_first_word_and_width():
