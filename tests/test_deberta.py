@@ -149,6 +149,24 @@ def test_packed_is_padded_is_single_text_within_rounding(executor: str, monkeypa
         assert (mine - exact).abs().max() <= bound
 
 
+@pytest.mark.parametrize("rows", [[0], [3, 1, 8], [16, 0, 5, 5], []], ids=str)
+def test_wanted_rows_are_those_of_all(rows: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "torch")
+    _, ours = pair()
+    ids, lengths = torch.randint(3, 101, (2, 9)), torch.tensor([9, 8])
+    ids[1, 8] = 0
+    offsets, packed = torch.tensor([0, 9, 17]), torch.cat([ids[0], ids[1, :8]])
+    wanted = torch.tensor(rows, dtype=torch.int64)
+    calls = []
+    ours.layers[-1].intermediate.register_forward_hook(lambda _, given, __: calls.append(len(given[0])))
+    with torch.inference_mode():
+        for given in ((ids, lengths), (packed, lengths, offsets)):
+            everything = ours(*given)
+            some = ours(*given, wanted=wanted)
+            torch.testing.assert_close(some, everything.reshape(-1, 32)[wanted], rtol=0, atol=1e-5)
+            assert calls[-1] == len(rows)  # of no other row the last layer is finished
+
+
 def test_packed_and_padded_texts_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "torch")
     reference, ours = pair()

@@ -129,20 +129,34 @@ class DebertaLayer(nn.Module):
         self.output = nn.Linear(inner, width)
         self.output_norm = nn.LayerNorm(width, config.norm_eps)
 
-    def forward(self, hidden: Tensor, positions: LayerPositions, key_padding: Tensor | None) -> Tensor:
-        """(B, L, D) -> (B, L, D); `key_padding` is True at padded keys, (B, 1, 1, L), None where there are none."""
-        return self._finish(hidden, self._attend(hidden, positions, key_padding))
+    def forward(
+        self, hidden: Tensor, positions: LayerPositions, key_padding: Tensor | None, wanted: Tensor | None = None
+    ) -> Tensor:
+        """(B, L, D) -> (B, L, D), or (R, D) where only some rows of the flattened (B*L, D) are wanted.
+
+        `key_padding` is True at padded keys, (B, 1, 1, L), None where there are none.
+        """
+        return self._finish(hidden, self._attend(hidden, positions, key_padding), wanted)
 
     def forward_packed(
-        self, hidden: Tensor, positions: Positions, texts: PackedTexts, *, scale: float, executor: AttentionExecutor
+        self,
+        hidden: Tensor,
+        positions: Positions,
+        texts: PackedTexts,
+        wanted: Tensor | None = None,
+        *,
+        scale: float,
+        executor: AttentionExecutor,
     ) -> Tensor:
-        """(N, D) -> (N, D) for packed texts, without dropout."""
+        """(N, D) -> (N, D) for packed texts, without dropout; (R, D) where only some rows are wanted."""
         qkv = self.qkv(hidden).view(len(hidden), 3, self.heads, -1)  # (N, 3, H, head_dim)
         attended = attend(qkv, positions, texts, scale=scale, executor=executor)  # (N, H, head_dim)
-        return self._finish(hidden, attended.flatten(1))
+        return self._finish(hidden, attended.flatten(1), wanted)
 
-    def _finish(self, hidden: Tensor, attended: Tensor) -> Tensor:
-        """All that comes after the attention, subword by subword: (..., D) twice -> (..., D)."""
+    def _finish(self, hidden: Tensor, attended: Tensor, wanted: Tensor | None) -> Tensor:
+        """All that comes after the attention, subword by subword: (..., D) twice -> (..., D), or (R, D)."""
+        if wanted is not None:
+            hidden, attended = hidden.flatten(0, -2)[wanted], attended.flatten(0, -2)[wanted]
         attended = F.dropout(self.attention_output(attended), self.hidden_dropout, self.training)
         hidden = self.attention_norm(attended.add_(hidden) if not torch.is_grad_enabled() else attended + hidden)
         out = F.dropout(self.output(F.gelu(self.intermediate(hidden))), self.hidden_dropout, self.training)
@@ -240,19 +254,23 @@ class DebertaEncoder(nn.Module):
         self._tables: tuple[tuple[object, ...], list[tuple[Tensor, Tensor]]] | None = None
         self._rows: dict[tuple[int, torch.device], Tensor] = {}
 
-    def forward(self, input_ids: Tensor, lengths: Tensor, offsets: Tensor | None = None) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, lengths: Tensor, offsets: Tensor | None = None, wanted: Tensor | None = None
+    ) -> Tensor:
         """Hidden states of the last layer.
 
         Args:
             input_ids: (B, L) int64, padded at the right; or (N,), one text after another, for inference.
             lengths: (B,) subwords in each row, on the CPU.
             offsets: (B+1,) where each packed text begins, and N; None says that `input_ids` are padded.
+            wanted: (R,) rows of the flattened subwords, B*L or N of them; None for all. The last layer then computes
+                three quarters of its products, all that follows its attention, for these rows alone.
 
         Returns:
-            (B, L, D); rows past a text's length are unspecified. (N, D) for packed texts.
+            (B, L, D); rows past a text's length are unspecified. (N, D) for packed texts. (R, D) for wanted rows.
         """
         if offsets is not None:
-            return self._forward_packed(input_ids, PackedTexts(lengths.tolist(), offsets))
+            return self._forward_packed(input_ids, PackedTexts(lengths.tolist(), offsets), wanted)
         length = input_ids.shape[1]
         hidden: Tensor = self.embedding_norm(self.word_embeddings(input_ids))  # (B, L, D)
         hidden = F.dropout(hidden, self.config.hidden_dropout, self.training)
@@ -269,7 +287,7 @@ class DebertaEncoder(nn.Module):
                 queries[:, query_rows] if "p2c" in kinds else None,
                 self._scale,
             )
-            hidden = layer(hidden, positions, key_padding)
+            hidden = layer(hidden, positions, key_padding, wanted if layer is self.layers[-1] else None)
         return hidden
 
     @property
@@ -282,8 +300,8 @@ class DebertaEncoder(nn.Module):
         weight = self.word_embeddings.weight
         return choose_attention(weight.device, weight.dtype, self.config.hidden_size // self.config.heads)
 
-    def _forward_packed(self, input_ids: Tensor, texts: PackedTexts) -> Tensor:
-        """(N,) -> (N, D), inference only: no subword of padding is computed, and no score is kept."""
+    def _forward_packed(self, input_ids: Tensor, texts: PackedTexts, wanted: Tensor | None) -> Tensor:
+        """(N,) -> (N, D) or (R, D), inference only: no subword of padding is computed, and no score is kept."""
         assert not self.training, "attention over packed texts knows no dropout"
         executor = self._executor if not torch.is_grad_enabled() else "torch"  # autograd sees through torch alone
         kinds = self.config.pos_att_type
@@ -291,7 +309,8 @@ class DebertaEncoder(nn.Module):
         rows = self._rows_by_distance(max(texts.lengths, default=1), hidden.device)
         for layer, (keys, queries) in zip(self._layers(), self._position_tables(mirrored=False), strict=True):
             positions = Positions(keys if "c2p" in kinds else None, queries if "p2c" in kinds else None, rows)
-            hidden = layer.forward_packed(hidden, positions, texts, scale=self._scale, executor=executor)
+            own = wanted if layer is self.layers[-1] else None
+            hidden = layer.forward_packed(hidden, positions, texts, own, scale=self._scale, executor=executor)
         return hidden
 
     def _rows_by_distance(self, longest: int, device: torch.device) -> Tensor:

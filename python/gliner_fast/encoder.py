@@ -42,11 +42,12 @@ class TransformersEncoder(nn.Module):
         self.model = AutoModel.from_config(config, trust_remote_code=False)
         self.width = int(config.hidden_size)
 
-    def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
-        """As `DebertaEncoder.forward`."""
+    def forward(self, input_ids: Tensor, lengths: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """As `DebertaEncoder.forward` for padded texts."""
         columns = torch.arange(input_ids.shape[1], device=input_ids.device)
         mask = (columns < lengths.to(input_ids.device, non_blocking=True)[:, None]).long()  # (B, L)
-        return cast(Tensor, self.model(input_ids, attention_mask=mask).last_hidden_state)
+        hidden = cast(Tensor, self.model(input_ids, attention_mask=mask).last_hidden_state)  # (B, L, E)
+        return hidden if wanted is None else hidden.flatten(0, 1)[wanted]
 
 
 def build_encoder(

@@ -68,13 +68,12 @@ class SpanNetwork(nn.Module):
             allowed_spans: (N, K) bool, beside thresholds: says that no more is asked for than these spans, each by its
                 first word and its width. What is not found on the device is not left out by it.
         """
-        packed = () if batch.offsets is None else (batch.offsets,)
-        hidden = self.encoder(batch.input_ids, batch.lengths, *packed)  # (B, L, E); (N, E) where packed
         class_positions = batch.class_positions if self.embed_ent_token else batch.class_positions + 1
-        # The head reads these rows alone, so only they are projected. Before pooling, as the package does: a word
-        # that no subword stands for is zero, not the projection's bias.
+        # The head reads these rows alone, so only they leave the encoder and are projected. Before pooling, as the
+        # package does: a word that no subword stands for is zero, not the projection's bias.
         rows = torch.cat([batch.pooled_positions, class_positions])  # (M + T,)
-        chosen = hidden.reshape(-1, hidden.shape[-1])[rows]  # (M + T, E)
+        packed = () if batch.offsets is None else (batch.offsets,)
+        chosen = self.encoder(batch.input_ids, batch.lengths, *packed, wanted=rows)  # (M + T, E)
         if self.projection is not None:
             chosen = self.projection(chosen)  # (M + T, D)
         subwords, prompts = chosen.split([len(batch.pooled_positions), len(class_positions)])
