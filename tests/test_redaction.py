@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from gliner_fast.entity import Entity
@@ -307,6 +307,7 @@ def test_the_order_of_entities_does_not_change_where_they_are(redaction: Redacti
 @pytest.mark.parametrize("redaction", [one for one in REDACTIONS if one.style != "hash"], ids=repr)
 @examples
 @given(example=texts_with_entities())
+@example(example=("::", [entity("::", 0, 1, "a"), entity("::", 1, 2, "A")]))  # labels that differ by case alone
 def test_redacting_what_is_redacted_changes_nothing(redaction: Redaction, example: tuple[str, list[Entity]]):
     text, entities = example
     once = redaction.apply(text, entities)

@@ -100,7 +100,7 @@ class Redaction:
         Raises:
             ValueError: an entity that is empty or does not lie within the text.
         """
-        numbers: dict[str, dict[str, int]] = {}
+        numbers: dict[str, dict[tuple[str, str], int]] = {}
         pieces: list[str] = []
         replaced: list[Entity] = []
         ranges: list[tuple[int, int]] = []
@@ -130,12 +130,13 @@ class Redaction:
     def _template(self) -> str:
         return _TEMPLATES[self.style] if self.template is None else self.template
 
-    def _replacement(self, surface: str, label: str, numbers: dict[str, dict[str, int]]) -> str:
+    def _replacement(self, surface: str, label: str, numbers: dict[str, dict[tuple[str, str], int]]) -> str:
         if self.style == "mask":
             return self.character * len(surface)
         # By the label in capitals: "Person" and "person" may look the same in the new text.
         known = numbers.setdefault(label.upper(), {})
-        values = {"label": label, "LABEL": label.upper(), "number": str(known.setdefault(surface, len(known) + 1))}
+        number = known.setdefault((label, surface), len(known) + 1)
+        values = {"label": label, "LABEL": label.upper(), "number": str(number)}
         if self.style == "hash":
             values["hash"] = self._hash(surface)
         return _FIELD.sub(lambda match: values[match[1]], self._template)
