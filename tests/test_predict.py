@@ -145,11 +145,11 @@ def test_threads_count_their_own_work(model, monkeypatch):
     started, done = threading.Event(), threading.Event()
     forward = model.model.encoder.forward
 
-    def waiting(*arguments):  # the other thread works while this one is in the encoder
+    def waiting(*arguments, **options):  # the other thread works while this one is in the encoder
         if threading.current_thread() is not threading.main_thread() and not started.is_set():
             started.set()
             assert done.wait(timeout=60)
-        return forward(*arguments)
+        return forward(*arguments, **options)
 
     monkeypatch.setattr(model.model.encoder, "forward", waiting)
     stats = Stats()

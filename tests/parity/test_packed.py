@@ -23,12 +23,12 @@ LABELS = ALL_LABELS[:3]
 
 @pytest.fixture(params=["torch", "triton"])
 def both(request: pytest.FixtureRequest, pair, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pair, list[tuple]]]:
-    """Ours over packed texts beside gliner, and for each batch its subwords and the rows that the encoder gave."""
+    """Ours over packed texts beside gliner, and for each batch its subwords and those that the encoder was given."""
     monkeypatch.setenv(attention_executor.VARIABLE, request.param)
     monkeypatch.setenv(span_executor.VARIABLE, request.param)
     loaded, seen = pair("deberta"), []
     hook = loaded.ours.model.encoder.register_forward_hook(
-        lambda _, given, hidden: seen.append((int(given[1].sum()), hidden.shape[:-1].numel(), len(given[1])))
+        lambda _, given, __: seen.append((int(given[1].sum()), given[0].numel(), len(given[1])))
     )
     yield loaded, seen
     hook.remove()
