@@ -17,7 +17,8 @@ BIGGEST_WHEEL = 80_000_000  # bytes; PyPI refuses more than 100 MB
 
 def expected_files() -> dict[str, Path]:
     """Wheel path -> file of the tree, for everything that must be in the wheel unchanged."""
-    sources = {path for pattern in ("**/*.py", "**/*.pyi", "py.typed") for path in PACKAGE.glob(pattern)}
+    patterns = ("**/*.py", "**/*.pyi", "py.typed", "training/builtin/*.txt", "training/builtin/*.yaml")
+    sources = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
     models = {path for path in (PACKAGE / "models").rglob("*") if path.is_file() and path.suffix != ".pyc"}
     kernels = {PACKAGE / "kernels" / path.relative_to(ROOT / "kernels") for path in (ROOT / "kernels").rglob("*.py")}
     return {path.relative_to(PACKAGE.parent).as_posix(): path for path in sources | models | kernels}
