@@ -22,8 +22,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return lambda value: monkeypatch.setenv(VARIABLE, value)
 
 
-def test_a_cpu_reads_padded_texts(asked):
-    assert choose_attention(CPU, torch.float32, 64) == "padded"
+def test_a_cpu_attends_to_texts_of_one_length_together(asked):
+    assert choose_attention(CPU, torch.float32, 64) == "grouped"
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_triton_attends_on_cuda_where_it_can(asked, monkeypatch, has_triton, cap
     assert choose_attention(CUDA, dtype, head_dim) == chosen
 
 
-@pytest.mark.parametrize("name", ["padded", "torch", "triton"])
+@pytest.mark.parametrize("name", ["padded", "grouped", "torch", "triton"])
 def test_the_variable_decides(name, asked, monkeypatch):
     monkeypatch.setattr(span_executor, "HAS_TRITON", True)
     monkeypatch.setattr(span_executor, "INTERPRETED", True)
@@ -53,7 +53,9 @@ def test_the_variable_decides(name, asked, monkeypatch):
 
 def test_an_unknown_name_is_refused(asked):
     asked("flash")
-    with pytest.raises(ValueError, match="GLINER_FAST_ATTENTION is 'flash': expected one of padded, torch, triton"):
+    with pytest.raises(
+        ValueError, match="GLINER_FAST_ATTENTION is 'flash': expected one of padded, grouped, torch, triton"
+    ):
         choose_attention(CPU, torch.float32, 64)
 
 

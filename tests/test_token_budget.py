@@ -31,7 +31,7 @@ def test_a_cpu_s_budget_grows_with_its_threads(monkeypatch):
     for threads in (1, 2, 16):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         budgets.append(default_budget(small_network(), torch.device("cpu")))
-    assert budgets == [512, 512, 4096]
+    assert budgets == [768, 768, 4096]
 
 
 def test_a_card_s_budget_follows_its_free_memory(free):

@@ -18,8 +18,9 @@ from gliner_fast.kernels.disentangled_attention import (
 )
 from gliner_fast.span_executor import allows_tf32, expect_triton, triton_is_fastest
 
-# padded: torch's own attention over padded texts, with the position scores as its mask. torch and triton: packed.
-AttentionExecutor = Literal["padded", "torch", "triton"]
+# padded and grouped: torch's own attention, with the position scores as its mask, over padded texts; or over packed
+# ones, those of equal length together, so that neither padding nor a mask is computed. torch and triton: packed.
+AttentionExecutor = Literal["padded", "grouped", "torch", "triton"]
 
 VARIABLE = "GLINER_FAST_ATTENTION"
 
@@ -46,7 +47,10 @@ def choose_attention(device: torch.device, dtype: torch.dtype, head_dim: int) ->
     asked = os.environ.get(VARIABLE, "")
     if not asked:
         takes = head_dim in HEAD_DIMS and triton_is_fastest(device, dtype)
-        return "triton" if takes else "padded"
+        if takes:
+            return "triton"
+        # On a GPU many short calls would cost more than the padding.
+        return "grouped" if device.type == "cpu" else "padded"
     if asked not in get_args(AttentionExecutor):
         names = ", ".join(get_args(AttentionExecutor))
         raise ValueError(f"{VARIABLE} is {asked!r}: expected one of {names}, or leave it unset for the fastest")

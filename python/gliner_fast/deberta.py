@@ -12,7 +12,7 @@ It reads padded texts, or packed ones (DESIGN 3.6), with the same weights and up
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from gliner_fast.attention_executor import AttentionExecutor, PackedTexts, attend, choose_attention
 from gliner_fast.kernels.disentangled_attention import Positions
+from gliner_fast.linear import Linear
+from gliner_fast.packed_bert import runs_of_equals
 from gliner_fast.upload import upload
 
 # Scores of a group of heads held at once, in elements: 2**26 float32 are 256 MiB. Texts of up to about 1,000
@@ -122,11 +124,11 @@ class DebertaLayer(nn.Module):
         self.heads = config.heads
         self.attention_dropout = config.attention_dropout
         self.hidden_dropout = config.hidden_dropout
-        self.qkv = nn.Linear(width, 3 * width)
-        self.attention_output = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.attention_output = Linear(width, width)
         self.attention_norm = nn.LayerNorm(width, config.norm_eps)
-        self.intermediate = nn.Linear(width, inner)
-        self.output = nn.Linear(inner, width)
+        self.intermediate = Linear(width, inner, "gelu")
+        self.output = Linear(inner, width)
         self.output_norm = nn.LayerNorm(width, config.norm_eps)
 
     def forward(
@@ -136,7 +138,20 @@ class DebertaLayer(nn.Module):
 
         `key_padding` is True at padded keys, (B, 1, 1, L), None where there are none.
         """
-        return self._finish(hidden, self._attend(hidden, positions, key_padding), wanted)
+        batch, length, width = hidden.shape
+        qkv = self.qkv(hidden).view(batch, length, 3, self.heads, -1)
+        attended = self._attend(qkv, positions, key_padding).reshape(batch, length, width)
+        return self._finish(hidden, attended, wanted)
+
+    def forward_grouped(self, hidden: Tensor, groups: Sequence[Group], wanted: Tensor | None = None) -> Tensor:
+        """(N, D) -> (N, D) for packed texts, without dropout and gradient; (R, D) where only some rows are wanted."""
+        qkv = self.qkv(hidden).view(len(hidden), 3, self.heads, -1)  # (N, 3, H, head_dim)
+        attended = torch.empty_like(hidden).view(len(hidden), self.heads, -1)  # (N, H, head_dim)
+        for group in groups:
+            own = qkv[group.rows].view(-1, group.length, *qkv.shape[1:])  # (B, L, 3, H, head_dim)
+            context = self._attend(own, group.positions, None)
+            attended[group.rows].view_as(context).copy_(context)
+        return self._finish(hidden, attended.flatten(1), wanted)
 
     def forward_packed(
         self,
@@ -159,22 +174,21 @@ class DebertaLayer(nn.Module):
             hidden, attended = hidden.flatten(0, -2)[wanted], attended.flatten(0, -2)[wanted]
         attended = F.dropout(self.attention_output(attended), self.hidden_dropout, self.training)
         hidden = self.attention_norm(attended.add_(hidden) if not torch.is_grad_enabled() else attended + hidden)
-        out = F.dropout(self.output(F.gelu(self.intermediate(hidden))), self.hidden_dropout, self.training)
+        out = F.dropout(self.output(self.intermediate(hidden)), self.hidden_dropout, self.training)
         result: Tensor = self.output_norm(out.add_(hidden) if not torch.is_grad_enabled() else out + hidden)
         return result
 
-    def _attend(self, hidden: Tensor, positions: LayerPositions, key_padding: Tensor | None) -> Tensor:
-        batch, length, width = hidden.shape
-        heads, head_dim = self.heads, width // self.heads
+    def _attend(self, qkv: Tensor, positions: LayerPositions, key_padding: Tensor | None) -> Tensor:
+        """Attends in texts of L subwords: (B, L, 3, H, head_dim) -> (B, L, H, head_dim), a view."""
         # Views of one product all the way: no query, key or value is ever copied.
-        qkv = self.qkv(hidden).view(batch, length, 3, heads, head_dim)
-        group = max(1, min(heads, _MAX_SCORES // max(1, batch * length * (2 * length - 1))))
+        batch, length = qkv.shape[:2]
+        group = max(1, min(self.heads, _MAX_SCORES // max(1, batch * length * (2 * length - 1))))
         parts = [
             self._attend_heads(qkv[:, :, :, first : first + group], positions, key_padding, first)
-            for first in range(0, heads, group)
+            for first in range(0, self.heads, group)
         ]
         context = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)  # (B, H, L, head_dim)
-        return context.transpose(1, 2).reshape(batch, length, width)  # (B, L, D)
+        return context.transpose(1, 2)
 
     def _attend_heads(
         self, qkv: Tensor, positions: LayerPositions, key_padding: Tensor | None, first_head: int
@@ -224,6 +238,21 @@ class LayerPositions:
             by_key = _diagonals(key, self.queries[heads]).mT
             bias = by_key.contiguous() if bias is None else bias + by_key
         return bias
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbours of one length among packed texts.
+
+    Attributes:
+        rows: their subwords.
+        length: L, the subwords of each.
+        positions: of the layer, for texts of L subwords.
+    """
+
+    rows: slice
+    length: int
+    positions: LayerPositions
 
 
 def _diagonals(content: Tensor, table: Tensor) -> Tensor:
@@ -279,16 +308,21 @@ class DebertaEncoder(nn.Module):
             columns = torch.arange(length, device=hidden.device)
             key_padding = columns >= lengths.to(hidden.device, non_blocking=True)[:, None]  # (B, L)
             key_padding = key_padding[:, None, None, :]  # (B, 1, 1, L): the same for every head and query
-        key_rows, query_rows = self._table_rows(length, hidden.device)
-        kinds = self.config.pos_att_type
-        for layer, (keys, queries) in zip(self._layers(), self._position_tables(), strict=True):
-            positions = LayerPositions(
-                keys[:, key_rows] if "c2p" in kinds else None,
-                queries[:, query_rows] if "p2c" in kinds else None,
-                self._scale,
-            )
-            hidden = layer(hidden, positions, key_padding, wanted if layer is self.layers[-1] else None)
+        rows = self._table_rows(length, hidden.device)
+        for layer, tables in zip(self._layers(), self._position_tables(), strict=True):
+            own = wanted if layer is self.layers[-1] else None
+            hidden = layer(hidden, self._layer_positions(tables, rows), key_padding, own)
         return hidden
+
+    def _layer_positions(
+        self, tables: tuple[Tensor, Tensor], rows: tuple[slice | Tensor, slice | Tensor]
+    ) -> LayerPositions:
+        kinds, (keys, queries), (key_rows, query_rows) = self.config.pos_att_type, tables, rows
+        return LayerPositions(
+            keys[:, key_rows] if "c2p" in kinds else None,
+            queries[:, query_rows] if "p2c" in kinds else None,
+            self._scale,
+        )
 
     @property
     def reads_packed(self) -> bool:
@@ -304,6 +338,8 @@ class DebertaEncoder(nn.Module):
         """(N,) -> (N, D) or (R, D), inference only: no subword of padding is computed, and no score is kept."""
         assert not self.training, "attention over packed texts knows no dropout"
         executor = self._executor if not torch.is_grad_enabled() else "torch"  # autograd sees through torch alone
+        if executor == "grouped":
+            return self._forward_grouped(input_ids, texts.lengths, wanted)
         kinds = self.config.pos_att_type
         hidden: Tensor = self.embedding_norm(self.word_embeddings(input_ids))  # (N, D)
         rows = self._rows_by_distance(max(texts.lengths, default=1), hidden.device)
@@ -311,6 +347,16 @@ class DebertaEncoder(nn.Module):
             positions = Positions(keys if "c2p" in kinds else None, queries if "p2c" in kinds else None, rows)
             own = wanted if layer is self.layers[-1] else None
             hidden = layer.forward_packed(hidden, positions, texts, own, scale=self._scale, executor=executor)
+        return hidden
+
+    def _forward_grouped(self, input_ids: Tensor, lengths: Sequence[int], wanted: Tensor | None) -> Tensor:
+        """As `_forward_packed`, the attention over texts of one length at a time."""
+        hidden: Tensor = self.embedding_norm(self.word_embeddings(input_ids))  # (N, D)
+        table_rows = {length: self._table_rows(length, hidden.device) for length in set(lengths) if length}
+        runs = runs_of_equals(lengths)
+        for layer, tables in zip(self._layers(), self._position_tables(), strict=True):
+            groups = [Group(rows, n, self._layer_positions(tables, table_rows[n])) for rows, n in runs]
+            hidden = layer.forward_grouped(hidden, groups, wanted if layer is self.layers[-1] else None)
         return hidden
 
     def _rows_by_distance(self, longest: int, device: torch.device) -> Tensor:

@@ -10,8 +10,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from gliner_fast.attention_executor import choose_attention
 from gliner_fast.deberta import DebertaConfig, DebertaEncoder
 from gliner_fast.errors import CheckpointError, UnsupportedCheckpointError
+from gliner_fast.linear import take_linear
+from gliner_fast.packed_bert import is_bert_like, run_packed
 
 _meta_lock = threading.Lock()
 
@@ -40,14 +43,27 @@ class TransformersEncoder(nn.Module):
         if attn_implementation is not None:
             config._attn_implementation = attn_implementation
         self.model = AutoModel.from_config(config, trust_remote_code=False)
+        take_linear(self.model)
         self.width = int(config.hidden_size)
+        self._is_bert_like = is_bert_like({**settings, "model_type": model_type}, self.model)
 
-    def forward(self, input_ids: Tensor, lengths: Tensor, wanted: Tensor | None = None) -> Tensor:
-        """As `DebertaEncoder.forward` for padded texts."""
+    def forward(
+        self, input_ids: Tensor, lengths: Tensor, offsets: Tensor | None = None, wanted: Tensor | None = None
+    ) -> Tensor:
+        """As `DebertaEncoder.forward`; packed texts only where `reads_packed`."""
+        if offsets is not None:
+            return run_packed(self.model, input_ids, lengths.tolist(), wanted)
         columns = torch.arange(input_ids.shape[1], device=input_ids.device)
         mask = (columns < lengths.to(input_ids.device, non_blocking=True)[:, None]).long()  # (B, L)
         hidden = cast(Tensor, self.model(input_ids, attention_mask=mask).last_hidden_state)  # (B, L, E)
         return hidden if wanted is None else hidden.flatten(0, 1)[wanted]
+
+    @property
+    def reads_packed(self) -> bool:
+        """Whether texts should come packed, where the weights are now."""
+        weight = next(self.model.parameters())
+        head_dim = self.width // int(getattr(self.model.config, "num_attention_heads", 1))
+        return self._is_bert_like and choose_attention(weight.device, weight.dtype, head_dim) == "grouped"
 
 
 def build_encoder(

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gliner_fast.deberta import DebertaEncoder
 from gliner_fast.encoder import build_encoder, encoder_width
 from gliner_fast.errors import CheckpointError
 from gliner_fast.kernels.span_scores import PendingCandidates
+from gliner_fast.linear import Linear
 from gliner_fast.scorer import SpanScorer
 from gliner_fast.word_vectors import WordLSTM, pool_subwords
 
@@ -51,7 +51,7 @@ class SpanNetwork(nn.Module):
         if width % 2 and config.num_rnn_layers > 0:
             raise CheckpointError(f"hidden_size is {width}: the LSTM needs an even one")
         own_width = encoder_width(self.encoder)
-        self.projection: nn.Linear | None = nn.Linear(own_width, width) if own_width != width else None
+        self.projection: Linear | None = Linear(own_width, width) if own_width != width else None
         layers = config.num_rnn_layers
         self.rnn: WordLSTM | None = WordLSTM(width, layers) if layers > 0 else None
         self.scorer = SpanScorer(width, config.max_width, config.span_mode, config.dropout)
@@ -91,7 +91,7 @@ class SpanNetwork(nn.Module):
     def reads_packed(self) -> bool:
         """Whether batches should come packed, so that no padding is computed; never once the network is compiled."""
         is_compiled = getattr(self, "_compiled_call_impl", None) is not None
-        return not is_compiled and isinstance(self.encoder, DebertaEncoder) and self.encoder.reads_packed
+        return not is_compiled and self.encoder.reads_packed
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles the network with `torch.compile`, all but its scorer: that runs a kernel of its own as it is."""

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_fast.kernels.span_scores import PendingCandidates
+from gliner_fast.linear import Linear, linear
 from gliner_fast.span_executor import Executor, SpanLayout, choose_executor, find_spans, score_spans
 
 
@@ -17,8 +18,8 @@ class ProjectionMLP(nn.Module):
 
     def __init__(self, width: int, inner: int, dropout: float) -> None:
         super().__init__()
-        self.inner = nn.Linear(width, inner)
-        self.outer = nn.Linear(inner, width)
+        self.inner = Linear(width, inner)
+        self.outer = Linear(inner, width)
         self.dropout = dropout
 
     def forward(self, vectors: Tensor) -> Tensor:
@@ -55,8 +56,8 @@ class SpanScorer(nn.Module):
         self.prompt = ProjectionMLP(width, 4 * width, dropout)
         self.start = ProjectionMLP(width, inner, dropout)
         self.end = ProjectionMLP(width, inner, dropout)
-        self.joint: nn.Linear | None = nn.Linear(2 * width, 4 * width) if span_mode == "markerV0" else None
-        self.out = nn.Linear(4 * width if span_mode == "markerV0" else 2 * width, width)
+        self.joint: Linear | None = Linear(2 * width, 4 * width) if span_mode == "markerV0" else None
+        self.out = Linear(4 * width if span_mode == "markerV0" else 2 * width, width)
 
     def forward(
         self, words: Tensor, prompts: Tensor, word_counts: Sequence[int], class_counts: Sequence[int]
@@ -113,7 +114,7 @@ class SpanScorer(nn.Module):
         if self.joint is None:
             return starts, ends
         start_weight, end_weight = self.joint.weight.chunk(2, dim=1)  # each (4D, D)
-        return F.linear(starts, start_weight, self.joint.bias), F.linear(ends, end_weight)
+        return linear(starts, start_weight, self.joint.bias), linear(ends, end_weight)
 
     def span_vectors(self, words: Tensor, starts: Tensor, last_words: Tensor) -> Tensor:
         """Span representations R of chosen spans, (S, D).

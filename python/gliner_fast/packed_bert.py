@@ -1,0 +1,103 @@
+"""BERT and its kin over packed texts: transformers' modules and weights, no padding (DESIGN 3.3).
+
+transformers pads texts to the longest, and computes the padding. Here the linear layers run over all subwords of a
+batch in one product, and the attention over texts of one length at a time, without a mask. For inference alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gliner_fast.linear import Linear, linear
+
+# Their layers are copies of BERT's, with BERT's names.
+_KINDS = {"bert", "roberta", "xlm-roberta", "camembert", "electra"}
+
+
+def is_bert_like(config: Mapping[str, Any], model: nn.Module) -> bool:
+    """Whether `run_packed` computes what the model does.
+
+    Args:
+        config: of the encoder, as transformers writes it.
+        model: transformers' own, as `AutoModel` makes it.
+    """
+    return (
+        config.get("model_type") in _KINDS
+        and config.get("hidden_act", "gelu") == "gelu"
+        and config.get("position_embedding_type", "absolute") in ("absolute", None)
+        and not config.get("is_decoder", False)
+        and not config.get("add_cross_attention", False)
+        and getattr(getattr(model, "config", None), "_attn_implementation", None) == "sdpa"
+    )
+
+
+def runs_of_equals(lengths: Sequence[int]) -> list[tuple[slice, int]]:
+    """Neighbours of one length among packed texts: their rows, and the length; empty texts are left out."""
+    runs, end = [], 0
+    for length, texts in groupby(lengths):  # a batch is sorted by length
+        first, end = end, end + length * sum(1 for _ in texts)
+        if length:
+            runs.append((slice(first, end), length))
+    return runs
+
+
+def run_packed(model: Any, input_ids: Tensor, lengths: Sequence[int], wanted: Tensor | None) -> Tensor:
+    """Hidden states of the last layer.
+
+    Args:
+        model: for which `is_bert_like` holds, in eval mode.
+        input_ids: (N,) int64, one text after another.
+        lengths: subwords of each text.
+        wanted: (R,) rows to compute; None for all.
+
+    Returns:
+        (N, E), or (R, E).
+    """
+    assert not model.training, "packed texts know no dropout"
+    runs = runs_of_equals(lengths)
+    if not runs:
+        return torch.zeros(0, model.config.hidden_size, dtype=model.dtype, device=input_ids.device)
+    # By the model's own module, which knows how its positions are counted.
+    embedded = [model.embeddings(input_ids=input_ids[rows].view(-1, length)).flatten(0, 1) for rows, length in runs]
+    hidden: Tensor = torch.cat(embedded)  # (N, E)
+    if hasattr(model, "embeddings_project"):
+        hidden = model.embeddings_project(hidden)
+    layers = model.encoder.layer
+    for layer in layers:
+        attended = _attend(layer.attention.self, hidden, runs)
+        if wanted is not None and layer is layers[-1]:
+            hidden, attended = hidden[wanted], attended[wanted]
+        hidden = _add_and_norm(layer.attention.output, attended, hidden)
+        hidden = _add_and_norm(layer.output, _inner(layer.intermediate, hidden), hidden)
+    return hidden
+
+
+def _attend(attention: Any, hidden: Tensor, runs: Sequence[tuple[slice, int]]) -> Tensor:
+    """(N, E) -> (N, E)."""
+    heads = attention.num_attention_heads
+    projected = [attention.query(hidden), attention.key(hidden), attention.value(hidden)]
+    context = torch.empty_like(projected[2])
+    for rows, length in runs:
+        query, key, value = (part[rows].view(-1, length, heads, part.shape[1] // heads) for part in projected)
+        query, key, value = (part.transpose(1, 2) for part in (query, key, value))  # each (texts, H, L, head_dim)
+        out = F.scaled_dot_product_attention(query, key, value)
+        context[rows].view(-1, length, heads, value.shape[-1]).copy_(out.transpose(1, 2))
+    return context
+
+
+def _inner(intermediate: Any, hidden: Tensor) -> Tensor:
+    dense = intermediate.dense
+    # Something that took the place of the layer, an adapter say, is asked in transformers' way.
+    out: Tensor = linear(hidden, dense.weight, dense.bias, "gelu") if type(dense) is Linear else intermediate(hidden)
+    return out
+
+
+def _add_and_norm(output: Any, vectors: Tensor, residual: Tensor) -> Tensor:
+    normed: Tensor = output.LayerNorm(output.dense(vectors) + residual)
+    return normed
