@@ -1,6 +1,7 @@
 """Logits -> entities as word spans: ours beside gliner's SpanDecoder, on the same logits.
 
-The logits are random with the spread that calibrated checkpoints show, so that about one span in fifty is a candidate.
+The logits are random with the spread that calibrated checkpoints show, so that about one span in fifty is a candidate;
+"dense" ones are shifted until one in ten is.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from benches.compare import Race
 from benches.conftest import LABELS
 from gliner_fast.decode import Decoded, Selection, find_candidates, resolve
 
-TEXTS, MAX_WIDTH, CLASSES = 8, 12, 10
+MAX_WIDTH, CLASSES = 12, 10
+SHIFTS = {"realistic": -5.13, "dense": -3.2}
 MODES = {"flat": (True, False), "nested": (False, False), "flat multi-label": (True, True)}
 
 
-def make_logits(words: int) -> torch.Tensor:
-    """(B, W, K, C), two percent of them above 0, spans past the end of the text included."""
+def make_logits(texts: int, words: int, density: str) -> torch.Tensor:
+    """(B, W, K, C), two or ten percent of them above 0, spans past the end of the text included."""
     generator = torch.Generator().manual_seed(words)
-    return torch.randn(TEXTS, words, MAX_WIDTH, CLASSES, generator=generator) * 2.5 - 5.13
+    return torch.randn(texts, words, MAX_WIDTH, CLASSES, generator=generator) * 2.5 + SHIFTS[density]
 
 
 def as_tuples(decoded: Decoded) -> list[list[tuple[int, int, str, float]]]:
@@ -44,23 +46,35 @@ def reference_tuples(spans: list[list[Any]]) -> list[list[tuple[int, int, str, f
     return [[(span.start, span.end, span.entity_type, span.score) for span in text] for text in spans]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("density", SHIFTS)
+@pytest.mark.parametrize("texts", [1, 8, 16, 32])
 @pytest.mark.parametrize("words", [20, 80, 200, 500])
-def bench_decode(race: Race, words: int, mode: str) -> None:
+@pytest.mark.timeout(900)
+def bench_decode(race: Race, words: int, texts: int, density: str) -> None:
+    decode(race, words, texts, density, "flat")
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "flat"])
+@pytest.mark.parametrize("words", [20, 200])
+def bench_decode_mode(race: Race, words: int, mode: str) -> None:
+    decode(race, words, 8, "realistic", mode)
+
+
+def decode(race: Race, words: int, texts: int, density: str, mode: str) -> None:
     from gliner.decoding import SpanDecoder
 
     is_flat, is_multi_label = MODES[mode]
-    logits = make_logits(words)
+    logits = make_logits(texts, words, density)
     decoder = SpanDecoder(SimpleNamespace())
-    tokens = [["word"] * words] * TEXTS
+    tokens = [["word"] * words] * texts
     names = {index + 1: label for index, label in enumerate(LABELS[:CLASSES])}
-    word_counts = np.full(TEXTS, words, np.int64)
-    class_counts = np.full(TEXTS, CLASSES, np.int64)
+    word_counts = np.full(texts, words, np.int64)
+    class_counts = np.full(texts, CLASSES, np.int64)
     selection = Selection(
-        thresholds=[0.5] * TEXTS,
-        nested=np.full(TEXTS, not is_flat),
-        multi_label=np.full(TEXTS, is_multi_label),
-        label_counts=[CLASSES] * TEXTS,
+        thresholds=[0.5] * texts,
+        nested=np.full(texts, not is_flat),
+        multi_label=np.full(texts, is_multi_label),
+        label_counts=[CLASSES] * texts,
     )
 
     def ours() -> Decoded:
@@ -80,13 +94,14 @@ def bench_decode(race: Race, words: int, mode: str) -> None:
         ours,
         {"gliner": reference},
         agreement=f"identical: {kept:,} entities",
-        amount=TEXTS * words,
+        amount=texts * words,
         unit="words",
-        texts=TEXTS,
+        texts=texts,
         words=words,
         max_width=MAX_WIDTH,
         classes=CLASSES,
         candidates=int((logits > 0).sum()),
         mode=mode,
+        density=density,
         dtype="float32",
     )

@@ -42,6 +42,7 @@ class Race:
         agreement: str,
         amount: int,
         unit: str,
+        agreements: Mapping[str, str] | None = None,
         **conditions: object,
     ) -> None:
         """Times all, and leaves the figures in the benchmark's extra information.
@@ -53,6 +54,7 @@ class Race:
                 must not come here.
             amount: how many `unit` one call works through, for the throughput.
             unit: such as `words`.
+            agreements: by rival, where a rival's own agreement with the reference is to be told in the table instead.
             **conditions: shapes, dtype and settings, to be written beside the figures.
         """
         calls = {name: self._timed(call) for name, call in [*rivals.items(), ("ours", ours)]}
@@ -77,6 +79,8 @@ class Race:
             ours=summarize(our_seconds),
             rivals={name: summarize(times, our_seconds) for name, times in seconds.items()},
         )
+        for name, told in (agreements or {}).items():
+            self.benchmark.extra_info["rivals"][name]["agreement"] = told
 
     def _finished(self, call: Callable[[], object]) -> Callable[[], None]:
         def finished() -> None:

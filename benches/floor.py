@@ -1,15 +1,18 @@
-"""The least time that a card can need for given work, by peaks measured in the same run; time on the card alone."""
+"""The least time that given work can take, by peaks measured in the same run; on a card, time on the card alone."""
 
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 
 from gliner_fast.deberta import DebertaConfig
+from gliner_fast.linear import linear
 
 # Twice the L2 cache of an H100 and more: to write it throws out what a call before left there.
 SCRATCH_BYTES = 256 * 2**20
@@ -53,17 +56,32 @@ def span_scores_work(word_counts: list[int], class_counts: list[int], max_width:
     return Work(size * (2 * words * hidden + types * (hidden + 1) + logits), 2 * hidden * scores)
 
 
-def encoder_operations(config: DebertaConfig, lengths: Sequence[int]) -> int:
+def encoder_operations(config: DebertaConfig, lengths: Sequence[int], wanted: int | None = None) -> int:
     """Operations of an encoder's products over true subwords; those of positions are left out, as no result needs all.
 
     Args:
         config: of the encoder.
         lengths: subwords of each text.
+        wanted: subwords whose hidden states are read; the last layer need not be finished for others. None for all.
     """
     width, inner = config.hidden_size, config.intermediate_size
-    linear = sum(lengths) * (4 * width * width + 2 * width * inner)  # queries, keys, values, output; both inner layers
+    heads, rest = 3 * width * width, width * width + 2 * width * inner  # queries, keys, values; output, inner layers
     attention = sum(length * length for length in lengths) * 2 * width  # scores, and values by their weights
-    return 2 * config.layers * (linear + attention)
+    unfinished = 0 if wanted is None else sum(lengths) - wanted
+    return 2 * (config.layers * (sum(lengths) * (heads + rest) + attention) - unfinished * rest)
+
+
+def cpu_peak() -> float:
+    """Operations a second that torch's threads reach in a float32 product, by whichever library is faster."""
+    left, weight = torch.randn(768, 768), torch.randn(3072, 768)
+    seconds: dict[str, list[float]] = {"torch": [], "ours": []}
+    with torch.inference_mode():
+        for _ in range(25):
+            for name, multiply in (("torch", F.linear), ("ours", linear)):
+                begin = time.perf_counter()
+                multiply(left, weight)
+                seconds[name].append(time.perf_counter() - begin)
+    return 2 * 768 * 768 * 3072 / min(statistics.median(times) for times in seconds.values())
 
 
 @cache

@@ -29,7 +29,7 @@ def rows(result: Mapping[str, Any], only: str) -> Iterator[tuple[str, ...]]:
                 f"{speed(amount, times['median_s'])} {unit}/s",
                 f"**{times['ratio']:.2f}x**",
                 f"{times['low_quartile_ratio']:.2f} to {times['high_quartile_ratio']:.2f}",
-                info["agreement"],
+                times.get("agreement", info["agreement"]),
             )
 
 
@@ -50,6 +50,16 @@ def growth_rows(result: Mapping[str, Any], only: str) -> Iterator[tuple[str, ...
             yield bench["name"].removeprefix("bench_"), first, steps
 
 
+def share_rows(result: Mapping[str, Any], only: str) -> Iterator[tuple[str, ...]]:
+    """One row for each bench that knows how near to the machine's limit it came."""
+    for bench in result["benchmarks"]:
+        info = bench["extra_info"]
+        if "share_of_peak" in info and only in bench["name"]:
+            peak, reached = info["peak"] / 1e9, info["useful_operations"] / info["ours"]["median_s"] / 1e9
+            name = bench["name"].removeprefix("bench_")
+            yield name, f"{reached:.0f} GFLOP/s", f"{peak:.0f} GFLOP/s", f"**{100 * info['share_of_peak']:.0f} %**"
+
+
 def as_table(header: tuple[str, ...], table: list[tuple[str, ...]]) -> list[str]:
     """Lines of a Markdown table; none where it has no rows."""
     return ["| " + " | ".join(cells) + " |" for cells in (header, ("---",) * len(header), *table)] if table else []
@@ -66,6 +76,9 @@ def as_markdown(result: Mapping[str, Any], only: str = "") -> str:
     lines += as_table(HEADER, list(rows(result, only)))
     growth = as_table(("growth", "time", "factor for ten times as many"), list(growth_rows(result, only)))
     lines += ["", *growth] if growth else []
+    header = ("bench", "useful products", "peak of the same run", "share")
+    shares = as_table(header, list(share_rows(result, only)))
+    lines += ["", *shares] if shares else []
     return "\n".join(lines)
 
 

@@ -393,7 +393,7 @@ def _require_reference() -> Any:
         from gliner import GLiNER
     except ImportError as error:
         raise ImportError(
-            f"verify compares with the `gliner` package, which is not installed: `pip install "
+            f"the `gliner` package, to compare with, is not installed: `pip install "
             f"gliner=={REFERENCE_VERSION}` or `pip install 'gliner-fast[dev]'`"
         ) from error
     return GLiNER

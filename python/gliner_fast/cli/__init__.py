@@ -1,4 +1,4 @@
-"""The command line: `gliner-fast predict | extract | verify | evaluate | calibrate | train | data | info`.
+"""The command line: `gliner-fast predict | extract | verify | bench | evaluate | calibrate | train | data | info`.
 
 Nothing heavy is imported before a command runs, so that `--help` answers at once.
 """
@@ -12,6 +12,7 @@ from typing import Annotated, TextIO
 
 import typer
 
+from gliner_fast.cli.bench import bench
 from gliner_fast.cli.calibrate import calibrate
 from gliner_fast.cli.data import data
 from gliner_fast.cli.evaluate import evaluate
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.command()(predict)
 app.command()(extract)
 app.command()(verify)
+app.command()(bench)
 app.command()(evaluate)
 app.command()(calibrate)
 app.command()(train)
@@ -55,7 +57,7 @@ def _start(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line and exits: 0 done, 1 answers differ (`verify`), 2 an error, told in one line.
+    """Runs the command line and exits: 0 done, 1 answers differ (`verify`, `bench`), 2 an error, told in one line.
 
     Also 1, without a word, where the reader of the output has gone (`| head`): typer sees to that.
 

@@ -51,6 +51,19 @@ def read_labels(given: Sequence[str], file: Path | None) -> WantedLabels:
     return wanted
 
 
+def read_texts(file: Path, text_field: str) -> list[str]:
+    """Returns the texts of a file of lines, or of JSON lines.
+
+    Raises:
+        InputError: a line of it cannot be read.
+        OSError: the file cannot.
+    """
+    with file.open("rb") as source:
+        is_jsonl = file.suffix in {".jsonl", ".ndjson"}
+        rows = read_rows([], source, name=str(file), is_jsonl=is_jsonl, text_field=text_field)
+        return [row[text_field] for row in rows]
+
+
 def check_folders(*outputs: Path | None) -> None:
     """Asks whether the folders of files that will be written are there, before hours are spent on what goes into them.
 

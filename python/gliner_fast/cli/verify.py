@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gliner_fast.cli import options
-from gliner_fast.cli.reading import InputError, read_labels, read_rows
+from gliner_fast.cli.reading import InputError, read_labels, read_texts
 
 # Used where the user gives no texts: names, numbers, a long one, marks, another script, nothing.
 _SAMPLE = (
@@ -50,13 +50,7 @@ def verify(
     wanted = read_labels(labels or [], labels_file)
     if wanted.thresholds:
         raise InputError(f"{labels_file} gives labels their own thresholds: verify compares at one, --threshold")
-    if texts is None:
-        read = list(_SAMPLE)
-    else:
-        with texts.open("rb") as source:
-            is_jsonl = texts.suffix in {".jsonl", ".ndjson"}
-            rows = read_rows([], source, name=str(texts), is_jsonl=is_jsonl, text_field=text_field)
-            read = [row[text_field] for row in rows]
+    read = list(_SAMPLE) if texts is None else read_texts(texts, text_field)
 
     from gliner_fast.verification import verify as compare_with_reference
 

@@ -1,0 +1,57 @@
+"""`gliner-fast bench`: how fast on this machine and these texts, beside the installed gliner."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gliner_fast.cli import options
+from gliner_fast.cli.reading import InputError, read_labels, read_texts
+
+
+def bench(
+    texts: Annotated[Path, typer.Argument(metavar="FILE", help="Your texts: lines or .jsonl.", show_default=False)],
+    labels: options.Labels = None,
+    labels_file: options.LabelsFile = None,
+    model: options.Model = None,
+    text_field: Annotated[str, typer.Option(help="Field of the JSON lines that holds the text.")] = "text",
+    limit: Annotated[int, typer.Option(min=1, help="Take the first texts only.")] = 200,
+    threshold: options.Threshold = 0.5,
+    rounds: Annotated[int, typer.Option(min=1, help="Each takes both packages in turn.")] = 5,
+    alone: Annotated[bool, typer.Option("--alone", help="Do not run gliner beside.")] = False,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "fp32",
+    json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> int:
+    """Measure the speed on your own texts, beside gliner.
+
+    Rounds are interleaved in one process, medians and quartiles of their
+    ratios are told, and whether both gave the same answers. gliner runs as it
+    is shipped, and at its best: sorted texts, the fastest batch size. Needs
+    gliner itself (pip install gliner==0.2.29), unless --alone is given. Exits
+    with 1 where the answers differ.
+
+    [bold]gliner-fast bench articles.jsonl -l person,company -m urchade/gliner_small-v2.1[/bold]
+    """
+    wanted = read_labels(labels or [], labels_file)
+    if wanted.thresholds:
+        raise InputError(f"{labels_file} gives labels their own thresholds: bench measures at one, --threshold")
+    read = read_texts(texts, text_field)[:limit]
+
+    from gliner_fast.speed import measure_speed
+
+    report = measure_speed(
+        options.load_model(model, device, dtype),
+        read,
+        wanted.labels,
+        threshold=threshold,
+        rounds=rounds,
+        compare=not alone,
+        tell=lambda line: print(line, file=sys.stderr),
+    )
+    print(json_module.dumps(report.to_dict(), ensure_ascii=False) if json else report)
+    return 0 if report.agreement is None or report.agreement.ok else 1
