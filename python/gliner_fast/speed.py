@@ -122,7 +122,7 @@ def measure_speed(
     if not texts or rounds < 1:
         raise ValueError("there is nothing to measure: give at least one text that is not empty, and one round")
     ways: dict[str, Callable[[], object]] = {
-        "gliner_fast": lambda: ours.inference(texts, labels, threshold=threshold),  # type: ignore[arg-type]
+        "gliner_fast": lambda: ours.inference(texts, labels, threshold=threshold),
     }
     agreement = None
     if compare:
