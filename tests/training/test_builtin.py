@@ -88,4 +88,7 @@ def test_the_command_runs_to_a_model_that_loads(tmp_path: Path) -> None:
     assert found
     encoder = json.loads((compact / "gliner_config.json").read_text())["encoder_config"]
     assert encoder["attention_probs_dropout_prob"] == 0.0
+    for path in compact.glob("*.json"):
+        assert str(tmp_path) not in path.read_text(), "a path of the machine that it was made on"
+    assert json.loads((compact / "tokenizer.json").read_text())["truncation"] is None
     main(arguments)  # again: there is nothing left to do

@@ -18,10 +18,11 @@ from gliner_fast.training.builtin.derive import write_derived
 from gliner_fast.training.config import TrainingConfig
 
 _RECIPE = Path(__file__).with_name("recipe.yaml")
-# MiniLM's own 0.1 is more than a short training needs, and dropout in attention keeps torch from its fast kernel.
+_ENCODER_NAME = "nreimers/MiniLM-L6-H384-uncased"
 _ENCODER_FILES = (
     "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"
 )  # fmt: skip
+# MiniLM's own 0.1 is more than a short training needs, and dropout in attention keeps torch from its fast kernel.
 _ENCODER_DROPOUT = {"hidden_dropout_prob": 0.05, "attention_probs_dropout_prob": 0.0}
 
 
@@ -76,8 +77,9 @@ def prepare(data: Path, encoder: Path, output: Path, recipe: Path, changes: list
 
 
 def write_compact(model: Path, target: Path) -> None:
-    """Writes a checkpoint with its weights in int8 rows."""
+    """Writes a checkpoint as it ships: weights in int8 rows, and nothing in it of the machine that it was made on."""
     from safetensors.torch import save_file
+    from tokenizers import Tokenizer
 
     from gliner_fast.row_int8 import quantize_rows
     from gliner_fast.weights import find_weights, read_weights
@@ -85,6 +87,13 @@ def write_compact(model: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for path in model.glob("*.json"):
         shutil.copy(path, target)
+    config = json.loads((target / "gliner_config.json").read_text(encoding="utf-8"))
+    config["model_name"] = config["encoder_config"]["_name_or_path"] = _ENCODER_NAME
+    (target / "gliner_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    tokenizer = Tokenizer.from_file(str(target / "tokenizer.json"))
+    tokenizer.no_padding()  # the encoder's own 128 subwords are none of GLiNER's
+    tokenizer.no_truncation()
+    tokenizer.save(str(target / "tokenizer.json"))
     save_file(quantize_rows(read_weights(find_weights(model))), target / "model.safetensors")
 
 
@@ -94,13 +103,7 @@ def _copy_encoder(source: Path, target: Path) -> None:
     aside = target.with_suffix(".part")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    for name in (
-        "model.safetensors",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "vocab.txt",
-    ):
+    for name in _ENCODER_FILES:
         shutil.copy(source / name, aside / name)
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     (aside / "config.json").write_text(json.dumps(config | _ENCODER_DROPOUT, indent=2), encoding="utf-8")
