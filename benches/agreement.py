@@ -19,6 +19,7 @@ from typing import Any
 from benches.hardware import describe
 from gliner_fast import GLiNER, verification
 from gliner_fast.evaluation.scores import score_sets
+from gliner_fast.installed_gliner import load_reference
 from gliner_fast.training.examples import Example, read_examples
 
 THRESHOLDS = (0.3, 0.5, 0.9)
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args(arguments)
     ours = GLiNER.from_pretrained(options.model)
-    reference = verification.load_reference(ours)
+    reference = load_reference(ours)
     names = options.sets or sorted(path.name.removesuffix(".jsonl") for path in options.folder.glob("*.jsonl"))
     results = [compare_set(options.folder, name, ours, reference, options.limit) for name in names]
     fine = all(result["ok"] for result in results)

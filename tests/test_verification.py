@@ -1,14 +1,18 @@
 """`verify.py`: what counts as the same answers, and what rounding explains."""
 
+import shutil
 import sys
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 import gliner_fast
+from gliner_fast.row_int8 import quantize_rows
 from gliner_fast.verification import Candidate, Cause, compare, find_reference_candidates, labels_of_text, verify
+from gliner_fast.weights import find_weights, read_weights
 from tests.reference.decoding import resolve
 from tests.samples import CROSSNER, LABELS
 
@@ -228,6 +232,17 @@ def test_verify_loads_the_reference_itself(checkpoint):
     assert report.ok, str(report)
     assert report.texts == 8
     assert report.entities == report.equal > 5
+
+
+@pytest.mark.gliner
+def test_verify_compares_a_checkpoint_that_gliner_cannot_read(checkpoint, tmp_path):
+    source = checkpoint("deberta")
+    for path in source.glob("*.json"):
+        shutil.copy(path, tmp_path)
+    save_file(quantize_rows(read_weights(find_weights(source))), tmp_path / "model.safetensors")
+    report = verify(tmp_path, CROSSNER[:8], LABELS, threshold=0.3)
+    assert report.ok, str(report)
+    assert report.entities > 5
 
 
 @pytest.mark.gliner

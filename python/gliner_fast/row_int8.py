@@ -6,7 +6,7 @@ A matrix NAME is stored as int8 beside `NAME.row_scale`, (rows,) float32; NAME[i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -27,6 +27,11 @@ def quantize_rows(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         stored[name] = (tensor.float() / scale[:, None]).round().to(torch.int8)
         stored[name + _SCALE] = scale
     return stored
+
+
+def has_int8_rows(names: Iterable[str]) -> bool:
+    """Whether tensors of these names are stored in int8 rows, which only we read."""
+    return any(name.endswith(_SCALE) for name in names)
 
 
 def dequantize_rows(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:

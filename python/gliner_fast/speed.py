@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gliner_fast.verification import REFERENCE_VERSION, Report, load_reference, verify
+from gliner_fast.installed_gliner import REFERENCE_VERSION, load_reference
+from gliner_fast.verification import Report, verify
 
 if TYPE_CHECKING:
     from gliner_fast.model import GLiNER

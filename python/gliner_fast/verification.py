@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gliner_fast.entity import Entity
+from gliner_fast.installed_gliner import REFERENCE_VERSION, load_reference, require_reference
 
 if TYPE_CHECKING:
     from gliner_fast.model import GLiNER
 
-REFERENCE_VERSION = "0.2.29"
 TOLERANCE = 1e-4
 
 _Key = tuple[int, int, Any]  # start, end, label: what makes two entities the same one
@@ -152,7 +152,7 @@ def verify(
     from gliner_fast.model import GLiNER
 
     if reference is None:
-        _require_reference()
+        require_reference()
     ours = GLiNER.from_pretrained(model) if model is None or isinstance(model, (str, Path)) else model
     if reference is None:
         reference = load_reference(ours)
@@ -361,23 +361,6 @@ def _key(entity: Entity) -> _Key:
     return entity["start"], entity["end"], entity["label"]
 
 
-def load_reference(ours: GLiNER) -> Any:
-    """Loads our model's folder with the installed `gliner`, onto the same device, with the same limits.
-
-    Raises:
-        ImportError: `gliner` is not installed.
-        ValueError: our model was not loaded from a folder.
-    """
-    if ours.source is None:
-        raise ValueError("the model was not loaded from a folder: pass reference=, or save it and verify the folder")
-    return _require_reference().from_pretrained(
-        str(ours.source),
-        map_location=str(ours.device),
-        max_length=ours.config.max_len,
-        max_width=ours.config.max_width,
-    )
-
-
 def _warn_of_a_random_lstm(ours: GLiNER, reference: Any) -> None:
     if ours.config.num_rnn_layers == 0 and getattr(reference.config, "num_rnn_layers", 0) > 0:
         warnings.warn(
@@ -385,15 +368,3 @@ def _warn_of_a_random_lstm(ours: GLiNER, reference: Any) -> None:
             "expect other answers from it every time it is loaded",
             stacklevel=3,
         )
-
-
-def _require_reference() -> Any:
-    """Returns `gliner.GLiNER`, or says how to install it."""
-    try:
-        from gliner import GLiNER
-    except ImportError as error:
-        raise ImportError(
-            f"the `gliner` package, to compare with, is not installed: `pip install "
-            f"gliner=={REFERENCE_VERSION}` or `pip install 'gliner-fast[dev]'`"
-        ) from error
-    return GLiNER

@@ -6,11 +6,12 @@ import re
 import numpy as np
 import pytest
 
-from gliner_fast import GLiNER, verification
+from gliner_fast import GLiNER
 from gliner_fast.data_processor import whitespace_words
 from gliner_fast.evaluation import Score, evaluate, evaluate_like_gliner
 from gliner_fast.evaluation.results import score_for
 from gliner_fast.evaluation.scores import score_sets
+from gliner_fast.installed_gliner import load_reference
 from gliner_fast.span_executor import VARIABLE
 from gliner_fast.training.examples import Example, labels_of
 from tests.samples import CROSSNER, CROSSNER_LABELS, LABELS, read_jsonl
@@ -159,7 +160,7 @@ def test_no_labels_at_all_find_nothing(model):
 
 @pytest.mark.parametrize(("flat_ner", "multi_label"), MODES)
 def test_gliner_s_own_evaluation_gives_the_same(model, examples, flat_ner, multi_label):
-    reference = verification.load_reference(model)
+    reference = load_reference(model)
     records = [
         {"tokenized_text": list(example.words), "ner": [[start, end - 1, label] for start, end, label in example.spans]}
         for example in examples
@@ -180,7 +181,7 @@ def test_gliner_s_own_evaluation_gives_the_same(model, examples, flat_ner, multi
 @pytest.mark.gliner
 def test_gliner_scores_the_built_in_model_alike():
     model = GLiNER.from_pretrained()
-    reference = verification.load_reference(model)
+    reference = load_reference(model)
     for domain in ("ai", "politics"):
         records = [
             {"tokenized_text": row["text"].split(" "), "ner": row["ner"]}
