@@ -70,7 +70,10 @@ def test_labels_with_descriptions_come_from_a_file(run, tmp_path):
 
 
 def test_thresholds_of_all_labels_and_of_one(run):
-    assert _found(_rows(run("predict", ADA, "-l", "person,city", "-t", "0.9")[1])[0]) == [("London", "city")]
+    scores = {e["label"]: e["score"] for e in _rows(run("predict", ADA, "-l", "person,city")[1])[0]["entities"]}
+    between = sum(scores.values()) / 2
+    _, out, _ = run("predict", ADA, "-l", "person,city", "-t", str(between))
+    assert [label for _, label in _found(_rows(out)[0])] == [max(scores, key=scores.__getitem__)]
     _, out, _ = run("predict", ADA, "-l", "person,city", "--label-threshold", "city=1", "--label-threshold", "person=0")
     assert {label for _, label in _found(_rows(out)[0])} == {"person"}
 

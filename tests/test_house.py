@@ -33,7 +33,7 @@ SOURCES = sorted(
 # The steps of the way through: they do not know each other, `network` and `model` join them.
 STEPS = {"words", "batch", "encoder", "scorer", "decode"}
 # Who reads checkpoints, from disk or from the hub.
-READERS = {"weights", "checkpoint", "model"}
+READERS = {"installed_gliner", "weights", "checkpoint", "model"}
 
 
 def imported_names(path: Path, package: str = "") -> Iterator[str]:

@@ -115,8 +115,9 @@ def test_the_lines_of_a_file(model, tmp_path):
     file = tmp_path / "texts.txt"
     file.write_text("Ada Lovelace lived in London.\n\nMarie Curie lived in Paris.\n", encoding="utf-8")
     with file.open(encoding="utf-8") as lines:
-        found = list(model.stream(lines, ["person"]))
-    assert [[entity["text"] for entity in entities] for entities in found] == [["Ada Lovelace"], [], ["Marie Curie"]]
+        found = list(model.stream(lines, ["person", "city"]))
+    names = [[entity["text"] for entity in entities] for entities in found]
+    assert names == [["Ada Lovelace", "London"], [], ["Marie Curie", "Paris"]]
 
 
 def test_an_infinite_source_is_read_a_little_ahead(model):
