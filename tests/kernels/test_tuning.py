@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benches.bench_span_scores import mixed_lengths
 from benches.floor import Peaks, Work, encoder_operations, span_scores_work
 from benches.tune_span_scores import improve
+from gliner_fast import linear
 from gliner_fast.attention_executor import VARIABLE
 from gliner_fast.deberta import DebertaConfig, DebertaEncoder
 from gliner_fast.kernels.span_scores import Blocks, span_scores_reference
@@ -47,6 +48,7 @@ def test_the_least_work_is_that_of_true_spans():
 
 def test_an_encoder_s_least_work_is_what_torch_counts_of_its_products(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(VARIABLE, "torch")
+    monkeypatch.setenv(linear.VARIABLE, "torch")  # the counter knows torch's own products alone
     config = DebertaConfig.read({**SETTINGS, "pos_att_type": []})
     encoder, lengths = DebertaEncoder(config).eval(), [7, 3, 12]
     ids, offsets = torch.ones(22, dtype=torch.int64), torch.tensor([0, 7, 10, 22])
