@@ -7,9 +7,8 @@ from itertools import accumulate
 import pytest
 import torch
 
-from gliner_fast.attention_executor import VARIABLE
+from gliner_fast.attention_executor import VARIABLE, runs_of_equals
 from gliner_fast.encoder import TransformersEncoder
-from gliner_fast.packed_bert import runs_of_equals
 
 SETTINGS = {
     "vocab_size": 101, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,

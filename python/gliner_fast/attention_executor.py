@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal, cast, get_args
 
 import torch
@@ -36,6 +37,16 @@ class PackedTexts:
 
     lengths: Sequence[int]
     offsets: Tensor
+
+
+def runs_of_equals(lengths: Sequence[int]) -> list[tuple[slice, int]]:
+    """Neighbours of one length among packed texts: their rows, and the length; empty texts are left out."""
+    runs, end = [], 0
+    for length, texts in groupby(lengths):  # a batch is sorted by length
+        first, end = end, end + length * sum(1 for _ in texts)
+        if length:
+            runs.append((slice(first, end), length))
+    return runs
 
 
 def choose_attention(device: torch.device, dtype: torch.dtype, head_dim: int) -> AttentionExecutor:

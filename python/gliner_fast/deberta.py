@@ -20,10 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gliner_fast.attention_executor import AttentionExecutor, PackedTexts, attend, choose_attention
+from gliner_fast.attention_executor import AttentionExecutor, PackedTexts, attend, choose_attention, runs_of_equals
 from gliner_fast.kernels.disentangled_attention import Positions
 from gliner_fast.linear import Linear
-from gliner_fast.packed_bert import runs_of_equals
 from gliner_fast.upload import upload
 
 # Scores of a group of heads held at once, in elements: 2**26 float32 are 256 MiB. Texts of up to about 1,000

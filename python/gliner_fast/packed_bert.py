@@ -7,13 +7,13 @@ batch in one product, and the attention over texts of one length at a time, with
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gliner_fast.attention_executor import runs_of_equals
 from gliner_fast.linear import Linear, linear
 
 # Their layers are copies of BERT's, with BERT's names.
@@ -35,16 +35,6 @@ def is_bert_like(config: Mapping[str, Any], model: nn.Module) -> bool:
         and not config.get("add_cross_attention", False)
         and getattr(getattr(model, "config", None), "_attn_implementation", None) == "sdpa"
     )
-
-
-def runs_of_equals(lengths: Sequence[int]) -> list[tuple[slice, int]]:
-    """Neighbours of one length among packed texts: their rows, and the length; empty texts are left out."""
-    runs, end = [], 0
-    for length, texts in groupby(lengths):  # a batch is sorted by length
-        first, end = end, end + length * sum(1 for _ in texts)
-        if length:
-            runs.append((slice(first, end), length))
-    return runs
 
 
 def run_packed(model: Any, input_ids: Tensor, lengths: Sequence[int], wanted: Tensor | None) -> Tensor:
