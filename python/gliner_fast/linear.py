@@ -1,7 +1,7 @@
 """Linear layers by whoever multiplies fastest: oneDNN for float32 on x86 CPUs, else as torch does it.
 
-torch sends float32 products to MKL, which was not made for every CPU. On an EPYC 7003, weights cold, oneDNN was 1.1
-times as fast with 512 rows of the base size, 1.4 times with 128, 1.7 times with 64 (`pytest benches/bench_linear.py`).
+torch sends float32 products to MKL, which was not made for every CPU. On an EPYC 7003, weights cold, oneDNN was 1.2
+times as fast with 512 rows of the base size, 1.3 times with 128, 1.7 times with 64 (`pytest benches/bench_linear.py`).
 The weights stay where and as they are.
 """
 

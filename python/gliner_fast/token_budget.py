@@ -11,8 +11,8 @@ from gliner_fast.encoder import encoder_width
 if TYPE_CHECKING:
     from gliner_fast.network import SpanNetwork
 
-# Most subwords a batch. On an EPYC 7003 (2026-11-25, two threads, texts packed) 768 were 1.06 times as fast as 512 and
-# 1.07 times as fast as 1,024 with short texts and the base size; beyond that the activations outgrow the caches.
+# Most subwords a batch. On an EPYC 7003 (2026-11-25, two threads, short texts, base size, `GLiNER.token_budget` set by
+# hand) 768 were 1.06 times as fast as 512 and 1.07 times as fast as 1,024: then the activations outgrow the caches.
 _CPU_BUDGET = 768
 _CPU_BUDGET_PER_THREAD = 256
 # Not measured: products of so many rows fill any card, and a batch is done soon enough for the next one's host work.
