@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from gliner_fast.word_vectors import WordLSTM, pool_subwords, time_major
 
@@ -47,3 +47,33 @@ def test_time_major_order_is_all_first_words_then_all_second_ones() -> None:
     # words of the texts: 0 1 | 2 3 4 | 5
     assert order.tolist() == [2, 0, 5, 3, 1, 4]
     assert sizes.tolist() == [3, 2, 1]
+
+
+@pytest.mark.parametrize("counts", [[1], [1, 1], [5], [2, 7, 1, 7, 3], [1, 40]])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_lstm_in_closed_form_is_torchs_and_so_is_its_gradient(counts: list[int], layers: int) -> None:
+    torch.manual_seed(len(counts))
+    module = WordLSTM(6, layers).double()
+    word_counts = torch.tensor(counts)
+    order, sizes = time_major(word_counts)
+    outs = []
+    for closed_form in (True, False):
+        vectors = torch.linspace(-2, 2, sum(counts) * 6, dtype=torch.float64).sin().view(-1, 6).requires_grad_()
+        if closed_form:
+            out = module(vectors, word_counts)
+            assert type(out.grad_fn).__name__ == "CatBackward0"  # not torch's LSTM
+        else:
+            packed = module.lstm(PackedSequence(vectors[order], sizes))[0].data
+            out = torch.empty_like(packed).index_copy(0, order, packed)
+        weight = torch.arange(out.numel(), dtype=torch.float64).cos().view_as(out)
+        outs.append([out, *torch.autograd.grad((out * weight).sum(), [vectors, *module.parameters()])])
+    for ours, theirs in zip(*outs, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_without_gradients_the_lstm_is_torchs() -> None:
+    module = WordLSTM(6, 1)
+    vectors = torch.randn(5, 6)
+    with torch.no_grad():
+        out = module(vectors, torch.tensor([5]))
+        torch.testing.assert_close(out, module.lstm(vectors[None])[0][0])

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from gliner_fast.lstm_training import train_lstm, trains_in_closed_form
 from gliner_fast.upload import upload
 
 
@@ -38,6 +39,8 @@ class WordLSTM(nn.Module):
     def forward(self, vectors: Tensor, word_counts: Tensor) -> Tensor:
         """(N, D) -> (N, D) for packed words; `word_counts` is (B,) on the CPU, each at least 1."""
         order, batch_sizes = time_major(word_counts)
+        if trains_in_closed_form(vectors):
+            return train_lstm(self.lstm, vectors, order, batch_sizes, word_counts)
         (order,) = upload([order], vectors.device)
         # Without `sorted_indices`: they would only put the final states, which nobody reads, into another order.
         out, _ = self.lstm(PackedSequence(vectors[order], batch_sizes))

@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -168,6 +170,30 @@ def test_a_driver_that_is_stopped_leaves_a_job_that_any_engine_finishes(
     report = extract_files(source, output, model=small_model, **OPTIONS)
     assert report.rows > report.rows_here > 0
     assert content_of(output) == expected
+
+
+def test_ray_is_shut_down_only_when_no_thread_of_a_pipeline_is_left(
+    small_model: GLiNER, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def here(job: Job, paths: Paths, parts: list[Slice], options: RayOptions) -> Iterator[Any]:
+        worker = SliceWorker(job=job, paths=paths, folder=str(Path.cwd()))
+        pulling = threading.Thread(target=time.sleep, args=[0.3], name="iter_threaded")
+        try:
+            yield from (ask(worker, part) for part in parts)
+        finally:
+            worker._reader.close()
+            pulling.start()
+
+    @contextmanager
+    def connected(address: str | None) -> Iterator[None]:
+        yield
+        left.extend(thread.name for thread in threading.enumerate() if thread.name == "iter_threaded")
+
+    left: list[str] = []
+    monkeypatch.setattr(ray_engine, "_answers", here)
+    monkeypatch.setattr(ray_engine, "_connected", connected)
+    assert extract_files(source, tmp_path / "found", model=small_model, ray=RayOptions(), **OPTIONS).is_complete
+    assert left == []
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------

@@ -103,7 +103,8 @@ def run_on_ray(
     left = {part.number: part for part in _all_slices(job, pace.rows_total) if part.number not in finished}
     if not left:
         return True
-    with _connected(options.address), closing(_answers(job, paths, list(left.values()), options)) as answers:
+    answers = _answers(job, paths, list(left.values()), options)
+    with _connected(options.address), _threads_ended(), closing(answers):
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
@@ -267,6 +268,24 @@ def _connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+# Threads of Ray Data that call Ray. They end soon after the pipeline that they serve is closed, but not with it.
+_RAY_DATA_THREADS = ("StreamingExecutor", "iter_threaded", "ray-data-metadata-prefetch")
+_THREADS_END_SECONDS = 60
+
+
+@contextmanager
+def _threads_ended() -> Iterator[None]:
+    """Waits for the threads that a pipeline leaves behind: one that calls a Ray that was shut down ends the process."""
+    before = set(threading.enumerate())
+    try:
+        yield
+    finally:
+        deadline = time.monotonic() + _THREADS_END_SECONDS
+        for thread in set(threading.enumerate()) - before:
+            if thread.name.startswith(_RAY_DATA_THREADS):
+                thread.join(max(0.0, deadline - time.monotonic()))
 
 
 @contextmanager

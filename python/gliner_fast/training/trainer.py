@@ -28,6 +28,7 @@ from gliner_fast.training.errors import TrainingError
 from gliner_fast.training.example import Example
 from gliner_fast.training.loss import span_loss
 from gliner_fast.training.optimizer import build_optimizer, set_learning_rates
+from gliner_fast.training.row_gradients import RowGradients
 
 if TYPE_CHECKING:
     from accelerate import Accelerator  # type: ignore[import-untyped]
@@ -159,6 +160,9 @@ class Trainer:
         self.model, self.corpus, self.eval_sets, self.config, self.run = model, corpus, eval_sets, config, run
         self._tell = tell if tell is not None and run.accelerator.is_main_process else lambda _: None
         self._best: Best | None = None
+        # Several processes add up their gradients by themselves, and a GPU fills a table in no time.
+        is_alone_on_cpu = run.accelerator.num_processes == 1 and run.accelerator.device.type == "cpu"
+        self._row_gradients = RowGradients(model.model) if is_alone_on_cpu else None
 
     def train(self) -> TrainingReport:
         """Trains from the run's checkpoint, or from the beginning, to the end.
@@ -265,6 +269,8 @@ class Trainer:
                         "piece_tokens to less; a step is then computed in more pieces, and stays the same"
                     ) from error
                 losses.append(loss.detach() / config.accumulation)
+        if self._row_gradients is not None:
+            self._row_gradients.gather()
         norm = accelerator.clip_grad_norm_(network.parameters(), config.max_grad_norm or math.inf)
         optimizer.step()
         optimizer.zero_grad()
