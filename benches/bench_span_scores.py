@@ -20,6 +20,7 @@ from torch import Tensor
 from benches.compare import Race
 from benches.floor import device_seconds, measure_peaks, span_scores_work
 from gliner_fast.kernels import span_scores as kernel
+from gliner_fast.kernels import span_tiling
 from gliner_fast.kernels.span_scores import span_scores_reference
 from gliner_fast.scorer import SpanScorer
 
@@ -136,7 +137,7 @@ def peak_bytes(call: Callable[[], object]) -> int:
 def kernel_figures(inputs: tuple[Tensor, Tensor, Tensor, Tensor], shape: dict[str, object]) -> dict[str, float]:
     """The kernel alone: seconds for all logits and for the best hundredth of them; the floor of the former."""
     u, _, _, c = inputs
-    tiling = kernel._tiling(u, *shape.values())
+    tiling = span_tiling.cut_tiles(u, *shape.values())
     logits = u.new_empty(tiling.logits)
     launch = partial(kernel._launch, *inputs, tiling, MAX_WIDTH, allow_tf32=False)
     seconds = device_seconds(partial(launch, logits))

@@ -1,6 +1,6 @@
 """Finds block sizes of the span scorer for the CUDA device at hand: `python -m benches.tune_span_scores`.
 
-Prints the lines to put into `_MEASURED_BLOCKS` of kernels/span_scores.py. For each shape class it starts with the sizes
+Prints the lines to put into `MEASURED_BLOCKS` of kernels/span_tiling.py. For each shape class it starts with the sizes
 in use and changes one at a time as long as that helps; the time is that of dense logits on the card (`benches.floor`).
 Every size tried is compiled, seconds each: name the classes that matter.
 """
@@ -18,7 +18,8 @@ import torch
 from benches.bench_span_scores import MAX_WIDTH, mixed_lengths
 from benches.floor import device_seconds
 from gliner_fast.kernels import span_scores as kernel
-from gliner_fast.kernels.span_scores import Blocks, ShapeClass
+from gliner_fast.kernels import span_tiling
+from gliner_fast.kernels.span_tiling import Blocks, ShapeClass
 
 HIDDEN = 4 * 768
 WORDS = {True: 512, False: 4096}
@@ -69,8 +70,8 @@ def timer(own: ShapeClass) -> Callable[[Blocks], float]:
     g, c = torch.randn(sum(class_counts), HIDDEN, device="cuda", dtype=dtype), torch.randn(sum(class_counts)).to(u)
 
     def seconds(blocks: Blocks) -> float:
-        kernel._MEASURED_BLOCKS[kernel._card(u.device)] = {own: blocks}
-        tiling = kernel._tiling(u, word_counts, class_counts, MAX_WIDTH)
+        span_tiling.MEASURED_BLOCKS[span_tiling.card_name(u.device)] = {own: blocks}
+        tiling = span_tiling.cut_tiles(u, word_counts, class_counts, MAX_WIDTH)
         logits = u.new_empty(tiling.logits)
         try:
             return device_seconds(lambda: kernel._launch(u, v, g, c, tiling, MAX_WIDTH, logits, allow_tf32=False))
@@ -90,7 +91,7 @@ def main() -> None:
         sys.exit("no CUDA device: block sizes are measured on the card that they are for")
     print(f"    # {date.today()}, torch {torch.__version__}, dense logits, H {HIDDEN}, K {MAX_WIDTH}")  # noqa: DTZ011
     print(f'    "{torch.cuda.get_device_name()}": {{')
-    for own, start in kernel._DEFAULT_BLOCKS.items():
+    for own, start in span_tiling.DEFAULT_BLOCKS.items():
         if own.bits in arguments.bits and own.types in arguments.types:
             seconds = timer(own)
             best, best_seconds = improve(start, seconds)

@@ -21,6 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from gliner_fast.kernels import span_scores as module
+from gliner_fast.kernels import span_tiling
 
 VARIANTS = {
     # dtype, types, words, dense or hits, tf32
@@ -62,7 +63,7 @@ def compiled(dtype: torch.dtype, types: int, words: int, output: str, allow_tf32
     kernel, recorder = module._span_scores_kernel, Recorder()
     module._span_scores_kernel = recorder
     try:
-        tiling = module._tiling(u, [words], [types], max_width)
+        tiling = span_tiling.cut_tiles(u, [words], [types], max_width)
         module._launch(u, u, g, g[:, 0], tiling, max_width, room, allow_tf32=allow_tf32, hits=hits)
     finally:
         module._span_scores_kernel = kernel
@@ -84,7 +85,7 @@ def every_class() -> dict[str, tuple[torch.dtype, int, int, str, bool]]:
     """A variant for each shape class and output."""
     return {
         f"{own.bits} bits, {own.types} types, {words} words, {output}": (dtype, own.types, words, output, False)
-        for own in module._DEFAULT_BLOCKS
+        for own in span_tiling.DEFAULT_BLOCKS
         for dtype, words in [(torch.bfloat16 if own.bits == 16 else torch.float32, 100 if own.is_small else 4096)]
         for output in ("dense", "hits")
     }

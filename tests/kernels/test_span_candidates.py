@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gliner_fast.kernels import span_scores as module
+from gliner_fast.kernels import span_tiling
 from gliner_fast.kernels.span_scores import (
     SpanCandidates,
     span_candidates_reference,
@@ -239,7 +240,7 @@ def test_hits_stay_in_their_room_and_all_are_counted(capacity: int, count_dtype:
     logits = span_scores(*batch.tensors, **batch.shape)
     wanted = torch.where(logits >= 1)[0].tolist()
     assert 48 < len(wanted) < 4096
-    tiling = module._tiling(batch.tensors[0], *batch.shape.values())
+    tiling = span_tiling.cut_tiles(batch.tensors[0], *batch.shape.values())
     keys, found = (torch.full((capacity + 200,), -7, device=device, dtype=own) for own in (torch.int64, torch.float32))
     count = torch.zeros(1, dtype=count_dtype, device=device)
     hits = module._Hits(keys[100 : 100 + capacity], count, torch.ones(12, device=device), None)
@@ -281,7 +282,7 @@ def test_places_beyond_2_to_the_31_are_kept(device: str):
     batch = random_batch([9], [5], 3, 16, device=device)
     thresholds = torch.full((5,), 0.6, device=device)
     wanted = span_candidates(*batch.tensors, **batch.shape, thresholds=thresholds)
-    tiling = module._tiling(batch.tensors[0], [9], [5], 3)
+    tiling = span_tiling.cut_tiles(batch.tensors[0], [9], [5], 3)
     first = 2**31 + 48
     tiling.texts[:, 5] += first  # as if texts with so many logits came before
     keys = torch.full((256,), module._NO_KEY, device=device)

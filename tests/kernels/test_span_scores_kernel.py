@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gliner_fast.kernels import span_scores as module
+from gliner_fast.kernels import span_tiling
 from gliner_fast.kernels.span_scores import span_scores, span_scores_reference
 from tests.kernels.spans import (
     DEVICES,
@@ -58,7 +59,7 @@ def test_a_text_of_thousands_of_words(device: str):
 def test_the_blocks_of_large_batches_give_the_same(
     dtype: torch.dtype, device: str, kernel: CountingKernel, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(module, "SMALL_BATCH", 0)
+    monkeypatch.setattr(span_tiling, "SMALL_BATCH", 0)
     batch = random_batch([50, 3], [20, 70], 12, 100, dtype=dtype, device=device)
     ours = span_scores(*batch.tensors, **batch.shape)
     assert kernel.launches == 1
@@ -120,7 +121,7 @@ def test_any_layout_of_the_inputs_gives_the_same(device: str):
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_every_logit_is_written_and_nothing_else(shape, device: str):
     batch = random_batch(*shape, device=device)
-    tiling = module._tiling(batch.tensors[0], *batch.shape.values())
+    tiling = span_tiling.cut_tiles(batch.tensors[0], *batch.shape.values())
     room = torch.full((tiling.logits + 200,), math.nan, device=device)
     module._launch(*batch.tensors, tiling, batch.shape["max_width"], room[100:-100], allow_tf32=False)
     assert room[100:-100].isnan().sum() == 0
@@ -166,7 +167,7 @@ def test_a_cpu_without_the_interpreter_is_refused(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("max_width", [1, 2, 3, 5, 9, 12, 13, 16, 17, 24, 100])
 def test_a_tile_has_room_for_its_widths(max_width: int):
-    tiling = module._tiling(torch.empty(40, 8), [40], [3], max_width)
+    tiling = span_tiling.cut_tiles(torch.empty(40, 8), [40], [3], max_width)
     assert tiling.starts + tiling.widths - 1 <= tiling.ends <= 16
     assert tiling.widths * len(tiling.tile_texts) >= max_width
     assert all(size & (size - 1) == 0 for size in (tiling.starts, tiling.ends, tiling.groups))
@@ -180,36 +181,36 @@ def test_a_tile_has_room_for_its_widths(max_width: int):
 def test_a_thread_keeps_few_hits_where_rows_suffice_for_more_warps(
     words: int, types: int, dtype: torch.dtype, warps: int
 ):
-    assert module._tiling(torch.empty(words, 8, dtype=dtype), [words], [types], 12).hit_warps == warps
+    assert span_tiling.cut_tiles(torch.empty(words, 8, dtype=dtype), [words], [types], 12).hit_warps == warps
 
 
 def test_more_warps_get_no_more_registers_than_there_are(monkeypatch: pytest.MonkeyPatch):
     u = torch.empty(4096, 8, dtype=torch.bfloat16)
     for measured, allowed in ((168, 128), (96, 96), (None, None)):
-        blocks = module.Blocks(256, 64, 32, warps=8, stages=4, registers=measured)
-        monkeypatch.setitem(module._MEASURED_BLOCKS, "", {module.shape_class(u, 64): blocks})
-        tiling = module._tiling(u, [4096], [64], 12)
+        blocks = span_tiling.Blocks(256, 64, 32, warps=8, stages=4, registers=measured)
+        monkeypatch.setitem(span_tiling.MEASURED_BLOCKS, "", {span_tiling.shape_class(u, 64): blocks})
+        tiling = span_tiling.cut_tiles(u, [4096], [64], 12)
         assert (tiling.hit_warps, tiling.hit_registers) == (16, allowed)
 
 
 def test_counts_may_be_of_numpy():
     counts = np.array([40, 20])
-    ours, plain = (module._tiling(torch.empty(60, 8), given, given, 12) for given in (counts, counts.tolist()))
+    ours, plain = (span_tiling.cut_tiles(torch.empty(60, 8), given, given, 12) for given in (counts, counts.tolist()))
     assert torch.equal(ours.texts, plain.texts)
     assert (ours.blocks, ours.logits) == (plain.blocks, plain.logits)
 
 
 def test_the_usual_width_wastes_a_quarter():
-    tiling = module._tiling(torch.empty(40, 8), [40], [3], 12)
+    tiling = span_tiling.cut_tiles(torch.empty(40, 8), [40], [3], 12)
     assert (tiling.starts, tiling.ends, tiling.widths) == (4, 16, 12)
 
 
 def test_places_are_found_again_beyond_2_to_the_31():
     words, types, max_width = [10_000, 0, 10_000, 3], [20, 5, 1000, 2], 12
-    tiling = module._tiling(torch.empty(0, 8), words, types, max_width)
+    tiling = span_tiling.cut_tiles(torch.empty(0, 8), words, types, max_width)
     assert tiling.logits == 10_000 * 12 * 20 + 10_000 * 12 * 1000 + 3 * 12 * 2
     scale = 40  # the third text's last block stands at 4.8e9
-    tiling = module._tiling(torch.empty(0, 8), [*words[:3], 10_000 * scale], [20, 5, 1000, 1000], max_width)
+    tiling = span_tiling.cut_tiles(torch.empty(0, 8), [*words[:3], 10_000 * scale], [20, 5, 1000, 1000], max_width)
     places = [(0, 0, 0, 0), (0, 9_999, 11, 19), (2, 0, 0, 0), (2, 9_999, 11, 999), (3, 399_999, 11, 999)]
     first = [0, 2_400_000, 2_400_000, 122_400_000]
     sizes = [20, 5, 1000, 1000]
@@ -220,24 +221,24 @@ def test_places_are_found_again_beyond_2_to_the_31():
 
 @pytest.mark.parametrize("max_width", [1, 2, 12, 16, 20])
 def test_every_default_fits_the_shared_memory_of_small_cards(max_width: int):
-    for own, blocks in module._DEFAULT_BLOCKS.items():
+    for own, blocks in span_tiling.DEFAULT_BLOCKS.items():
         words = 100 if own.is_small else 10_000
         u = torch.empty(words, 1, dtype=torch.float32 if own.bits == 32 else torch.bfloat16)
-        tiling = module._tiling(u, [words], [own.types], max_width)
+        tiling = span_tiling.cut_tiles(u, [words], [own.types], max_width)
         assert tiling.blocks == blocks
-        used = module._staged_bytes(u, blocks, (tiling.starts + tiling.ends) * tiling.groups)
-        assert used <= module._SHARED_BYTES
+        used = span_tiling.staged_bytes(u, blocks, (tiling.starts + tiling.ends) * tiling.groups)
+        assert used <= span_tiling.SHARED_BYTES
 
 
 def test_measured_blocks_come_before_the_default(monkeypatch: pytest.MonkeyPatch):
     u = torch.empty(10, 8)
-    own = module.shape_class(u, 5)
-    assert own == module.ShapeClass(32, 16, is_small=True)
-    assert module._choose_blocks(u, 5, "a card") == module._DEFAULT_BLOCKS[own]
-    best = module.Blocks(64, 16, 16, warps=4, stages=2)
-    monkeypatch.setitem(module._MEASURED_BLOCKS, "a card", {own: best})
-    assert module._choose_blocks(u, 5, "a card") == best
-    assert module._choose_blocks(u, 17, "a card") == module._DEFAULT_BLOCKS[own._replace(types=32)]
+    own = span_tiling.shape_class(u, 5)
+    assert own == span_tiling.ShapeClass(32, 16, is_small=True)
+    assert span_tiling.choose_blocks(u, 5, "a card") == span_tiling.DEFAULT_BLOCKS[own]
+    best = span_tiling.Blocks(64, 16, 16, warps=4, stages=2)
+    monkeypatch.setitem(span_tiling.MEASURED_BLOCKS, "a card", {own: best})
+    assert span_tiling.choose_blocks(u, 5, "a card") == best
+    assert span_tiling.choose_blocks(u, 17, "a card") == span_tiling.DEFAULT_BLOCKS[own._replace(types=32)]
 
 
 @pytest.mark.gpu
