@@ -71,6 +71,16 @@ def test_lstm_in_closed_form_is_torchs_and_so_is_its_gradient(counts: list[int],
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
+def test_no_two_gradients_of_the_lstm_share_memory() -> None:
+    module = WordLSTM(6, 1)
+    module(torch.randn(5, 6), torch.tensor([3, 2])).sum().backward()
+    before = [parameter.grad.clone() for parameter in module.parameters()]
+    for parameter in module.parameters():
+        parameter.grad.mul_(2)  # as clipping does
+    for parameter, gradient in zip(module.parameters(), before, strict=True):
+        assert parameter.grad.equal(2 * gradient)
+
+
 def test_without_gradients_the_lstm_is_torchs() -> None:
     module = WordLSTM(6, 1)
     vectors = torch.randn(5, 6)

@@ -41,8 +41,7 @@ def train_lstm(lstm: nn.LSTM, vectors: Tensor, order: Tensor, sizes: Tensor, wor
             for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         ]
         inputs = torch.stack([vectors[order], vectors[backwards]])  # (2, N, D)
-        arguments = inputs, weights[0], weights[1], weights[2] + weights[3], steps
-        out: Tensor = _BothDirections.apply(*arguments)  # type: ignore[no-untyped-call]  # (2, N, H)
+        out: Tensor = _BothDirections.apply(inputs, *weights, steps)  # type: ignore[no-untyped-call]  # (2, N, H)
         vectors = torch.cat(
             [
                 torch.empty_like(own).index_copy(0, places, own)
@@ -67,10 +66,12 @@ class _BothDirections(torch.autograd.Function):
     """Two LSTMs at once over words laid out step by step; the gates are i, f, g, o as in torch."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, w_in: Tensor, w_hidden: Tensor, bias: Tensor, sizes: list[int]) -> Tensor:
-        """(2, N, D), (2, 4H, D), (2, 4H, H), (2, 4H), texts of each step -> hidden states, (2, N, H)."""
+    def forward(
+        ctx: Any, inputs: Tensor, w_in: Tensor, w_hidden: Tensor, b_in: Tensor, b_hidden: Tensor, sizes: list[int]
+    ) -> Tensor:
+        """(2, N, D), (2, 4H, D), (2, 4H, H), (2, 4H) twice, texts of each step -> hidden states, (2, N, H)."""
         width = w_hidden.shape[2]
-        gates = torch.baddbmm(bias[:, None], inputs, w_in.mT)  # (2, N, 4H); what stands in the same place comes first
+        gates = torch.baddbmm((b_in + b_hidden)[:, None], inputs, w_in.mT)  # (2, N, 4H): sums, each until its step
         hidden, cells, squashed = (gates.new_empty(2, gates.shape[1], width) for _ in range(3))
         for now, before in _steps(sizes):
             own = gates[:, now]
@@ -89,7 +90,7 @@ class _BothDirections(torch.autograd.Function):
         return hidden
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, None]:
         """The gradients of what went in."""
         (d_hidden,) = gradients
         inputs, w_in, w_hidden, gates, hidden, cells, squashed = ctx.saved_tensors
@@ -117,7 +118,9 @@ class _BothDirections(torch.autograd.Function):
                 later = now.stop - now.start
                 d_later_hidden = d_gates[:, now] @ w_hidden
                 d_later_cell = own_cell * f[:, now]
-        return d_gates @ w_in, d_gates.mT @ inputs, d_gates.mT @ hidden_before, d_gates.sum(1), None
+        # The biases' gradients are equal, but two: whoever scales one in place must not scale the other.
+        d_bias = d_gates.sum(1)
+        return d_gates @ w_in, d_gates.mT @ inputs, d_gates.mT @ hidden_before, d_bias, d_bias.clone(), None
 
 
 def _steps(sizes: list[int]) -> Iterator[tuple[slice, slice | None]]:
