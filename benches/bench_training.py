@@ -85,6 +85,10 @@ class Ours:
         """One step, host work included."""
         return self.trainer.step(self.model.model, self.optimizer, self.batches, Pending())
 
+    def gather_gradients(self) -> None:
+        """Makes ordinary gradients of what backward passes have left."""
+        self.trainer.gather_gradients()
+
     def losses(self) -> Iterator[Tensor]:
         """The losses of the pieces of the batch, with the model as it stands."""
         for piece in next(self.batches):
@@ -116,6 +120,9 @@ class Theirs:
         self.optimizer.step()
         self.model.zero_grad()
         return loss
+
+    def gather_gradients(self) -> None:
+        """Nothing: they are ordinary."""
 
     def losses(self) -> Iterator[Tensor]:
         """The loss of the batch, with the model as it stands."""
@@ -159,6 +166,7 @@ def loss_and_norm(side: Ours | Theirs) -> tuple[float, float]:
     for loss in side.losses():
         loss.backward()
         total += float(loss.detach())
+    side.gather_gradients()
     norm = nn.utils.get_total_norm([p.grad for p in side.model.parameters() if p.grad is not None])
     side.model.zero_grad()
     side.model.train()

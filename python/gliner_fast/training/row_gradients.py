@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 # Below that, a table is not worth the detour.
-_LEAST_ROWS = 4096
+_LEAST_ROWS = 1024
 
 
 class RowGradients:
@@ -37,18 +37,19 @@ class RowGradients:
 class _Table:
     def __init__(self, module: nn.Embedding) -> None:
         module.sparse = True
-        self._weight = module.weight
+        self._module = module  # not its weight: a checkpoint may put another in its place
         self._gradient: Tensor | None = None
         self._rows: Tensor | None = None  # where the gradient is not zero
 
     def gather(self) -> None:
-        found = self._weight.grad
+        weight = self._module.weight
+        found = weight.grad
         if found is None or not found.is_sparse:
             return
         rows, values = found._indices()[0], found._values()  # noqa: SLF001  (uncoalesced: rows come several times)
         if self._gradient is None:
-            self._gradient = torch.zeros_like(self._weight)
+            self._gradient = torch.zeros_like(weight)
         elif self._rows is not None:
             self._gradient.index_fill_(0, self._rows, 0.0)
-        self._weight.grad = self._gradient.index_add_(0, rows, values)
+        weight.grad = self._gradient.index_add_(0, rows, values)
         self._rows = rows

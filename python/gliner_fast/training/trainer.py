@@ -269,13 +269,17 @@ class Trainer:
                         "piece_tokens to less; a step is then computed in more pieces, and stays the same"
                     ) from error
                 losses.append(loss.detach() / config.accumulation)
-        if self._row_gradients is not None:
-            self._row_gradients.gather()
+        self.gather_gradients()
         norm = accelerator.clip_grad_norm_(network.parameters(), config.max_grad_norm or math.inf)
         optimizer.step()
         optimizer.zero_grad()
         # The loss scaler of fp16 leaves out steps of an infinite gradient, and they are no fault.
         return torch.stack([torch.stack(losses).sum(), torch.zeros_like(norm) if accelerator.scaler else norm])
+
+    def gather_gradients(self) -> None:
+        """Makes ordinary gradients of what backward passes have left; clipping and the optimizer need them."""
+        if self._row_gradients is not None:
+            self._row_gradients.gather()
 
     def _evaluate(self, step: int) -> None:
         """Evaluates the model of the moment, and keeps it if it is the best so far."""
