@@ -35,7 +35,7 @@ demo: $(EXTENSION) ## Find entities in a real text with the built-in model, offl
 ##@ Check
 .PHONY: test
 test: $(EXTENSION) ## Run every test that needs no GPU, Python and Rust
-	$(OFFLINE) $(BIN)/python -m pytest -q -m "not gpu" --numprocesses $(WORKERS) --dist loadfile
+	$(OFFLINE) $(BIN)/python -m pytest -q -m "not gpu" --numprocesses $(WORKERS) --dist loadfile --durations 20
 	cargo test --workspace --locked --quiet
 
 .PHONY: lint
