@@ -10,7 +10,8 @@ import torch
 from benches.compare import Race
 from benches.floor import device_seconds
 from gliner_fast.attention_executor import PackedTexts, attend
-from gliner_fast.deberta import DebertaConfig, DebertaLayer, LayerPositions, position_rows
+from gliner_fast.deberta import DebertaLayer, LayerPositions
+from gliner_fast.deberta_config import DebertaConfig, position_rows
 from gliner_fast.kernels.disentangled_attention import Positions, disentangled_attention_reference
 
 HEADS, HEAD_DIM, SUBWORDS = 12, 64, 2**14

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from gliner_fast import deberta
 from gliner_fast.attention_executor import VARIABLE
-from gliner_fast.deberta import DebertaConfig, DebertaEncoder, position_rows
+from gliner_fast.deberta import DebertaEncoder
+from gliner_fast.deberta_config import DebertaConfig, position_rows
 from gliner_fast.kernels._triton import INTERPRETED
 from gliner_fast.weights import _deberta_names
 

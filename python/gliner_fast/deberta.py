@@ -12,15 +12,16 @@ It reads padded texts, or packed ones (DESIGN 3.6), with the same weights and up
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_fast.attention_executor import AttentionExecutor, PackedTexts, attend, choose_attention, runs_of_equals
+from gliner_fast.deberta_config import DebertaConfig, position_rows
 from gliner_fast.kernels.disentangled_attention import Positions
 from gliner_fast.linear import Linear
 from gliner_fast.upload import upload
@@ -28,90 +29,6 @@ from gliner_fast.upload import upload
 # Scores of a group of heads held at once, in elements: 2**26 float32 are 256 MiB. Texts of up to about 1,000
 # subwords fit whole at any sensible batch; only far longer ones are done a few heads at a time.
 _MAX_SCORES = 2**26
-
-
-@dataclass(frozen=True)
-class DebertaConfig:
-    """The settings that the encoder needs, with the defaults of `transformers.DebertaV2Config`."""
-
-    vocab_size: int
-    hidden_size: int
-    layers: int
-    heads: int
-    intermediate_size: int
-    norm_eps: float
-    position_buckets: int
-    max_relative_positions: int
-    pos_att_type: tuple[str, ...]
-    pad_token_id: int
-    hidden_dropout: float
-    attention_dropout: float
-
-    @classmethod
-    def read(cls, config: Mapping[str, Any]) -> DebertaConfig | None:
-        """Reads a transformers configuration; None for a variant that only transformers runs.
-
-        Those are the ones with absolute positions, token types, a convolution, unshared position projections or
-        another activation: DeBERTa-v2-xlarge and hand-made ones, none of them DeBERTa-v3.
-        """
-        hidden, heads = config.get("hidden_size", 1536), config.get("num_attention_heads", 24)
-        positions = config.get("pos_att_type") or []
-        if isinstance(positions, str):
-            positions = [part.strip() for part in positions.lower().split("|")]
-        max_positions = config.get("max_relative_positions", -1)
-        ours = (
-            config.get("model_type", "deberta-v2") == "deberta-v2"
-            and config.get("relative_attention", False)
-            and config.get("share_att_key", False)
-            and not config.get("position_biased_input", True)
-            and not config.get("type_vocab_size", 0)
-            and not config.get("conv_kernel_size", 0)
-            and config.get("embedding_size", hidden) == hidden
-            and config.get("attention_head_size", hidden // heads) == hidden // heads
-            and hidden % heads == 0
-            and "layer_norm" in [part.strip() for part in str(config.get("norm_rel_ebd", "none")).lower().split("|")]
-            and config.get("hidden_act", "gelu") == "gelu"
-            and set(positions) <= {"c2p", "p2c"}
-        )
-        if not ours:
-            return None
-        return cls(
-            vocab_size=config.get("vocab_size", 128100),
-            hidden_size=hidden,
-            layers=config.get("num_hidden_layers", 24),
-            heads=heads,
-            intermediate_size=config.get("intermediate_size", 6144),
-            norm_eps=config.get("layer_norm_eps", 1e-7),
-            position_buckets=config.get("position_buckets", -1),
-            max_relative_positions=max_positions if max_positions > 0 else config.get("max_position_embeddings", 512),
-            pos_att_type=tuple(positions),
-            pad_token_id=config.get("pad_token_id") or 0,
-            hidden_dropout=config.get("hidden_dropout_prob", 0.1),
-            attention_dropout=config.get("attention_probs_dropout_prob", 0.1),
-        )
-
-    @property
-    def span(self) -> int:
-        """Rows on either side of distance 0 in the table of relative positions."""
-        return self.position_buckets if self.position_buckets > 0 else self.max_relative_positions
-
-
-def position_rows(length: int, config: DebertaConfig) -> Tensor:
-    """Rows of the relative-position table for the distances -(L-1)..L-1 in ascending order, (2L-1,) int64.
-
-    Up to `position_buckets / 2` a distance has a row of its own, beyond it the rows are log-bucketed
-    (DeBERTa-v2's `make_log_bucket_position`), and the last one serves every greater distance.
-    """
-    distance = torch.arange(1 - length, length)  # (2L-1,)
-    buckets, farthest = config.position_buckets, config.max_relative_positions
-    if buckets > 0 and farthest > 0:
-        middle = buckets // 2
-        magnitude = distance.abs().clamp(min=middle)  # near distances stay as they are
-        # In float32, step for step as transformers does it: another order of operations could round a bucket up.
-        steps = torch.ceil(torch.log(magnitude / middle) / math.log((farthest - 1) / middle) * (middle - 1))
-        far = (steps.long() + middle) * distance.sign()
-        distance = torch.where(distance.abs() <= middle, distance, far)
-    return (distance + config.span).clamp(0, 2 * config.span - 1)
 
 
 class DebertaLayer(nn.Module):

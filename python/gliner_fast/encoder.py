@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from gliner_fast.attention_executor import choose_attention
-from gliner_fast.deberta import DebertaConfig, DebertaEncoder
+from gliner_fast.deberta import DebertaEncoder
+from gliner_fast.deberta_config import DebertaConfig
 from gliner_fast.errors import CheckpointError, UnsupportedCheckpointError
 from gliner_fast.linear import take_linear
 from gliner_fast.packed_bert import is_bert_like, run_packed

@@ -12,7 +12,7 @@ import torch
 
 from gliner_fast import checkpoint, weights
 from gliner_fast.config import CONFIG_NAME, GLiNERConfig
-from gliner_fast.deberta import DebertaConfig
+from gliner_fast.deberta_config import DebertaConfig
 from gliner_fast.encoder import parameters_on_meta
 from gliner_fast.errors import CheckpointError, CheckpointWarning
 from gliner_fast.network import SpanNetwork

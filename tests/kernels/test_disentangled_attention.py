@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gliner_fast.deberta import DebertaConfig, position_rows
+from gliner_fast.deberta_config import DebertaConfig, position_rows
 from gliner_fast.kernels import disentangled_attention as module
 from gliner_fast.kernels._triton import INTERPRETED
 from gliner_fast.kernels.disentangled_attention import (

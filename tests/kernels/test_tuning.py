@@ -13,7 +13,8 @@ from benches.floor import Peaks, Work, encoder_operations, span_scores_work
 from benches.tune_span_scores import improve
 from gliner_fast import linear
 from gliner_fast.attention_executor import VARIABLE
-from gliner_fast.deberta import DebertaConfig, DebertaEncoder
+from gliner_fast.deberta import DebertaEncoder
+from gliner_fast.deberta_config import DebertaConfig
 from gliner_fast.kernels.span_scores import span_scores_reference
 from gliner_fast.kernels.span_tiling import Blocks
 from tests.test_deberta import SETTINGS
