@@ -160,9 +160,10 @@ class Trainer:
         self.model, self.corpus, self.eval_sets, self.config, self.run = model, corpus, eval_sets, config, run
         self._tell = tell if tell is not None and run.accelerator.is_main_process else lambda _: None
         self._best: Best | None = None
-        # Several processes add up their gradients by themselves, and a GPU fills a table in no time.
+        # Several processes add up their gradients by themselves, a compiled network has ordinary ones only, and a GPU
+        # fills a table in no time.
         is_alone_on_cpu = run.accelerator.num_processes == 1 and run.accelerator.device.type == "cpu"
-        self._row_gradients = RowGradients(model.model) if is_alone_on_cpu else None
+        self._row_gradients = RowGradients(model.model) if is_alone_on_cpu and not config.compile else None
 
     def train(self) -> TrainingReport:
         """Trains from the run's checkpoint, or from the beginning, to the end.
