@@ -21,7 +21,6 @@ needs_triton = pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installe
 # Without a GPU the kernels run in Triton's interpreter (tests/conftest.py).
 DEVICES = [pytest.param("cuda", marks=pytest.mark.gpu) if torch.cuda.is_available() else "cpu"]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-WIDTHS = (48, 256, 384, 512, 768, 1024) if torch.cuda.is_available() else (48, 384, 768)
 # What every path must get right: all logits, candidates and gradients.
 SHAPES = {
     # word counts, class counts, widest span, H
@@ -38,13 +37,11 @@ SHAPES = {
     "100 types": ([13], [100], 12, 16),
     "1,000 types": ([2], [1000], 2, 8),
     "one hidden unit": ([4], [2], 3, 1),
-    # H = 4D for the D of published checkpoints, and of smaller ones; the interpreter takes seconds for the widest.
-    **{f"D {width}": ([6], [3], 3, 4 * width) for width in WIDTHS},
+    # H = 4D for the D of published checkpoints, and of smaller ones.
+    **{f"D {width}": ([6], [3], 3, 4 * width) for width in (48, 256, 384, 512, 768, 1024)},
 }
 
-# So slow in the interpreter that it runs in fp32 alone, and of fewer words.
-LONG_WORDS = 10_000 if torch.cuda.is_available() else 2_000
-LONG = ([LONG_WORDS, 1], [1, 2], 2, 8)
+LONG = ([10_000, 1], [1, 2], 2, 8)  # so slow in the interpreter that it runs in fp32 alone
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from tests.kernels.spans import (
     DEVICES,
     DTYPES,
     LONG,
-    LONG_WORDS,
     SHAPES,
     Batch,
     CountingKernel,
@@ -125,14 +124,14 @@ def test_candidates_of_every_shape_are_those_of_the_dense_logits(shape, dtype: t
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_candidates_of_a_text_of_thousands_of_words(device: str):
+def test_candidates_of_a_text_of_10_000_words(device: str):
     batch = random_batch(*LONG, device=device)
     logits = span_scores_reference(*batch.tensors, **batch.shape)
     threshold = logits[torch.isfinite(logits)].sigmoid().quantile(0.9)
     asked = {"thresholds": threshold.expand(3)}
     ours = span_candidates(*batch.tensors, **batch.shape, **asked)
-    assert len(ours.scores) > LONG_WORDS // 10
-    assert int(ours.starts.max()) > LONG_WORDS - 100
+    assert len(ours.scores) > 1_000
+    assert int(ours.starts.max()) > 9_900
     assert_same(ours, candidates_of_dense_logits(batch, **asked))
 
 

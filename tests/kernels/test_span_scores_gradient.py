@@ -105,7 +105,7 @@ def test_the_error_is_at_most_twice_autograd_s(gradient, shape, dtype: torch.dty
 
 
 @pytest.mark.parametrize("gradient", PATHS)
-def test_the_gradient_of_a_text_of_thousands_of_words(gradient):
+def test_the_gradient_of_a_text_of_10_000_words(gradient):
     assert_as_good_as_autograd(gradient, *LONG, torch.float32)
 
 
