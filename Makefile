@@ -40,10 +40,20 @@ test: $(EXTENSION) ## Run every test that needs no GPU, Python and Rust
 
 .PHONY: lint
 lint: $(EXTENSION) ## ruff, mypy --strict, stubtest, rustfmt, clippy
+	$(MAKE) --jobs 2 --output-sync lint-types lint-stubs lint-style lint-rust
+
+.PHONY: lint-types lint-stubs lint-style lint-rust
+lint-types:
+	$(BIN)/mypy
+
+lint-stubs:
+	MYPYPATH=python $(BIN)/python -m mypy.stubtest gliner_fast._rust --mypy-config-file pyproject.toml
+
+lint-style:
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
-	MYPYPATH=python $(BIN)/python -m mypy.stubtest gliner_fast._rust --mypy-config-file pyproject.toml
+
+lint-rust:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 

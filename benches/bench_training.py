@@ -27,7 +27,8 @@ from gliner_fast.training.corpus import Corpus
 from gliner_fast.training.examples import examples_from_records
 from gliner_fast.training.loss import span_loss
 from gliner_fast.training.optimizer import build_optimizer
-from gliner_fast.training.trainer import Pending, Trainer, begin_run, choose_piece_tokens, prepare_model
+from gliner_fast.training.recent_steps import RecentSteps
+from gliner_fast.training.trainer import Trainer, begin_run, choose_piece_tokens, prepare_model
 
 ROWS = 8  # the batch size of the package's `create_training_args`
 TOLERANCE = 1e-4  # of loss and of the gradient's norm, without dropout
@@ -83,7 +84,7 @@ class Ours:
 
     def step(self) -> Tensor:
         """One step, host work included."""
-        return self.trainer.step(self.model.model, self.optimizer, self.batches, Pending())
+        return self.trainer.step(self.model.model, self.optimizer, self.batches, RecentSteps())
 
     def gather_gradients(self) -> None:
         """Makes ordinary gradients of what backward passes have left."""

@@ -233,11 +233,12 @@ def page(options: argparse.Namespace, seeds: list[int], runs: list[Run], scores:
     for run, own in zip(runs, scores, strict=True):
         rows.setdefault(run.row, []).append(own)
     encoder = ", ".join(path.parent.name for path in options.encoder)
+    spread = "In brackets the least and the most over seeds. " if len(seeds) > 1 else ""
     introduction = (
         f"{str(EXPERIMENTS[options.experiment].__doc__).splitlines()[0]} At most {options.steps} steps of "
-        f"{runs[0].config.batch_tokens:,} subwords, encoder {encoder}, seeds {', '.join(map(str, seeds))}; exact-match "
-        f"F1 at 0.5, flat, on at most {options.sentences} sentences of each set. In brackets the least and the most "
-        "over seeds. Nothing beyond this budget is claimed."
+        f"{runs[0].config.batch_tokens:,} subwords, encoder {encoder}, seed{'s' * (len(seeds) > 1)} "
+        f"{', '.join(map(str, seeds))}; exact-match F1 at 0.5, flat, on at most {options.sentences} sentences of each "
+        f"set. {spread}Nothing beyond this budget is claimed."
     )
     scale = f"--steps {options.steps} --batch-tokens {options.batch_tokens}"
     command = (
@@ -256,14 +257,16 @@ def page(options: argparse.Namespace, seeds: list[int], runs: list[Run], scores:
         command,
         "```",
         "",
-        f"| | {' | '.join(names)} | mean |",
-        f"|---|{'---|' * (len(names) + 1)}",
     ]
+    # A mean is one over the same sets only.
+    is_whole = all(own.keys() == set(names) for own in scores)
+    heads = [*names, "mean"] if is_whole else names
+    lines += [f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
     for row, own in rows.items():
         cells = [[score[name] for score in own if name in score] for name in names]
-        whole = all(score.keys() == set(names) for score in own)  # else a mean would be over different sets
-        means = [statistics.fmean(score.values()) for score in own] if whole else []
-        lines.append(f"| {row} | {' | '.join(map(cell, [*cells, means]))} |")
+        if is_whole:
+            cells.append([statistics.fmean(score.values()) for score in own])
+        lines.append(f"| {row} | {' | '.join(map(cell, cells))} |")
     return "\n".join(lines) + "\n"
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gliner_fast import GLiNER
+from gliner_fast import Entity, GLiNER
 from tests.jobs.nursery import Nursery
 from tests.samples import CROSSNER
 
@@ -38,3 +38,13 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def write_lines(path: Path, texts: list[str]) -> Path:
+    path.write_text("".join(text + "\n" for text in texts), encoding="utf-8")
+    return path
+
+
+def as_told(entities: Sequence[Entity]) -> list[tuple[Any, ...]]:
+    """Entities as tuples; scores of batches of another size may round differently."""
+    return [(e["start"], e["end"], e["text"], e["label"], pytest.approx(e["score"], abs=1e-5)) for e in entities]

@@ -1,15 +1,12 @@
-"""Jobs from files to files: every choice that a user has, and what goes wrong."""
+"""Jobs from files to files: every choice that a user has."""
 
 from __future__ import annotations
 
 import csv
-import errno
 import gzip
 import io
 import json
-import random
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,22 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gliner_fast import Entity, GLiNER, JobError, JobInputError, Redaction, extract_files
+from gliner_fast import GLiNER, JobError, JobInputError, Redaction, extract_files
 from gliner_fast.jobs import job as job_module
 from gliner_fast.jobs.job_folder import SliceRecord
 from gliner_fast.jobs.pace import Pace
 from gliner_fast.jobs.progress import Watch
-from gliner_fast.jobs.ray_engine import RayOptions
 from gliner_fast.jobs.report import JobReport
-from tests.jobs.conftest import read_jsonl, texts_of, write_jsonl
+from tests.jobs.conftest import as_told, read_jsonl, texts_of, write_jsonl, write_lines
 from tests.samples import BOOKS, CROSSNER, LABELS
 
 OPTIONS: dict[str, Any] = {"threshold": 0.3, "rows_per_shard": 100}
-
-
-def as_told(entities: Sequence[Entity]) -> list[tuple[Any, ...]]:
-    """Entities as tuples; scores of batches of another size may round differently."""
-    return [(e["start"], e["end"], e["text"], e["label"], pytest.approx(e["score"], abs=1e-5)) for e in entities]
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +55,6 @@ def write_csv(path: Path, texts: list[str]) -> Path:
 def write_gzip_jsonl(path: Path, texts: list[str]) -> Path:
     with gzip.open(path, "wt", encoding="utf-8") as file:
         file.writelines(json.dumps({"id": number, "text": text}) + "\n" for number, text in enumerate(texts))
-    return path
-
-
-def write_lines(path: Path, texts: list[str]) -> Path:
-    path.write_text("".join(text + "\n" for text in texts), encoding="utf-8")
     return path
 
 
@@ -266,101 +252,6 @@ def test_redacted_texts_take_the_place_of_the_originals(
         assert all(set(entity["text"]) == {"█"} for entity in row["entities"])
 
 
-BAD_ROWS = [
-    (b'{"text": ', "not JSON"),
-    (b"[1]", "is no JSON object"),
-    (b'{"text": null, "own": "city"}', "'text' is null"),
-    (b'{"text": ["a"], "own": "city"}', "expected a string"),
-    (b'{"body": "a", "own": "city"}', "no field 'text'"),
-    (b'{"text": "\xff", "own": "city"}', "not UTF-8"),
-    (b'{"text": "\\ud800", "own": "city"}', "half a character"),
-    (b'{"text": "a"}', "no field 'own'"),
-    (b'{"text": "a", "own": []}', "no label"),
-    (b'{"text": "a", "own": {"city": 5}}', "expected a list such as"),
-]
-
-
-def test_a_thousand_bad_rows_among_ten_thousand(small_model: GLiNER, tmp_path: Path):
-    texts = texts_of(500) * 20
-    bad = dict(zip(sorted(random.Random(3).sample(range(10_000), 1_000)), BAD_ROWS * 100, strict=True))
-    good = [number for number in range(10_000) if number not in bad]
-    lines = [json.dumps({"id": number, "text": text, "own": LABELS}).encode() for number, text in enumerate(texts)]
-    for number, (line, _) in bad.items():
-        lines[number] = line
-    source = tmp_path / "in.jsonl"
-    source.write_bytes(b"\n".join(lines))
-    output = tmp_path / "out.jsonl"
-    report = extract_files(source, output, model=small_model, labels_column="own", threshold=0.3)
-    assert (report.rows, report.rejects) == (10_000, 1_000)
-    rows = read_jsonl(output)
-    assert [(row["id"], row["text"]) for row in rows] == [(number, texts[number]) for number in good]
-    distinct = sorted(set(texts))
-    answers = dict(zip(distinct, small_model.inference(distinct, LABELS, threshold=0.3), strict=True))
-    expected = {text: as_told(entities) for text, entities in answers.items()}
-    assert all(as_told(row["entities"]) == expected[row["text"]] for row in rows)
-    rejects = read_jsonl(Path(report.rejects_file))
-    assert [(reject["row"], reject["line"], reject["raw"]) for reject in rejects] == [
-        (number, number + 1, line.decode("utf-8", "backslashreplace")) for number, (line, _) in bad.items()
-    ]
-    assert all(reason in reject["reason"] for reject, (_, reason) in zip(rejects, bad.values(), strict=True))
-    assert {reject["file"] for reject in rejects} == {str(source)}
-
-
-def test_a_limit_of_rejects_ends_the_job_and_a_higher_one_goes_on(small_model: GLiNER, tmp_path: Path):
-    rows: list[dict[str, Any]] = [{"text": text} for text in texts_of(200)]
-    rows[70] = rows[150] = rows[160] = {"text": 5}
-    source = write_jsonl(tmp_path / "in.jsonl", rows)
-    output = tmp_path / "out.jsonl"
-    with pytest.raises(JobError, match=r"in\.jsonl, line 71: .*behind the 40 rows that are done"):
-        extract_files(source, output, LABELS, model=small_model, on_error="fail", **OPTIONS)
-    with pytest.raises(JobError, match="rows rejected: 3, allowed: 1"):
-        extract_files(source, output, LABELS, model=small_model, max_rejects=1, **OPTIONS)
-    report = extract_files(source, output, LABELS, model=small_model, max_rejects=3, **OPTIONS)
-    assert (report.rows, report.rejects, report.rows_here) == (200, 3, 60)
-    assert len(read_jsonl(output)) == 197
-
-
-def test_a_full_disk_is_one_error_and_costs_nothing(
-    small_model: GLiNER, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    source = write_lines(tmp_path / "in.txt", texts)
-    output = tmp_path / "out.parquet"
-    write_shard = job_module.write_shard
-
-    def fill_disk(path: Path, *arguments: Any, **options: Any) -> None:
-        if "shard-0000001" in path.name:
-            path.write_bytes(b"half a shard")
-            raise OSError(errno.ENOSPC, "No space left on device")
-        write_shard(path, *arguments, **options)
-
-    monkeypatch.setattr(job_module, "write_shard", fill_disk)
-    with pytest.raises(OSError, match="No space left on device; what is finished stays") as failure:
-        extract_files(source, output, LABELS, model=small_model, **OPTIONS)
-    assert failure.value.filename.endswith("shard-0000001.parquet")
-    monkeypatch.undo()
-    report = extract_files(source, output, LABELS, model=small_model, **OPTIONS)
-    assert (report.rows, report.rows_here) == (150, 142)
-    assert pq.read_table(output)["text"].to_pylist() == texts
-
-
-def test_what_has_changed_is_said_before_anything_is_loaded(
-    checkpoint: Callable[[str], Path], texts: list[str], tmp_path: Path
-):
-    source = write_lines(tmp_path / "in.txt", texts)
-    folder = shutil.copytree(checkpoint("deberta"), tmp_path / "model")
-    model = GLiNER.from_pretrained(folder)
-    extract_files(source, tmp_path / "out", LABELS, model=model, **OPTIONS)
-    with pytest.raises(JobError, match=r"threshold was 0\.3 and is 0\.5"):
-        extract_files(source, tmp_path / "out", LABELS, model=model, **(OPTIONS | {"threshold": 0.5}))
-    source.write_text(source.read_text(encoding="utf-8") + "one more\n", encoding="utf-8")
-    with pytest.raises(JobError, match=r"in\.txt has other content than when the job began"):
-        extract_files(source, tmp_path / "out", LABELS, model=model, **OPTIONS)
-    config = folder / "gliner_config.json"
-    config.write_text(config.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-    with pytest.raises(JobError, match="the model is another one"):
-        extract_files(source, tmp_path / "out", LABELS, model=model, **OPTIONS)
-
-
 @pytest.mark.parametrize("output", ["out.jsonl", "out.parquet", "out"])
 def test_an_empty_input_gives_an_empty_output(output: str, small_model: GLiNER, tmp_path: Path):
     source = write_lines(tmp_path / "in.txt", [])
@@ -444,37 +335,3 @@ def test_a_report_that_a_death_prevented_is_written_by_the_next_call(
         written = json.loads(path.read_text(encoding="utf-8"))
         assert (written["rows"], written["rows_here"], report.rows_here) == (150, 0, 0)
         assert written["stats"]["texts"] == 150
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"output": "out.csv"}, JobError, r"extension \.csv: expected \.parquet"),
-        ({"output": "in.parquet"}, JobError, "lies where the output goes"),
-        ({"inputs": "."}, JobError, "lies in the input folder"),
-        ({"inputs": "no.jsonl"}, FileNotFoundError, r"no\.jsonl"),
-        ({"inputs": []}, JobInputError, "no input"),
-        ({"text_column": "body"}, JobInputError, "body"),
-        ({"labels": None}, JobError, "one of the two"),
-        ({"labels": {"person", "city"}}, JobError, "labels is a set: expected a list"),
-        ({"output": "s3://bucket/out.parquet"}, JobError, "no local path"),
-        ({"output": "OUT.PARQUET"}, JobError, r"extension \.PARQUET"),
-        ({"max_rejects": -1}, JobError, "expected 0 or more"),
-        ({"layout": "rows", "redaction": Redaction()}, JobError, "use the layout 'list'"),
-        ({"ray": RayOptions(), "output": io.BytesIO()}, JobError, "Ray writes shards"),
-        ({"ray": RayOptions(), "device": "cpu"}, JobError, "leave device at 'auto'"),
-        ({"on_error": "ignore"}, JobError, "expected 'skip' or 'fail'"),
-        ({"device": "quantum"}, ValueError, "'quantum'"),
-        ({"dtype": "fp7"}, ValueError, "fp7"),
-        ({"model": "no/such/folder"}, FileNotFoundError, "does not exist"),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
-)
-def test_bad_choices_leave_nothing_behind(
-    options: dict[str, Any], error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.chdir(tmp_path)
-    write_parquet(tmp_path / "in.parquet", ["Ada"])
-    with pytest.raises(error, match=message):
-        extract_files(**{"inputs": "in.parquet", "output": "out.parquet", "labels": LABELS} | options)
-    assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]

@@ -67,6 +67,20 @@ def content_of(output: Path) -> dict[str, bytes]:
     return {path.relative_to(output).as_posix(): path.read_bytes() for path in files}
 
 
+def ask(worker: SliceWorker, part: Slice) -> Any:
+    batch = {name: np.array([value]) for name, value in asdict(part).items()}
+    return worker(batch)["answer"][0]
+
+
+def answers_here(job: Job, paths: Paths, parts: list[Slice], options: RayOptions) -> Iterator[Any]:
+    """What actors answer, by one worker in this process."""
+    worker = SliceWorker(job=job, paths=paths, folder=str(Path.cwd()))
+    try:
+        yield from (ask(worker, part) for part in parts)
+    finally:
+        worker._reader.close()
+
+
 @pytest.mark.ray
 def test_shards_are_those_of_the_local_engine_byte_for_byte(
     ray: Any, small_model: GLiNER, source: Path, expected: dict[str, bytes], tmp_path: Path
@@ -175,14 +189,11 @@ def test_a_driver_that_is_stopped_leaves_a_job_that_any_engine_finishes(
 def test_ray_is_shut_down_only_when_no_thread_of_a_pipeline_is_left(
     small_model: GLiNER, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def here(job: Job, paths: Paths, parts: list[Slice], options: RayOptions) -> Iterator[Any]:
-        worker = SliceWorker(job=job, paths=paths, folder=str(Path.cwd()))
-        pulling = threading.Thread(target=time.sleep, args=[0.3], name="iter_threaded")
+    def leaving_a_thread(*arguments: Any) -> Iterator[Any]:
         try:
-            yield from (ask(worker, part) for part in parts)
+            yield from answers_here(*arguments)
         finally:
-            worker._reader.close()
-            pulling.start()
+            threading.Thread(target=time.sleep, args=[0.3], name="iter_threaded").start()
 
     @contextmanager
     def connected(address: str | None) -> Iterator[None]:
@@ -190,7 +201,7 @@ def test_ray_is_shut_down_only_when_no_thread_of_a_pipeline_is_left(
         left.extend(thread.name for thread in threading.enumerate() if thread.name == "iter_threaded")
 
     left: list[str] = []
-    monkeypatch.setattr(ray_engine, "_answers", here)
+    monkeypatch.setattr(ray_engine, "_answers", leaving_a_thread)
     monkeypatch.setattr(ray_engine, "_connected", connected)
     assert extract_files(source, tmp_path / "found", model=small_model, ray=RayOptions(), **OPTIONS).is_complete
     assert left == []
@@ -212,14 +223,7 @@ def test_an_error_of_an_actor_is_raised_as_it_was_raised_there(ray: Any, small_m
 def test_a_limit_of_rejects_ends_the_job(
     small_model: GLiNER, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def here(job: Job, paths: Paths, parts: list[Slice], options: RayOptions) -> Iterator[Any]:
-        worker = SliceWorker(job=job, paths=paths, folder=str(Path.cwd()))
-        try:
-            yield from (ask(worker, part) for part in parts)
-        finally:
-            worker._reader.close()
-
-    monkeypatch.setattr(ray_engine, "_answers", here)
+    monkeypatch.setattr(ray_engine, "_answers", answers_here)
     monkeypatch.setattr(ray_engine, "_connected", nullcontext)
     with pytest.raises(JobError, match="line 8: 'text' is null"):
         extract_files(source, tmp_path / "found", model=small_model, ray=RayOptions(), on_error="fail", **OPTIONS)
@@ -291,11 +295,6 @@ def begun(
     extract_files(source, tmp_path / "found", model=small_model, ray=RayOptions(), **OPTIONS)
     job, paths = given
     return job, paths, list(ray_engine._all_slices(job, ROWS))
-
-
-def ask(worker: SliceWorker, part: Slice) -> Any:
-    batch = {name: np.array([value]) for name, value in asdict(part).items()}
-    return worker(batch)["answer"][0]
 
 
 def test_slices_in_any_order_are_the_same_shards(begun: tuple[Job, Paths, list[Slice]], expected: dict[str, bytes]):

@@ -61,6 +61,17 @@ def test_small_tables_and_frozen_ones_are_left_alone(frozen: bool) -> None:
     assert not module.sparse
 
 
+def test_released_tables_have_plain_gradients() -> None:
+    module = table()
+    rows = RowGradients(module)
+    backward(module, STEPS[0])
+    rows.gather()
+    rows.release()
+    module.weight.grad = None
+    backward(module, STEPS[1])
+    assert not module.weight.grad.is_sparse
+
+
 def test_a_step_without_texts_has_no_gradient() -> None:
     module = table()
     RowGradients(module).gather()

@@ -17,9 +17,10 @@ import torch
 from gliner_fast import GLiNER
 from gliner_fast.checkpoint import BUILT_IN
 from gliner_fast.cli import main
-from gliner_fast.training import trainer
+from gliner_fast.training import row_gradients, trainer
 from gliner_fast.training.checkpoints import RunFolder
 from gliner_fast.training.config import TrainingConfig, TrainingFile
+from gliner_fast.training.corpus import read_corpus
 from gliner_fast.training.errors import TrainingError
 from gliner_fast.training.trainer import TrainingReport, train
 from gliner_fast.weights import find_weights, read_weights
@@ -138,6 +139,21 @@ def test_a_frozen_encoder_stays_as_it_was(
     changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
     assert changed
     assert not any("bert_layer" in name for name in changed)
+
+
+def test_a_trained_model_has_ordinary_gradients(
+    configure: Callable[..., TrainingConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_gradients, "_LEAST_ROWS", 1)
+    model = GLiNER.from_pretrained(configure(tmp_path).model)
+    tables = [module for module in model.model.modules() if isinstance(module, torch.nn.Embedding)]
+    config = configure(tmp_path, steps=2)
+    run = trainer.begin_run(config, resume=False)
+    limits = {"max_len": model.config.max_len, "max_width": model.config.max_width, "ent_token": model.config.ent_token}
+    running = trainer.Trainer(model, read_corpus(config, **limits), [], config, run)
+    assert any(table.sparse for table in tables)
+    running.train()
+    assert not any(table.sparse for table in tables)
 
 
 def test_an_evaluation_sees_the_weights_of_the_moment(

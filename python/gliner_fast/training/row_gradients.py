@@ -1,8 +1,8 @@
 """Gradients of embedding tables, of which a step reads a few rows.
 
-The gradient of `nn.Embedding` is as large as its table, made anew for each piece of a batch, and added up. Of MiniLM's
-23 million weights 12 are such: zeros for them were an eighth of a step on a CPU. Here a piece gives the rows that it
-read, and a step ends with one table of zeros that stays, into which they are added.
+The gradient of `nn.Embedding` is as large as its table, made anew for each piece of a batch, and added up: most of it
+zeros, for twelve of MiniLM's 23 million weights. Here a piece gives the rows that it read, and a step ends with one
+table of zeros that stays, into which they are added.
 """
 
 from __future__ import annotations
@@ -33,9 +33,15 @@ class RowGradients:
         for table in self._tables:
             table.gather()
 
+    def release(self) -> None:
+        """Gives the tables their ordinary gradients back: most optimizers know no others."""
+        for table in self._tables:
+            table.release()
+
 
 class _Table:
     def __init__(self, module: nn.Embedding) -> None:
+        self._was_sparse = module.sparse
         module.sparse = True
         self._module = module  # not its weight: a checkpoint may put another in its place
         self._gradient: Tensor | None = None
@@ -53,3 +59,7 @@ class _Table:
             self._gradient.index_fill_(0, self._rows, 0.0)
         weight.grad = self._gradient.index_add_(0, rows, values)
         self._rows = rows
+
+    def release(self) -> None:
+        self._module.sparse = self._was_sparse
+        self._gradient = self._rows = None

@@ -28,6 +28,7 @@ from gliner_fast.training.errors import TrainingError
 from gliner_fast.training.example import Example
 from gliner_fast.training.loss import span_loss
 from gliner_fast.training.optimizer import build_optimizer, set_learning_rates
+from gliner_fast.training.recent_steps import RecentSteps
 from gliner_fast.training.row_gradients import RowGradients
 
 if TYPE_CHECKING:
@@ -207,6 +208,8 @@ class Trainer:
         finally:
             batches.close()
             model.eval()
+            if self._row_gradients is not None:
+                self._row_gradients.release()
         if accelerator.is_main_process:
             folder.save_model(model, folder.final)
         accelerator.wait_for_everyone()
@@ -216,25 +219,25 @@ class Trainer:
     def _run_steps(self, network: nn.Module, optimizer: Any, batches: BatchStream, first: int) -> float:
         """Does the steps from `first` on; returns the mean loss of the last ones."""
         config, accelerator = self.config, self.run.accelerator
-        pending = Pending()
+        recent = RecentSteps()
         loss, began = math.nan, time.perf_counter()
         for step in range(first, config.steps):
             # All that is random in a step, dropout above all, depends on seed, step and process alone.
             torch.manual_seed(_step_seed(config.seed, step, accelerator.process_index))
             rate = set_learning_rates(optimizer, step, config)
-            pending.steps.append(self.step(network, optimizer, batches, pending))
+            recent.steps.append(self.step(network, optimizer, batches, recent))
             done = step + 1
             is_last = done == config.steps
             is_saved = is_last or done % config.save_steps == 0
             is_evaluated = bool(self.eval_sets) and (is_last or done % config.eval_steps == 0)
             if is_saved or is_evaluated or done % config.log_steps == 0:
                 # Only now the losses are read: each reading waits for the device. Nothing is kept of a spoilt model.
-                loss = pending.mean_loss(done)
+                loss = recent.mean_loss(done)
                 if accelerator.is_main_process:
                     left = (time.perf_counter() - began) / (done - first) * (config.steps - done)
-                    pace, minutes = round(pending.pace()), round(left / 60, 1)
+                    pace, minutes = round(recent.pace()), round(left / 60, 1)
                     self._log(done, loss=round(loss, 6), lr=rate, words_per_second=pace, minutes_left=minutes)
-                pending = Pending()
+                recent = RecentSteps()
             if is_evaluated and accelerator.is_main_process:
                 self._evaluate(done)
             if is_saved and accelerator.is_main_process:
@@ -245,10 +248,10 @@ class Trainer:
                 self.run.folder.save_checkpoint(self.model, state, config)
             if is_saved or is_evaluated:
                 accelerator.wait_for_everyone()
-                pending.restart()
+                recent.restart()
         return loss
 
-    def step(self, network: nn.Module, optimizer: Any, batches: BatchStream, pending: Pending) -> Tensor:
+    def step(self, network: nn.Module, optimizer: Any, batches: BatchStream, recent: RecentSteps) -> Tensor:
         """One step of the optimizer; returns its loss and the norm of its gradient, (2,), still on the device."""
         config, accelerator = self.config, self.run.accelerator
         losses = []
@@ -256,7 +259,7 @@ class Trainer:
             pieces = next(batches)
             spans = sum(piece.targets.span_count for piece in pieces)
             for piece in pieces:
-                pending.words += piece.batch.word_total
+                recent.words += piece.batch.word_total
                 is_last = number == config.accumulation - 1 and piece is pieces[-1]
                 try:
                     with nullcontext() if is_last else accelerator.no_sync(network):
@@ -306,39 +309,6 @@ class Trainer:
         )
         if step:
             self._tell(f"going on after step {step:,}")
-
-
-class Pending:
-    """Steps that nothing was told of yet."""
-
-    def __init__(self) -> None:
-        self.steps: list[Tensor] = []
-        self.words = 0
-        self.restart()
-
-    def restart(self) -> None:
-        """Begins to count the seconds here."""
-        self._began = time.perf_counter()
-
-    def pace(self) -> float:
-        """Words a second, in this process."""
-        return self.words / (time.perf_counter() - self._began)
-
-    def mean_loss(self, done: int) -> float:
-        """Mean loss of the steps, of which the last is number `done`.
-
-        Raises:
-            TrainingError: one is no number, or its gradient is none.
-        """
-        steps: list[tuple[float, float]] = torch.stack(self.steps).tolist()
-        for step, values in enumerate(steps, start=done - len(steps) + 1):
-            for name, value in zip(("loss", "gradient"), values, strict=True):
-                if not math.isfinite(value):
-                    raise TrainingError(
-                        f"the {name} of step {step:,} is {value}: lower the learning rates, or raise warmup; with fp16 "
-                        "try bf16 or fp32. The last checkpoint is sound"
-                    )
-        return sum(loss for loss, _ in steps) / len(steps)
 
 
 def _make_accelerator(config: TrainingConfig) -> Accelerator:
