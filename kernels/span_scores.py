@@ -4,9 +4,9 @@ With the head factored (DESIGN 3.1) a score needs 4D multiply-adds for a span an
 
     logit[i, k, t] = relu(u[i] + v[i + k]) . g[t] + c[t]
 
-In this order: the specification in plain torch, which is also the CPU path; the kernel; its two launch functions,
-`span_scores` for all logits and `span_candidates` for the few spans above their threshold. How a batch is cut into
-programs is told in `span_tiling.py`.
+In this order: the specification in plain torch, which is also how a CPU gets all logits; the kernel; its two launch
+functions, `span_scores` for all logits and `span_candidates` for the few spans above their threshold. How a batch is
+cut into programs is told in `span_tiling.py`; a CPU finds candidates in Rust (`native_candidates.py`).
 """
 
 # The arguments of a kernel are told by their comments: pointers and numbers have no Python types.
@@ -386,7 +386,7 @@ def _search(
     keys = torch.full((-(-room // 16) * 16,), _NO_KEY, device=device)
     logits = keys.new_empty(len(keys), dtype=torch.float32)
     count = keys.new_zeros(1, dtype=_count_dtype(tiling.logits))
-    hits = _Hits(keys, count, _logit_bounds(thresholds), allowed_spans)
+    hits = _Hits(keys, count, logit_bounds(thresholds), allowed_spans)
     _launch(*inputs, tiling, max_width, logits, allow_tf32=allow_tf32, hits=hits)
     texts, starts, widths, types = tiling.decode(keys.clamp(max=max(0, tiling.logits - 1)), max_width)
     scores = logits.to(dtype).sigmoid()
@@ -420,7 +420,7 @@ def _first_room(words: int) -> int:
     return 1024 + 4 * words
 
 
-def _logit_bounds(thresholds: Tensor) -> Tensor:
+def logit_bounds(thresholds: Tensor) -> Tensor:
     """Logits that no candidate is below, (T,) fp32; NaN, which nothing reaches, for thresholds above 1.
 
     Sure, not sharp: sigmoids err by some units in the last place (so the threshold gives way by 2**-20), the logit of

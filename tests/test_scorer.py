@@ -158,6 +158,15 @@ def test_the_scorer_says_who_computed(monkeypatch: pytest.MonkeyPatch):
     assert scorer.executor is None
     scorer(words, scorer.prompt(labels), WORD_COUNTS, CLASS_COUNTS)
     assert scorer.executor == "torch"
+    monkeypatch.setenv(VARIABLE, "rust")
+    thresholds = torch.full((sum(CLASS_COUNTS),), 0.5)
+    scorer.find(words, scorer.prompt(labels), WORD_COUNTS, CLASS_COUNTS, thresholds)
+    assert scorer.executor == "rust"
+    scorer(words, scorer.prompt(labels), WORD_COUNTS, CLASS_COUNTS)
+    assert scorer.executor == "torch"
+    monkeypatch.setenv(VARIABLE, "torch")
+    with pytest.raises(ValueError, match="torch finds no candidates by itself"):
+        scorer.find(words, scorer.prompt(labels), WORD_COUNTS, CLASS_COUNTS, thresholds)
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="needs Triton, and a machine without a GPU")

@@ -37,8 +37,13 @@ def draw(dtype: torch.dtype = torch.float32) -> list[Tensor]:
 # --- who is chosen ----------------------------------------------------------------------------------------------------
 
 
-def test_torch_computes_on_a_cpu(asked):
-    assert choose_executor(CPU, torch.float32) == "torch"
+@pytest.mark.parametrize(
+    ("has_vectors", "dtype", "chosen"),
+    [(True, torch.float32, "rust"), (False, torch.float32, "torch"), (True, torch.bfloat16, "torch")],
+)
+def test_rust_computes_on_a_cpu_where_it_can(asked, monkeypatch, has_vectors, dtype, chosen):
+    monkeypatch.setattr(span_executor._rust, "has_vectors", lambda: has_vectors)
+    assert choose_executor(CPU, dtype) == chosen
 
 
 @pytest.mark.parametrize(
@@ -64,12 +69,22 @@ def test_the_variable_decides(asked, monkeypatch):
     assert choose_executor(CUDA, torch.float32) == "torch"
     asked("triton")
     assert choose_executor(CPU, torch.float32) == "triton"
+    monkeypatch.setattr(span_executor._rust, "has_vectors", lambda: False)
+    asked("rust")
+    assert choose_executor(CPU, torch.float32) == "rust"
 
 
 def test_an_unknown_name_is_refused(asked):
-    asked("rust")
-    with pytest.raises(ValueError, match="GLINER_FAST_SPAN_EXECUTOR is 'rust': expected one of torch, triton"):
+    asked("numpy")
+    with pytest.raises(ValueError, match="GLINER_FAST_SPAN_EXECUTOR is 'numpy': expected one of torch, rust, triton"):
         choose_executor(CPU, torch.float32)
+
+
+@pytest.mark.parametrize(("device", "dtype"), [(CUDA, torch.float32), (CPU, torch.bfloat16)])
+def test_rust_is_refused_where_it_cannot_compute(asked, device, dtype):
+    asked("rust")
+    with pytest.raises(ValueError, match=f"the model computes in {dtype} on {device}: Rust takes torch.float32 on a"):
+        choose_executor(device, dtype)
 
 
 def test_triton_is_refused_where_it_is_not_installed(asked, monkeypatch):
@@ -160,11 +175,13 @@ def test_triton_s_scores_and_gradients_are_torch_s(dtype):
         assert float((ours - wanted).abs().max() / wanted.abs().max()) <= 8 * torch.finfo(dtype).eps
 
 
-@needs_interpreter
-def test_triton_finds_what_scores_above_the_thresholds():
+@pytest.mark.parametrize("executor", ["rust", pytest.param("triton", marks=needs_interpreter)])
+def test_what_is_found_scores_above_the_thresholds(executor):
     inputs = draw()
     thresholds = torch.tensor([0.5, 0.9, 0.0, math.inf, 0.3, 1.0])
-    found = find_spans(*inputs, LAYOUT, thresholds).wait()
+    found = find_spans(*inputs, LAYOUT, thresholds, None, executor)
+    if executor == "triton":
+        found = found.wait()
     scores = score_spans(*inputs, LAYOUT, "torch").sigmoid()
     sizes = [words * LAYOUT.max_width * classes for words, classes in zip([5, 1, 9], [2, 3, 1], strict=True)]
     wanted = []

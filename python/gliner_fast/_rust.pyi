@@ -26,6 +26,8 @@ __all__ = [
     "WordSplitter",
     "Words",
     "find_candidates",
+    "find_spans",
+    "has_vectors",
     "resolve",
 ]
 
@@ -263,6 +265,43 @@ def find_candidates(
     Raises:
         ValueError: if the lengths do not fit the counts, or a count is negative.
     """
+
+def find_spans(
+    u: NDArray[np.float32],
+    v: NDArray[np.float32],
+    g: NDArray[np.float32],
+    c: NDArray[np.float32],
+    word_counts: NDArray[np.int64],
+    class_counts: NDArray[np.int64],
+    max_width: int,
+    bounds: NDArray[np.float32],
+    threads: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Scores all spans on the CPU, and keeps those whose logit is high enough; the others are stored nowhere.
+
+    `logit[i, k, t] = relu(u[i] + v[i + k]) . g[t] + c[t]`: GLiNER's equation 1 with the head factored. What is found in
+    a text depends on that text alone, to the last bit.
+
+    Args:
+        u: start halves of the packed words, bias included, (N, H).
+        v: end halves of the packed words, (N, H).
+        g: the texts' entity types after the second layer, packed, (T, H).
+        c: their constants, (T,).
+        word_counts: words in each text, (B,); N in all.
+        class_counts: entity types of each text, (B,); T in all.
+        max_width: words of the widest span.
+        bounds: logits that are just high enough, (T,). A NaN reaches no bound, and nothing a bound that is NaN.
+        threads: most threads to use, this one included; fewer where there is little to do.
+
+    Returns:
+        As `find_candidates`, but for the scores, which are logits.
+
+    Raises:
+        ValueError: if the shapes do not fit each other, or a count is negative.
+    """
+
+def has_vectors() -> bool:
+    """Whether this CPU has the instructions that make `find_spans` fast."""
 
 def resolve(
     text_offsets: NDArray[np.int64],

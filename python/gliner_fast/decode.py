@@ -65,7 +65,7 @@ class Decoded(Candidates):
 
 
 def find_candidates(
-    scored: Tensor | PendingCandidates,
+    scored: Tensor | PendingCandidates | SpanCandidates,
     word_counts: NDArray[np.int64],
     class_counts: NDArray[np.int64],
     max_width: int,
@@ -75,7 +75,7 @@ def find_candidates(
 
     Args:
         scored: logits in flat blocks (W_b, K, C_b), as `kernels.span_scores` lays them out; or the spans above
-            `flat_thresholds`, which the device looks for: it is waited for here.
+            `flat_thresholds`; where a device still looks for them, it is waited for here.
         word_counts: (B,) words of each text.
         class_counts: (B,) scored entity types of each text.
         max_width: K.
@@ -86,7 +86,9 @@ def find_candidates(
         candidates came in, there are no other scores.
     """
     if isinstance(scored, PendingCandidates):
-        candidates, scores = _as_candidates(scored.wait(), len(word_counts)), np.zeros(0, np.float32)
+        scored = scored.wait()
+    if isinstance(scored, SpanCandidates):
+        candidates, scores = _as_candidates(scored, len(word_counts)), np.zeros(0, np.float32)
     else:
         scores = torch.sigmoid(scored).float().cpu().numpy()
         # Scores are compared in their own precision, as the package does it: 0.3 in bf16 is not 0.3 in float32.
@@ -96,7 +98,7 @@ def find_candidates(
 
 
 def _as_candidates(found: SpanCandidates, texts: int) -> Candidates:
-    """The candidates of some texts, found on the device and brought to the host."""
+    """The candidates of some texts, found where they were scored and brought to the host."""
     text, start, width, class_ = (part.numpy() for part in (found.texts, found.starts, found.widths, found.types))
     offsets = np.searchsorted(text, np.arange(texts + 1))
     return Candidates(offsets, start, start + width + 1, class_, found.scores.float().numpy())

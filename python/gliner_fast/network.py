@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gliner_fast.encoder import build_encoder, encoder_width
 from gliner_fast.errors import CheckpointError
-from gliner_fast.kernels.span_scores import PendingCandidates
+from gliner_fast.kernels.span_scores import PendingCandidates, SpanCandidates
 from gliner_fast.linear import Linear
 from gliner_fast.scorer import SpanScorer
 from gliner_fast.word_vectors import WordLSTM, pool_subwords
@@ -29,14 +29,14 @@ class SpanScores:
             where `candidates` holds all that was asked for.
         words: (N, D) packed word vectors that the head read.
         prompts: (T, D) packed prompt representations that spans were scored against.
-        candidates: the spans above the thresholds, where some were given and the scorer finds them on the device.
-            Nobody has waited for it yet.
+        candidates: the spans above the thresholds, where some were given and the scorer finds them itself. On CUDA
+            nobody has waited for them yet.
     """
 
     logits: Tensor
     words: Tensor
     prompts: Tensor
-    candidates: PendingCandidates | None = None
+    candidates: PendingCandidates | SpanCandidates | None = None
 
 
 class SpanNetwork(nn.Module):
@@ -64,9 +64,9 @@ class SpanNetwork(nn.Module):
         Args:
             batch: the texts.
             thresholds: (T,) float32, the probability that each entity type must pass: says that no more is asked for
-                than the spans above. On CUDA only they then leave the device.
+                than the spans above. The other scores are then stored nowhere, if the scorer can do without.
             allowed_spans: (N, K) bool, beside thresholds: says that no more is asked for than these spans, each by its
-                first word and its width. What is not found on the device is not left out by it.
+                first word and its width. Only CUDA leaves the others out.
         """
         class_positions = batch.class_positions if self.embed_ent_token else batch.class_positions + 1
         # The head reads these rows alone, so only they leave the encoder and are projected. Before pooling, as the
@@ -82,7 +82,7 @@ class SpanNetwork(nn.Module):
             words = self.rnn(words, batch.word_counts)
         prompts = self.scorer.prompt(prompts)  # (T, D)
         counts = batch.word_counts.tolist(), batch.class_counts.tolist()
-        if thresholds is not None and self.scorer.executor_for(words) == "triton":
+        if thresholds is not None and self.scorer.executor_for(words) != "torch":
             candidates = self.scorer.find(words, prompts, *counts, thresholds, allowed_spans)
             return SpanScores(words.new_empty(0), words, prompts, candidates)
         return SpanScores(self.scorer(words, prompts, *counts), words, prompts)

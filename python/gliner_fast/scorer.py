@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gliner_fast.kernels.span_scores import PendingCandidates
+from gliner_fast.kernels.span_scores import PendingCandidates, SpanCandidates
 from gliner_fast.linear import Linear, linear
 from gliner_fast.span_executor import Executor, SpanLayout, choose_executor, find_spans, score_spans
 
@@ -42,7 +42,7 @@ class SpanScorer(nn.Module):
     class beside this one and run through the same executors.)
 
     Attributes:
-        executor: who computed the last scores, "torch" or "triton"; None before the first.
+        executor: who computed the last scores, "torch", "rust" or "triton"; None before the first.
     """
 
     def __init__(self, width: int, max_width: int, span_mode: str, dropout: float) -> None:
@@ -73,7 +73,8 @@ class SpanScorer(nn.Module):
         Returns:
             Flat logits, laid out as `kernels.span_scores` says.
         """
-        self.executor = self.executor_for(words)
+        executor = self.executor_for(words)
+        self.executor = "torch" if executor == "rust" else executor  # Rust finds candidates only
         first, second = self.halves(words)
         constant = prompts @ self.out.bias  # (T,)
         if self.joint is None:
@@ -89,16 +90,19 @@ class SpanScorer(nn.Module):
         class_counts: Sequence[int],
         thresholds: Tensor,
         allowed_spans: Tensor | None = None,
-    ) -> PendingCandidates:
-        """The spans above their threshold, looked for on the device, where `executor_for(words)` is "triton".
+    ) -> PendingCandidates | SpanCandidates:
+        """The spans above their threshold, looked for where the words are, unless `executor_for(words)` is "torch".
 
         All as for `forward`; `thresholds`, (T,), is the probability that each entity type must pass; `allowed_spans`,
-        (N, K) bool, says which spans are asked for, where not all are.
+        (N, K) bool, says which spans are asked for, where not all are; Rust finds the others too.
         """
-        self.executor = self.executor_for(words)
+        self.executor = executor = self.executor_for(words)
+        if executor == "torch":
+            raise ValueError("torch finds no candidates by itself: ask for all scores")
         layout = SpanLayout(word_counts, class_counts, self.max_width)
         types = prompts @ self.out.weight  # (T, 4D)
-        return find_spans(*self.halves(words), types, prompts @ self.out.bias, layout, thresholds, allowed_spans)
+        constant = prompts @ self.out.bias  # (T,)
+        return find_spans(*self.halves(words), types, constant, layout, thresholds, allowed_spans, executor)
 
     def executor_for(self, words: Tensor) -> Executor:
         """Who would compute the scores of these words. `marker` has no ReLU, so its sums are torch's everywhere."""

@@ -1,4 +1,4 @@
-"""Who computes the span scores: Triton on CUDA, torch elsewhere. The one place that chooses."""
+"""Who computes the span scores: Triton on CUDA, Rust on a CPU, torch else. The one place that chooses."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gliner_fast import _rust
 from gliner_fast.kernels._triton import HAS_TRITON, INTERPRETED
-from gliner_fast.kernels.span_scores import PendingCandidates, span_candidates, span_scores, span_scores_reference
+from gliner_fast.kernels.span_scores import (
+    PendingCandidates,
+    SpanCandidates,
+    span_candidates,
+    span_scores,
+    span_scores_reference,
+)
 from gliner_fast.kernels.span_scores_gradient import span_scores_gradient, span_scores_gradient_reference
+from gliner_fast.native_candidates import native_candidates
 from gliner_fast.upload import upload
 
-# A Rust executor for CPUs would be a third name here, chosen by `choose_executor` and called beside the other two.
-Executor = Literal["torch", "triton"]
+# "rust" finds candidates; where all scores are asked for, or gradients, torch computes in its place.
+Executor = Literal["torch", "rust", "triton"]
 
 VARIABLE = "GLINER_FAST_SPAN_EXECUTOR"
 
@@ -45,12 +53,19 @@ def choose_executor(device: torch.device, dtype: torch.dtype) -> Executor:
     """
     asked = os.environ.get(VARIABLE, "")
     if not asked:
-        return "triton" if triton_is_fastest(device, dtype) else "torch"
+        if triton_is_fastest(device, dtype):
+            return "triton"
+        return "rust" if _takes_rust(device, dtype) and _rust.has_vectors() else "torch"
     if asked not in get_args(Executor):
         names = ", ".join(get_args(Executor))
         raise ValueError(f"{VARIABLE} is {asked!r}: expected one of {names}, or leave it unset for the fastest")
     if asked == "triton":
         expect_triton(device, VARIABLE)
+    if asked == "rust" and not _takes_rust(device, dtype):
+        raise ValueError(
+            f"{VARIABLE} is 'rust', but the model computes in {dtype} on {device}: Rust takes torch.float32 on a CPU; "
+            "leave the variable unset for the fastest"
+        )
     return cast(Executor, asked)
 
 
@@ -67,14 +82,17 @@ def find_spans(
     c: Tensor,
     layout: SpanLayout,
     thresholds: Tensor,
-    allowed_spans: Tensor | None = None,
-) -> PendingCandidates:
-    """The spans that score above their type's threshold, found by Triton where the scores are; no gradient.
+    allowed_spans: Tensor | None,
+    executor: Literal["rust", "triton"],
+) -> PendingCandidates | SpanCandidates:
+    """The spans that score above their type's threshold, found where the scores are; no gradient.
 
     All as for `score_spans`; `thresholds`, (T,), is the probability that each type must pass, infinite where none does;
-    `allowed_spans`, (N, K) bool, says which spans are asked for, where not all are.
+    `allowed_spans`, (N, K) bool, says which spans are asked for, where not all are. Rust finds the others too.
     """
     with torch.no_grad():
+        if executor == "rust":
+            return native_candidates(u, v, g, c, thresholds=thresholds, **vars(layout))
         (thresholds,) = upload([thresholds], u.device)
         if allowed_spans is not None:
             (allowed_spans,) = upload([allowed_spans], u.device)
@@ -103,6 +121,10 @@ class _SpanScores(torch.autograd.Function):
         else:
             gradients = span_scores_gradient_reference(u, v, g, d_logits, **vars(ctx.layout))
         return *gradients, None, None
+
+
+def _takes_rust(device: torch.device, dtype: torch.dtype) -> bool:
+    return device.type == "cpu" and dtype is torch.float32
 
 
 def triton_is_fastest(device: torch.device, dtype: torch.dtype) -> bool:

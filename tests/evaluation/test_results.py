@@ -139,13 +139,13 @@ def test_labels_that_leave_the_tokenizer_no_room_for_the_words_are_told(checkpoi
     assert evaluate(model, [words], [f"label number {number}" for number in range(12)]).cut == 1
 
 
-def test_candidates_found_by_the_kernel_score_the_same(model, examples, monkeypatch):
+def test_candidates_found_by_the_kernels_score_the_same(model, examples, monkeypatch):
     results = []
-    for executor in ("torch", "triton"):
+    for executor in ("torch", "rust", "triton"):
         monkeypatch.setenv(VARIABLE, executor)
         results.append(evaluate(model, examples[:2], LABELS, thresholds=THRESHOLDS).results)
         assert model.model.scorer.executor == executor
-    assert results[0] == results[1]
+    assert results[0] == results[1] == results[2]
     assert results[0][0].micro.predicted
 
 

@@ -1,6 +1,6 @@
 //! Span scores to entities.
 
-use gliner_fast_core::{CandidateArrays, Overlap};
+use gliner_fast_core::{CandidateArrays, Overlap, ScoredSpans};
 use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -9,7 +9,7 @@ use crate::arrays::{Ints, slice, to_array, value_error, whole_number};
 
 type Array<'py, T> = Bound<'py, PyArray1<T>>;
 /// `text_offsets`, starts, ends, classes, scores.
-type Candidates<'py> = (Array<'py, i64>, Array<'py, i64>, Array<'py, i64>, Array<'py, i64>, Array<'py, f32>);
+pub(crate) type Candidates<'py> = (Array<'py, i64>, Array<'py, i64>, Array<'py, i64>, Array<'py, i64>, Array<'py, f32>);
 
 #[pyfunction]
 pub(crate) fn find_candidates<'py>(
@@ -26,13 +26,18 @@ pub(crate) fn find_candidates<'py>(
     let found = py
         .detach(|| gliner_fast_core::find_candidates(scores, word_counts, class_counts, max_width, thresholds))
         .map_err(value_error)?;
-    Ok((
+    Ok(to_candidates(py, found))
+}
+
+/// Candidates as Python takes them.
+pub(crate) fn to_candidates(py: Python<'_>, found: ScoredSpans) -> Candidates<'_> {
+    (
         to_array(py, found.text_offsets.as_slice().to_vec()),
         to_array(py, found.starts),
         to_array(py, found.ends),
         to_array(py, found.classes),
         PyArray1::from_vec(py, found.scores),
-    ))
+    )
 }
 
 #[pyfunction]

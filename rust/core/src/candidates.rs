@@ -14,7 +14,7 @@ pub struct ScoredSpans {
     pub ends: Vec<usize>,
     /// Entity type.
     pub classes: Vec<usize>,
-    /// Score.
+    /// Score: a probability, or the logit of one.
     pub scores: Vec<f32>,
 }
 
@@ -37,10 +37,7 @@ pub fn find_candidates(
     if word_counts.len() != class_counts.len() {
         return Err(CandidateError::Lengths { words: word_counts.len(), classes: class_counts.len() });
     }
-    let width = match usize::try_from(max_width) {
-        Ok(width) if width > 0 => width,
-        _ => return Err(CandidateError::Width { value: max_width }),
-    };
+    let width = checked_width(max_width)?;
     let words = checked_counts("word_counts", word_counts)?;
     let classes = checked_counts("class_counts", class_counts)?;
     let block = |(words, classes): (&usize, &usize)| {
@@ -95,7 +92,11 @@ fn scan_text(block: &[f32], thresholds: &[f32], words: usize, width: usize, foun
     }
 }
 
-fn checked_counts(name: &'static str, values: &[i64]) -> Result<Vec<usize>, CandidateError> {
+pub(crate) fn checked_width(value: i64) -> Result<usize, CandidateError> {
+    usize::try_from(value).ok().filter(|&width| width > 0).ok_or(CandidateError::Width { value })
+}
+
+pub(crate) fn checked_counts(name: &'static str, values: &[i64]) -> Result<Vec<usize>, CandidateError> {
     let check = |(text, &value)| usize::try_from(value).map_err(|_| CandidateError::Count { name, text, value });
     values.iter().enumerate().map(check).collect()
 }

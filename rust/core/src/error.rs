@@ -198,6 +198,10 @@ pub enum CandidateError {
     Scores { scores: usize, expected: u128 },
     /// As many thresholds as classes.
     Thresholds { thresholds: usize, expected: u128 },
+    /// Rows without a number.
+    Hidden,
+    /// A row for each word or class.
+    Factor { name: &'static str, values: usize, expected: u128 },
 }
 
 impl fmt::Display for CandidateError {
@@ -217,6 +221,10 @@ impl fmt::Display for CandidateError {
                 f,
                 "thresholds has {thresholds} values, but class_counts add up to {expected}: give one a text and class"
             ),
+            Self::Hidden => write!(f, "u, v and g have no columns: expected at least one"),
+            Self::Factor { name, values, expected } => {
+                write!(f, "{name} has {values} values: expected {expected}, a row for each word or class of all texts")
+            }
         }
     }
 }

