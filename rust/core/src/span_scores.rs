@@ -28,8 +28,9 @@ const BLOCK: usize = 256;
 const STARTS: usize = 8;
 /// Sums that a piece keeps, each of a vector; of 32 bytes they are 256 KiB.
 const SUMS: usize = 8192;
-/// Multiply-adds that are worth another thread: some 0.2 ms of one core, several times what starting it takes.
-const WORTH_A_THREAD: u128 = 1 << 23;
+/// Multiply-adds that are worth another thread: some 0.7 ms of one core. To start it takes a tenth of that, but torch's
+/// own threads still spin on the other cores for a while, and the new one shares its core with one of them.
+const WORTH_A_THREAD: u128 = 1 << 25;
 
 /// The factored head's output for a batch of texts, each a row-major matrix of `hidden` columns.
 #[derive(Clone, Copy, Debug)]

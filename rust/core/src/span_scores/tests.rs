@@ -117,11 +117,11 @@ proptest! {
 
 #[test]
 fn threads_change_nothing() {
-    let (words, classes, hidden) = (vec![60, 0, 1, 300], vec![30, 3, 2, 7], 512);
+    let (words, classes, hidden) = (vec![260, 0, 1, 300], vec![60, 3, 2, 7], 512); // work for three threads
     let value = |at: usize| (f32::from(u16::try_from(at % 10_007).unwrap()) * 0.7).sin();
     let rows = |rows: usize| (0..rows * hidden).map(value).collect::<Vec<_>>();
-    let case = Case { rows: [rows(361), rows(361), rows(42), vec![0.0; 42]], words, classes, max_width: 12, hidden };
-    let one = case.find(&[0.5; 42], 1);
+    let case = Case { rows: [rows(561), rows(561), rows(72), vec![0.0; 72]], words, classes, max_width: 12, hidden };
+    let one = case.find(&[0.5; 72], 1);
     assert!(one.scores.len() > 1000);
-    assert_eq!(one, case.find(&[0.5; 42], 3));
+    assert_eq!(one, case.find(&[0.5; 72], 3));
 }
