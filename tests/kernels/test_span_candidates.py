@@ -285,7 +285,7 @@ def test_places_beyond_2_to_the_31_are_kept(device: str):
     first = 2**31 + 48
     tiling.texts[:, 5] += first  # as if texts with so many logits came before
     keys = torch.full((256,), module._NO_KEY, device=device)
-    hits = module._Hits(keys, keys.new_zeros(1), module._logit_bounds(thresholds), None)
+    hits = module._Hits(keys, keys.new_zeros(1), module.logit_bounds(thresholds), None)
     module._launch(*batch.tensors, tiling, 3, torch.empty(256, device=device), allow_tf32=False, hits=hits)
     own = keys[keys != module._NO_KEY].sort().values
     cells = (wanted.starts * 3 + wanted.widths) * 5 + wanted.types
