@@ -27,7 +27,7 @@ def bench_span_candidates(race: Race, texts: str, width: int, classes: int) -> N
     word_counts, class_counts = TEXTS[texts], [classes] * len(TEXTS[texts])
     words, types, hidden = sum(word_counts), sum(class_counts), 4 * width
     u, v = torch.randn(2, words, hidden)
-    g, c = torch.randn(types, hidden) / hidden**0.5, torch.full((types,), -4.0)
+    g, c = torch.randn(types, hidden) / hidden**0.5, torch.full((types,), -3.0)
     thresholds = torch.full((types,), 0.5)
     shape = {"word_counts": word_counts, "class_counts": class_counts, "max_width": MAX_WIDTH}
 
