@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gliner_fast.kernels.span_scores import SpanCandidates, span_candidates_reference
 from gliner_fast.native_candidates import native_candidates
-from tests.kernels.spans import LONG, SHAPES, Batch, random_batch
+from tests.kernels.spans import EXTREME_LOGITS, LONG, PASSES_OF_EXTREME, SHAPES, Batch, constant_logits, random_batch
 
 # Sums of single precision differ from those of double by less, in scores.
 ROUNDING = 1e-5
@@ -112,25 +112,9 @@ def test_a_text_s_candidates_depend_on_nothing_but_the_text(threads: int, monkey
         word, type_ = word + words, type_ + classes
 
 
-@pytest.mark.parametrize(
-    ("threshold", "found"),
-    [
-        # of the logits nan, -inf, -200, 0, 200, inf
-        (-1.0, [1, 2, 3, 4, 5]),
-        (0.0, [3, 4, 5]),  # the sigmoid of -200 is 0 in fp32
-        (0.5, [4, 5]),
-        (1.0, []),
-        (math.inf, []),
-        (math.nan, []),
-    ],
-)
+@pytest.mark.parametrize(("threshold", "found"), PASSES_OF_EXTREME)
 def test_logits_and_thresholds_that_are_not_finite(threshold: float, found: list[int]):
-    logits = torch.tensor([math.nan, -math.inf, -200.0, 0.0, 200.0, math.inf])
-    zeros = torch.zeros(6, 8)
-    ours = native_candidates(
-        zeros[:1], zeros[:1], zeros, logits, word_counts=[1], class_counts=[6], max_width=1,
-        thresholds=torch.full((6,), threshold),
-    )  # fmt: skip
+    ours = find(constant_logits(EXTREME_LOGITS), torch.full((6,), threshold))
     assert ours.types.tolist() == found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -74,6 +75,24 @@ def random_batch(
     words, types = sum(word_counts), sum(class_counts)
     tensors = normal(words, hidden), normal(words, hidden), normal(types, hidden) / hidden**0.5, normal(types)
     return Batch(tensors, {"word_counts": word_counts, "class_counts": class_counts, "max_width": max_width})
+
+
+def constant_logits(logits: Tensor) -> Batch:
+    """One word and one type for each logit, which the kernel meets exactly: nothing is added to c."""
+    tensors = (logits.new_zeros(1, 8), logits.new_zeros(1, 8), logits.new_zeros(len(logits), 8), logits)
+    return Batch(tensors, {"word_counts": [1], "class_counts": [len(logits)], "max_width": 1})
+
+
+EXTREME_LOGITS = torch.tensor([math.nan, -math.inf, -200.0, 0.0, 200.0, math.inf])
+# A threshold, and which of these logits pass it.
+PASSES_OF_EXTREME: list[tuple[float, list[int]]] = [
+    (-1.0, [1, 2, 3, 4, 5]),
+    (0.0, [3, 4, 5]),  # the sigmoid of -200 is 0 in fp32
+    (0.5, [4, 5]),
+    (1.0, []),
+    (math.inf, []),
+    (math.nan, []),
+]
 
 
 def assert_close_to_exact(ours: Tensor, plain: Tensor, exact: Tensor) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
@@ -22,10 +21,13 @@ from gliner_fast.kernels.span_scores import (
 from tests.kernels.spans import (
     DEVICES,
     DTYPES,
+    EXTREME_LOGITS,
     LONG,
+    PASSES_OF_EXTREME,
     SHAPES,
     Batch,
     CountingKernel,
+    constant_logits,
     needs_triton,
     random_batch,
 )
@@ -66,12 +68,6 @@ def assert_same(ours: SpanCandidates, expected: SpanCandidates) -> None:
     assert ours.scores.dtype == expected.scores.dtype
     last_bit = 2 * torch.finfo(ours.scores.dtype).eps
     torch.testing.assert_close(ours.scores, expected.scores, rtol=last_bit, atol=0)
-
-
-def constant_logits(logits: Tensor) -> Batch:
-    """One word and one type for each logit, which the kernel meets exactly: nothing is added to c."""
-    tensors = (logits.new_zeros(1, 8), logits.new_zeros(1, 8), logits.new_zeros(len(logits), 8), logits)
-    return Batch(tensors, {"word_counts": [1], "class_counts": [len(logits)], "max_width": 1})
 
 
 def test_the_reference_lists_what_a_loop_finds():
@@ -179,20 +175,9 @@ def test_a_threshold_is_rounded_to_the_scores_dtype(device: str):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(
-    ("threshold", "found"),
-    [
-        # of the logits nan, -inf, -200, 0, 200, inf
-        (-1.0, [1, 2, 3, 4, 5]),
-        (0.0, [3, 4, 5]),  # the sigmoid of -200 is 0 in fp32
-        (0.5, [4, 5]),
-        (1.0, []),
-        (math.inf, []),
-        (math.nan, []),
-    ],
-)
+@pytest.mark.parametrize(("threshold", "found"), PASSES_OF_EXTREME)
 def test_logits_and_thresholds_that_are_not_finite(threshold: float, found: list[int], device: str):
-    logits = torch.tensor([math.nan, -math.inf, -200.0, 0.0, 200.0, math.inf], device=device)
+    logits = EXTREME_LOGITS.to(device)
     batch = constant_logits(logits)
     thresholds = torch.full_like(logits, threshold)
     ours = span_candidates(*batch.tensors, **batch.shape, thresholds=thresholds)

@@ -34,12 +34,7 @@ pub fn find_candidates(
     max_width: i64,
     thresholds: &[f32],
 ) -> Result<ScoredSpans, CandidateError> {
-    if word_counts.len() != class_counts.len() {
-        return Err(CandidateError::Lengths { words: word_counts.len(), classes: class_counts.len() });
-    }
-    let width = checked_width(max_width)?;
-    let words = checked_counts("word_counts", word_counts)?;
-    let classes = checked_counts("class_counts", class_counts)?;
+    let Shape { words, classes, width } = Shape::check(word_counts, class_counts, max_width)?;
     let block = |(words, classes): (&usize, &usize)| {
         (*words as u128).saturating_mul(width as u128).saturating_mul(*classes as u128)
     };
@@ -92,11 +87,27 @@ fn scan_text(block: &[f32], thresholds: &[f32], words: usize, width: usize, foun
     }
 }
 
-pub(crate) fn checked_width(value: i64) -> Result<usize, CandidateError> {
-    usize::try_from(value).ok().filter(|&width| width > 0).ok_or(CandidateError::Width { value })
+/// How the spans of a batch are laid out: words and classes of each text, and the widest span.
+pub(crate) struct Shape {
+    pub(crate) words: Vec<usize>,
+    pub(crate) classes: Vec<usize>,
+    pub(crate) width: usize,
 }
 
-pub(crate) fn checked_counts(name: &'static str, values: &[i64]) -> Result<Vec<usize>, CandidateError> {
+impl Shape {
+    pub(crate) fn check(word_counts: &[i64], class_counts: &[i64], max_width: i64) -> Result<Self, CandidateError> {
+        if word_counts.len() != class_counts.len() {
+            return Err(CandidateError::Lengths { words: word_counts.len(), classes: class_counts.len() });
+        }
+        let width = usize::try_from(max_width).ok().filter(|&width| width > 0);
+        let width = width.ok_or(CandidateError::Width { value: max_width })?;
+        let words = checked_counts("word_counts", word_counts)?;
+        let classes = checked_counts("class_counts", class_counts)?;
+        Ok(Self { words, classes, width })
+    }
+}
+
+fn checked_counts(name: &'static str, values: &[i64]) -> Result<Vec<usize>, CandidateError> {
     let check = |(text, &value)| usize::try_from(value).map_err(|_| CandidateError::Count { name, text, value });
     values.iter().enumerate().map(check).collect()
 }

@@ -16,7 +16,7 @@ use std::thread;
 
 use pulp::{Arch, Simd, WithSimd};
 
-use crate::candidates::{ScoredSpans, checked_counts, checked_width};
+use crate::candidates::{ScoredSpans, Shape};
 use crate::error::CandidateError;
 use crate::offsets::Offsets;
 use crate::span_tile::{Tile, add_tile, spans_of_tile, types_of_tile};
@@ -28,8 +28,8 @@ const BLOCK: usize = 256;
 const STARTS: usize = 8;
 /// Sums that a piece keeps, each of a vector; of 32 bytes they are 256 KiB.
 const SUMS: usize = 8192;
-/// Multiply-adds that are worth another thread: some 0.7 ms of one core. To start it takes a tenth of that, but torch's
-/// own threads still spin on the other cores for a while, and the new one shares its core with one of them.
+/// Multiply-adds that are worth another thread. Torch's own threads still spin on the other cores for a while after its
+/// products, and a new one shares its core with one of them, so that little work is done sooner alone.
 const WORTH_A_THREAD: u128 = 1 << 25;
 
 /// The factored head's output for a batch of texts, each a row-major matrix of `hidden` columns.
@@ -64,12 +64,7 @@ pub fn find_spans(
     bounds: &[f32],
     threads: usize,
 ) -> Result<ScoredSpans, CandidateError> {
-    if word_counts.len() != class_counts.len() {
-        return Err(CandidateError::Lengths { words: word_counts.len(), classes: class_counts.len() });
-    }
-    let max_width = checked_width(max_width)?;
-    let words = checked_counts("word_counts", word_counts)?;
-    let classes = checked_counts("class_counts", class_counts)?;
+    let Shape { words, classes, width: max_width } = Shape::check(word_counts, class_counts, max_width)?;
     let total = |counts: &[usize]| counts.iter().map(|&count| count as u128).sum::<u128>();
     let (all_words, all_classes) = (total(&words), total(&classes));
     if bounds.len() as u128 != all_classes {
