@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 BUILT_IN = Path(__file__).parent / "models" / "minilm"
 BUILT_IN_NAME = "built-in"  # where a name is needed: in a command or a configuration
 
+_TOKENIZER_CONFIG = "tokenizer_config.json"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _SMALL_FILES = ["*.json", "*.txt", "*.model"]
 # Sentences that show whether a tokenizer treats words one by one; a few scripts, punctuation, and a repeated word.
@@ -102,12 +104,15 @@ def load_tokenizer(
     Raises:
         CheckpointError: it can be had from neither.
     """
-    from transformers import AutoTokenizer
-
-    own = folder is not None and (folder / "tokenizer_config.json").is_file()
+    own = folder is not None and (folder / _TOKENIZER_CONFIG).is_file()
     source = folder if own else config.model_name
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, cache_dir=cache_dir, local_files_only=local_files_only)
+        load = _named_tokenizer(folder) if folder is not None and own else None
+        if load is None:
+            from transformers import AutoTokenizer
+
+            load = AutoTokenizer.from_pretrained
+        tokenizer: PreTrainedTokenizerBase = load(source, cache_dir=cache_dir, local_files_only=local_files_only)
     except Exception as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}"
         if own:
@@ -118,12 +123,34 @@ def load_tokenizer(
         ) from error
     # transformers 5 stopped adding [CLS] and [SEP] for some tokenizers; set to True only, since False would take
     # them away from others (Q22).
-    for kind in ("bos", "eos"):
-        if hasattr(tokenizer, f"add_{kind}_token") and getattr(tokenizer, f"{kind}_token_id") is not None:
-            setattr(tokenizer, f"add_{kind}_token", True)
+    for edge in ("bos", "eos"):
+        if hasattr(tokenizer, f"add_{edge}_token") and getattr(tokenizer, f"{edge}_token_id") is not None:
+            setattr(tokenizer, f"add_{edge}_token", True)
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _named_tokenizer(folder: Path) -> Callable[..., Any] | None:
+    """`from_pretrained` of the class that AutoTokenizer would choose: importing AutoTokenizer itself takes seconds.
+
+    None leaves the choice to AutoTokenizer: an encoder's configuration beside the tokenizer, code in the checkpoint, or
+    a class that transformers does not name.
+    """
+    if (folder / "config.json").exists():
+        return None
+    settings = json.loads((folder / _TOKENIZER_CONFIG).read_text(encoding="utf-8"))
+    name = settings.get("tokenizer_class")
+    if not isinstance(name, str) or "auto_map" in settings:
+        return None
+    import transformers
+
+    # AutoTokenizer, too, takes the fast class where a checkpoint names the slow one.
+    for candidate in (name.removesuffix("Fast") + "Fast", name):
+        found = getattr(transformers, candidate, None)
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedTokenizerFast):
+            return found.from_pretrained
+    return None
 
 
 def add_special_tokens(tokenizer: PreTrainedTokenizerBase, config: GLiNERConfig, resize: bool) -> GLiNERConfig:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from gliner_fast.attention_executor import choose_attention
 from gliner_fast.deberta import DebertaEncoder
@@ -91,6 +92,20 @@ def encoder_width(encoder: DebertaEncoder | TransformersEncoder) -> int:
     return encoder.config.hidden_size if isinstance(encoder, DebertaEncoder) else encoder.width
 
 
+class _NoNormalNumbers(TorchFunctionMode):
+    """Leaves out normal numbers on the meta device: to draw them, torch imports its compiler, which takes a second."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in (nn.init.normal_, Tensor.normal_):
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **kwargs)
+
+
 @contextmanager
 def parameters_on_meta() -> Iterator[None]:
     """Modules built inside have their parameters on the meta device: no memory, no initialisation, no random numbers.
@@ -108,6 +123,7 @@ def parameters_on_meta() -> Iterator[None]:
     with _meta_lock:  # the registration is torch-wide: one checkpoint is built at a time
         nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign, assignment]
         try:
-            yield
+            with _NoNormalNumbers():
+                yield
         finally:
             nn.Module.register_parameter = register  # type: ignore[method-assign]
