@@ -1,70 +1,70 @@
 """Texts -> entities beside gliner and its ports that run on ONNX: in bulk, and one text at a time.
 
+Each runs in a process of its own, since the threads of one wait for work on the cores that another needs.
+
 A port that answers otherwise than gliner is shown with the share of gliner's entities that it finds, not hidden.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
 
 from benches import peers
 from benches.compare import Race
-from benches.conftest import LABELS, SIZES, Pair, checkpoint, texts_of
-from benches.peers import THRESHOLD, Answers, Predict
+from benches.conftest import LABELS, SIZES, checkpoint, texts_of
+from benches.peer_process import PeerProcess
+from benches.peers import PEERS, THRESHOLD, Answers
 
 TEXT_COUNTS = {"short": 16, "mixed": 4}
 
 
-def one_by_one(predict: Predict) -> Predict:
-    """The same, but called with a text at a time."""
-
-    def predict_each(texts: Sequence[str], labels: list[str]) -> Answers:
-        return [predict([text], labels)[0] for text in texts]
-
-    return predict_each
-
-
+@pytest.mark.gliner
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", TEXT_COUNTS)
 @pytest.mark.parametrize("way", ["bulk", "single"])
 @pytest.mark.timeout(1_800)
-def bench_peers(race: Race, pair: Callable[[str, str], Pair], way: str, name: str, size: str) -> None:
+def bench_peers(race: Race, way: str, name: str, size: str) -> None:
     if lacking := peers.missing():
         pytest.skip(f"not installed: {', '.join(lacking)}; pip install -e '.[peers]'")
-    models = pair(size, "cpu")
     texts, labels = texts_of(name, TEXT_COUNTS[name]), LABELS[:5]
-    folder = peers.export(models.reference, checkpoint(size))
-    predictors: dict[str, Predict] = {
-        "ours": lambda texts, labels: models.ours.inference(texts, labels, threshold=THRESHOLD),
-        "gliner as shipped": lambda texts, labels: models.reference.inference(texts, labels, threshold=THRESHOLD),
-        **{peer: load(folder) for peer, load in peers.PEERS.items()},
-    }
-    if way == "single":
-        predictors = {peer: one_by_one(predict) for peer, predict in predictors.items()}
-    expected = keys(models.reference.inference(texts, labels, threshold=THRESHOLD))
-    agreements = {
-        peer: agreement(keys(predict(texts, labels)), expected)
-        for peer, predict in predictors.items()
-        if peer != "gliner as shipped"
-    }
-    assert agreements["ours"] == agreement(expected, expected)
-    race.run(
-        lambda: predictors["ours"](texts, labels),
-        {peer: lambda p=predict: p(texts, labels) for peer, predict in predictors.items() if peer != "ours"},
-        agreement=f"ours: {agreements['ours']}",
-        agreements={peer: f"its own: {told}" for peer, told in agreements.items() if peer != "ours"},
-        amount=sum(len(text.split()) for text in texts),
-        unit="words",
-        texts=len(texts),
-        corpus=name,
-        labels=len(labels),
-        size=size,
-        threshold=THRESHOLD,
-        way=way,
-    )
+    own = checkpoint(size)
+    exported = peers.export(own)
+    with ExitStack() as stack:
+        processes = {
+            peer: stack.enter_context(
+                closing(
+                    PeerProcess(
+                        load,
+                        own if peer in ("ours", "gliner as shipped") else exported,
+                        texts,
+                        labels,
+                        one_by_one=way == "single",
+                    )
+                )
+            )
+            for peer, load in PEERS.items()
+        }
+        answers = {peer: keys(process.answers()) for peer, process in processes.items()}
+        expected = answers["gliner as shipped"]
+        assert answers["ours"] == expected
+        others = [peer for peer in PEERS if peer not in ("ours", "gliner as shipped")]
+        race.run(
+            processes["ours"].run,
+            {peer: processes[peer].run for peer in ("gliner as shipped", *others)},
+            agreement=f"ours: {agreement(answers['ours'], expected)}",
+            agreements={peer: f"its own: {agreement(answers[peer], expected)}" for peer in others},
+            amount=sum(len(text.split()) for text in texts),
+            unit="words",
+            texts=len(texts),
+            corpus=name,
+            labels=len(labels),
+            size=size,
+            threshold=THRESHOLD,
+            way=way,
+        )
 
 
 def keys(answers: Answers) -> set[tuple[Any, ...]]:

@@ -1,6 +1,6 @@
-"""What a user could take in our place on a CPU, each as a function from texts and labels to entities.
+"""Ours and what a user could take in its place on a CPU, each as a function from texts and labels to entities.
 
-They read an ONNX export, which gliner writes once a checkpoint. `pip install -e '.[peers]'` brings them.
+The ports read an ONNX export, which gliner writes once a checkpoint. `pip install -e '.[peers]'` brings them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ def missing() -> list[str]:
     return [name for name in ("onnx", "onnxruntime", "fast_gliner", "gliner_cpp") if find_spec(name) is None]
 
 
-def export(reference: Any, checkpoint: Path) -> Path:
+def export(checkpoint: Path) -> Path:
     """The ONNX export of a checkpoint, beside which lies what readers need; made once."""
+    from gliner import GLiNER
+
     folder = checkpoint / "onnx"
     if not folder.exists():
         unfinished = checkpoint / "onnx.part"
@@ -32,11 +34,37 @@ def export(reference: Any, checkpoint: Path) -> Path:
         unfinished.mkdir()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's own
-            reference.export_to_onnx(unfinished)
+            GLiNER.from_pretrained(checkpoint).export_to_onnx(unfinished)
         for path in checkpoint.glob("*.json"):
             shutil.copy(path, unfinished)
         unfinished.rename(folder)
     return folder
+
+
+def load_ours(folder: Path) -> Predict:
+    """gliner_fast."""
+    from gliner_fast import GLiNER
+
+    model = GLiNER.from_pretrained(folder)
+
+    def predict(texts: Sequence[str], labels: list[str]) -> Answers:
+        answers: Answers = model.inference(texts, labels, threshold=THRESHOLD)
+        return answers
+
+    return predict
+
+
+def load_gliner(folder: Path) -> Predict:
+    """The gliner package as it ships."""
+    from gliner import GLiNER
+
+    model = GLiNER.from_pretrained(folder)
+
+    def predict(texts: Sequence[str], labels: list[str]) -> Answers:
+        answers: Answers = model.inference(list(texts), labels, threshold=THRESHOLD)
+        return answers
+
+    return predict
 
 
 def load_onnx(folder: Path) -> Predict:
@@ -80,7 +108,10 @@ def load_gliner_cpp(folder: Path) -> Predict:
     return predict
 
 
+# By name; the ports read the folder of the export, the others the checkpoint's.
 PEERS: dict[str, Callable[[Path], Predict]] = {
+    "ours": load_ours,
+    "gliner as shipped": load_gliner,
     "gliner, ONNX": load_onnx,
     "fast-gliner": load_fast_gliner,
     "gliner-cpp": load_gliner_cpp,

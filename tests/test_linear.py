@@ -1,25 +1,35 @@
-"""Linear layers through oneDNN beside torch's own."""
+"""Linear layers through oneDNN and through Rust beside torch's own."""
 
 from __future__ import annotations
 
 import platform
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gliner_fast.linear import VARIABLE, Linear, linear, take_linear, uses_onednn
+from gliner_fast import _rust
+from gliner_fast.linear import VARIABLE, Linear, choose_linear, linear, take_linear
+from gliner_fast.openmp import parallel_address
 
-needs_onednn = pytest.mark.skipif(
-    platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available(),
-    reason="needs oneDNN on x86",
-)
+HAS_ONEDNN = platform.machine().lower() in ("x86_64", "amd64") and torch.backends.mkldnn.is_available()
+EXECUTORS = ["rust", pytest.param("onednn", marks=pytest.mark.skipif(not HAS_ONEDNN, reason="needs oneDNN on x86"))]
 
 
-@needs_onednn
+@pytest.fixture(params=EXECUTORS)
+def executor(request, monkeypatch):
+    monkeypatch.setenv(VARIABLE, request.param)
+    return request.param
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     leading=st.lists(st.integers(0, 9), max_size=3),
     inputs=st.integers(1, 70),
@@ -29,7 +39,7 @@ needs_onednn = pytest.mark.skipif(
     is_strided=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_onednn_gives_what_torch_gives(leading, inputs, outputs, has_bias, activation, is_strided, seed):
+def test_each_gives_what_torch_gives(executor, leading, inputs, outputs, has_bias, activation, is_strided, seed):
     generator = torch.Generator().manual_seed(seed)
     vectors = torch.randn(*leading, inputs, generator=generator)
     if is_strided and vectors.dim() > 1:
@@ -39,21 +49,94 @@ def test_onednn_gives_what_torch_gives(leading, inputs, outputs, has_bias, activ
     exact = F.linear(vectors.double(), weight.double(), None if bias is None else bias.double())
     exact = F.gelu(exact) if activation == "gelu" else exact
     with torch.inference_mode():
-        assert uses_onednn(vectors, weight)
+        assert choose_linear(vectors, weight) == executor
         out = linear(vectors, weight, bias, activation)
     assert out.shape == exact.shape
     torch.testing.assert_close(out.double(), exact, rtol=1e-5, atol=1e-5 * inputs)
 
 
-@needs_onednn
-def test_numbers_that_are_none_stay_where_they_are():
+def test_numbers_that_are_none_stay_where_they_are(executor):
     vectors, weight = torch.randn(4, 8), torch.randn(5, 8)
     vectors[1, 2], vectors[2, 3] = float("nan"), float("inf")
     with torch.no_grad():
-        assert uses_onednn(vectors, weight)
+        assert choose_linear(vectors, weight) == executor
         out = linear(vectors, weight, activation="gelu")
     expected = F.gelu(F.linear(vectors, weight))
     torch.testing.assert_close(out, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 45, 80])
+@pytest.mark.parametrize(("outputs", "inputs"), [(768, 768), (129, 3072), (3, 5000)])
+def test_a_model_s_sizes(rows, outputs, inputs, executor):
+    generator = torch.Generator().manual_seed(rows)
+    vectors, weight = torch.randn(rows, inputs, generator=generator), torch.randn(outputs, inputs, generator=generator)
+    with torch.no_grad():
+        out = linear(vectors, weight)
+    torch.testing.assert_close(out.double(), F.linear(vectors.double(), weight.double()), rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("openmp", [0, parallel_address()])
+@pytest.mark.parametrize("threads", [0, 1, 2, 5])
+def test_a_row_s_result_is_its_own_whoever_works(openmp, threads):
+    generator = np.random.default_rng(0)
+    x, weight = (generator.standard_normal((rows, 1100)).astype(np.float32) for rows in (7, 333))
+    together = _rust.linear(x, weight, None, threads, openmp)
+    alone = np.concatenate([_rust.linear(x[row : row + 1], weight, None, 1, 0) for row in range(7)])
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_torch_s_threads_serve_many_callers_at_once():
+    generator = np.random.default_rng(0)
+    layers = [generator.standard_normal((2, 64, 512)).astype(np.float32) for _ in range(8)]
+    expected = [_rust.linear(x, weight, None, 1, 0) for x, weight in layers]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(20):
+            found = pool.map(lambda layer: _rust.linear(*layer, None, 3, parallel_address()), layers)
+            for own, wanted in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(own, wanted)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc says which library it is")
+def test_the_address_is_in_the_library_that_torch_uses():
+    if not parallel_address():
+        pytest.skip("torch has an OpenMP library without GOMP_parallel")
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        begin, _, end = line.split()[0].partition("-")
+        if int(begin, 16) <= parallel_address() < int(end, 16):
+            assert "omp" in Path(line.split()[-1]).name
+            return
+    pytest.fail("the address is in no library")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"x": np.zeros((2, 4), np.float32)}, "x has 4 columns and weight has 3"),
+        ({"x": np.zeros((2, 6), np.float32)[:, ::2]}, "x is not C-contiguous"),
+        ({"weight": np.zeros((5, 0), np.float32), "x": np.zeros((2, 0), np.float32)}, "no columns"),
+        ({"bias": np.zeros(4, np.float32)}, "bias has 4 values: expected 5"),
+        ({"threads": -1}, "threads is -1"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(change, told):
+    given = {
+        "x": np.zeros((2, 3), np.float32),
+        "weight": np.zeros((5, 3), np.float32),
+        "bias": np.zeros(5, np.float32),
+        "threads": 1,
+    }
+    assert _rust.linear(**given, openmp=0).shape == (2, 5)
+    with pytest.raises(ValueError, match=told):
+        _rust.linear(**given | change, openmp=0)
+
+
+@pytest.mark.skipif(not (HAS_ONEDNN and _rust.has_vectors() and parallel_address()), reason="needs a choice")
+def test_few_rows_of_a_large_layer_go_to_rust():
+    weight, small = torch.randn(512, 512), torch.randn(8, 8)
+    with torch.no_grad():
+        assert choose_linear(torch.randn(2, 40, 512), weight) == "rust"
+        assert choose_linear(torch.randn(81, 512), weight) == "onednn"
+        assert choose_linear(torch.randn(40, 8), small) == "onednn"
 
 
 @pytest.mark.parametrize("why", ["gradient", "dtype", "a part of a weight", "switched off", "asked for torch"])
@@ -68,7 +151,7 @@ def test_else_torch_multiplies(why, monkeypatch):
     if why == "asked for torch":
         monkeypatch.setenv(VARIABLE, "torch")
     with torch.set_grad_enabled(why == "gradient"):
-        assert not uses_onednn(vectors, weight)
+        assert choose_linear(vectors, weight) == "torch"
         torch.testing.assert_close(linear(vectors, weight), F.linear(vectors, weight), rtol=0, atol=0)
 
 
@@ -83,7 +166,10 @@ def test_a_gradient_is_that_of_torch():
 
 def test_an_unknown_name_is_refused(monkeypatch):
     monkeypatch.setenv(VARIABLE, "mkl")
-    with torch.no_grad(), pytest.raises(ValueError, match="GLINER_FAST_LINEAR is 'mkl': expected torch or onednn"):
+    with (
+        torch.no_grad(),
+        pytest.raises(ValueError, match="GLINER_FAST_LINEAR is 'mkl': expected one of torch, onednn, rust"),
+    ):
         linear(torch.randn(1, 2), torch.randn(3, 2))
 
 

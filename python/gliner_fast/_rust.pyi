@@ -28,6 +28,7 @@ __all__ = [
     "find_candidates",
     "find_spans",
     "has_vectors",
+    "linear",
     "resolve",
 ]
 
@@ -276,6 +277,7 @@ def find_spans(
     max_width: int,
     bounds: NDArray[np.float32],
     threads: int,
+    openmp: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """Scores all spans on the CPU, and keeps those whose logit is high enough; the others are stored nowhere.
 
@@ -292,6 +294,8 @@ def find_spans(
         max_width: words of the widest span.
         bounds: logits that are just high enough, (T,). A NaN reaches no bound, and nothing a bound that is NaN.
         threads: most threads to use, this one included; fewer where there is little to do.
+        openmp: `gliner_fast.openmp.parallel_address()`, to run on torch's threads, or 0 for new ones. Nothing else: the
+            address is called.
 
     Returns:
         As `find_candidates`, but for the scores, which are logits.
@@ -301,7 +305,32 @@ def find_spans(
     """
 
 def has_vectors() -> bool:
-    """Whether this CPU has the instructions that make `find_spans` fast."""
+    """Whether this CPU has the instructions that make `find_spans` and `linear` fast."""
+
+def linear(
+    x: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    bias: NDArray[np.float32] | None,
+    threads: int,
+    openmp: int,
+) -> NDArray[np.float32]:
+    """`x @ weight.T + bias`, made for a few rows: the weights are read once, as they lie.
+
+    What becomes of a row depends on that row alone, to the last bit.
+
+    Args:
+        x: (N, I).
+        weight: (O, I).
+        bias: (O,), or None.
+        threads: as for `find_spans`.
+        openmp: as for `find_spans`.
+
+    Returns:
+        (N, O).
+
+    Raises:
+        ValueError: if the shapes do not fit each other, or an array is not contiguous.
+    """
 
 def resolve(
     text_offsets: NDArray[np.int64],

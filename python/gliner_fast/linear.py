@@ -1,8 +1,8 @@
-"""Linear layers by whoever multiplies fastest: oneDNN for float32 on x86 CPUs, else as torch does it.
+"""Linear layers by whoever multiplies fastest: oneDNN or our Rust for float32 on x86 CPUs, else as torch does it.
 
 torch sends float32 products to MKL, which was not made for every CPU. On an EPYC 7003, weights cold, oneDNN was 1.2
-times as fast with 512 rows of the base size, 1.3 times with 128, 1.7 times with 64 (`pytest benches/bench_linear.py`).
-The weights stay where and as they are.
+times as fast with 512 rows of the base size, 1.3 times with 128, 1.7 times with 64. With the few rows of one short text
+ours is faster still (`pytest benches/bench_linear.py`). The weights stay where and as they are.
 """
 
 from __future__ import annotations
@@ -10,15 +10,23 @@ from __future__ import annotations
 import os
 import platform
 from functools import cache
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gliner_fast import _rust
+from gliner_fast.openmp import parallel_address
+
 Activation = Literal["none", "gelu"]
+LinearExecutor = Literal["torch", "onednn", "rust"]
 
 VARIABLE = "GLINER_FAST_LINEAR"
+
+# Rows up to which ours is the fastest, and weights from which its call, some microseconds, is made up for.
+_MOST_ROWS = 80
+_FEWEST_WEIGHTS = 2**17
 
 
 def linear(vectors: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation = "none") -> Tensor:
@@ -30,12 +38,24 @@ def linear(vectors: Tensor, weight: Tensor, bias: Tensor | None = None, activati
         bias: may be left out.
         activation: of the sum; `gelu` is the exact one, by the error function.
     """
-    if uses_onednn(vectors, weight):
+    executor = choose_linear(vectors, weight)
+    if executor == "onednn":
         algorithm = "none" if activation == "gelu" else ""
         out: Tensor = torch.ops.mkldnn._linear_pointwise(vectors, weight, bias, activation, [], algorithm)
         return out
-    out = F.linear(vectors, weight, bias)
+    out = _native_linear(vectors, weight, bias) if executor == "rust" else F.linear(vectors, weight, bias)
     return F.gelu(out) if activation == "gelu" else out
+
+
+def _native_linear(vectors: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    out = _rust.linear(
+        vectors.detach().reshape(-1, vectors.shape[-1]).contiguous().numpy(),
+        weight.detach().numpy(),
+        None if bias is None else bias.detach().contiguous().numpy(),
+        torch.get_num_threads(),
+        parallel_address(),
+    )
+    return torch.from_numpy(out).view(*vectors.shape[:-1], len(weight))
 
 
 class Linear(nn.Linear):
@@ -59,30 +79,49 @@ def take_linear(module: nn.Module) -> None:
             inner.__class__ = Linear
 
 
-def uses_onednn(vectors: Tensor, weight: Tensor) -> bool:
-    """Whether `linear` takes oneDNN: float32 on an x86 CPU, with no gradient asked for, which its call has none of.
+def choose_linear(vectors: Tensor, weight: Tensor) -> LinearExecutor:
+    """Who multiplies: `torch`, but for float32 on an x86 CPU with no gradient asked for, which the others have none of.
 
-    Nor has it a fast way with a weight that is a part of another's rows: it was a hundred times slower than torch.
+    Nor has oneDNN a fast way with a weight that is a part of another's rows: it was a hundred times slower than torch.
 
     Raises:
         ValueError: the environment variable names nobody who multiplies.
     """
     if torch.compiler.is_compiling():  # the compiler has its own choice
-        return False
-    return (
+        return "torch"
+    if not (
         vectors.device.type == "cpu"
         and vectors.dtype == weight.dtype == torch.float32
         and not torch.is_grad_enabled()
         and weight.is_contiguous()
-        and cast(bool, torch.backends.mkldnn.enabled)
-        and _chooses_onednn(os.environ.get(VARIABLE, ""))
-    )
+        and weight.numel() > 0
+    ):
+        return "torch"
+    asked = _asked(os.environ.get(VARIABLE, ""))
+    if asked in ("torch", "rust"):
+        return cast(LinearExecutor, asked)
+    # Beside another library's threads ours would have to start its own, and would lose to oneDNN.
+    few = vectors.numel() <= _MOST_ROWS * vectors.shape[-1] and weight.numel() >= _FEWEST_WEIGHTS
+    if not asked and few and _is_x86() and _rust.has_vectors() and parallel_address():
+        return "rust"
+    is_enabled = cast(bool, torch.backends.mkldnn.enabled)
+    return "onednn" if is_enabled and _has_onednn() else "torch"
 
 
 @cache
-def _chooses_onednn(asked: str) -> bool:
-    if asked not in ("", "torch", "onednn"):
-        raise ValueError(f"{VARIABLE} is {asked!r}: expected torch or onednn, or leave it unset for the fastest")
-    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+def _asked(name: str) -> str:
+    if name and name not in get_args(LinearExecutor):
+        names = ", ".join(get_args(LinearExecutor))
+        raise ValueError(f"{VARIABLE} is {name!r}: expected one of {names}, or leave it unset for the fastest")
+    return name
+
+
+@cache
+def _is_x86() -> bool:
+    return platform.machine().lower() in ("x86_64", "amd64")
+
+
+@cache
+def _has_onednn() -> bool:
     has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return asked != "torch" and is_x86 and has_onednn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return _is_x86() and has_onednn and hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gliner_fast import _rust
 from gliner_fast.kernels.span_scores import SpanCandidates, logit_bounds
+from gliner_fast.openmp import parallel_address
 
 
 def native_candidates(
@@ -46,6 +47,7 @@ def native_candidates(
         max_width,
         logit_bounds(thresholds).numpy(),
         torch.get_num_threads(),
+        parallel_address(),
     )
     texts = np.repeat(np.arange(len(classes)), np.diff(offsets))
     scores = torch.from_numpy(logits).sigmoid()

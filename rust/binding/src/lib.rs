@@ -10,6 +10,8 @@ use pyo3::prelude::*;
 mod arrays;
 mod batch;
 mod decoding;
+mod linear;
+mod openmp;
 mod scoring;
 mod splitting;
 mod strings;
@@ -21,6 +23,8 @@ mod _rust {
     use super::batch::{PyLookup, PyPrompts, PyRowLayout, PyRows, PySubwordCache, PySubwords};
     #[pymodule_export]
     use super::decoding::{find_candidates, resolve};
+    #[pymodule_export]
+    use super::linear::linear;
     #[pymodule_export]
     use super::scoring::{find_spans, has_vectors};
     #[pymodule_export]

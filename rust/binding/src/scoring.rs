@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 
 use crate::arrays::{Ints, count, slice, value_error, whole_number};
 use crate::decoding::{Candidates, to_candidates};
+use crate::openmp::TorchThreads;
 
 #[pyfunction]
 #[expect(clippy::too_many_arguments, reason = "flat arrays, as they cross from Python")]
@@ -21,6 +22,7 @@ pub(crate) fn find_spans<'py>(
     max_width: &Bound<'py, PyAny>,
     bounds: PyReadonlyArray1<'py, f32>,
     threads: &Bound<'py, PyAny>,
+    openmp: usize,
 ) -> PyResult<Candidates<'py>> {
     let hidden = u.shape()[1];
     for (name, columns) in [("v", v.shape()[1]), ("g", g.shape()[1])] {
@@ -34,8 +36,9 @@ pub(crate) fn find_spans<'py>(
     let (word_counts, class_counts) = (slice("word_counts", &word_counts)?, slice("class_counts", &class_counts)?);
     let bounds = slice("bounds", &bounds)?;
     let (max_width, threads) = (whole_number("max_width", max_width)?, count("threads", threads)?);
+    let host = TorchThreads::at(openmp);
     let found = py
-        .detach(|| gliner_fast_core::find_spans(factors, word_counts, class_counts, max_width, bounds, threads))
+        .detach(|| gliner_fast_core::find_spans(factors, word_counts, class_counts, max_width, bounds, threads, &host))
         .map_err(value_error)?;
     Ok(to_candidates(py, found))
 }

@@ -231,6 +231,35 @@ impl fmt::Display for CandidateError {
 
 impl Error for CandidateError {}
 
+/// A linear layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are what the message tells")]
+pub enum LinearError {
+    /// Rows without a number.
+    Inputs,
+    /// Rows that are not all whole.
+    Rows { values: usize, inputs: usize },
+    /// A row of weights for each output.
+    Weight { values: usize, outputs: usize, inputs: usize },
+    /// A number for each output.
+    Bias { values: usize, outputs: usize },
+}
+
+impl fmt::Display for LinearError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inputs => write!(f, "x and weight have no columns: expected at least one"),
+            Self::Rows { values, inputs } => write!(f, "x has {values} values: expected rows of {inputs}"),
+            Self::Weight { values, outputs, inputs } => {
+                write!(f, "weight has {values} values: expected {outputs} rows of {inputs}")
+            }
+            Self::Bias { values, outputs } => write!(f, "bias has {values} values: expected {outputs}"),
+        }
+    }
+}
+
+impl Error for LinearError {}
+
 /// Candidates to entities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are what the message tells")]

@@ -1,5 +1,7 @@
 //! The host side of GLiNER inference, without Python and without tensors.
 //!
+//! Beside it a product for the encoder's linear layers (`few_rows`), since torch's is not made for one short text.
+//!
 //! One way through, one module a step:
 //!
 //! ```text
@@ -17,6 +19,8 @@ mod cache;
 mod candidates;
 mod decode;
 mod error;
+mod few_rows;
+mod host;
 mod kept;
 mod offsets;
 mod prompt;
@@ -31,7 +35,9 @@ pub use align::{Rows, Subwords};
 pub use cache::{Lookup, SubwordCache};
 pub use candidates::{ScoredSpans, find_candidates};
 pub use decode::{CandidateArrays, Kept, Overlap, resolve};
-pub use error::{AlignError, CacheError, CandidateError, DecodeError, OffsetsError, WordsError};
+pub use error::{AlignError, CacheError, CandidateError, DecodeError, LinearError, OffsetsError, WordsError};
+pub use few_rows::Linear;
+pub use host::{Host, NewThreads};
 pub use offsets::Offsets;
 pub use prompt::{Pooling, Prompts, RowLayout};
 pub use span::{Span, WordIndex};

@@ -12,12 +12,13 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::sync::{Mutex, PoisonError};
 
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::candidates::{ScoredSpans, Shape};
 use crate::error::CandidateError;
+use crate::host::{Host, worthwhile};
 use crate::offsets::Offsets;
 use crate::span_tile::{Tile, add_tile, spans_of_tile, types_of_tile};
 
@@ -28,9 +29,6 @@ const BLOCK: usize = 256;
 const STARTS: usize = 8;
 /// Sums that a piece keeps, each of a vector; of 32 bytes they are 256 KiB.
 const SUMS: usize = 8192;
-/// Multiply-adds that are worth another thread. Torch's own threads still spin on the other cores for a while after its
-/// products, and a new one shares its core with one of them, so that little work is done sooner alone.
-const WORTH_A_THREAD: u128 = 1 << 25;
 
 /// The factored head's output for a batch of texts, each a row-major matrix of `hidden` columns.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +61,7 @@ pub fn find_spans(
     max_width: i64,
     bounds: &[f32],
     threads: usize,
+    host: &impl Host,
 ) -> Result<ScoredSpans, CandidateError> {
     let Shape { words, classes, width: max_width } = Shape::check(word_counts, class_counts, max_width)?;
     let total = |counts: &[usize]| counts.iter().map(|&count| count as u128).sum::<u128>();
@@ -88,8 +87,8 @@ pub fn find_spans(
     let batch = Batch { factors, bounds, max_width };
     let pieces = cut(&words, &classes, max_width);
     let work: u128 = pieces.iter().map(|piece| piece.multiply_adds(&batch)).sum();
-    let worthwhile = usize::try_from(work / WORTH_A_THREAD).unwrap_or(usize::MAX);
-    let mut hits = compute(&batch, &pieces, threads.min(worthwhile).min(pieces.len()).max(1));
+    let threads = worthwhile(host, work, threads).min(pieces.len());
+    let mut hits = compute(&batch, &pieces, threads, host);
     hits.sort_unstable_by_key(|own| own.piece);
 
     let mut found = ScoredSpans { text_offsets: Offsets::with_capacity(words.len()), ..ScoredSpans::default() };
@@ -185,25 +184,18 @@ fn cut(words: &[usize], classes: &[usize], max_width: usize) -> Vec<Piece> {
 }
 
 /// All hits, pieces in no order.
-fn compute(batch: &Batch<'_>, pieces: &[Piece], threads: usize) -> Vec<PieceHits> {
+fn compute(batch: &Batch<'_>, pieces: &[Piece], threads: usize, host: &impl Host) -> Vec<PieceHits> {
     let next = AtomicUsize::new(0);
     let run = || Arch::new().dispatch(Worker { batch, pieces, next: &next });
-    if threads == 1 {
+    if threads <= 1 {
         return run();
     }
-    thread::scope(|scope| {
-        // Where no further thread is to be had, the others do its work.
-        let helpers: Vec<_> =
-            (1..threads).filter_map(|_| thread::Builder::new().spawn_scoped(scope, run).ok()).collect();
-        let mut hits = run();
-        for helper in helpers {
-            match helper.join() {
-                Ok(more) => hits.extend(more),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        hits
-    })
+    let all = Mutex::new(Vec::new());
+    host.run(threads, &|| {
+        let own = run();
+        all.lock().unwrap_or_else(PoisonError::into_inner).extend(own);
+    });
+    all.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One thread's share: pieces, as long as there are any.

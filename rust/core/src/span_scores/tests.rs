@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use pulp::Scalar;
 
 use super::*;
+use crate::host::NewThreads;
 
 #[derive(Debug)]
 struct Case {
@@ -25,7 +26,7 @@ impl Case {
         let counts = |values: &[usize]| values.iter().map(|&value| i64::try_from(value).unwrap()).collect::<Vec<_>>();
         let (words, classes) = (counts(&self.words), counts(&self.classes));
         let max_width = i64::try_from(self.max_width).unwrap();
-        find_spans(self.factors(), &words, &classes, max_width, bounds, threads).unwrap()
+        find_spans(self.factors(), &words, &classes, max_width, bounds, threads, &NewThreads).unwrap()
     }
 
     /// Text, start, end, class and logit of every span, by the formula.

@@ -1,0 +1,81 @@
+"""A predictor in a process of its own, so that no rival's waiting threads take the cores from another."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import cast
+
+from benches.peers import Answers, Predict
+
+
+class PeerProcess:
+    """Loads a predictor in a new process and has it answer there, when called.
+
+    Args:
+        load: makes a predictor of a folder, in the new process.
+        folder: of the checkpoint.
+        texts: what every call asks about.
+        labels: their entity types.
+        one_by_one: ask about one text at a time.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[Path], Predict],
+        folder: Path,
+        texts: Sequence[str],
+        labels: list[str],
+        *,
+        one_by_one: bool,
+    ) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(theirs, sys.path, load, folder, texts, labels, one_by_one), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._connection.close()
+        self._process.join()
+
+    def run(self) -> None:
+        """Predicts, and leaves the answers where they are.
+
+        Raises:
+            EOFError: the process has ended; its own error is on standard error.
+        """
+        self._connection.send(False)
+        self._connection.recv()
+
+    def answers(self) -> Answers:
+        """Predicts and sends the answers over. Raises as `run` does."""
+        self._connection.send(True)
+        return cast(Answers, self._connection.recv())
+
+
+def _serve(
+    connection: Connection,
+    path: list[str],
+    load: Callable[[Path], Predict],
+    folder: Path,
+    texts: Sequence[str],
+    labels: list[str],
+    one_by_one: bool,
+) -> None:
+    sys.path[:] = path
+    predict = load(folder)
+    while True:
+        try:
+            wants_answers = connection.recv()
+        except EOFError:
+            return
+        calls = [[text] for text in texts] if one_by_one else [texts]
+        answers = [entities for call in calls for entities in predict(call, labels)]
+        connection.send(answers if wants_answers else None)

@@ -1,0 +1,73 @@
+//! Torch's own threads, by the OpenMP library that torch runs on.
+//!
+//! After a product torch's threads spin for a while, waiting for the next. A thread of ours would share its core with
+//! one of them: the products of one text took twice as long on 2 cores. So our work goes to them.
+
+#![expect(unsafe_code, reason = "a call into another library, and an instruction that std gives pointers alone")]
+
+use std::ffi::{c_uint, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use gliner_fast_core::{Host, NewThreads};
+
+type Body = unsafe extern "C" fn(*mut c_void);
+/// `GOMP_parallel(body, data, threads, flags)`: what compilers make of `#pragma omp parallel`; libgomp has it, and so
+/// have LLVM's and Intel's libraries.
+type Parallel = unsafe extern "C" fn(Body, *mut c_void, c_uint, c_uint);
+
+/// Torch's threads, or new ones where torch has another library.
+pub(crate) struct TorchThreads(Option<Parallel>);
+
+impl TorchThreads {
+    /// Takes the address of `GOMP_parallel`, or 0.
+    pub(crate) fn at(address: usize) -> Self {
+        // SAFETY: Python gives nothing but 0, which is None, and what the loader says of that very name
+        // (`gliner_fast.openmp`); the .pyi says so.
+        Self(unsafe { std::mem::transmute::<usize, Option<Parallel>>(address) })
+    }
+}
+
+struct Work<'a> {
+    call: &'a (dyn Fn() + Sync),
+    panicked: AtomicBool,
+}
+
+unsafe extern "C" fn body(data: *mut c_void) {
+    // SAFETY: `run` gives its own `Work`, which it keeps until all threads have come back from here.
+    let work = unsafe { &*data.cast::<Work<'_>>().cast_const() };
+    if catch_unwind(AssertUnwindSafe(work.call)).is_err() {
+        work.panicked.store(true, Ordering::Relaxed); // a panic must not pass through the library
+    }
+}
+
+impl Host for TorchThreads {
+    fn run(&self, threads: usize, call: &(dyn Fn() + Sync)) {
+        let Some(parallel) = self.0 else { return NewThreads.run(threads, call) };
+        let work = Work { call, panicked: AtomicBool::new(false) };
+        let threads = c_uint::try_from(threads).unwrap_or(c_uint::MAX);
+        // SAFETY: `parallel` calls `body` with this pointer on each of its threads and returns when all calls have;
+        // `Work` may be shared by threads, since its parts may.
+        unsafe { parallel(body, (&raw const work).cast_mut().cast(), threads, 0) };
+        assert!(
+            !work.panicked.into_inner(),
+            "a thread of the native module panicked: its message is on standard error"
+        );
+    }
+
+    fn worth_a_thread(&self) -> u128 {
+        if self.0.is_some() { 1 << 19 } else { NewThreads.worth_a_thread() }
+    }
+
+    #[inline]
+    fn prefetch(&self, number: &f32) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint, for any address.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T1>((&raw const *number).cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = number;
+    }
+}

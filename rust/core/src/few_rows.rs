@@ -1,0 +1,206 @@
+//! A few rows times a matrix of weights, as it lies: what one short text asks of every linear layer.
+//!
+//! Reading the weights is then half of the work, so that they are read once, and nothing is packed. A tile of `ROWS` rows
+//! and `OUTPUTS` rows of weights keeps its sums in registers; while all rows go past some weights, the next are fetched.
+//! Long rows are cut into blocks, so that all rows' part of a block stays in the second-level cache.
+
+#![expect(clippy::inline_always, reason = "vector instructions are there only in what is inlined into pulp's dispatch")]
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use pulp::{Arch, Simd, WithSimd};
+
+use crate::error::LinearError;
+use crate::host::{Host, worthwhile};
+
+/// 3 times 4 sums, 3 numbers of the rows and 1 of the weights: the 16 registers that x86 has.
+const ROWS: usize = 3;
+const OUTPUTS: usize = 4;
+/// Most tiles that a thread takes at a time.
+const TILES: usize = 16;
+/// Most numbers of a row that are summed before the next rows are taken up.
+const BLOCK: usize = 1024;
+/// Numbers that one fetch brings: 64 bytes.
+const LINE: usize = 16;
+
+/// A linear layer and what goes in, row-major.
+#[derive(Clone, Copy, Debug)]
+pub struct Linear<'a> {
+    /// (rows, `inputs`).
+    pub x: &'a [f32],
+    /// (`outputs`, `inputs`).
+    pub weight: &'a [f32],
+    /// (`outputs`,).
+    pub bias: Option<&'a [f32]>,
+    /// Length of a row.
+    pub inputs: usize,
+    /// Numbers that a row becomes.
+    pub outputs: usize,
+}
+
+impl Linear<'_> {
+    /// `x @ weight.T + bias`, (rows, `outputs`).
+    ///
+    /// What becomes of a row depends on that row alone, to the last bit, whatever the others and the number of threads.
+    ///
+    /// # Errors
+    ///
+    /// When the lengths do not fit each other, or rows are empty.
+    pub fn apply(self, threads: usize, host: &impl Host) -> Result<Vec<f32>, LinearError> {
+        let Self { x, weight, bias, inputs, outputs } = self;
+        if inputs == 0 {
+            return Err(LinearError::Inputs);
+        }
+        if !x.len().is_multiple_of(inputs) {
+            return Err(LinearError::Rows { values: x.len(), inputs });
+        }
+        if weight.len() as u128 != outputs as u128 * inputs as u128 {
+            return Err(LinearError::Weight { values: weight.len(), outputs, inputs });
+        }
+        if let Some(bias) = bias.filter(|bias| bias.len() != outputs) {
+            return Err(LinearError::Bias { values: bias.len(), outputs });
+        }
+        let rows = x.len() / inputs;
+        let threads = worthwhile(host, weight.len() as u128 * rows as u128, threads);
+        // Threads write columns of one matrix: atomics are plain stores here, and need no trust.
+        let mut out = Vec::new();
+        out.resize_with(rows * outputs, AtomicU32::default);
+        let tiles = outputs.div_ceil(OUTPUTS).div_ceil(4 * threads).clamp(1, TILES);
+        let next = AtomicUsize::new(0);
+        let work =
+            || Arch::new().dispatch(Worker { layer: &self, out: &out, piece: tiles * OUTPUTS, next: &next, host });
+        if threads == 1 {
+            work();
+        } else {
+            host.run(threads, &work);
+        }
+        Ok(out.into_iter().map(|number| f32::from_bits(number.into_inner())).collect())
+    }
+}
+
+/// One thread's share: pieces of the outputs, as long as there are any.
+struct Worker<'a, H> {
+    layer: &'a Linear<'a>,
+    out: &'a [AtomicU32],
+    /// Outputs of a piece.
+    piece: usize,
+    next: &'a AtomicUsize,
+    host: &'a H,
+}
+
+impl<H: Host> WithSimd for Worker<'_, H> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let outputs = self.layer.outputs;
+        loop {
+            let first = self.next.fetch_add(self.piece, Ordering::Relaxed);
+            if first >= outputs {
+                return;
+            }
+            let last = outputs.min(first + self.piece);
+            let inputs = self.layer.inputs;
+            let block = inputs.div_ceil(inputs.div_ceil(BLOCK)).next_multiple_of(LINE);
+            for begin in (0..inputs).step_by(block) {
+                let part = begin..inputs.min(begin + block);
+                let mut at = first;
+                while at + OUTPUTS <= last {
+                    self.columns::<S, OUTPUTS>(simd, at, part.clone(), at + OUTPUTS..last.min(at + 2 * OUTPUTS));
+                    at += OUTPUTS;
+                }
+                for at in at..last {
+                    self.columns::<S, 1>(simd, at, part.clone(), at..at);
+                }
+            }
+        }
+    }
+}
+
+impl<H: Host> Worker<'_, H> {
+    /// All rows times the weights of `O` outputs, some numbers of each, while those of the following ones are fetched.
+    #[inline(always)]
+    fn columns<S: Simd, const O: usize>(&self, simd: S, at: usize, part: Range<usize>, following: Range<usize>) {
+        let rows = self.layer.x.len() / self.layer.inputs;
+        let w = std::array::from_fn(|own| self.weights(at + own, part.clone()));
+        let step = (part.len() / rows.div_ceil(ROWS).max(1)).next_multiple_of(LINE).max(LINE); // in each tile some lines
+        for (tile, row) in (0..rows).step_by(ROWS).enumerate() {
+            for output in following.clone() {
+                let ahead = self.weights(output, part.clone());
+                for line in ahead.get(tile * step..).unwrap_or_default().iter().take(step).step_by(LINE) {
+                    self.host.prefetch(line);
+                }
+            }
+            match rows - row {
+                1 => self.tile::<S, 1, O>(simd, row, at, w, part.clone()),
+                2 => self.tile::<S, 2, O>(simd, row, at, w, part.clone()),
+                _ => self.tile::<S, ROWS, O>(simd, row, at, w, part.clone()),
+            }
+        }
+    }
+
+    /// Some numbers of an output's weights.
+    #[inline(always)]
+    fn weights(&self, output: usize, part: Range<usize>) -> &[f32] {
+        &self.layer.weight[output * self.layer.inputs..][part]
+    }
+
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize, const O: usize>(
+        &self,
+        simd: S,
+        row: usize,
+        at: usize,
+        w: [&[f32]; O],
+        part: Range<usize>,
+    ) {
+        let Linear { x, bias, inputs, outputs, .. } = *self.layer;
+        let is_first = part.start == 0;
+        let x = std::array::from_fn::<_, R, _>(|own| &x[(row + own) * inputs..][part.clone()]);
+        for (own, sums) in products(simd, x, w).into_iter().enumerate() {
+            let of_row = &self.out[(row + own) * outputs + at..][..O];
+            for (index, (to, sum)) in of_row.iter().zip(sums).enumerate() {
+                let before = if is_first {
+                    bias.map_or(0.0, |bias| bias[at + index])
+                } else {
+                    f32::from_bits(to.load(Ordering::Relaxed))
+                };
+                to.store((before + sum).to_bits(), Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Every row times every row of weights.
+#[inline(always)]
+fn products<S: Simd, const R: usize, const O: usize>(simd: S, x: [&[f32]; R], w: [&[f32]; O]) -> [[f32; O]; R] {
+    let (x, w) = (x.map(S::as_simd_f32s), w.map(S::as_simd_f32s));
+    let steps = x[0].0.len();
+    // Slices of one known length each: no index below needs a check.
+    let (x, x_rest) = (x.map(|(whole, _)| &whole[..steps]), x.map(|(_, rest)| rest));
+    let (w, w_rest) = (w.map(|(whole, _)| &whole[..steps]), w.map(|(_, rest)| rest));
+    let mut sums = [[simd.splat_f32s(0.0); O]; R];
+    for at in 0..steps {
+        let numbers = x.map(|row| row[at]);
+        for output in 0..O {
+            let weight = w[output][at];
+            for row in 0..R {
+                sums[row][output] = simd.mul_add_e_f32s(numbers[row], weight, sums[row][output]);
+            }
+        }
+    }
+    if !x_rest[0].is_empty() {
+        let numbers = x_rest.map(|rest| simd.partial_load_f32s(rest));
+        for output in 0..O {
+            let weight = simd.partial_load_f32s(w_rest[output]);
+            for row in 0..R {
+                sums[row][output] = simd.mul_add_e_f32s(numbers[row], weight, sums[row][output]);
+            }
+        }
+    }
+    sums.map(|of_row| of_row.map(|sum| simd.reduce_sum_f32s(sum)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,52 @@
+//! What the core asks of the process that it runs in.
+
+use std::thread;
+
+/// Threads and caches: the first may be there already, and std has no safe way to the second.
+pub trait Host: Sync {
+    /// Calls `work` once on each of some threads, the calling one and at most `threads` in all, and returns when all
+    /// calls have.
+    ///
+    /// The work must share itself out: how many threads come to it is up to the host.
+    fn run(&self, threads: usize, work: &(dyn Fn() + Sync));
+
+    /// Multiply-adds that are worth another thread.
+    fn worth_a_thread(&self) -> u128;
+
+    /// Has the memory around a number fetched into the caches, if the host can: it will be read soon.
+    fn prefetch(&self, number: &f32);
+}
+
+/// Threads started for each piece of work.
+///
+/// Where torch's own threads still spin on the other cores after its last product, a new one shares its core with one of
+/// them, so that little work is done sooner alone.
+#[derive(Clone, Copy, Debug)]
+pub struct NewThreads;
+
+impl Host for NewThreads {
+    fn run(&self, threads: usize, work: &(dyn Fn() + Sync)) {
+        thread::scope(|scope| {
+            // Where no further thread is to be had, the others do its work.
+            let helpers: Vec<_> =
+                (1..threads).filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
+            work();
+            for helper in helpers {
+                if let Err(panic) = helper.join() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        });
+    }
+
+    fn worth_a_thread(&self) -> u128 {
+        1 << 25
+    }
+
+    fn prefetch(&self, _: &f32) {}
+}
+
+/// How many threads some work is worth.
+pub(crate) fn worthwhile(host: &impl Host, multiply_adds: u128, threads: usize) -> usize {
+    threads.min(usize::try_from(multiply_adds / host.worth_a_thread()).unwrap_or(usize::MAX)).max(1)
+}
