@@ -38,7 +38,7 @@ SETTINGS = {
     "attention_probs_dropout_prob": 0.0,
 }
 # One word, both sides of where distances get log-bucketed (8), of the table's end (64), and far beyond it.
-LENGTHS = [[1], [2], [3, 1], [8, 9, 10], [16, 17], [64], [65, 2], [130, 129, 1]]
+LENGTHS = [[1], [2], [3, 1], [8, 9, 10], [16, 17], [64], [65, 2], [130, 129, 1], [159, 160, 161], [400, 192]]
 
 
 def pair(**changes: object) -> tuple[torch.nn.Module, DebertaEncoder]:
