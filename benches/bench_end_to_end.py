@@ -18,7 +18,7 @@ from benches.floor import cpu_peak, encoder_operations
 from gliner_fast.deberta import DebertaEncoder
 from gliner_fast.verification import compare, find_reference_candidates
 
-TEXT_COUNTS = {"short": 32, "mixed": 8}
+TEXT_COUNTS = {"short": 32, "mixed": 8, "long": 6}
 BATCH_SIZES = {"cpu": [1, 4, 8], "cuda": [16, 64, 256]}
 THRESHOLD = 0.5
 

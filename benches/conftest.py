@@ -47,7 +47,9 @@ class Pair:
 
 @cache
 def read_texts(name: str) -> tuple[str, ...]:
-    """All texts of benches/data/NAME.jsonl."""
+    """All texts of benches/data/NAME.jsonl; `long` are those of `mixed` that have 200 words and more."""
+    if name == "long":
+        return tuple(text for text in read_texts("mixed") if len(text.split()) >= 200)
     lines = (HERE / "data" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
     return tuple(json.loads(line)["text"] for line in lines)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import sys
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -35,7 +34,7 @@ class PeerProcess:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(theirs, sys.path, load, folder, texts, labels, one_by_one), daemon=True
+            target=_serve, args=(theirs, load, folder, texts, labels, one_by_one), daemon=True
         )
         self._process.start()
         theirs.close()
@@ -49,7 +48,7 @@ class PeerProcess:
         """Predicts, and leaves the answers where they are.
 
         Raises:
-            EOFError: the process has ended; its own error is on standard error.
+            EOFError, OSError: the process has ended; its own error is on standard error.
         """
         self._connection.send(False)
         self._connection.recv()
@@ -62,14 +61,12 @@ class PeerProcess:
 
 def _serve(
     connection: Connection,
-    path: list[str],
     load: Callable[[Path], Predict],
     folder: Path,
     texts: Sequence[str],
     labels: list[str],
     one_by_one: bool,
 ) -> None:
-    sys.path[:] = path
     predict = load(folder)
     while True:
         try:

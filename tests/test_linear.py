@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -79,9 +80,10 @@ def test_a_model_s_sizes(rows, outputs, inputs, executor):
 @pytest.mark.parametrize("threads", [0, 1, 2, 5])
 def test_a_row_s_result_is_its_own_whoever_works(openmp, threads):
     generator = np.random.default_rng(0)
-    x, weight = (generator.standard_normal((rows, 1100)).astype(np.float32) for rows in (7, 333))
+    # As much work as three new threads are worth.
+    x, weight = (generator.standard_normal((rows, 1100)).astype(np.float32) for rows in (61, 1535))
     together = _rust.linear(x, weight, None, threads, openmp)
-    alone = np.concatenate([_rust.linear(x[row : row + 1], weight, None, 1, 0) for row in range(7)])
+    alone = np.concatenate([_rust.linear(row[None], weight, None, 1, 0) for row in x])
     np.testing.assert_array_equal(together, alone)
 
 
@@ -96,16 +98,19 @@ def test_torch_s_threads_serve_many_callers_at_once():
                 np.testing.assert_array_equal(own, wanted)
 
 
+@pytest.mark.skipif(not parallel_address(), reason="torch has an OpenMP library without GOMP_parallel, or none")
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc says which library it is")
 def test_the_address_is_in_the_library_that_torch_uses():
-    if not parallel_address():
-        pytest.skip("torch has an OpenMP library without GOMP_parallel")
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        begin, _, end = line.split()[0].partition("-")
-        if int(begin, 16) <= parallel_address() < int(end, 16):
-            assert "omp" in Path(line.split()[-1]).name
-            return
-    pytest.fail("the address is in no library")
+    maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    ranges = [(*(int(end, 16) for end in fields[0].split("-")), fields[-1]) for fields in maps]
+    (library,) = {name for begin, end, name in ranges if begin <= parallel_address() < end}
+    threads = torch.get_num_threads()
+    try:
+        for count in (3, 2):
+            torch.set_num_threads(count)
+            assert ctypes.CDLL(library).omp_get_max_threads() == count
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +118,8 @@ def test_the_address_is_in_the_library_that_torch_uses():
     [
         ({"x": np.zeros((2, 4), np.float32)}, "x has 4 columns and weight has 3"),
         ({"x": np.zeros((2, 6), np.float32)[:, ::2]}, "x is not C-contiguous"),
+        ({"weight": np.asfortranarray(np.zeros((5, 3), np.float32))}, "weight is not C-contiguous"),
+        ({"weight": np.zeros(61, np.int8)[1:].view(np.float32).reshape(5, 3)}, "weight is not aligned"),
         ({"weight": np.zeros((5, 0), np.float32), "x": np.zeros((2, 0), np.float32)}, "no columns"),
         ({"bias": np.zeros(4, np.float32)}, "bias has 4 values: expected 5"),
         ({"threads": -1}, "threads is -1"),
@@ -130,13 +137,35 @@ def test_arrays_that_do_not_fit_are_refused(change, told):
         _rust.linear(**given | change, openmp=0)
 
 
-@pytest.mark.skipif(not (HAS_ONEDNN and _rust.has_vectors() and parallel_address()), reason="needs a choice")
-def test_few_rows_of_a_large_layer_go_to_rust():
+class Tagged(torch.Tensor):
+    """Somebody's own kind of tensor."""
+
+
+@pytest.mark.skipif(
+    not (HAS_ONEDNN and parallel_address() and torch.backends.cpu.get_cpu_capability() == "AVX2"),
+    reason="another CPU, where oneDNN keeps all",
+)
+def test_few_rows_of_a_large_layer_go_to_rust(monkeypatch):
     weight, small = torch.randn(512, 512), torch.randn(8, 8)
     with torch.no_grad():
         assert choose_linear(torch.randn(2, 40, 512), weight) == "rust"
         assert choose_linear(torch.randn(81, 512), weight) == "onednn"
         assert choose_linear(torch.randn(40, 8), small) == "onednn"
+        assert choose_linear(torch.randn(40, 512).as_subclass(Tagged), weight) == "onednn"
+        misaligned = torch.frombuffer(bytearray(512 * 512 * 4 + 1), dtype=torch.float32, offset=1)
+        assert choose_linear(torch.randn(40, 512), misaligned.view(512, 512)) == "onednn"
+        monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)  # ours has nothing to do with it
+        assert choose_linear(torch.randn(40, 512), weight) == "rust"
+        assert choose_linear(torch.randn(81, 512), weight) == "torch"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_a_traced_layer_holds_torch_s_product():
+    layer = Linear(512, 512)
+    with torch.no_grad():
+        traced = torch.jit.trace(layer, torch.randn(3, 512))
+        vectors = torch.randn(7, 512)
+        torch.testing.assert_close(traced(vectors), F.linear(vectors, layer.weight, layer.bias))
 
 
 @pytest.mark.parametrize("why", ["gradient", "dtype", "a part of a weight", "switched off", "asked for torch"])

@@ -14,9 +14,36 @@ from gliner_fast.errors import CheckpointError
 
 CONFIG = GLiNERConfig(model_name="no/such-encoder")
 FAMILIES = {
-    "deberta": ["DebertaV2Tokenizer", "DebertaV2TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend", None],
-    "bert": ["BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", "PreTrainedTokenizer"],
-    "modernbert": ["PreTrainedTokenizerFast", "TokenizersBackend", "GPT2Tokenizer", "NoSuchTokenizer", "AutoTokenizer"],
+    "deberta": [
+        "DebertaV2Tokenizer",
+        "DebertaV2TokenizerFast",
+        "PreTrainedTokenizerFast",
+        "TokenizersBackend",
+        None,
+        "XLMRobertaTokenizer",
+        "XLMRobertaTokenizerFast",
+        "CpmTokenizer",
+        "CamembertTokenizerFast",
+        "T5TokenizerFast",
+        "AlbertTokenizer",
+    ],
+    "bert": [
+        "BertTokenizer",
+        "BertTokenizerFast",
+        "PreTrainedTokenizerFast",
+        "PreTrainedTokenizer",
+        "MPNetTokenizer",
+        "BertJapaneseTokenizer",
+    ],
+    "modernbert": [
+        "PreTrainedTokenizerFast",
+        "TokenizersBackend",
+        "GPT2Tokenizer",
+        "NoSuchTokenizer",
+        "AutoTokenizer",
+        "RobertaTokenizer",
+        "RobertaTokenizerFast",
+    ],
 }
 
 

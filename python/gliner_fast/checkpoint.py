@@ -145,12 +145,15 @@ def _named_tokenizer(folder: Path) -> Callable[..., Any] | None:
         return None
     import transformers
 
-    # AutoTokenizer, too, takes the fast class where a checkpoint names the slow one.
-    for candidate in (name.removesuffix("Fast") + "Fast", name):
-        found = getattr(transformers, candidate, None)
-        if isinstance(found, type) and issubclass(found, transformers.PreTrainedTokenizerFast):
-            return found.from_pretrained
-    return None
+    fast, base = transformers.PreTrainedTokenizerFast, name.removesuffix("Fast")
+    if base == "PreTrainedTokenizer":  # of no model in particular
+        return fast.from_pretrained
+    found = getattr(transformers, base, None)
+    if transformers.__version__.startswith(
+        "4."
+    ):  # there each model has two classes, and AutoTokenizer prefers this one
+        found = getattr(transformers, base + "Fast", None)
+    return found.from_pretrained if isinstance(found, type) and issubclass(found, fast) else None
 
 
 def add_special_tokens(tokenizer: PreTrainedTokenizerBase, config: GLiNERConfig, resize: bool) -> GLiNERConfig:

@@ -187,8 +187,9 @@ def _diagonals(content: Tensor, table: Tensor) -> list[tuple[slice, Tensor]]:
     [b, h, i, j] is the score of content i against row L-1-i+j of the table.
     """
     length = content.shape[2]
-    # Blocks of equal size or nearly. A gradient and a GPU do better with one product.
-    in_blocks = length >= _LONG_TEXT and content.device.type == "cpu" and not torch.is_grad_enabled()
+    # Blocks of equal size or nearly. A gradient, a compiler and a GPU do better with one product.
+    by_torch = torch.is_grad_enabled() or torch.compiler.is_compiling() or content.device.type != "cpu"
+    in_blocks = length >= _LONG_TEXT and not by_torch
     count = round(length / _BLOCK_ROWS) if in_blocks else 1
     size = -(-length // count)
     blocks = []

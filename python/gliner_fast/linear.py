@@ -51,7 +51,7 @@ def _native_linear(vectors: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
     out = _rust.linear(
         vectors.detach().reshape(-1, vectors.shape[-1]).contiguous().numpy(),
         weight.detach().numpy(),
-        None if bias is None else bias.detach().contiguous().numpy(),
+        None if bias is None else bias.detach().clone().numpy(),  # aligned, wherever in a file it lies
         torch.get_num_threads(),
         parallel_address(),
     )
@@ -80,17 +80,17 @@ def take_linear(module: nn.Module) -> None:
 
 
 def choose_linear(vectors: Tensor, weight: Tensor) -> LinearExecutor:
-    """Who multiplies: `torch`, but for float32 on an x86 CPU with no gradient asked for, which the others have none of.
+    """Who multiplies: `torch`, but for float32 on a CPU with no gradient asked for, which the others have none of.
 
     Nor has oneDNN a fast way with a weight that is a part of another's rows: it was a hundred times slower than torch.
 
     Raises:
         ValueError: the environment variable names nobody who multiplies.
     """
-    if torch.compiler.is_compiling():  # the compiler has its own choice
-        return "torch"
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return "torch"  # what is recorded should hold torch's own products
     if not (
-        vectors.device.type == "cpu"
+        vectors.device.type == weight.device.type == "cpu"
         and vectors.dtype == weight.dtype == torch.float32
         and not torch.is_grad_enabled()
         and weight.is_contiguous()
@@ -98,11 +98,11 @@ def choose_linear(vectors: Tensor, weight: Tensor) -> LinearExecutor:
     ):
         return "torch"
     asked = _asked(os.environ.get(VARIABLE, ""))
-    if asked in ("torch", "rust"):
+    is_plain = type(vectors) is Tensor and type(weight) in (Tensor, nn.Parameter) and weight.data_ptr() % 4 == 0
+    if asked == "torch" or (asked == "rust" and is_plain):
         return cast(LinearExecutor, asked)
-    # Beside another library's threads ours would have to start its own, and would lose to oneDNN.
     few = vectors.numel() <= _MOST_ROWS * vectors.shape[-1] and weight.numel() >= _FEWEST_WEIGHTS
-    if not asked and few and _is_x86() and _rust.has_vectors() and parallel_address():
+    if not asked and few and is_plain and _rust_is_fastest():
         return "rust"
     is_enabled = cast(bool, torch.backends.mkldnn.enabled)
     return "onednn" if is_enabled and _has_onednn() else "torch"
@@ -114,6 +114,13 @@ def _asked(name: str) -> str:
         names = ", ".join(get_args(LinearExecutor))
         raise ValueError(f"{VARIABLE} is {name!r}: expected one of {names}, or leave it unset for the fastest")
     return name
+
+
+@cache
+def _rust_is_fastest() -> bool:
+    """Where it was measured: with AVX2 but not AVX-512, and on torch's threads, as new ones would be in its way."""
+    has_avx2 = torch.backends.cpu.get_cpu_capability() == "AVX2"
+    return has_avx2 and _is_x86() and _rust.has_vectors() and parallel_address() != 0
 
 
 @cache

@@ -15,10 +15,13 @@ def parallel_address() -> int:
     since they spin for a while after each product.
     """
     torch_module = find_spec("torch._C")
+    # As the loader does for torch itself: first among what all may use, preloaded libraries too, then among the
+    # libraries that torch needs.
+    return _address_in(None) or _address_in(torch_module.origin if torch_module else None)
+
+
+def _address_in(library: str | None) -> int:
     try:
-        # The loader looks for the name in this library, then in those that it needs: the one that torch computes with
-        # is among them.
-        library = ctypes.CDLL(torch_module.origin if torch_module else None)
-        return ctypes.cast(library.GOMP_parallel, ctypes.c_void_p).value or 0
-    except (OSError, AttributeError):
+        return ctypes.cast(ctypes.CDLL(library).GOMP_parallel, ctypes.c_void_p).value or 0
+    except (OSError, AttributeError, TypeError):  # the last from Windows, where no library has the name None
         return 0

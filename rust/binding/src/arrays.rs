@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use numpy::{Element, PyArray1, PyReadonlyArray, PyReadonlyArray1};
+use numpy::{Element, PyArray1, PyReadonlyArray, PyReadonlyArray1, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 
@@ -16,9 +16,11 @@ pub(crate) fn slice<'a, T: Element, D: numpy::ndarray::Dimension>(
     name: &str,
     array: &'a PyReadonlyArray<'_, T, D>,
 ) -> PyResult<&'a [T]> {
-    array
-        .as_slice()
-        .map_err(|_| PyValueError::new_err(format!("{name} is not C-contiguous: pass numpy.ascontiguousarray({name})")))
+    if !array.is_c_contiguous() {
+        let advice = format!("{name} is not C-contiguous: pass numpy.ascontiguousarray({name})");
+        return Err(PyValueError::new_err(advice));
+    }
+    array.as_slice().map_err(|_| PyValueError::new_err(format!("{name} is not aligned: pass {name}.copy()")))
 }
 
 /// Counts and indices as int64, the type in which they come back.

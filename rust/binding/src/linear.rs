@@ -26,7 +26,9 @@ pub(crate) fn linear<'py>(
     }
     let bias = bias.as_ref().map(|bias| slice("bias", bias)).transpose()?;
     let layer = Linear { x: slice("x", &x)?, weight: slice("weight", &weight)?, bias, inputs, outputs };
-    let (threads, host) = (count("threads", threads)?, TorchThreads::at(openmp));
+    let threads = count("threads", threads)?;
+    // SAFETY: what the .pyi asks of callers.
+    let host = unsafe { TorchThreads::at(openmp) };
     let out = py.detach(|| layer.apply(threads, &host)).map_err(value_error)?;
     out.into_pyarray(py).reshape([rows, outputs])
 }

@@ -7,7 +7,7 @@
 
 use std::ffi::{c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use gliner_fast_core::{Host, NewThreads};
 
@@ -21,21 +21,30 @@ pub(crate) struct TorchThreads(Option<Parallel>);
 
 impl TorchThreads {
     /// Takes the address of `GOMP_parallel`, or 0.
-    pub(crate) fn at(address: usize) -> Self {
-        // SAFETY: Python gives nothing but 0, which is None, and what the loader says of that very name
-        // (`gliner_fast.openmp`); the .pyi says so.
-        Self(unsafe { std::mem::transmute::<usize, Option<Parallel>>(address) })
+    ///
+    /// # Safety
+    ///
+    /// The address is one of these two.
+    pub(crate) unsafe fn at(address: usize) -> Self {
+        let pointer = std::ptr::with_exposed_provenance::<()>(address);
+        // SAFETY: the caller's, and None is the null pointer.
+        Self(unsafe { std::mem::transmute::<*const (), Option<Parallel>>(pointer) })
     }
 }
 
 struct Work<'a> {
     call: &'a (dyn Fn() + Sync),
+    /// How many more threads may take part.
+    places: AtomicUsize,
     panicked: AtomicBool,
 }
 
 unsafe extern "C" fn body(data: *mut c_void) {
     // SAFETY: `run` gives its own `Work`, which it keeps until all threads have come back from here.
     let work = unsafe { &*data.cast::<Work<'_>>().cast_const() };
+    if work.places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err() {
+        return;
+    }
     if catch_unwind(AssertUnwindSafe(work.call)).is_err() {
         work.panicked.store(true, Ordering::Relaxed); // a panic must not pass through the library
     }
@@ -44,11 +53,12 @@ unsafe extern "C" fn body(data: *mut c_void) {
 impl Host for TorchThreads {
     fn run(&self, threads: usize, call: &(dyn Fn() + Sync)) {
         let Some(parallel) = self.0 else { return NewThreads.run(threads, call) };
-        let work = Work { call, panicked: AtomicBool::new(false) };
-        let threads = c_uint::try_from(threads).unwrap_or(c_uint::MAX);
+        let work = Work { call, places: AtomicUsize::new(threads), panicked: AtomicBool::new(false) };
         // SAFETY: `parallel` calls `body` with this pointer on each of its threads and returns when all calls have;
         // `Work` may be shared by threads, since its parts may.
-        unsafe { parallel(body, (&raw const work).cast_mut().cast(), threads, 0) };
+        // 0 threads are as many as torch's own products have: a team of another size would be made anew, and torch's after
+        // it again.
+        unsafe { parallel(body, (&raw const work).cast_mut().cast(), 0, 0) };
         assert!(
             !work.panicked.into_inner(),
             "a thread of the native module panicked: its message is on standard error"

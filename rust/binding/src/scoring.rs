@@ -36,7 +36,8 @@ pub(crate) fn find_spans<'py>(
     let (word_counts, class_counts) = (slice("word_counts", &word_counts)?, slice("class_counts", &class_counts)?);
     let bounds = slice("bounds", &bounds)?;
     let (max_width, threads) = (whole_number("max_width", max_width)?, count("threads", threads)?);
-    let host = TorchThreads::at(openmp);
+    // SAFETY: what the .pyi asks of callers.
+    let host = unsafe { TorchThreads::at(openmp) };
     let found = py
         .detach(|| gliner_fast_core::find_spans(factors, word_counts, class_counts, max_width, bounds, threads, &host))
         .map_err(value_error)?;
