@@ -22,8 +22,21 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return lambda value: monkeypatch.setenv(VARIABLE, value)
 
 
-def test_a_cpu_attends_to_texts_of_one_length_together(asked):
-    assert choose_attention(CPU, torch.float32, 64) == "grouped"
+def test_a_cpu_attends_in_rust_where_that_is_fast_else_to_texts_of_one_length_together(asked, monkeypatch):
+    for is_fastest, dtype, chosen in [
+        (True, torch.float32, "rust"),
+        (True, torch.bfloat16, "grouped"),
+        (False, torch.float32, "grouped"),
+    ]:
+        monkeypatch.setattr(attention_executor, "rust_is_fastest", lambda is_fastest=is_fastest: is_fastest)
+        assert choose_attention(CPU, dtype, 64) == chosen
+
+
+@pytest.mark.parametrize(("device", "dtype"), [(CPU, torch.float64), (CUDA, torch.float32)])
+def test_rust_takes_float32_on_a_cpu_alone(device, dtype, asked):
+    asked("rust")
+    with pytest.raises(ValueError, match="GLINER_FAST_ATTENTION is 'rust', but the model is"):
+        choose_attention(device, dtype, 64)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +56,7 @@ def test_triton_attends_on_cuda_where_it_can(asked, monkeypatch, has_triton, cap
     assert choose_attention(CUDA, dtype, head_dim) == chosen
 
 
-@pytest.mark.parametrize("name", ["padded", "grouped", "torch", "triton"])
+@pytest.mark.parametrize("name", ["padded", "grouped", "torch", "rust", "triton"])
 def test_the_variable_decides(name, asked, monkeypatch):
     monkeypatch.setattr(span_executor, "HAS_TRITON", True)
     monkeypatch.setattr(span_executor, "INTERPRETED", True)
@@ -54,7 +67,7 @@ def test_the_variable_decides(name, asked, monkeypatch):
 def test_an_unknown_name_is_refused(asked):
     asked("flash")
     with pytest.raises(
-        ValueError, match="GLINER_FAST_ATTENTION is 'flash': expected one of padded, grouped, torch, triton"
+        ValueError, match="GLINER_FAST_ATTENTION is 'flash': expected one of padded, grouped, torch, rust, triton"
     ):
         choose_attention(CPU, torch.float32, 64)
 
@@ -67,13 +80,17 @@ def test_triton_is_refused_on_a_cpu_without_its_interpreter(asked, monkeypatch):
         choose_attention(CPU, torch.float32, 64)
 
 
-@pytest.mark.parametrize("name", ["torch", "triton"])
+@pytest.mark.parametrize("name", ["torch", "rust", "triton"])
 def test_the_executor_that_is_chosen_computes(name, asked, monkeypatch):
     if name == "triton" and not INTERPRETED:
         pytest.skip("needs Triton, and a machine without a GPU")
     asked(name)
     ran = []
-    for executor, function in (("torch", "disentangled_attention_reference"), ("triton", "disentangled_attention")):
+    for executor, function in (
+        ("torch", "disentangled_attention_reference"),
+        ("rust", "native_attention"),
+        ("triton", "disentangled_attention"),
+    ):
         compute = getattr(attention_executor, function)
 
         def counted(*given, executor=executor, compute=compute, **options):

@@ -132,7 +132,7 @@ def test_packed_texts_have_the_hidden_states_of_transformers(
     torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-7 * float(theirs.abs().max()))
 
 
-@pytest.mark.parametrize("executor", ["grouped", "torch", pytest.param("triton", marks=needs_interpreter)])
+@pytest.mark.parametrize("executor", ["grouped", "torch", "rust", pytest.param("triton", marks=needs_interpreter)])
 def test_packed_is_padded_is_single_text_within_rounding(executor: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, executor)
     reference, ours = pair(hidden_size=64, num_attention_heads=2)

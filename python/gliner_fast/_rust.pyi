@@ -25,6 +25,7 @@ __all__ = [
     "Subwords",
     "WordSplitter",
     "Words",
+    "attention",
     "find_candidates",
     "find_spans",
     "has_vectors",
@@ -305,7 +306,38 @@ def find_spans(
     """
 
 def has_vectors() -> bool:
-    """Whether this CPU has the instructions that make `find_spans` and `linear` fast."""
+    """Whether this CPU has the instructions that make `attention`, `find_spans` and `linear` fast."""
+
+def attention(
+    qkv: NDArray[np.float32],
+    keys: NDArray[np.float32] | None,
+    queries: NDArray[np.float32] | None,
+    by_distance: NDArray[np.int32],
+    lengths: NDArray[np.int64],
+    scale: float,
+    threads: int,
+    openmp: int,
+) -> NDArray[np.float32]:
+    """Disentangled attention over packed texts (DeBERTa, equations 2 to 4); no score leaves it.
+
+    What a text becomes depends on that text alone, to the last bit.
+
+    Args:
+        qkv: queries, keys and values of the packed subwords, (N, 3, H, d).
+        keys: what queries are multiplied with, scaled, (H, R, d); None without content-to-position scores.
+        queries: what keys are multiplied with, scaled, (H, R, d); None without position-to-content scores.
+        by_distance: the row of both for the distances -(M-1)..M-1, (2M-1,); M is at least the longest text.
+        lengths: subwords of each text, (B,); N in all.
+        scale: factor of query . key.
+        threads: as for `find_spans`.
+        openmp: as for `find_spans`.
+
+    Returns:
+        (H, N, d): by head, unlike `qkv`.
+
+    Raises:
+        ValueError: if the shapes do not fit each other, a distance has no row, or an array is not contiguous.
+    """
 
 def linear(
     x: NDArray[np.float32],

@@ -17,11 +17,13 @@ from gliner_fast.kernels.disentangled_attention import (
     disentangled_attention,
     disentangled_attention_reference,
 )
+from gliner_fast.linear import rust_is_fastest
+from gliner_fast.native_attention import native_attention
 from gliner_fast.span_executor import allows_tf32, expect_triton, triton_is_fastest
 
 # padded and grouped: torch's own attention, with the position scores as its mask, over padded texts; or over packed
-# ones, those of equal length together, so that neither padding nor a mask is computed. torch and triton: packed.
-AttentionExecutor = Literal["padded", "grouped", "torch", "triton"]
+# ones, those of equal length together, so that neither padding nor a mask is computed. The others: packed.
+AttentionExecutor = Literal["padded", "grouped", "torch", "rust", "triton"]
 
 VARIABLE = "GLINER_FAST_ATTENTION"
 
@@ -60,11 +62,14 @@ def choose_attention(device: torch.device, dtype: torch.dtype, head_dim: int) ->
         takes = head_dim in HEAD_DIMS and triton_is_fastest(device, dtype)
         if takes:
             return "triton"
-        # On a GPU many short calls would cost more than the padding.
-        return "grouped" if device.type == "cpu" else "padded"
+        if device.type != "cpu":
+            return "padded"  # on a GPU many short calls would cost more than the padding
+        return "rust" if dtype is torch.float32 and rust_is_fastest() else "grouped"
     if asked not in get_args(AttentionExecutor):
         names = ", ".join(get_args(AttentionExecutor))
         raise ValueError(f"{VARIABLE} is {asked!r}: expected one of {names}, or leave it unset for the fastest")
+    if asked == "rust" and (device.type != "cpu" or dtype is not torch.float32):
+        raise ValueError(f"{VARIABLE} is 'rust', but the model is {dtype} on {device}: expected float32 on the CPU")
     if asked == "triton":
         expect_triton(device, VARIABLE)
     return cast(AttentionExecutor, asked)
@@ -83,4 +88,6 @@ def attend(
             scale=scale,
             allow_tf32=allows_tf32(),
         )
+    if executor == "rust":
+        return native_attention(qkv, positions, lengths=texts.lengths, scale=scale)
     return disentangled_attention_reference(qkv, positions, lengths=texts.lengths, scale=scale)

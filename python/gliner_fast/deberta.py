@@ -285,6 +285,8 @@ class DebertaEncoder(nn.Module):
         """(N,) -> (N, D) or (R, D), inference only: no subword of padding is computed, and no score is kept."""
         assert not self.training, "attention over packed texts knows no dropout"
         executor = self._executor if not torch.is_grad_enabled() else "torch"  # autograd sees through torch alone
+        if executor == "rust" and torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            executor = "grouped"  # what is recorded should hold torch's own products
         if executor == "grouped":
             return self._forward_grouped(input_ids, texts.lengths, wanted)
         kinds = self.config.pos_att_type

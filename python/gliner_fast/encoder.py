@@ -65,7 +65,8 @@ class TransformersEncoder(nn.Module):
         """Whether texts should come packed, where the weights are now."""
         weight = next(self.model.parameters())
         head_dim = self.width // int(getattr(self.model.config, "num_attention_heads", 1))
-        return self._is_bert_like and choose_attention(weight.device, weight.dtype, head_dim) == "grouped"
+        executor = choose_attention(weight.device, weight.dtype, head_dim)
+        return self._is_bert_like and executor in ("grouped", "rust")
 
 
 def build_encoder(

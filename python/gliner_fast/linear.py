@@ -102,7 +102,7 @@ def choose_linear(vectors: Tensor, weight: Tensor) -> LinearExecutor:
     if asked == "torch" or (asked == "rust" and is_plain):
         return cast(LinearExecutor, asked)
     few = vectors.numel() <= _MOST_ROWS * vectors.shape[-1] and weight.numel() >= _FEWEST_WEIGHTS
-    if not asked and few and is_plain and _rust_is_fastest():
+    if not asked and few and is_plain and rust_is_fastest():
         return "rust"
     is_enabled = cast(bool, torch.backends.mkldnn.enabled)
     return "onednn" if is_enabled and _has_onednn() else "torch"
@@ -117,8 +117,11 @@ def _asked(name: str) -> str:
 
 
 @cache
-def _rust_is_fastest() -> bool:
-    """Where it was measured: with AVX2 but not AVX-512, and on torch's threads, as new ones would be in its way."""
+def rust_is_fastest() -> bool:
+    """Whether the native module beats torch's products in float32 on this CPU.
+
+    Where it was measured: with AVX2 but not AVX-512, and on torch's threads, as new ones would be in its way.
+    """
     has_avx2 = torch.backends.cpu.get_cpu_capability() == "AVX2"
     return has_avx2 and _is_x86() and _rust.has_vectors() and parallel_address() != 0
 

@@ -21,7 +21,7 @@ TEXTS = [*sorted((text for text in CROSSNER if len(text.split()) >= 6), key=len)
 LABELS = ALL_LABELS[:3]
 
 
-@pytest.fixture(params=["grouped", "torch", "triton"])
+@pytest.fixture(params=["grouped", "torch", "rust", "triton"])
 def both(request: pytest.FixtureRequest, pair, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pair, list[tuple]]]:
     """Ours over packed texts beside gliner, and for each batch its subwords and those that the encoder was given."""
     monkeypatch.setenv(attention_executor.VARIABLE, request.param)

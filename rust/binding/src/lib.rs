@@ -8,6 +8,7 @@
 use pyo3::prelude::*;
 
 mod arrays;
+mod attention;
 mod batch;
 mod decoding;
 mod linear;
@@ -19,6 +20,8 @@ mod strings;
 /// The native module.
 #[pymodule(gil_used = true)]
 mod _rust {
+    #[pymodule_export]
+    use super::attention::attention;
     #[pymodule_export]
     use super::batch::{PyLookup, PyPrompts, PyRowLayout, PyRows, PySubwordCache, PySubwords};
     #[pymodule_export]

@@ -231,6 +231,42 @@ impl fmt::Display for CandidateError {
 
 impl Error for CandidateError {}
 
+/// Attention over packed texts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are what the message tells")]
+pub enum AttentionError {
+    /// A negative number of subwords.
+    Length { text: usize, value: i64 },
+    /// No head, or heads of no number.
+    Empty,
+    /// As many numbers as the lengths, heads and rows add up to.
+    Values { name: &'static str, values: usize, expected: u128 },
+    /// A row for each distance of the longest text, those of both directions and 0.
+    Distances { values: usize, longest: usize },
+    /// A row that the tables do not have.
+    Row { index: usize, value: i32, rows: usize },
+}
+
+impl fmt::Display for AttentionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Length { text, value } => write!(f, "lengths[{text}] is {value}: expected 0 or more"),
+            Self::Empty => write!(f, "qkv has no heads, or heads without a number"),
+            Self::Values { name, values, expected } => write!(f, "{name} has {values} values: expected {expected}"),
+            Self::Distances { values, longest } => write!(
+                f,
+                "by_distance has {values} values: expected an odd number, and at least {} for a text of {longest}",
+                (2 * longest).saturating_sub(1)
+            ),
+            Self::Row { index, value, rows } => {
+                write!(f, "by_distance[{index}] is {value}: expected a row below {rows}")
+            }
+        }
+    }
+}
+
+impl Error for AttentionError {}
+
 /// A linear layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are what the message tells")]

@@ -1,6 +1,7 @@
 //! The host side of GLiNER inference, without Python and without tensors.
 //!
-//! Beside it a product for the encoder's linear layers (`few_rows`), since torch's is not made for one short text.
+//! Beside it, for the encoder, what torch has nothing made for: a product for the linear layers of one short text
+//! (`few_rows`) and disentangled attention (`attention`).
 //!
 //! One way through, one module a step:
 //!
@@ -15,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod align;
+mod attention;
 mod cache;
 mod candidates;
 mod decode;
@@ -23,8 +25,10 @@ mod few_rows;
 mod host;
 mod kept;
 mod offsets;
+mod panels;
 mod prompt;
 mod queue;
+mod softmax;
 mod span;
 mod span_scores;
 mod span_tile;
@@ -32,10 +36,13 @@ mod text;
 mod words;
 
 pub use align::{Rows, Subwords};
+pub use attention::{Attention, Positions};
 pub use cache::{Lookup, SubwordCache};
 pub use candidates::{ScoredSpans, find_candidates};
 pub use decode::{CandidateArrays, Kept, Overlap, resolve};
-pub use error::{AlignError, CacheError, CandidateError, DecodeError, LinearError, OffsetsError, WordsError};
+pub use error::{
+    AlignError, AttentionError, CacheError, CandidateError, DecodeError, LinearError, OffsetsError, WordsError,
+};
 pub use few_rows::Linear;
 pub use host::{Host, NewThreads};
 pub use offsets::Offsets;

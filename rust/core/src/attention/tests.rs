@@ -1,0 +1,180 @@
+//! The attention beside the formula, with the vectors of this machine and without.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use pulp::Scalar;
+
+use super::*;
+use crate::host::NewThreads;
+
+/// As many threads as it may, so that small cases meet them too.
+struct Eager;
+
+impl Host for Eager {
+    fn run(&self, threads: usize, work: &(dyn Fn() + Sync)) {
+        NewThreads.run(threads, work);
+    }
+    fn worth_a_thread(&self) -> u128 {
+        1
+    }
+    fn prefetch(&self, _: &f32) {}
+}
+
+#[derive(Clone, Debug)]
+struct Case {
+    lengths: Vec<usize>,
+    heads: usize,
+    head_dim: usize,
+    qkv: Vec<f32>,
+    keys: Option<Vec<f32>>,
+    queries: Option<Vec<f32>>,
+    rows: usize,
+    by_distance: Vec<i32>,
+}
+
+impl Case {
+    fn layer(&self) -> Attention<'_> {
+        let Self { heads, head_dim, qkv, keys, queries, rows, by_distance, .. } = self;
+        let positions = Positions { keys: keys.as_deref(), queries: queries.as_deref(), rows: *rows, by_distance };
+        Attention { qkv, heads: *heads, head_dim: *head_dim, positions, scale: 0.3 }
+    }
+
+    fn lengths(&self) -> Vec<i64> {
+        self.lengths.iter().map(|&length| i64::try_from(length).unwrap()).collect()
+    }
+
+    /// (heads, N, d), by the formula.
+    fn expected(&self) -> Vec<f64> {
+        let (heads, d) = (self.heads, self.head_dim);
+        let vector = |at: usize, kind: usize, head: usize| &self.qkv[((at * 3 + kind) * heads + head) * d..][..d];
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        let mut out = Vec::new();
+        for head in 0..heads {
+            let row = |table: &'_ Option<Vec<f32>>, of: &[f32], i: usize, j: usize| {
+                let at = self.by_distance[self.by_distance.len() / 2 + i - j];
+                let first = (head * self.rows + usize::try_from(at).unwrap()) * d;
+                table.as_ref().map_or(0.0, |table| dot(of, &table[first..first + d]))
+            };
+            let mut first = 0;
+            for &length in &self.lengths {
+                for i in 0..length {
+                    let q = vector(first + i, 0, head);
+                    let scores: Vec<f64> = (0..length)
+                        .map(|j| {
+                            let k = vector(first + j, 1, head);
+                            0.3 * dot(q, k) + row(&self.keys, q, i, j) + row(&self.queries, k, i, j)
+                        })
+                        .collect();
+                    let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                    let powers: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
+                    let sum: f64 = powers.iter().sum();
+                    out.extend((0..d).map(|at| {
+                        let of = |(j, power): (usize, &f64)| power * f64::from(vector(first + j, 2, head)[at]);
+                        powers.iter().enumerate().map(of).sum::<f64>() / sum
+                    }));
+                }
+                first += length;
+            }
+        }
+        out
+    }
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let lengths = vec(prop_oneof![4 => 0_usize..9, 2 => 40_usize..60, 1 => 90_usize..110], 0..4);
+    (lengths, 1_usize..4, 1_usize..20, 1_usize..9).prop_flat_map(|(lengths, heads, head_dim, rows)| {
+        let number = -2.0_f32..2.0;
+        let subwords = lengths.iter().sum::<usize>();
+        let farthest = lengths.iter().max().copied().unwrap_or_default() + 2;
+        let table = || option::of(vec(-1.0_f32..1.0, heads * rows * head_dim));
+        let by_distance = vec(0..i32::try_from(rows).unwrap(), 2 * farthest - 1);
+        (vec(number, subwords * 3 * heads * head_dim), table(), table(), by_distance).prop_map(
+            move |(qkv, keys, queries, by_distance)| {
+                let lengths = lengths.clone();
+                Case { lengths, heads, head_dim, qkv, keys, queries, rows, by_distance }
+            },
+        )
+    })
+}
+
+fn assert_near(found: &[f32], expected: &[f64]) {
+    assert_eq!(found.len(), expected.len());
+    for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!((f64::from(*found) - expected).abs() < 1e-4, "{found} for {expected} at {at}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn numbers_are_those_of_the_formula(case in cases(), threads in 1_usize..5) {
+        assert_near(&case.layer().apply(&case.lengths(), threads, &Eager).unwrap(), &case.expected());
+    }
+
+    #[test]
+    fn a_text_depends_on_itself_alone(case in cases(), threads in 1_usize..5) {
+        let together = case.layer().apply(&case.lengths(), threads, &Eager).unwrap();
+        let (row, width) = (3 * case.heads * case.head_dim, case.head_dim);
+        let subwords = case.lengths.iter().sum::<usize>();
+        let mut first = 0;
+        for length in case.lengths() {
+            let count = usize::try_from(length).unwrap();
+            let layer = Attention { qkv: &case.qkv[first * row..(first + count) * row], ..case.layer() };
+            let alone = layer.apply(&[length], 1, &NewThreads).unwrap();
+            for head in 0..case.heads {
+                let part = &together[(head * subwords + first) * width..][..count * width];
+                prop_assert_eq!(part, &alone[head * count * width..][..count * width]);
+            }
+            first += count;
+        }
+    }
+
+    #[test]
+    fn without_vectors_too(case in cases()) {
+        let width = case.head_dim;
+        let length = case.lengths.first().copied().unwrap_or_default();
+        let case = Case { qkv: case.qkv[..length * 3 * case.heads * width].to_vec(), lengths: vec![length], ..case };
+        let (layer, expected) = (case.layer(), case.expected());
+        for head in 0..if length == 0 { 0 } else { case.heads } {
+            let mut out = vec![0.0; length * width];
+            let piece = Mutex::new(Piece { head, first: 0, length, out: &mut out });
+            Worker { layer: &layer, pieces: &[piece], next: &AtomicUsize::new(0) }.with_simd(Scalar::new());
+            assert_near(&out, &expected[head * length * width..][..length * width]);
+        }
+    }
+}
+
+#[test]
+fn a_nan_stays_in_its_text_and_head() {
+    let mut qkv = vec![0.5; 5 * 3 * 2 * 4];
+    qkv[0] = f32::NAN; // of the first query of the first head
+    let positions = Positions { keys: None, queries: None, rows: 0, by_distance: &[] };
+    let layer = Attention { qkv: &qkv, heads: 2, head_dim: 4, positions, scale: 1.0 };
+    let out = layer.apply(&[3, 2], 1, &NewThreads).unwrap();
+    for (at, number) in out.into_iter().enumerate() {
+        assert_eq!(number.is_nan(), at < 4, "{at}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_told() {
+    let (qkv, table, by_distance) = ([1.0; 24], [1.0; 12], [0, 1, 2]);
+    let positions = Positions { keys: Some(&table), queries: Some(&table), rows: 3, by_distance: &by_distance };
+    let sound = Attention { qkv: &qkv, heads: 2, head_dim: 2, positions, scale: 1.0 };
+    assert!(sound.apply(&[2, 0], 1, &NewThreads).is_ok());
+    let with = |positions| Attention { positions, ..sound };
+    for (wrong, lengths, told) in [
+        (sound, [-1, 3], "lengths[0] is -1"),
+        (sound, [1, 2], "qkv has 24 values: expected 36"),
+        (Attention { heads: 0, ..sound }, [1, 1], "no heads"),
+        (with(Positions { keys: Some(&table[1..]), ..positions }), [2, 0], "keys has 11 values: expected 12"),
+        (with(Positions { queries: Some(&table[1..]), ..positions }), [2, 0], "queries has 11 values: expected 12"),
+        (with(Positions { by_distance: &[0], ..positions }), [2, 0], "at least 3 for a text of 2"),
+        (with(Positions { by_distance: &[0; 4], ..positions }), [2, 0], "an odd number"),
+        (with(Positions { by_distance: &[0, 3, 0], ..positions }), [2, 0], "by_distance[1] is 3"),
+        (with(Positions { by_distance: &[0, 0, -1], ..positions }), [2, 0], "by_distance[2] is -1"),
+    ] {
+        let message = wrong.apply(&lengths, 1, &NewThreads).unwrap_err().to_string();
+        assert!(message.contains(told), "{message}");
+    }
+}

@@ -1,0 +1,99 @@
+//! e to the power of numbers, as softmax needs it.
+
+#![expect(clippy::inline_always, reason = "vector instructions are there only in what is inlined into pulp's dispatch")]
+
+use pulp::Simd;
+
+/// Makes a row e^(x - m), m its largest number, and gives the sum. A NaN makes all of them NaN, as +inf does.
+#[inline(always)]
+pub(crate) fn softmax<S: Simd>(simd: S, row: &mut [f32]) -> f32 {
+    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let largest = if row.iter().any(|x| x.is_nan()) { f32::NAN } else { largest };
+    let shift = simd.splat_f32s(largest);
+    let mut sum = simd.splat_f32s(0.0);
+    let (whole, rest) = S::as_mut_simd_f32s(row);
+    for x in whole {
+        *x = exp(simd, simd.sub_f32s(*x, shift));
+        sum = simd.add_f32s(sum, *x);
+    }
+    let mut rest_sum = 0.0;
+    if !rest.is_empty() {
+        let powers = exp(simd, simd.sub_f32s(simd.partial_load_f32s(rest), shift));
+        simd.partial_store_f32s(rest, powers);
+        rest_sum = rest.iter().sum();
+    }
+    simd.reduce_sum_f32s(sum) + rest_sum
+}
+
+/// e^x for x <= 0, to within 2 units in the last place; what would be below 1e-37 is about that.
+#[inline(always)]
+fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23: added to a small number, it leaves the whole part in the lowest bits
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    const FACTORIALS: [f32; 8] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+    let splat = |number: f32| simd.splat_f32s(number);
+    let least = splat(-86.0);
+    let x = if S::IS_SCALAR {
+        simd.select_f32s(simd.less_than_f32s(x, least), least, x)
+    } else {
+        simd.max_f32s(least, x) // of two, x86 takes the second where one is NaN, ARM the NaN
+    };
+    let shifted = simd.mul_add_f32s(x, splat(std::f32::consts::LOG2_E), splat(MAGIC));
+    let whole = simd.sub_f32s(shifted, splat(MAGIC));
+    let part = simd.mul_add_f32s(whole, splat(-LN2_HIGH), x);
+    let part = simd.mul_add_f32s(whole, splat(-LN2_LOW), part);
+    let mut power = splat(FACTORIALS[0]);
+    for factor in &FACTORIALS[1..] {
+        power = simd.mul_add_f32s(power, part, splat(*factor));
+    }
+    let bits = simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_f32s(shifted), simd.splat_u32s(23));
+    let two_to_whole = simd.transmute_f32s_u32s(simd.add_u32s(bits, simd.splat_u32s(1.0_f32.to_bits())));
+    simd.mul_f32s(power, two_to_whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use pulp::{Arch, Scalar, WithSimd};
+
+    use super::*;
+
+    struct All<'a>(&'a mut [f32]);
+
+    impl WithSimd for All<'_> {
+        type Output = f32;
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) -> f32 {
+            softmax(simd, self.0)
+        }
+    }
+
+    #[test]
+    fn powers_are_as_good_as_their_type() {
+        for vectors in [false, true] {
+            for step in 0_u16..2000 {
+                let x = -f32::from(step) * 0.043;
+                let mut row = [0.0, x, -0.0, x * 0.5, 0.0, x, 0.0, 0.0, x];
+                let sum =
+                    if vectors { Arch::new().dispatch(All(&mut row)) } else { All(&mut row).with_simd(Scalar::new()) };
+                let (power, half) = (f64::from(x).exp(), f64::from(x * 0.5).exp());
+                for (at, expected) in [(1, power), (3, half), (5, power), (8, power), (0, 1.0)] {
+                    let error = (f64::from(row[at]) - expected).abs() / expected;
+                    assert!(error < 2.4e-7, "e^{x} is {} for {expected}", row[at]);
+                }
+                assert!((f64::from(sum) - (5.0 + 3.0 * power + half)).abs() < 4e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_none() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut row = [0.0, 1.0, bad, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
+            assert!(Arch::new().dispatch(All(&mut row)).is_nan());
+        }
+        let mut row = [f32::NEG_INFINITY, 3.0, -1e30];
+        assert!((Arch::new().dispatch(All(&mut row)) - 1.0).abs() < 1e-6);
+        assert!(row[0] < 1e-36 && row[2] < 1e-36);
+    }
+}

@@ -1,0 +1,157 @@
+"""The Rust kernel of DeBERTa's attention beside its reference in torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gliner_fast import _rust
+from gliner_fast.deberta import DebertaEncoder
+from gliner_fast.deberta_config import DebertaConfig, position_rows
+from gliner_fast.kernels.disentangled_attention import Positions, disentangled_attention_reference
+from gliner_fast.native_attention import native_attention
+from gliner_fast.openmp import parallel_address
+
+CONFIG = {
+    "model_type": "deberta-v2", "hidden_size": 48, "num_attention_heads": 3, "num_hidden_layers": 2,
+    "intermediate_size": 64, "vocab_size": 101, "relative_attention": True, "position_buckets": 32,
+    "max_position_embeddings": 64, "norm_rel_ebd": "layer_norm", "share_att_key": True, "pos_att_type": ["c2p", "p2c"],
+    "position_biased_input": False, "type_vocab_size": 0,
+}  # fmt: skip
+
+
+def inputs(lengths: list[int], heads: int, head_dim: int, kinds: str, seed: int) -> tuple[torch.Tensor, Positions]:
+    """Random vectors, and rows that come in no order at all."""
+    generator = torch.Generator().manual_seed(seed)
+    qkv = torch.randn(sum(lengths), 3, heads, head_dim, generator=generator)
+    tables = torch.randn(2, heads, 11, head_dim, generator=generator) * 0.3
+    farthest = max(lengths, default=0) + 2
+    rows = torch.randint(0, 11, (2 * farthest + 1,), generator=generator, dtype=torch.int32)
+    keys, queries = (table if name in kinds else None for name, table in zip(("c2p", "p2c"), tables, strict=True))
+    return qkv, Positions(keys, queries, rows)
+
+
+def expected(qkv: torch.Tensor, positions: Positions, lengths: list[int], scale: float) -> torch.Tensor:
+    """The reference in float64."""
+    exact = Positions(
+        None if positions.keys is None else positions.keys.double(),
+        None if positions.queries is None else positions.queries.double(),
+        positions.rows,
+    )
+    return disentangled_attention_reference(qkv.double(), exact, lengths=lengths, scale=scale)
+
+
+@settings(max_examples=150)
+@given(
+    lengths=st.lists(st.one_of(st.integers(0, 9), st.integers(90, 130)), max_size=5),
+    heads=st.integers(1, 3),
+    head_dim=st.integers(1, 20),
+    kinds=st.sampled_from(["c2p p2c", "c2p", "p2c", ""]),
+    seed=st.integers(0, 99),
+)
+def test_random_texts(lengths, heads, head_dim, kinds, seed):
+    qkv, positions = inputs(lengths, heads, head_dim, kinds, seed)
+    out = native_attention(qkv, positions, lengths=lengths, scale=0.2)
+    assert out.shape == (sum(lengths), heads, head_dim)
+    torch.testing.assert_close(out.double(), expected(qkv, positions, lengths, 0.2), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("head_dim", [32, 64])
+@pytest.mark.parametrize("lengths", [[512, 1, 385], [384], [97, 96, 95, 13, 12, 11]], ids=str)
+def test_a_model_s_sizes_and_buckets(lengths, head_dim):
+    config = DebertaConfig.read(CONFIG)
+    assert config is not None
+    qkv, positions = inputs(lengths, 2, head_dim, "c2p p2c", 0)
+    tables = torch.randn(2, 2, 2 * config.span, head_dim, generator=torch.Generator().manual_seed(1))
+    positions = Positions(*tables, position_rows(max(lengths), config).int())
+    out = native_attention(qkv, positions, lengths=lengths, scale=0.1)
+    torch.testing.assert_close(out.double(), expected(qkv, positions, lengths, 0.1), rtol=0, atol=3e-5)
+
+
+def test_large_scores_do_not_overflow():
+    qkv, positions = inputs([40], 2, 16, "c2p p2c", 0)
+    qkv *= 30.0
+    out = native_attention(qkv, positions, lengths=[40], scale=1.0)
+    torch.testing.assert_close(out.double(), expected(qkv, positions, [40], 1.0), rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_none_stay_in_their_text(value):
+    qkv, positions = inputs([5, 60, 4], 2, 16, "c2p p2c", 0)
+    clean = native_attention(qkv, positions, lengths=[5, 60, 4], scale=0.1)
+    qkv[30, 1] = value  # a key of the second text
+    out = native_attention(qkv, positions, lengths=[5, 60, 4], scale=0.1)
+    assert out[5:65].isnan().all()
+    assert torch.equal(out[:5], clean[:5])
+    assert torch.equal(out[65:], clean[65:])
+
+
+@pytest.mark.parametrize("openmp", [0, parallel_address()])
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_a_text_s_result_is_its_own_whoever_works(openmp, threads):
+    lengths = [130, 7, 0, 99]
+    qkv, positions = inputs(lengths, 4, 64, "c2p p2c", 0)
+    assert positions.keys is not None
+    assert positions.queries is not None
+    tables = [positions.keys.numpy(), positions.queries.numpy(), positions.rows.numpy()]
+
+    def attend(rows: slice, own: list[int], threads: int, openmp: int) -> np.ndarray:
+        return _rust.attention(qkv[rows].numpy(), *tables, np.array(own), 0.1, threads, openmp)
+
+    together = attend(slice(None), lengths, threads, openmp)
+    starts = np.cumsum(lengths) - lengths
+    alone = [attend(slice(at, at + n), [n], 1, 0) for at, n in zip(starts, lengths, strict=True)]
+    np.testing.assert_array_equal(together, np.concatenate(alone, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"qkv": np.zeros((4, 2, 2, 3), np.float32)}, "qkv has 2 kinds of vectors"),
+        ({"qkv": np.zeros((4, 3, 0, 3), np.float32), "keys": None, "queries": None}, "no heads"),
+        ({"qkv": np.zeros((4, 3, 2, 6), np.float32)[..., ::2]}, "qkv is not C-contiguous"),
+        ({"keys": np.zeros((2, 5, 4), np.float32)}, r"keys is \[2, 5, 4\]: expected 2 heads"),
+        ({"queries": np.zeros((2, 6, 3), np.float32)}, r"queries is \[2, 6, 3\]: expected 2 heads, as many rows"),
+        ({"by_distance": np.zeros(3, np.int32)}, "at least 5 for a text of 3"),
+        ({"by_distance": np.full(7, 5, np.int32)}, r"by_distance\[0\] is 5: expected a row below 5"),
+        ({"lengths": np.array([3, 2])}, "qkv has 72 values: expected 90"),
+        ({"lengths": np.array([5, -1])}, r"lengths\[1\] is -1"),
+        ({"threads": -1}, "threads is -1"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(change, told):
+    given = {
+        "qkv": np.zeros((4, 3, 2, 3), np.float32),
+        "keys": np.zeros((2, 5, 3), np.float32),
+        "queries": np.zeros((2, 5, 3), np.float32),
+        "by_distance": np.zeros(7, np.int32),
+        "lengths": np.array([3, 1]),
+        "scale": 1.0,
+        "threads": 1,
+    }
+    assert _rust.attention(**given, openmp=0).shape == (2, 4, 3)
+    with pytest.raises(ValueError, match=told):
+        _rust.attention(**given | change, openmp=0)
+
+
+def test_another_dtype_is_refused():
+    qkv, positions = inputs([3], 1, 4, "c2p", 0)
+    with pytest.raises(TypeError, match="qkv is torch.float64 on cpu: expected float32 on the CPU"):
+        native_attention(qkv.double(), positions, lengths=[3], scale=1.0)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::torch.jit.TracerWarning")
+def test_a_traced_encoder_holds_torch_s_products(monkeypatch):
+    monkeypatch.setenv("GLINER_FAST_ATTENTION", "rust")
+    config = DebertaConfig.read(CONFIG)
+    assert config is not None
+    torch.manual_seed(0)
+    encoder = DebertaEncoder(config).eval()
+    lengths, offsets = torch.tensor([4, 3]), torch.tensor([0, 4, 7])
+    with torch.no_grad():
+        traced = torch.jit.trace(encoder, (torch.arange(1, 8), lengths, offsets), check_trace=False)
+        other = torch.arange(20, 27)
+        torch.testing.assert_close(traced(other, lengths, offsets), encoder(other, lengths, offsets), rtol=0, atol=1e-4)
