@@ -92,7 +92,7 @@ def test_numbers_that_are_none_stay_in_their_text(value):
 @pytest.mark.parametrize("openmp", [0, parallel_address()])
 @pytest.mark.parametrize("threads", [0, 1, 3])
 def test_a_text_s_result_is_its_own_whoever_works(openmp, threads):
-    lengths = [130, 7, 0, 99]
+    lengths = [290, 7, 0, 199]  # as much work as three new threads are worth
     qkv, positions = inputs(lengths, 4, 64, "c2p p2c", 0)
     assert positions.keys is not None
     assert positions.queries is not None
@@ -143,13 +143,29 @@ def test_another_dtype_is_refused():
         native_attention(qkv.double(), positions, lengths=[3], scale=1.0)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::torch.jit.TracerWarning")
-def test_a_traced_encoder_holds_torch_s_products(monkeypatch):
-    monkeypatch.setenv("GLINER_FAST_ATTENTION", "rust")
+def small_encoder() -> DebertaEncoder:
     config = DebertaConfig.read(CONFIG)
     assert config is not None
     torch.manual_seed(0)
-    encoder = DebertaEncoder(config).eval()
+    return DebertaEncoder(config).eval()
+
+
+def test_under_autocast_torch_attends(monkeypatch):
+    monkeypatch.setenv("GLINER_FAST_ATTENTION", "rust")
+    encoder, given = small_encoder(), (torch.arange(1, 8), torch.tensor([4, 3]), torch.tensor([0, 4, 7]))
+    with torch.inference_mode():
+        exact = encoder(*given)
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = encoder(*given)
+        again = encoder(*given)
+    assert 0 < (rough - exact).abs().max() < 0.2  # of another precision
+    assert torch.equal(again, exact)  # and nothing of it is kept
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::torch.jit.TracerWarning")
+def test_a_traced_encoder_holds_torch_s_products(monkeypatch):
+    monkeypatch.setenv("GLINER_FAST_ATTENTION", "rust")
+    encoder = small_encoder()
     lengths, offsets = torch.tensor([4, 3]), torch.tensor([0, 4, 7])
     with torch.no_grad():
         traced = torch.jit.trace(encoder, (torch.arange(1, 8), lengths, offsets), check_trace=False)

@@ -22,7 +22,8 @@ from gliner_fast.native_attention import native_attention
 from gliner_fast.span_executor import allows_tf32, expect_triton, triton_is_fastest
 
 # padded and grouped: torch's own attention, with the position scores as its mask, over padded texts; or over packed
-# ones, those of equal length together, so that neither padding nor a mask is computed. The others: packed.
+# ones, those of equal length together, so that neither padding nor a mask is computed. The others: packed,
+# text by text; torch is the plain reference.
 AttentionExecutor = Literal["padded", "grouped", "torch", "rust", "triton"]
 
 VARIABLE = "GLINER_FAST_ATTENTION"

@@ -12,7 +12,7 @@ It reads padded texts, or packed ones (DESIGN 3.6), with the same weights and up
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from gliner_fast.attention_executor import AttentionExecutor, PackedTexts, attend, choose_attention, runs_of_equals
 from gliner_fast.deberta_config import DebertaConfig, position_rows
 from gliner_fast.kernels.disentangled_attention import Positions
-from gliner_fast.linear import Linear
+from gliner_fast.linear import Linear, is_recorded
 from gliner_fast.upload import upload
 
 # Scores of a group of heads held at once, in elements: 2**26 float32 are 256 MiB. Texts of up to about 1,000
@@ -64,12 +64,16 @@ class DebertaLayer(nn.Module):
     def forward_grouped(self, hidden: Tensor, groups: Sequence[Group], wanted: Tensor | None = None) -> Tensor:
         """(N, D) -> (N, D) for packed texts, without dropout and gradient; (R, D) where only some rows are wanted."""
         qkv = self.qkv(hidden).view(len(hidden), 3, self.heads, -1)  # (N, 3, H, head_dim)
-        attended = torch.empty_like(hidden).view(len(hidden), self.heads, -1)  # (N, H, head_dim)
+        return self._finish(hidden, self.attend_grouped(qkv, groups), wanted)
+
+    def attend_grouped(self, qkv: Tensor, groups: Sequence[Group]) -> Tensor:
+        """(N, 3, H, head_dim) -> (N, D): each group by itself, so that neither padding nor a mask is computed."""
+        attended = qkv.new_empty(len(qkv), *qkv.shape[2:])  # (N, H, head_dim)
         for group in groups:
             own = qkv[group.rows].view(-1, group.length, *qkv.shape[1:])  # (B, L, 3, H, head_dim)
             context = self._attend(own, group.positions, None)
             attended[group.rows].view_as(context).copy_(context)
-        return self._finish(hidden, attended.flatten(1), wanted)
+        return attended.flatten(1)
 
     def forward_packed(
         self,
@@ -285,8 +289,8 @@ class DebertaEncoder(nn.Module):
         """(N,) -> (N, D) or (R, D), inference only: no subword of padding is computed, and no score is kept."""
         assert not self.training, "attention over packed texts knows no dropout"
         executor = self._executor if not torch.is_grad_enabled() else "torch"  # autograd sees through torch alone
-        if executor == "rust" and torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-            executor = "grouped"  # what is recorded should hold torch's own products
+        if executor == "rust" and (is_recorded() or torch.is_autocast_enabled("cpu")):
+            executor = "grouped"
         if executor == "grouped":
             return self._forward_grouped(input_ids, texts.lengths, wanted)
         kinds = self.config.pos_att_type
@@ -301,12 +305,16 @@ class DebertaEncoder(nn.Module):
     def _forward_grouped(self, input_ids: Tensor, lengths: Sequence[int], wanted: Tensor | None) -> Tensor:
         """As `_forward_packed`, the attention over texts of one length at a time."""
         hidden: Tensor = self.embedding_norm(self.word_embeddings(input_ids))  # (N, D)
-        table_rows = {length: self._table_rows(length, hidden.device) for length in set(lengths) if length}
-        runs = runs_of_equals(lengths)
-        for layer, tables in zip(self._layers(), self._position_tables(), strict=True):
-            groups = [Group(rows, n, self._layer_positions(tables, table_rows[n])) for rows, n in runs]
+        for layer, groups in zip(self._layers(), self._groups(lengths), strict=True):
             hidden = layer.forward_grouped(hidden, groups, wanted if layer is self.layers[-1] else None)
         return hidden
+
+    def _groups(self, lengths: Sequence[int]) -> Iterator[list[Group]]:
+        """Packed texts of one length together, layer by layer."""
+        runs, device = runs_of_equals(lengths), self.word_embeddings.weight.device
+        table_rows = {length: self._table_rows(length, device) for _, length in runs}
+        for tables in self._position_tables():
+            yield [Group(rows, n, self._layer_positions(tables, table_rows[n])) for rows, n in runs]
 
     def _rows_by_distance(self, longest: int, device: torch.device) -> Tensor:
         """Rows of the tables for all distances in texts of up to `longest` subwords, (2M-1,) int32, kept."""
@@ -351,7 +359,8 @@ class DebertaEncoder(nn.Module):
         weights = [self.relative_embeddings.weight, self.relative_norm.weight, self.relative_norm.bias]
         for layer in self._layers():
             weights += [layer.qkv.weight, layer.qkv.bias]
-        state = (mirrored, *((id(weight), weight.data_ptr(), _version(weight)) for weight in weights))
+        under_autocast = torch.is_autocast_enabled(self.relative_embeddings.weight.device.type)  # of another dtype then
+        state = (mirrored, under_autocast, *((id(weight), weight.data_ptr(), _version(weight)) for weight in weights))
         tables = self._tables  # read once: another thread may be replacing it with an equal one
         if tables is None or tables[0] != state:
             with torch.no_grad():

@@ -87,8 +87,8 @@ def choose_linear(vectors: Tensor, weight: Tensor) -> LinearExecutor:
     Raises:
         ValueError: the environment variable names nobody who multiplies.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-        return "torch"  # what is recorded should hold torch's own products
+    if is_recorded():
+        return "torch"
     if not (
         vectors.device.type == weight.device.type == "cpu"
         and vectors.dtype == weight.dtype == torch.float32
@@ -106,6 +106,11 @@ def choose_linear(vectors: Tensor, weight: Tensor) -> LinearExecutor:
         return "rust"
     is_enabled = cast(bool, torch.backends.mkldnn.enabled)
     return "onednn" if is_enabled and _has_onednn() else "torch"
+
+
+def is_recorded() -> bool:
+    """Whether torch records what is done, to compile or trace it: of the native module's work it would see nothing."""
+    return torch.compiler.is_compiling() or bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 @cache

@@ -5,12 +5,13 @@
 //! out[i]      = sum over j of softmax(score[i])[j] * v[j]                     (row: of a distance, `Positions`)
 //! ```
 //!
-//! A piece of work is one head of one text. Its scores are computed for a block of queries at a time, so that they and
-//! all that is added to them stay in the second-level cache. A product with consecutive distances holds the position
-//! scores on its diagonals.
+//! A piece of work is one head of one text, or some queries of it where there are few. Its scores are computed for a
+//! block of queries at a time: in texts of usual length they stay in the second-level cache. A product with consecutive
+//! distances holds the position scores on its diagonals.
 
 #![expect(clippy::inline_always, reason = "vector instructions are there only in what is inlined into pulp's dispatch")]
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -23,8 +24,10 @@ use crate::softmax::softmax;
 
 /// Queries of a block: a multiple of the rows of a tile.
 const QUERIES: usize = 96;
-/// Keys whose distances to a block of queries are taken at a time.
-const KEYS: usize = 12;
+/// Queries, or keys, whose position scores are taken at a time: the fewer, the less of a product is off the diagonals.
+const STRIP: usize = 12;
+/// Pieces for each thread that there should be: texts are of many lengths.
+const PIECES: usize = 4;
 
 /// What a layer knows of distances, scaled as the scores are.
 #[derive(Clone, Copy, Debug)]
@@ -64,30 +67,38 @@ impl Attention<'_> {
     /// When the lengths do not fit each other, or a distance has no row.
     pub fn apply(self, lengths: &[i64], threads: usize, host: &impl Host) -> Result<Vec<f32>, AttentionError> {
         let (lengths, subwords) = self.check(lengths)?;
+        if subwords == 0 {
+            return Ok(Vec::new());
+        }
         let width = self.heads * self.head_dim;
+        let work = lengths.iter().map(|&length| (length as u128).pow(2)).sum::<u128>() * 4 * width as u128;
+        let threads = worthwhile(host, work, threads);
+        let texts = lengths.iter().filter(|&&length| length > 0).count();
+        let parts = if threads == 1 { 1 } else { (PIECES * threads).div_ceil(self.heads * texts) };
         let mut out = vec![0.0; subwords * width];
         // Each piece writes a part of its own, which no other one can reach.
-        let mut pieces = Vec::with_capacity(self.heads * lengths.len());
+        let mut pieces = Vec::new();
         let mut rest = out.as_mut_slice();
         for head in 0..self.heads {
             let mut first = 0;
             for &length in &lengths {
-                let (own, others) = rest.split_at_mut(length * self.head_dim);
-                rest = others;
-                if length > 0 {
-                    pieces.push(Mutex::new(Piece { head, first, length, out: own }));
+                let step = length.div_ceil(parts).next_multiple_of(QUERIES);
+                for begin in (0..length).step_by(step.max(1)) {
+                    let queries = begin..length.min(begin + step);
+                    let (own, others) = rest.split_at_mut(queries.len() * self.head_dim);
+                    rest = others;
+                    pieces.push(Mutex::new(Piece { head, first, length, queries, out: own }));
                 }
                 first += length;
             }
         }
-        let work = lengths.iter().map(|&length| (length * length) as u128).sum::<u128>() * 4 * width as u128;
-        let threads = worthwhile(host, work, threads).min(pieces.len());
+        let longest = lengths.iter().copied().max().unwrap_or_default();
         let next = AtomicUsize::new(0);
-        let work = || Arch::new().dispatch(Worker { layer: &self, pieces: &pieces, next: &next });
+        let work = || Arch::new().dispatch(Worker { layer: &self, pieces: &pieces, longest, next: &next });
         if threads <= 1 {
             work();
         } else {
-            host.run(threads, &work);
+            host.run(threads.min(pieces.len()), &work);
         }
         drop(pieces);
         Ok(out)
@@ -99,16 +110,17 @@ impl Attention<'_> {
         for (text, &value) in lengths.iter().enumerate() {
             checked.push(usize::try_from(value).map_err(|_| AttentionError::Length { text, value })?);
         }
-        let row = 3 * self.heads as u128 * self.head_dim as u128;
+        let row = (self.heads as u128).saturating_mul(self.head_dim as u128).saturating_mul(3);
         if row == 0 {
             return Err(AttentionError::Empty);
         }
         let subwords = checked.iter().map(|&length| length as u128).sum::<u128>();
-        if self.qkv.len() as u128 != subwords * row {
-            return Err(AttentionError::Values { name: "qkv", values: self.qkv.len(), expected: subwords * row });
+        let expected = subwords.saturating_mul(row);
+        if self.qkv.len() as u128 != expected {
+            return Err(AttentionError::Values { name: "qkv", values: self.qkv.len(), expected });
         }
         for (name, table) in [("keys", keys), ("queries", queries)] {
-            let expected = row / 3 * rows as u128;
+            let expected = (row / 3).saturating_mul(rows as u128);
             if let Some(table) = table.filter(|table| table.len() as u128 != expected) {
                 return Err(AttentionError::Values { name, values: table.len(), expected });
             }
@@ -124,7 +136,8 @@ impl Attention<'_> {
                 return Err(AttentionError::Row { index, value: by_distance[index], rows });
             }
         }
-        Ok((checked, self.qkv.len() / (3 * self.heads * self.head_dim)))
+        let subwords = checked.iter().sum(); // of vectors that are in memory, or none
+        Ok((checked, subwords))
     }
 
     /// A query (0), key (1) or value (2) of a subword.
@@ -133,23 +146,25 @@ impl Attention<'_> {
         &self.qkv[((subword * 3 + kind) * self.heads + head) * self.head_dim..][..self.head_dim]
     }
 
-    /// The row of a table for the distance `place - (length - 1)`.
+    /// The row of a table for the distance `place - (longest - 1)`.
     #[inline(always)]
-    fn table_row<'t>(&self, table: &'t [f32], head: usize, length: usize, place: usize) -> &'t [f32] {
+    fn table_row<'t>(&self, table: &'t [f32], head: usize, longest: usize, place: usize) -> &'t [f32] {
         let by_distance = self.positions.by_distance;
-        let at = by_distance.len() / 2 + place - (length - 1);
+        let at = by_distance.len() / 2 + place - (longest - 1);
         let row = usize::try_from(by_distance[at]).unwrap_or_default(); // `check` has refused negative ones
         &table[(head * self.positions.rows + row) * self.head_dim..][..self.head_dim]
     }
 }
 
-/// One head of one text.
+/// Queries of one head of one text.
 struct Piece<'a> {
     head: usize,
     /// First subword of the text.
     first: usize,
     length: usize,
-    /// (length, `head_dim`).
+    /// Counted in the text.
+    queries: Range<usize>,
+    /// (queries, `head_dim`).
     out: &'a mut [f32],
 }
 
@@ -157,6 +172,8 @@ struct Piece<'a> {
 struct Worker<'a, 'out> {
     layer: &'a Attention<'a>,
     pieces: &'a [Mutex<Piece<'out>>],
+    /// Subwords of the longest text.
+    longest: usize,
     next: &'a AtomicUsize,
 }
 
@@ -168,7 +185,7 @@ impl WithSimd for Worker<'_, '_> {
         let mut memory = Memory::default();
         while let Some(piece) = self.pieces.get(self.next.fetch_add(1, Ordering::Relaxed)) {
             let mut piece = piece.lock().unwrap_or_else(PoisonError::into_inner);
-            attend(simd, self.layer, &mut piece, &mut memory);
+            attend(simd, self.layer, &mut piece, self.longest, &mut memory);
         }
     }
 }
@@ -181,57 +198,86 @@ struct Memory {
     scaled: Vec<f32>,
     keys: Panels,
     values: Panels,
-    position_keys: Panels,
-    position_queries: Panels,
+    positions: PositionPanels,
     scores: Vec<f32>,
     strip: Vec<f32>,
     context: Vec<f32>,
 }
 
-#[inline(always)]
-fn attend<S: Simd>(simd: S, layer: &Attention<'_>, piece: &mut Piece<'_>, memory: &mut Memory) {
-    let &mut Piece { head, first, length, ref mut out } = piece;
-    let (d, scale) = (layer.head_dim, layer.scale);
-    let Memory { queries, key_rows, scaled, keys, values, position_keys, position_queries, scores, strip, context } =
-        memory;
-    for (rows, kind, factor) in [(&mut *queries, 0, 1.0), (&mut *key_rows, 1, 1.0), (&mut *scaled, 1, scale)] {
-        rows.clear();
-        rows.extend((0..length).flat_map(|at| layer.vector(first + at, kind, head)).map(|number| factor * number));
+/// One head's vectors of all distances that the longest text has, M - 1 in both directions.
+///
+/// Column x is the distance M - 1 - x for the keys, which a row of scores meets from left to right; for the queries x -
+/// (M - 1), which a column of scores meets from top to bottom.
+#[derive(Default)]
+struct PositionPanels {
+    head: Option<usize>,
+    keys: Panels,
+    queries: Panels,
+}
+
+impl PositionPanels {
+    #[inline(always)]
+    fn fill<S: Simd>(&mut self, layer: &Attention<'_>, head: usize, longest: usize) {
+        if self.head.replace(head) == Some(head) {
+            return;
+        }
+        let (d, distances) = (layer.head_dim, 2 * longest - 1);
+        if let Some(table) = layer.positions.keys {
+            let row = |x| layer.table_row(table, head, longest, distances - 1 - x);
+            self.keys.fill_columns::<S>(d, distances, row);
+        }
+        if let Some(table) = layer.positions.queries {
+            self.queries.fill_columns::<S>(d, distances, |x| layer.table_row(table, head, longest, x));
+        }
     }
+}
+
+#[inline(always)]
+fn attend<S: Simd>(simd: S, layer: &Attention<'_>, piece: &mut Piece<'_>, longest: usize, memory: &mut Memory) {
+    let &mut Piece { head, first, length, queries: ref asked, ref mut out } = piece;
+    let (d, scale) = (layer.head_dim, layer.scale);
+    let Memory { queries, key_rows, scaled, keys, values, positions, scores, strip, context } = memory;
+    queries.clear();
+    for at in asked.clone() {
+        queries.extend_from_slice(layer.vector(first + at, 0, head));
+    }
+    key_rows.clear();
+    for at in 0..length {
+        key_rows.extend_from_slice(layer.vector(first + at, 1, head));
+    }
+    scaled.clear();
+    scaled.extend(key_rows.iter().map(|number| scale * number));
     keys.fill_columns::<S>(d, length, |at| &scaled[at * d..(at + 1) * d]);
     values.fill_rows::<S>(length, d, |at| layer.vector(first + at, 2, head));
-    // Column x is the distance length - 1 - x for the keys, which a row of scores meets from left to right; for the
-    // queries x - (length - 1), which a column of scores meets from top to bottom.
-    let distances = 2 * length - 1;
-    if let Some(table) = layer.positions.keys {
-        position_keys.fill_columns::<S>(d, distances, |x| layer.table_row(table, head, length, distances - 1 - x));
-    }
-    if let Some(table) = layer.positions.queries {
-        position_queries.fill_columns::<S>(d, distances, |x| layer.table_row(table, head, length, x));
-    }
-    for begin in (0..length).step_by(QUERIES) {
-        let count = QUERIES.min(length - begin);
-        let block = &queries[begin * d..(begin + count) * d];
-        let stride = keys.multiply(simd, block, d, count, 0..length, scores).width;
+    positions.fill::<S>(layer, head, longest);
+    let shorter = longest - length; // columns that this text leaves out on either side
+    for begin in asked.clone().step_by(QUERIES) {
+        let block = begin..asked.end.min(begin + QUERIES);
+        let own = &queries[(block.start - asked.start) * d..(block.end - asked.start) * d];
+        let stride = keys.multiply(simd, own, d, block.len(), 0..length, scores).width;
         if layer.positions.keys.is_some() {
-            let left = length - (begin + count);
-            let Columns { skipped, width } =
-                position_keys.multiply(simd, block, d, count, left..left + length + count - 1, strip);
-            for (own, row) in scores.chunks_exact_mut(stride).take(count).enumerate() {
-                let at = own * width + skipped + (count - 1 - own); // each query has a diagonal of its own
-                add(simd, &mut row[..length], &strip[at..at + length]);
+            for at in (0..block.len()).step_by(STRIP) {
+                let count = STRIP.min(block.len() - at);
+                let left = shorter + length - (block.start + at + count);
+                let columns = left..left + length + count - 1;
+                let Columns { skipped, width } =
+                    positions.keys.multiply(simd, &own[at * d..], d, count, columns, strip);
+                for (own, row) in scores.chunks_exact_mut(stride).skip(at).take(count).enumerate() {
+                    let first = own * width + skipped + (count - 1 - own); // each query has a diagonal of its own
+                    add(simd, &mut row[..length], &strip[first..first + length]);
+                }
             }
         }
         if layer.positions.queries.is_some() {
-            for first_key in (0..length).step_by(KEYS) {
-                let keys = first_key..length.min(first_key + KEYS);
-                let block = &key_rows[keys.start * d..keys.end * d];
-                let left = length - keys.end + begin;
-                let Columns { skipped, width } =
-                    position_queries.multiply(simd, block, d, keys.len(), left..left + keys.len() + count - 1, strip);
-                for (own, row) in scores.chunks_exact_mut(stride).take(count).enumerate() {
+            for at in (0..length).step_by(STRIP) {
+                let keys = at..length.min(at + STRIP);
+                let left = shorter + length - keys.end + block.start;
+                let columns = left..left + keys.len() + block.len() - 1;
+                let rows = &key_rows[keys.start * d..];
+                let Columns { skipped, width } = positions.queries.multiply(simd, rows, d, keys.len(), columns, strip);
+                for (own, row) in scores.chunks_exact_mut(stride).take(block.len()).enumerate() {
                     // The next key's score stands a row lower and a column to the left.
-                    let diagonal = strip[skipped + keys.len() - 1 + own..].iter().step_by((width - 1).max(1));
+                    let diagonal = strip[skipped + keys.len() - 1 + own..].iter().step_by(width - 1);
                     for (score, more) in row[keys.clone()].iter_mut().zip(diagonal) {
                         *score += more;
                     }
@@ -239,11 +285,12 @@ fn attend<S: Simd>(simd: S, layer: &Attention<'_>, piece: &mut Piece<'_>, memory
             }
         }
         let mut sums = [1.0; QUERIES];
-        for (sum, row) in sums.iter_mut().zip(scores.chunks_exact_mut(stride)).take(count) {
+        for (sum, row) in sums.iter_mut().zip(scores.chunks_exact_mut(stride)).take(block.len()) {
             *sum = softmax(simd, &mut row[..length]);
         }
-        let width = values.multiply(simd, scores, stride, count, 0..d, context).width;
-        for (own, to) in out[begin * d..(begin + count) * d].chunks_exact_mut(d).enumerate() {
+        let width = values.multiply(simd, scores, stride, block.len(), 0..d, context).width;
+        let to = &mut out[(block.start - asked.start) * d..(block.end - asked.start) * d];
+        for (own, to) in to.chunks_exact_mut(d).enumerate() {
             for (to, number) in to.iter_mut().zip(&context[own * width..]) {
                 *to = number / sums[own];
             }

@@ -137,8 +137,8 @@ proptest! {
         let (layer, expected) = (case.layer(), case.expected());
         for head in 0..if length == 0 { 0 } else { case.heads } {
             let mut out = vec![0.0; length * width];
-            let piece = Mutex::new(Piece { head, first: 0, length, out: &mut out });
-            Worker { layer: &layer, pieces: &[piece], next: &AtomicUsize::new(0) }.with_simd(Scalar::new());
+            let piece = Mutex::new(Piece { head, first: 0, length, queries: 0..length, out: &mut out });
+            Worker { layer: &layer, pieces: &[piece], longest: length, next: &AtomicUsize::new(0) }.with_simd(Scalar::new());
             assert_near(&out, &expected[head * length * width..][..length * width]);
         }
     }
@@ -154,6 +154,28 @@ fn a_nan_stays_in_its_text_and_head() {
     for (at, number) in out.into_iter().enumerate() {
         assert_eq!(number.is_nan(), at < 4, "{at}");
     }
+}
+
+#[test]
+fn a_long_text_is_shared_by_many_threads() {
+    let number = |at: usize| f32::from(u16::try_from(at * 7 % 101).unwrap()) * 0.02 - 1.0;
+    let (qkv, table): (Vec<_>, Vec<_>) =
+        ((0..500 * 3 * 2 * 8).map(number).collect(), (0..2 * 9 * 8).map(number).collect());
+    let by_distance: Vec<_> = (0..999).map(|at| at % 9).collect();
+    let positions = Positions { keys: Some(&table), queries: Some(&table), rows: 9, by_distance: &by_distance };
+    let layer = Attention { qkv: &qkv, heads: 2, head_dim: 8, positions, scale: 0.3 };
+    let alone = layer.apply(&[500], 1, &NewThreads).unwrap();
+    for threads in [2, 3, 40] {
+        assert_eq!(layer.apply(&[500], threads, &Eager).unwrap(), alone);
+    }
+}
+
+#[test]
+fn nothing_of_any_shape_is_nothing() {
+    let positions = Positions { keys: None, queries: None, rows: 0, by_distance: &[] };
+    let layer = Attention { qkv: &[], heads: usize::MAX, head_dim: usize::MAX, positions, scale: 1.0 };
+    assert_eq!(layer.apply(&[0, 0], 2, &Eager).unwrap(), []);
+    assert!(layer.apply(&[1], 2, &Eager).is_err());
 }
 
 #[test]
