@@ -76,7 +76,7 @@ def test_a_model_s_sizes(rows, outputs, inputs, executor):
     torch.testing.assert_close(out.double(), F.linear(vectors.double(), weight.double()), rtol=1e-5, atol=1e-3)
 
 
-@pytest.mark.parametrize("openmp", [0, parallel_address()])
+@pytest.mark.parametrize("openmp", [0, parallel_address()], ids=["new", "torch"])
 @pytest.mark.parametrize("threads", [0, 1, 2, 5])
 def test_a_row_s_result_is_its_own_whoever_works(openmp, threads):
     generator = np.random.default_rng(0)

@@ -89,7 +89,7 @@ def test_numbers_that_are_none_stay_in_their_text(value):
     assert torch.equal(out[65:], clean[65:])
 
 
-@pytest.mark.parametrize("openmp", [0, parallel_address()])
+@pytest.mark.parametrize("openmp", [0, parallel_address()], ids=["new", "torch"])
 @pytest.mark.parametrize("threads", [0, 1, 3])
 def test_a_text_s_result_is_its_own_whoever_works(openmp, threads):
     lengths = [290, 7, 0, 199]  # as much work as three new threads are worth
