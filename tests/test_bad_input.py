@@ -127,8 +127,8 @@ def test_a_word_of_a_megabyte(checkpoint):
 
 
 def test_a_row_that_does_not_fit_into_memory_is_told_as_such(checkpoint, monkeypatch):
-    # No limit cuts DeBERTa's rows: a hundred thousand subwords ask torch for 160 GB of attention scores. The Rust kernel
-    # keeps none of them, and would take minutes.
+    # No limit cuts DeBERTa's rows: a hundred thousand subwords ask torch for 160 GB of attention scores. The kernel in
+    # Rust keeps none of them, and would take minutes.
     monkeypatch.setenv("GLINER_FAST_ATTENTION", "grouped")
     model = GLiNER.from_pretrained(checkpoint("deberta"))
     gc.collect()
