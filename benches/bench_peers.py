@@ -16,7 +16,7 @@ from benches import peers
 from benches.compare import Race
 from benches.conftest import LABELS, SIZES, checkpoint, texts_of
 from benches.peer_process import PeerProcess
-from benches.peers import PEERS, THRESHOLD, Answers
+from benches.peers import OURS, PACKAGES, PORTS, SHIPPED, THRESHOLD, Answers
 
 TEXT_COUNTS = {"short": 16, "mixed": 4}
 
@@ -30,32 +30,26 @@ def bench_peers(race: Race, way: str, name: str, size: str) -> None:
     if lacking := peers.missing():
         pytest.skip(f"not installed: {', '.join(lacking)}; pip install -e '.[peers]'")
     texts, labels = texts_of(name, TEXT_COUNTS[name]), LABELS[:5]
+    calls = [[text] for text in texts] if way == "single" else [texts]
     own = checkpoint(size)
     exported = peers.export(own)
+    loaders = [
+        *((peer, load, own) for peer, load in PACKAGES.items()),
+        *((peer, load, exported) for peer, load in PORTS.items()),
+    ]
     with ExitStack() as stack:
         processes = {
-            peer: stack.enter_context(
-                closing(
-                    PeerProcess(
-                        load,
-                        own if peer in ("ours", "gliner as shipped") else exported,
-                        texts,
-                        labels,
-                        one_by_one=way == "single",
-                    )
-                )
-            )
-            for peer, load in PEERS.items()
+            peer: stack.enter_context(closing(PeerProcess(load, folder, calls, labels)))
+            for peer, load, folder in loaders
         }
         answers = {peer: keys(process.answers()) for peer, process in processes.items()}
-        expected = answers["gliner as shipped"]
-        assert answers["ours"] == expected
-        others = [peer for peer in PEERS if peer not in ("ours", "gliner as shipped")]
+        expected = answers[SHIPPED]
+        assert answers[OURS] == expected
         race.run(
-            processes["ours"].run,
-            {peer: processes[peer].run for peer in ("gliner as shipped", *others)},
-            agreement=f"ours: {agreement(answers['ours'], expected)}",
-            agreements={peer: f"its own: {agreement(answers[peer], expected)}" for peer in others},
+            processes[OURS].run,
+            {peer: process.run for peer, process in processes.items() if peer != OURS},
+            agreement=f"ours: {agreement(answers[OURS], expected)}",
+            agreements={peer: f"its own: {agreement(answers[peer], expected)}" for peer in PORTS},
             amount=sum(len(text.split()) for text in texts),
             unit="words",
             texts=len(texts),

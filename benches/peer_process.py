@@ -17,25 +17,16 @@ class PeerProcess:
     Args:
         load: makes a predictor of a folder, in the new process.
         folder: of the checkpoint.
-        texts: what every call asks about.
+        calls: the texts of each call of the predictor; a run makes all of them.
         labels: their entity types.
-        one_by_one: ask about one text at a time.
     """
 
     def __init__(
-        self,
-        load: Callable[[Path], Predict],
-        folder: Path,
-        texts: Sequence[str],
-        labels: list[str],
-        *,
-        one_by_one: bool,
+        self, load: Callable[[Path], Predict], folder: Path, calls: Sequence[Sequence[str]], labels: list[str]
     ) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(theirs, load, folder, texts, labels, one_by_one), daemon=True
-        )
+        self._process = context.Process(target=_serve, args=(theirs, load, folder, calls, labels), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -63,9 +54,8 @@ def _serve(
     connection: Connection,
     load: Callable[[Path], Predict],
     folder: Path,
-    texts: Sequence[str],
+    calls: Sequence[Sequence[str]],
     labels: list[str],
-    one_by_one: bool,
 ) -> None:
     predict = load(folder)
     while True:
@@ -73,6 +63,5 @@ def _serve(
             wants_answers = connection.recv()
         except EOFError:
             return
-        calls = [[text] for text in texts] if one_by_one else [texts]
-        answers = [entities for call in calls for entities in predict(call, labels)]
+        answers = [entities for texts in calls for entities in predict(texts, labels)]
         connection.send(answers if wants_answers else None)

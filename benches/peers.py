@@ -108,10 +108,11 @@ def load_gliner_cpp(folder: Path) -> Predict:
     return predict
 
 
-# By name; the ports read the folder of the export, the others the checkpoint's.
-PEERS: dict[str, Callable[[Path], Predict]] = {
-    "ours": load_ours,
-    "gliner as shipped": load_gliner,
+OURS, SHIPPED = "ours", "gliner as shipped"
+
+# By name; these read the checkpoint's folder, the ports that of the export.
+PACKAGES: dict[str, Callable[[Path], Predict]] = {OURS: load_ours, SHIPPED: load_gliner}
+PORTS: dict[str, Callable[[Path], Predict]] = {
     "gliner, ONNX": load_onnx,
     "fast-gliner": load_fast_gliner,
     "gliner-cpp": load_gliner_cpp,

@@ -1,7 +1,7 @@
 //! Torch's own threads, by the OpenMP library that torch runs on.
 //!
 //! After a product torch's threads spin for a while, waiting for the next. A thread of ours would share its core with
-//! one of them: the products of one text took twice as long on 2 cores. So our work goes to them.
+//! one of them, so our work goes to them.
 
 #![expect(unsafe_code, reason = "a call into another library, and an instruction that std gives pointers alone")]
 

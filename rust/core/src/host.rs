@@ -50,3 +50,20 @@ impl Host for NewThreads {
 pub(crate) fn worthwhile(host: &impl Host, multiply_adds: u128, threads: usize) -> usize {
     threads.min(usize::try_from(multiply_adds / host.worth_a_thread()).unwrap_or(usize::MAX)).max(1)
 }
+
+/// As many threads as it may, so that small cases in tests meet them too.
+#[cfg(test)]
+pub(crate) struct Eager;
+
+#[cfg(test)]
+impl Host for Eager {
+    fn run(&self, threads: usize, work: &(dyn Fn() + Sync)) {
+        NewThreads.run(threads, work);
+    }
+
+    fn worth_a_thread(&self) -> u128 {
+        1
+    }
+
+    fn prefetch(&self, _: &f32) {}
+}

@@ -33,6 +33,7 @@ mod span;
 mod span_scores;
 mod span_tile;
 mod text;
+mod vectors;
 mod words;
 
 pub use align::{Rows, Subwords};
@@ -48,6 +49,7 @@ pub use host::{Host, NewThreads};
 pub use offsets::Offsets;
 pub use prompt::{Pooling, Prompts, RowLayout};
 pub use span::{Span, WordIndex};
-pub use span_scores::{Factors, find_spans, has_vectors};
+pub use span_scores::{Factors, find_spans};
 pub use text::{PackedStrings, replace_surrogates};
+pub use vectors::has_vectors;
 pub use words::{WordSplitter, Words};

@@ -4,6 +4,8 @@
 
 use pulp::Simd;
 
+use crate::vectors::at_least;
+
 /// Makes a row e^(x - m), m its largest number, and gives the sum, which is NaN where a number is NaN or +inf.
 #[inline(always)]
 pub(crate) fn softmax<S: Simd>(simd: S, row: &mut [f32]) -> f32 {
@@ -43,12 +45,7 @@ fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     const LN2_LOW: f32 = -2.121_944_4e-4;
     const FACTORIALS: [f32; 8] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
     let splat = |number: f32| simd.splat_f32s(number);
-    let least = splat(-86.0);
-    let x = if S::IS_SCALAR {
-        simd.select_f32s(simd.less_than_f32s(x, least), least, x)
-    } else {
-        simd.max_f32s(least, x) // of two, x86 takes the second where one is NaN, ARM the NaN
-    };
+    let x = at_least(simd, splat(-86.0), x);
     let shifted = simd.mul_add_f32s(x, splat(std::f32::consts::LOG2_E), splat(MAGIC));
     let whole = simd.sub_f32s(shifted, splat(MAGIC));
     let part = simd.mul_add_f32s(whole, splat(-LN2_HIGH), x);

@@ -107,18 +107,6 @@ pub fn find_spans(
     Ok(found)
 }
 
-/// Whether this machine has vector instructions that [`find_spans`] is written for; without them it is right, and slow.
-pub fn has_vectors() -> bool {
-    struct IsVector;
-    impl WithSimd for IsVector {
-        type Output = bool;
-        fn with_simd<S: Simd>(self, _: S) -> bool {
-            !S::IS_SCALAR
-        }
-    }
-    Arch::new().dispatch(IsVector)
-}
-
 #[derive(Clone, Copy)]
 struct Batch<'a> {
     factors: Factors<'a>,

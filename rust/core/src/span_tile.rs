@@ -4,6 +4,8 @@
 
 use pulp::Simd;
 
+use crate::vectors::at_least;
+
 /// The rows that a tile reads, all of one length.
 pub(crate) struct Tile<'a, V, G> {
     /// The start word's.
@@ -80,7 +82,7 @@ where
     G: Fn(usize) -> &'a [f32],
 {
     let (u, u_rest) = S::as_simd_f32s(tile.u);
-    let steps = u.len();
+    let (steps, zero) = (u.len(), simd.splat_f32s(0.0));
     let v = std::array::from_fn::<_, SPANS, _>(|span| S::as_simd_f32s((tile.v)(span)));
     let g = std::array::from_fn::<_, TYPES, _>(|own| S::as_simd_f32s((tile.g)(own)));
     // Slices of one known length each: no index below needs a check.
@@ -89,7 +91,7 @@ where
     let mut own: [[S::f32s; TYPES]; SPANS] =
         std::array::from_fn(|span| std::array::from_fn(|type_| sums[span * tile.stride + type_]));
     for at in 0..steps {
-        let spans = v.map(|v| relu(simd, simd.add_f32s(u[at], v[at])));
+        let spans = v.map(|v| at_least(simd, zero, simd.add_f32s(u[at], v[at])));
         for type_ in 0..TYPES {
             let g = g[type_][at];
             for span in 0..SPANS {
@@ -99,7 +101,7 @@ where
     }
     if !u_rest.is_empty() {
         let u = simd.partial_load_f32s(u_rest);
-        let spans = v_rest.map(|v| relu(simd, simd.add_f32s(u, simd.partial_load_f32s(v))));
+        let spans = v_rest.map(|v| at_least(simd, zero, simd.add_f32s(u, simd.partial_load_f32s(v))));
         for type_ in 0..TYPES {
             let g = simd.partial_load_f32s(g_rest[type_]);
             for span in 0..SPANS {
@@ -109,16 +111,5 @@ where
     }
     for (span, own) in own.into_iter().enumerate() {
         sums[span * tile.stride..span * tile.stride + TYPES].copy_from_slice(&own);
-    }
-}
-
-/// The larger of a number and 0; NaN stays NaN.
-#[inline(always)]
-fn relu<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    let zero = simd.splat_f32s(0.0);
-    if S::IS_SCALAR {
-        simd.select_f32s(simd.less_than_f32s(x, zero), zero, x)
-    } else {
-        simd.max_f32s(zero, x) // of two, x86 takes the second where one is NaN, ARM the NaN
     }
 }

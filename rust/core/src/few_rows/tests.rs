@@ -5,20 +5,7 @@ use proptest::prelude::*;
 use pulp::Scalar;
 
 use super::*;
-use crate::host::NewThreads;
-
-/// Many threads for any work, so that small cases meet them too.
-struct Eager;
-
-impl Host for Eager {
-    fn run(&self, threads: usize, work: &(dyn Fn() + Sync)) {
-        NewThreads.run(threads, work);
-    }
-    fn worth_a_thread(&self) -> u128 {
-        1
-    }
-    fn prefetch(&self, _: &f32) {}
-}
+use crate::host::{Eager, NewThreads};
 
 #[derive(Debug)]
 struct Case {
