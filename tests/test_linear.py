@@ -82,18 +82,18 @@ def test_a_row_s_result_is_its_own_whoever_works(openmp, threads):
     generator = np.random.default_rng(0)
     # As much work as three new threads are worth.
     x, weight = (generator.standard_normal((rows, 1100)).astype(np.float32) for rows in (61, 1535))
-    together = _rust.linear(x, weight, None, threads, openmp)
-    alone = np.concatenate([_rust.linear(row[None], weight, None, 1, 0) for row in x])
+    together = _rust.linear(x, weight, None, "gelu", threads, openmp)
+    alone = np.concatenate([_rust.linear(row[None], weight, None, "gelu", 1, 0) for row in x])
     np.testing.assert_array_equal(together, alone)
 
 
 def test_torch_s_threads_serve_many_callers_at_once():
     generator = np.random.default_rng(0)
     layers = [generator.standard_normal((2, 64, 512)).astype(np.float32) for _ in range(8)]
-    expected = [_rust.linear(x, weight, None, 1, 0) for x, weight in layers]
+    expected = [_rust.linear(x, weight, None, "none", 1, 0) for x, weight in layers]
     with ThreadPoolExecutor(8) as pool:
         for _ in range(20):
-            found = pool.map(lambda layer: _rust.linear(*layer, None, 3, parallel_address()), layers)
+            found = pool.map(lambda layer: _rust.linear(*layer, None, "none", 3, parallel_address()), layers)
             for own, wanted in zip(found, expected, strict=True):
                 np.testing.assert_array_equal(own, wanted)
 
@@ -122,6 +122,7 @@ def test_the_address_is_in_the_library_that_torch_uses():
         ({"weight": np.zeros(61, np.int8)[1:].view(np.float32).reshape(5, 3)}, "weight is not aligned"),
         ({"weight": np.zeros((5, 0), np.float32), "x": np.zeros((2, 0), np.float32)}, "no columns"),
         ({"bias": np.zeros(4, np.float32)}, "bias has 4 values: expected 5"),
+        ({"activation": "relu"}, 'activation is "relu": expected none or gelu'),
         ({"threads": -1}, "threads is -1"),
     ],
 )
@@ -130,6 +131,7 @@ def test_arrays_that_do_not_fit_are_refused(change, told):
         "x": np.zeros((2, 3), np.float32),
         "weight": np.zeros((5, 3), np.float32),
         "bias": np.zeros(5, np.float32),
+        "activation": "none",
         "threads": 1,
     }
     assert _rust.linear(**given, openmp=0).shape == (2, 5)

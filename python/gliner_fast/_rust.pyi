@@ -11,7 +11,7 @@ A bad shape or value is a `ValueError` that names the place, the value and what 
 """
 
 from collections.abc import Sequence
-from typing import final
+from typing import Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ __all__ = [
     "find_spans",
     "has_vectors",
     "linear",
+    "lstm",
     "resolve",
 ]
 
@@ -343,10 +344,11 @@ def linear(
     x: NDArray[np.float32],
     weight: NDArray[np.float32],
     bias: NDArray[np.float32] | None,
+    activation: Literal["none", "gelu"],
     threads: int,
     openmp: int,
 ) -> NDArray[np.float32]:
-    """`x @ weight.T + bias`, made for a few rows: the weights are read once, as they lie.
+    """`activation(x @ weight.T + bias)`, made for a few rows: the weights are read once, as they lie.
 
     What becomes of a row depends on that row alone, to the last bit.
 
@@ -354,11 +356,37 @@ def linear(
         x: (N, I).
         weight: (O, I).
         bias: (O,), or None.
+        activation: `gelu` is the exact one, by the normal distribution.
         threads: as for `find_spans`.
         openmp: as for `find_spans`.
 
     Returns:
         (N, O).
+
+    Raises:
+        ValueError: if the shapes do not fit each other, an array is not contiguous, or there is no such activation.
+    """
+
+def lstm(
+    forward: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
+    backward: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
+    lengths: NDArray[np.int64],
+    threads: int,
+    openmp: int,
+) -> NDArray[np.float32]:
+    """A bidirectional LSTM over packed texts, all texts a step together; the gates are i, f, g, o as in torch.
+
+    What becomes of a text depends on that text alone, to the last bit.
+
+    Args:
+        forward: what the inputs make of the gates, (W, 4H); the weight of the state before, (4H, H); a bias, (4H,).
+        backward: the same for the way from each text's last word.
+        lengths: words of each text, (B,); W in all.
+        threads: as for `find_spans`.
+        openmp: as for `find_spans`.
+
+    Returns:
+        The states at each word, both directions side by side, (W, 2H).
 
     Raises:
         ValueError: if the shapes do not fit each other, or an array is not contiguous.

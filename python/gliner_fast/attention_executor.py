@@ -17,7 +17,7 @@ from gliner_fast.kernels.disentangled_attention import (
     disentangled_attention,
     disentangled_attention_reference,
 )
-from gliner_fast.linear import rust_is_fastest
+from gliner_fast.native import rust_is_fastest
 from gliner_fast.native_attention import native_attention
 from gliner_fast.span_executor import allows_tf32, expect_triton, triton_is_fastest
 

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from gliner_fast.attention_executor import AttentionExecutor, PackedTexts, attend, choose_attention, runs_of_equals
 from gliner_fast.deberta_config import DebertaConfig, position_rows
 from gliner_fast.kernels.disentangled_attention import Positions
-from gliner_fast.linear import Linear, is_recorded
+from gliner_fast.linear import Linear
+from gliner_fast.native import torch_must_see
 from gliner_fast.upload import upload
 
 # Scores of a group of heads held at once, in elements: 2**26 float32 are 256 MiB. Texts of up to about 1,000
@@ -289,7 +290,7 @@ class DebertaEncoder(nn.Module):
         """(N,) -> (N, D) or (R, D), inference only: no subword of padding is computed, and no score is kept."""
         assert not self.training, "attention over packed texts knows no dropout"
         executor = self._executor if not torch.is_grad_enabled() else "torch"  # autograd sees through torch alone
-        if executor == "rust" and (is_recorded() or torch.is_autocast_enabled("cpu")):
+        if executor == "rust" and torch_must_see():
             executor = "grouped"
         if executor == "grouped":
             return self._forward_grouped(input_ids, texts.lengths, wanted)

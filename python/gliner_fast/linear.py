@@ -10,7 +10,6 @@ The weights stay where and as they are.
 from __future__ import annotations
 
 import os
-import platform
 from functools import cache
 from typing import Literal, cast, get_args
 
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_fast import _rust
+from gliner_fast.native import is_recorded, is_x86, rust_is_fastest
 from gliner_fast.openmp import parallel_address
 
 Activation = Literal["none", "gelu"]
@@ -45,15 +45,18 @@ def linear(vectors: Tensor, weight: Tensor, bias: Tensor | None = None, activati
         algorithm = "none" if activation == "gelu" else ""
         out: Tensor = torch.ops.mkldnn._linear_pointwise(vectors, weight, bias, activation, [], algorithm)
         return out
-    out = _native_linear(vectors, weight, bias) if executor == "rust" else F.linear(vectors, weight, bias)
+    if executor == "rust":
+        return _native_linear(vectors, weight, bias, activation)
+    out = F.linear(vectors, weight, bias)
     return F.gelu(out) if activation == "gelu" else out
 
 
-def _native_linear(vectors: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _native_linear(vectors: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation) -> Tensor:
     out = _rust.linear(
         vectors.detach().reshape(-1, vectors.shape[-1]).contiguous().numpy(),
         weight.detach().numpy(),
         None if bias is None else bias.detach().clone().numpy(),  # aligned, wherever in a file it lies
+        activation,
         torch.get_num_threads(),
         parallel_address(),
     )
@@ -110,11 +113,6 @@ def choose_linear(vectors: Tensor, weight: Tensor) -> LinearExecutor:
     return "onednn" if is_enabled and _has_onednn() else "torch"
 
 
-def is_recorded() -> bool:
-    """Whether torch records what is done, to compile or trace it: of the native module's work it would see nothing."""
-    return torch.compiler.is_compiling() or bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
-
-
 @cache
 def _asked(name: str) -> str:
     if name and name not in get_args(LinearExecutor):
@@ -124,21 +122,6 @@ def _asked(name: str) -> str:
 
 
 @cache
-def rust_is_fastest() -> bool:
-    """Whether the native module beats torch's products in float32 on this CPU.
-
-    Where it was measured: with AVX2 but not AVX-512, and on torch's threads, as new ones would be in its way.
-    """
-    has_avx2 = torch.backends.cpu.get_cpu_capability() == "AVX2"
-    return has_avx2 and _is_x86() and _rust.has_vectors() and parallel_address() != 0
-
-
-@cache
-def _is_x86() -> bool:
-    return platform.machine().lower() in ("x86_64", "amd64")
-
-
-@cache
 def _has_onednn() -> bool:
     has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return _is_x86() and has_onednn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return is_x86() and has_onednn and hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -12,6 +12,7 @@ mod attention;
 mod batch;
 mod decoding;
 mod linear;
+mod lstm;
 mod openmp;
 mod scoring;
 mod splitting;
@@ -28,6 +29,8 @@ mod _rust {
     use super::decoding::{find_candidates, resolve};
     #[pymodule_export]
     use super::linear::linear;
+    #[pymodule_export]
+    use super::lstm::lstm;
     #[pymodule_export]
     use super::scoring::{find_spans, has_vectors};
     #[pymodule_export]

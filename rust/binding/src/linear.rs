@@ -1,6 +1,6 @@
 //! Linear layers of a few rows, on a CPU.
 
-use gliner_fast_core::Linear;
+use gliner_fast_core::{Activation, Linear};
 use numpy::{IntoPyArray, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -14,6 +14,7 @@ pub(crate) fn linear<'py>(
     x: PyReadonlyArray2<'py, f32>,
     weight: PyReadonlyArray2<'py, f32>,
     bias: Option<PyReadonlyArray1<'py, f32>>,
+    activation: &str,
     threads: &Bound<'py, PyAny>,
     openmp: usize,
 ) -> PyResult<Bound<'py, PyArray2<f32>>> {
@@ -24,8 +25,13 @@ pub(crate) fn linear<'py>(
             x.shape()[1]
         )));
     }
+    let activation = match activation {
+        "none" => Activation::Identity,
+        "gelu" => Activation::Gelu,
+        other => return Err(PyValueError::new_err(format!("activation is {other:?}: expected none or gelu"))),
+    };
     let bias = bias.as_ref().map(|bias| slice("bias", bias)).transpose()?;
-    let layer = Linear { x: slice("x", &x)?, weight: slice("weight", &weight)?, bias, inputs, outputs };
+    let layer = Linear { x: slice("x", &x)?, weight: slice("weight", &weight)?, bias, inputs, outputs, activation };
     let threads = count("threads", threads)?;
     // SAFETY: what the .pyi asks of callers.
     let host = unsafe { TorchThreads::at(openmp) };

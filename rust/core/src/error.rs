@@ -296,6 +296,32 @@ impl fmt::Display for LinearError {
 
 impl Error for LinearError {}
 
+/// An LSTM over packed texts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are what the message tells")]
+pub enum LstmError {
+    /// A negative number of words.
+    Length { text: usize, value: i64 },
+    /// States of no number.
+    Empty,
+    /// As many numbers as the lengths and the width add up to, for the direction of a name.
+    Values { direction: &'static str, name: &'static str, values: usize, expected: u128 },
+}
+
+impl fmt::Display for LstmError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Length { text, value } => write!(f, "lengths[{text}] is {value}: expected 0 or more"),
+            Self::Empty => write!(f, "the states have no width: expected at least one number"),
+            Self::Values { direction, name, values, expected } => {
+                write!(f, "{name} of the {direction} direction has {values} values: expected {expected}")
+            }
+        }
+    }
+}
+
+impl Error for LstmError {}
+
 /// Candidates to entities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are what the message tells")]

@@ -8,10 +8,12 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::error::LinearError;
+use crate::functions::gelu;
 use crate::host::{Host, worthwhile};
 
 /// 3 times 4 sums, 3 numbers of the rows and 1 of the weights: the 16 registers that x86 has.
@@ -23,6 +25,9 @@ const TILES: usize = 16;
 const BLOCK: usize = 1024;
 /// Numbers that one fetch brings: 64 bytes.
 const LINE: usize = 16;
+/// Numbers that a thread activates at a time, and the multiply-adds that each of them is worth.
+const ACTIVATED: usize = 4096;
+const ACTIVATION: u128 = 32;
 
 /// A linear layer and what goes in, row-major.
 #[derive(Clone, Copy, Debug)]
@@ -37,10 +42,21 @@ pub struct Linear<'a> {
     pub inputs: usize,
     /// Numbers that a row becomes.
     pub outputs: usize,
+    /// Of the sums.
+    pub activation: Activation,
+}
+
+/// What becomes of a linear layer's sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    Identity,
+    /// The exact one, by the normal distribution.
+    Gelu,
 }
 
 impl Linear<'_> {
-    /// `x @ weight.T + bias`, (rows, `outputs`).
+    /// `activation(x @ weight.T + bias)`, (rows, `outputs`).
     ///
     /// What becomes of a row depends on that row alone, to the last bit, whatever the others and the number of threads.
     ///
@@ -48,7 +64,7 @@ impl Linear<'_> {
     ///
     /// When the lengths do not fit each other, or rows are empty.
     pub fn apply(self, threads: usize, host: &impl Host) -> Result<Vec<f32>, LinearError> {
-        let Self { x, weight, bias, inputs, outputs } = self;
+        let Self { x, weight, bias, inputs, outputs, activation } = self;
         if inputs == 0 {
             return Err(LinearError::Inputs);
         }
@@ -75,7 +91,49 @@ impl Linear<'_> {
         } else {
             host.run(threads, &work);
         }
-        Ok(out.into_iter().map(|number| f32::from_bits(number.into_inner())).collect())
+        let mut out = out.into_iter().map(|number| f32::from_bits(number.into_inner())).collect::<Vec<_>>();
+        if activation == Activation::Gelu {
+            activate(&mut out, threads, host);
+        }
+        Ok(out)
+    }
+}
+
+/// `gelu` of each number.
+fn activate(numbers: &mut [f32], threads: usize, host: &impl Host) {
+    let threads = worthwhile(host, numbers.len() as u128 * ACTIVATION, threads);
+    let pieces = numbers.chunks_mut(ACTIVATED).map(Mutex::new).collect::<Vec<_>>();
+    let next = AtomicUsize::new(0);
+    let work = || Arch::new().dispatch(Activator { pieces: &pieces, next: &next });
+    if threads == 1 {
+        work();
+    } else {
+        host.run(threads, &work);
+    }
+}
+
+/// One thread's share of the activation.
+struct Activator<'a, 'out> {
+    pieces: &'a [Mutex<&'out mut [f32]>],
+    next: &'a AtomicUsize,
+}
+
+impl WithSimd for Activator<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        while let Some(piece) = self.pieces.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            let mut piece = piece.lock().unwrap_or_else(PoisonError::into_inner);
+            let (whole, rest) = S::as_mut_simd_f32s(&mut piece);
+            for x in whole {
+                *x = gelu(simd, *x);
+            }
+            if !rest.is_empty() {
+                let activated = gelu(simd, simd.partial_load_f32s(rest));
+                simd.partial_store_f32s(rest, activated);
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The host side of GLiNER inference, without Python and without tensors.
 //!
-//! Beside it, for the encoder, what torch has nothing made for: a product for the linear layers of one short text
-//! (`few_rows`) and disentangled attention (`attention`).
+//! Beside it, for the network, what torch has nothing made for: a product for the linear layers of one short text
+//! (`few_rows`), disentangled attention (`attention`) and an LSTM over texts of any lengths (`lstm`).
 //!
 //! One way through, one module a step:
 //!
@@ -22,8 +22,10 @@ mod candidates;
 mod decode;
 mod error;
 mod few_rows;
+mod functions;
 mod host;
 mod kept;
+mod lstm;
 mod offsets;
 mod panels;
 mod prompt;
@@ -42,10 +44,12 @@ pub use cache::{Lookup, SubwordCache};
 pub use candidates::{ScoredSpans, find_candidates};
 pub use decode::{CandidateArrays, Kept, Overlap, resolve};
 pub use error::{
-    AlignError, AttentionError, CacheError, CandidateError, DecodeError, LinearError, OffsetsError, WordsError,
+    AlignError, AttentionError, CacheError, CandidateError, DecodeError, LinearError, LstmError, OffsetsError,
+    WordsError,
 };
-pub use few_rows::Linear;
+pub use few_rows::{Activation, Linear};
 pub use host::{Host, NewThreads};
+pub use lstm::{Direction, Lstm};
 pub use offsets::Offsets;
 pub use prompt::{Pooling, Prompts, RowLayout};
 pub use span::{Span, WordIndex};

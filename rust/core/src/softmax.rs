@@ -1,10 +1,10 @@
-//! e to the power of numbers, as softmax needs it.
+//! The softmax of a row.
 
 #![expect(clippy::inline_always, reason = "vector instructions are there only in what is inlined into pulp's dispatch")]
 
 use pulp::Simd;
 
-use crate::vectors::at_least;
+use crate::functions::exp;
 
 /// Makes a row e^(x - m), m its largest number, and gives the sum, which is NaN where a number is NaN or +inf.
 #[inline(always)]
@@ -35,28 +35,6 @@ pub(crate) fn softmax<S: Simd>(simd: S, row: &mut [f32]) -> f32 {
         rest_sum = rest.iter().sum();
     }
     simd.reduce_sum_f32s(sum) + rest_sum
-}
-
-/// e^x for x <= 0, to within 1.2e-7 of itself; what would be below 1e-37 is about that.
-#[inline(always)]
-fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23: added to a small number, it leaves the whole part in the lowest bits
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    const FACTORIALS: [f32; 8] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
-    let splat = |number: f32| simd.splat_f32s(number);
-    let x = at_least(simd, splat(-86.0), x);
-    let shifted = simd.mul_add_f32s(x, splat(std::f32::consts::LOG2_E), splat(MAGIC));
-    let whole = simd.sub_f32s(shifted, splat(MAGIC));
-    let part = simd.mul_add_f32s(whole, splat(-LN2_HIGH), x);
-    let part = simd.mul_add_f32s(whole, splat(-LN2_LOW), part);
-    let mut power = splat(FACTORIALS[0]);
-    for factor in &FACTORIALS[1..] {
-        power = simd.mul_add_f32s(power, part, splat(*factor));
-    }
-    let bits = simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_f32s(shifted), simd.splat_u32s(23));
-    let two_to_whole = simd.transmute_f32s_u32s(simd.add_u32s(bits, simd.splat_u32s(1.0_f32.to_bits())));
-    simd.mul_f32s(power, two_to_whole)
 }
 
 #[cfg(test)]

@@ -19,7 +19,8 @@ struct Case {
 impl Case {
     fn layer(&self) -> Linear<'_> {
         let Self { x, weight, bias, inputs, outputs } = self;
-        Linear { x, weight, bias: bias.as_deref(), inputs: *inputs, outputs: *outputs }
+        let bias = bias.as_deref();
+        Linear { x, weight, bias, inputs: *inputs, outputs: *outputs, activation: Activation::Identity }
     }
 
     fn expected(&self) -> Vec<f64> {
@@ -73,6 +74,18 @@ proptest! {
     }
 
     #[test]
+    fn sums_are_activated(case in cases(), threads in 1_usize..5) {
+        let sums = case.layer().apply(1, &NewThreads).unwrap();
+        let layer = Linear { activation: Activation::Gelu, ..case.layer() };
+        let found = layer.apply(threads, &Eager).unwrap();
+        prop_assert_eq!(found.len(), sums.len());
+        for (found, sum) in found.into_iter().zip(sums) {
+            let expected = gelu(Scalar::new(), sum);
+            prop_assert!(near(f64::from(found), f64::from(expected)), "{found} for {expected}");
+        }
+    }
+
+    #[test]
     fn without_vectors_too(case in cases()) {
         let mut out = Vec::new();
         out.resize_with(case.expected().len(), AtomicU32::default);
@@ -87,7 +100,8 @@ proptest! {
 
 #[test]
 fn lengths_that_do_not_fit_are_told() {
-    let sound = Linear { x: &[1.0; 6], weight: &[1.0; 12], bias: Some(&[0.0; 4]), inputs: 3, outputs: 4 };
+    let activation = Activation::Identity;
+    let sound = Linear { x: &[1.0; 6], weight: &[1.0; 12], bias: Some(&[0.0; 4]), inputs: 3, outputs: 4, activation };
     assert_eq!(sound.apply(1, &NewThreads).unwrap(), [3.0; 8]);
     for (wrong, told) in [
         (Linear { inputs: 0, ..sound }, "no columns"),

@@ -1,0 +1,58 @@
+"""The word LSTM on a CPU, by the Rust kernel: over packed texts of any lengths, both directions at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gliner_fast import _rust
+from gliner_fast.linear import linear
+from gliner_fast.native import torch_must_see
+from gliner_fast.openmp import parallel_address
+
+
+def takes_native_lstm(lstm: nn.LSTM, vectors: Tensor) -> bool:
+    """Whether `native_lstm` can do it: float32 on the CPU, for inference, weights as torch's own class holds them."""
+    return (
+        type(lstm) is nn.LSTM
+        and not torch_must_see()
+        and not (lstm.training and lstm.dropout and lstm.num_layers > 1)
+        and all(
+            type(part) in (Tensor, nn.Parameter)
+            and part.dtype is torch.float32
+            and part.device.type == "cpu"
+            and part.is_contiguous()
+            and part.data_ptr() % 4 == 0
+            for part in (vectors, *lstm.parameters())
+        )
+    )
+
+
+def native_lstm(lstm: nn.LSTM, vectors: Tensor, word_counts: Tensor) -> Tensor:
+    """What `lstm` makes of packed words, up to rounding: (N, D) -> (N, 2H). Autograd does not see through it.
+
+    On as many threads as torch may use, of which a text keeps two busy, one a direction. What becomes of a text depends
+    on that text alone, to the last bit, but for the products with its inputs, which are `linear`'s.
+
+    Args:
+        lstm: bidirectional, with biases, for which `takes_native_lstm` holds.
+        vectors: (N, D), one text after another.
+        word_counts: (B,) int64 on the CPU.
+    """
+    counts = word_counts.numpy()
+    for layer in range(lstm.num_layers):
+        forward, backward = (_direction(lstm, vectors, f"l{layer}{side}") for side in ("", "_reverse"))
+        vectors = torch.from_numpy(_rust.lstm(forward, backward, counts, torch.get_num_threads(), parallel_address()))
+    return vectors
+
+
+def _direction(
+    lstm: nn.LSTM, vectors: Tensor, name: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """The inputs' part of the gates, (N, 4H), the weight of the state before, (4H, H), and its bias, (4H,)."""
+    w_in, w_hidden, b_in, b_hidden = (
+        getattr(lstm, f"{kind}_{name}").detach() for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    )
+    return linear(vectors, w_in, b_in).numpy(), w_hidden.numpy(), b_hidden.numpy()
