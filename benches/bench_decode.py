@@ -78,7 +78,7 @@ def decode(race: Race, words: int, texts: int, density: str, mode: str) -> None:
     )
 
     def ours() -> Decoded:
-        found, _ = find_candidates(logits.reshape(-1), word_counts, class_counts, MAX_WIDTH, selection)
+        found = find_candidates(logits.reshape(-1), word_counts, class_counts, MAX_WIDTH, selection)
         return resolve(found, word_counts, selection.nested, selection.multi_label)
 
     def reference() -> list[list[Any]]:

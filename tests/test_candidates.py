@@ -44,6 +44,25 @@ def test_candidates_are_those_of_the_loops(data: st.DataObject, max_width: int, 
     assert [array.dtype for array in (starts, ends, classes, scores)] == [np.int64] * 3 + [np.float32]
 
 
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 9)), max_size=4), st.integers(1, 13), st.integers(0, 99))
+def test_many_scores_at_once(shapes: list[tuple[int, int]], max_width: int, seed: int):
+    generator = np.random.default_rng(seed)
+    values = np.array([0.0, 0.25, 0.3, 0.5, 0.75, 1.0, np.nan, np.inf, -np.inf, -0.5], np.float32)
+    blocks = [generator.choice(values, (words, max_width, classes)) for words, classes in shapes]
+    thresholds = [generator.choice(values, classes) for _, classes in shapes]
+    offsets, *columns = _rust.find_candidates(
+        np.concatenate([np.zeros(0, np.float32), *(block.ravel() for block in blocks)]),
+        np.array([words for words, _ in shapes], np.int64),
+        np.array([classes for _, classes in shapes], np.int64),
+        max_width,
+        np.concatenate([np.zeros(0, np.float32), *thresholds]),
+    )
+    expected = find_candidates(blocks, thresholds)
+    assert offsets.tolist() == np.cumsum([0, *map(len, expected)]).tolist()
+    found = list(zip(*(column.tolist() for column in columns), strict=True))
+    assert found == [candidate for own in expected for candidate in own]
+
+
 def test_a_score_equal_to_its_threshold_in_float32_is_left_out():
     scores = np.array([0.3, np.nextafter(np.float32(0.3), np.float32(1))], np.float32)
     *_, classes, _ = _rust.find_candidates(scores, np.array([1]), np.array([2]), 1, np.array([0.3, 0.3], np.float32))

@@ -8,6 +8,8 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gliner_fast import _rust
 from gliner_fast.decode import Candidates, Selection, find_candidates, flat_allowed_spans, flat_thresholds
@@ -85,19 +87,53 @@ def assert_equal(ours: Candidates, wanted: Candidates) -> None:
 )
 def test_candidates_from_a_device_are_those_of_the_scores(selection: Selection):
     logits = draw_logits()
-    wanted, scores = find_candidates(logits, WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, selection)
-    ours, no_scores = find_candidates(
-        found_on_a_device(logits, selection), WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, selection
-    )
+    wanted = find_candidates(logits, WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, selection)
+    ours = find_candidates(found_on_a_device(logits, selection), WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, selection)
     assert_equal(ours, wanted)
-    assert len(scores) == len(logits)
-    assert len(no_scores) == 0
+
+
+@given(
+    counts=st.lists(st.tuples(st.integers(0, 12), st.integers(1, 5)), min_size=1, max_size=4),
+    max_width=st.integers(1, 6),
+    pool=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=3),
+    seed=st.integers(0, 99),
+)
+def test_candidates_of_logits_are_those_of_their_sigmoids(counts, max_width, pool, seed):
+    generator = np.random.default_rng(seed)
+    word_counts, class_counts = (np.array(own) for own in zip(*counts, strict=True))
+    thresholds = [generator.choice(pool, classes).tolist() for _, classes in counts]
+    # Most logits lie a few roundings about those of the thresholds.
+    near = torch.logit(torch.tensor(pool)).numpy()
+    size = int((word_counts * class_counts).sum()) * max_width
+    near = (near[:, None] + np.arange(-3, 4) * np.spacing(near)[:, None]).ravel()
+    logits = torch.from_numpy(generator.choice([*near, 9.0, -9.0, np.nan, np.inf, -np.inf], size).astype(np.float32))
+    texts = len(counts)
+    selection = Selection(thresholds, np.zeros(texts, np.bool_), np.zeros(texts, np.bool_), class_counts.tolist())
+    ours = find_candidates(logits, word_counts, class_counts, max_width, selection)
+    # torch's sigmoid is a rounding off, or two, here and there, by where a number lies in memory.
+    flat, exact = flat_thresholds(selection, class_counts), torch.sigmoid(logits.double()).float().numpy()
+    for sign, are_those in ((3, "needed"), (-3, "allowed")):
+        limits = np.maximum(flat + sign * np.spacing(flat), 0)
+        wanted = Candidates(*_rust.find_candidates(exact, word_counts, class_counts, max_width, limits))
+        needed, found = (ours, wanted) if are_those == "allowed" else (wanted, ours)
+        assert as_rows(needed) <= as_rows(found), are_those
+    texts, starts, classes = ours.texts, ours.starts, ours.classes
+    blocks = np.cumsum(word_counts * class_counts * max_width) - word_counts * class_counts * max_width
+    places = blocks[texts] + (starts * max_width + ours.ends - starts - 1) * class_counts[texts] + classes
+    np.testing.assert_allclose(ours.scores, exact[places], rtol=3e-7)
+    assert (ours.scores > flat[(np.cumsum(class_counts) - class_counts)[texts] + classes]).all()
+
+
+def as_rows(candidates: Candidates) -> set[tuple[int, ...]]:
+    """Text, start, end and class of each."""
+    columns = (candidates.texts, candidates.starts, candidates.ends, candidates.classes)
+    return set(zip(*(column.tolist() for column in columns), strict=True))
 
 
 def test_candidates_are_waited_for_once():
     arrival = Arrival()
     found = found_on_a_device(draw_logits(), select(), arrival)
-    candidates, _ = find_candidates(found, WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, select())
+    candidates = find_candidates(found, WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, select())
     assert arrival.waits == 1
     assert len(candidates.starts) > 3
 
@@ -106,7 +142,7 @@ def test_scores_of_half_precision_come_as_float32():
     exact, half = (
         find_candidates(
             found_on_a_device(draw_logits(), select(), dtype=dtype), WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, select()
-        )[0].scores
+        ).scores
         for dtype in (torch.float32, torch.bfloat16)
     )
     assert half.dtype == np.float32
@@ -135,7 +171,7 @@ def test_scores_are_compared_in_their_own_precision():
     logits[0] = torch.logit(torch.tensor(0.3008)).bfloat16()
     assert torch.sigmoid(logits[0]).item() == 0.30078125
     selection = Selection([0.3], np.zeros(1, np.bool_), np.zeros(1, np.bool_), [1])
-    candidates, _ = find_candidates(logits, np.array([8]), np.array([1]), 2, selection)
+    candidates = find_candidates(logits, np.array([8]), np.array([1]), 2, selection)
     assert len(candidates.starts) == 0
-    candidates, _ = find_candidates(logits.float() + 1e-3, np.array([8]), np.array([1]), 2, selection)
+    candidates = find_candidates(logits.float() + 1e-3, np.array([8]), np.array([1]), 2, selection)
     assert len(candidates.starts) == 1

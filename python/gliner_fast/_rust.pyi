@@ -250,6 +250,8 @@ def find_candidates(
     class_counts: NDArray[np.int64],
     max_width: int,
     thresholds: NDArray[np.float32],
+    *,
+    are_logits: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """Picks the spans that score above their threshold and lie within their text.
 
@@ -259,7 +261,9 @@ def find_candidates(
         word_counts: words in each text, (B,).
         class_counts: entity types of each text, (B,).
         max_width: words of the widest span.
-        thresholds: flat, class_counts[b] of them a text. A score equal to its threshold is left out; so is NaN.
+        thresholds: flat, class_counts[b] probabilities a text. A score equal to its threshold is left out; so is NaN.
+        are_logits: whether scores are logits of probabilities. Then all come whose probability, computed in float32 by
+            whomever, may pass its threshold, and some that are a few roundings below it.
 
     Returns:
         By text, start, width and class: candidates of text b are text_offsets[b]:text_offsets[b + 1], (B + 1,); then

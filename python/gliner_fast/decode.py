@@ -70,7 +70,7 @@ def find_candidates(
     class_counts: NDArray[np.int64],
     max_width: int,
     selection: Selection,
-) -> tuple[Candidates, NDArray[np.float32]]:
+) -> Candidates:
     """Picks the spans of a batch that may be entities.
 
     Args:
@@ -82,19 +82,42 @@ def find_candidates(
         selection: what may be an entity.
 
     Returns:
-        The candidates, and all scores, flat as the logits: sigmoids in the logits' own precision, as float32. Where
-        candidates came in, there are no other scores.
+        The candidates, in the order of the logits; their scores are sigmoids in the logits' own precision, as float32.
     """
     if isinstance(scored, PendingCandidates):
         scored = scored.wait()
     if isinstance(scored, SpanCandidates):
-        candidates, scores = _as_candidates(scored, len(word_counts)), np.zeros(0, np.float32)
+        candidates = _as_candidates(scored, len(word_counts))
+    elif scored.dtype is torch.float32 and scored.device.type == "cpu":
+        candidates = _of_logits(scored, word_counts, class_counts, max_width, flat_thresholds(selection, class_counts))
     else:
         scores = torch.sigmoid(scored).float().cpu().numpy()
         # Scores are compared in their own precision, as the package does it: 0.3 in bf16 is not 0.3 in float32.
         thresholds = torch.from_numpy(flat_thresholds(selection, class_counts)).to(scored.dtype).float().numpy()
         candidates = Candidates(*_rust.find_candidates(scores, word_counts, class_counts, max_width, thresholds))
-    return _only_allowed(candidates, selection.allowed_spans), scores
+    return _only_allowed(candidates, selection.allowed_spans)
+
+
+def _of_logits(
+    logits: Tensor,
+    word_counts: NDArray[np.int64],
+    class_counts: NDArray[np.int64],
+    max_width: int,
+    thresholds: NDArray[np.float32],
+) -> Candidates:
+    """Looks at logits, of which few need their sigmoid."""
+    found = _rust.find_candidates(logits.numpy(), word_counts, class_counts, max_width, thresholds, are_logits=True)
+    offsets, starts, ends, classes, likely = found
+    # What torch computes differs by a rounding where a tensor ends within a vector: here none of the scores does.
+    padded = torch.zeros(len(likely) + 64)
+    padded[: len(likely)] = torch.from_numpy(likely)
+    scores = padded.sigmoid_().numpy()[: len(likely)]
+    candidates = Candidates(offsets, starts, ends, classes, scores)
+    if len(scores) == 0 or scores.min() > thresholds[thresholds < np.inf].max():
+        return candidates
+    # Some may be a rounding below.
+    first_thresholds = np.cumsum(class_counts) - class_counts  # (B,)
+    return only(candidates, scores > thresholds[first_thresholds[candidates.texts] + classes])
 
 
 def _as_candidates(found: SpanCandidates, texts: int) -> Candidates:
@@ -128,11 +151,10 @@ def resolve(
 
 def flat_thresholds(selection: Selection, class_counts: NDArray[np.int64]) -> NDArray[np.float32]:
     """One threshold for each scored entity type of each text, (T,); infinite where the type has no label."""
-    flat = np.full(int(class_counts.sum()), np.inf, np.float32)
+    counts = class_counts.tolist()
+    flat = np.full(sum(counts), np.inf, np.float32)
     at = 0
-    for threshold, scored, labels in zip(
-        selection.thresholds, class_counts.tolist(), selection.label_counts, strict=True
-    ):
+    for threshold, scored, labels in zip(selection.thresholds, counts, selection.label_counts, strict=True):
         used = min(scored, labels)
         flat[at : at + used] = threshold if isinstance(threshold, float) else threshold[:used]
         at += scored
@@ -169,17 +191,22 @@ def _only_allowed(candidates: Candidates, spans: Sequence[set[tuple[int, int]] |
         if own is not None:
             at = slice(offsets[text], offsets[text + 1])
             allowed[at] = [pair in own for pair in zip(starts[at].tolist(), ends[at].tolist(), strict=True)]
+    return only(candidates, allowed)
+
+
+def only(candidates: Candidates, kept: NDArray[np.bool_]) -> Candidates:
+    """Some of the candidates of the same texts; `kept` is (S,)."""
     return Candidates(
-        np.concatenate([[0], np.cumsum(allowed)])[offsets].astype(np.int64),
-        starts[allowed],
-        ends[allowed],
-        candidates.classes[allowed],
-        candidates.scores[allowed],
+        np.concatenate([[0], np.cumsum(kept)])[candidates.offsets].astype(np.int64),
+        candidates.starts[kept],
+        candidates.ends[kept],
+        candidates.classes[kept],
+        candidates.scores[kept],
     )
 
 
 def class_probabilities(
-    scores: NDArray[np.float32],
+    logits: Tensor,
     decoded: Candidates,
     word_counts: NDArray[np.int64],
     class_counts: NDArray[np.int64],
@@ -189,7 +216,7 @@ def class_probabilities(
     """For each entity its best labels with their scores, best first, ties by label order (compat section 6.3).
 
     Args:
-        scores: flat scores, from `decode`.
+        logits: flat, as for `find_candidates`.
         decoded: the entities.
         word_counts: (B,).
         class_counts: (B,).
@@ -197,12 +224,18 @@ def class_probabilities(
         names: the labels of each text.
     """
     blocks = np.concatenate([[0], np.cumsum(word_counts * max_width * class_counts)])
+    texts, widths = decoded.texts, decoded.ends - decoded.starts - 1
+    firsts = blocks[texts] + (decoded.starts * max_width + widths) * class_counts[texts]  # (S,)
+    places = [
+        np.arange(first, first + min(class_counts[text], len(names[text])))
+        for text, first in zip(texts.tolist(), firsts.tolist(), strict=True)
+    ]
+    index = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *places]))
+    scores = torch.sigmoid(logits[index.to(logits.device)]).float().cpu().numpy()
     best: list[Mapping[Any, float]] = []
-    widths = decoded.ends - decoded.starts - 1
-    for text, start, width in zip(decoded.texts.tolist(), decoded.starts.tolist(), widths.tolist(), strict=True):
-        classes = int(class_counts[text])
-        first = blocks[text] + (start * max_width + width) * classes
-        own = scores[first : first + min(classes, len(names[text]))]
+    end = 0
+    for text, own_places in zip(texts.tolist(), places, strict=True):
+        own, end = scores[end : end + len(own_places)], end + len(own_places)
         order = np.argsort(-own, kind="stable")[:_TOP_CLASSES]
         best.append({names[text][index]: float(own[index]) for index in order.tolist()})
     return best

@@ -67,7 +67,6 @@ def read_findings(
     prepared: Prepared,
     batch: Batch,
     scores: SpanScores,
-    probabilities: NDArray[np.float32],
     spans: Candidates,
     network: SpanNetwork,
     max_width: int,
@@ -78,7 +77,6 @@ def read_findings(
         prepared: the texts.
         batch: B rows of them.
         scores: what the network says of the batch.
-        probabilities: all scores, flat as the logits.
         spans: of the batch.
         network: makes span vectors.
         max_width: K.
@@ -90,7 +88,7 @@ def read_findings(
         names = [
             prepared.label_sets[index].names for index in prepared.set_of_text[prepared.rows.texts[batch.rows]].tolist()
         ]
-        best = class_probabilities(probabilities, spans, word_counts, class_counts, max_width, names)
+        best = class_probabilities(scores.logits, spans, word_counts, class_counts, max_width, names)
         extras["class_probs"] = np.empty(len(best), object)
         extras["class_probs"][:] = [dict(own) for own in best]
     if options.return_vectors:

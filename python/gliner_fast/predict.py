@@ -22,6 +22,7 @@ from gliner_fast.decode import (
     find_candidates,
     flat_allowed_spans,
     flat_thresholds,
+    only,
     resolve,
 )
 from gliner_fast.describing import Findings, describe, read_findings
@@ -173,15 +174,15 @@ class Predictor:
         batch, selection, scores, rows = scored.batch, scored.selection, scored.scores, scored.batch.rows
         word_counts, class_counts = batch.word_counts.numpy(), batch.class_counts.numpy()
         found = scores.logits if scores.candidates is None else scores.candidates
-        candidates, probabilities = find_candidates(found, word_counts, class_counts, self.max_width, selection)
+        candidates = find_candidates(found, word_counts, class_counts, self.max_width, selection)
         is_window = prepared.rows.are_windows[rows]  # (B,)
         in_window = is_window[candidates.texts]  # (S,)
-        decoded = resolve(_only(candidates, ~in_window), word_counts, selection.nested, selection.multi_label)
-        whole = read_findings(prepared, batch, scores, probabilities, decoded, self.network, self.max_width)
+        decoded = resolve(only(candidates, ~in_window), word_counts, selection.nested, selection.multi_label)
+        whole = read_findings(prepared, batch, scores, decoded, self.network, self.max_width)
         windows = None
         if is_window.any():
-            owned = _only(candidates, in_window & _owned(prepared, rows, candidates))
-            windows = read_findings(prepared, batch, scores, probabilities, owned, self.network, self.max_width)
+            owned = only(candidates, in_window & _owned(prepared, rows, candidates))
+            windows = read_findings(prepared, batch, scores, owned, self.network, self.max_width)
         stats.windows += len(rows)
         stats.words += int(word_counts.sum())
         stats.subwords += int(batch.lengths.sum())
@@ -218,17 +219,6 @@ def _owned(prepared: Prepared, rows: NDArray[np.int64], candidates: Candidates) 
         starts < prepared.rows.owned_lasts[owners]
     )
     return owned
-
-
-def _only(candidates: Candidates, chosen: NDArray[np.bool_]) -> Candidates:
-    """The chosen candidates of the same texts."""
-    return Candidates(
-        np.concatenate([[0], np.cumsum(chosen)])[candidates.offsets].astype(np.int64),
-        candidates.starts[chosen],
-        candidates.ends[chosen],
-        candidates.classes[chosen],
-        candidates.scores[chosen],
-    )
 
 
 def _for_every_place(prepared: Prepared, of_texts: list[list[Entity]]) -> list[list[Entity]]:

@@ -201,7 +201,7 @@ def _find_all(
             thresholds = torch.from_numpy(flat_thresholds(selection, class_counts))
             scores = predictor.network(batch.to(predictor.device), thresholds)
             scored = scores.logits if scores.candidates is None else scores.candidates
-            found, _ = find_candidates(scored, batch.word_counts.numpy(), class_counts, predictor.max_width, selection)
+            found = find_candidates(scored, batch.word_counts.numpy(), class_counts, predictor.max_width, selection)
             texts = rows[found.texts]  # (S,)
             classes = class_table[set_of_text[texts], found.classes]  # (S,)
             parts.append((texts, found.starts, found.ends, classes, found.scores))

@@ -1,6 +1,6 @@
 //! Span scores to entities.
 
-use gliner_fast_core::{CandidateArrays, Overlap, ScoredSpans};
+use gliner_fast_core::{CandidateArrays, Overlap, Scale, ScoredSpans};
 use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -12,6 +12,7 @@ type Array<'py, T> = Bound<'py, PyArray1<T>>;
 pub(crate) type Candidates<'py> = (Array<'py, i64>, Array<'py, i64>, Array<'py, i64>, Array<'py, i64>, Array<'py, f32>);
 
 #[pyfunction]
+#[pyo3(signature = (scores, word_counts, class_counts, max_width, thresholds, *, are_logits = false))]
 pub(crate) fn find_candidates<'py>(
     py: Python<'py>,
     scores: PyReadonlyArray1<'py, f32>,
@@ -19,12 +20,14 @@ pub(crate) fn find_candidates<'py>(
     class_counts: Ints<'py>,
     max_width: &Bound<'py, PyAny>,
     thresholds: PyReadonlyArray1<'py, f32>,
+    are_logits: bool,
 ) -> PyResult<Candidates<'py>> {
     let (scores, thresholds) = (slice("scores", &scores)?, slice("thresholds", &thresholds)?);
     let (word_counts, class_counts) = (slice("word_counts", &word_counts)?, slice("class_counts", &class_counts)?);
     let max_width = whole_number("max_width", max_width)?;
+    let scale = if are_logits { Scale::Logit } else { Scale::Probability };
     let found = py
-        .detach(|| gliner_fast_core::find_candidates(scores, word_counts, class_counts, max_width, thresholds))
+        .detach(|| gliner_fast_core::find_candidates(scores, word_counts, class_counts, max_width, thresholds, scale))
         .map_err(value_error)?;
     Ok(to_candidates(py, found))
 }
