@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 import torch
 
 from gliner_fast import checkpoint
+from gliner_fast.devices import parse_devices
 from gliner_fast.jobs.inputs import InputFile, find_inputs
 from gliner_fast.jobs.job import plan_job
 from gliner_fast.jobs.job_folder import Paths
@@ -89,7 +90,8 @@ def extract_files(
         layout: "list" gives each row a column of its entities; "rows" writes one row an entity.
         entities_column: name of that column.
         redaction: write texts with their entities replaced; originals are left out.
-        device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU if there is one.
+        device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU if there is one. Several, by commas, share the slices,
+            and so do "all" CUDA devices; each gets a copy of the network.
         dtype: "fp32", "bf16", "fp16" or "auto".
         batch_size: most texts a batch; None lets the budget of subwords decide.
         rows_per_shard: most rows a slice: what a crash may cost, and what is in memory at a time.
@@ -123,8 +125,8 @@ def extract_files(
     if ray is not None and (device != "auto" or dtype == "auto"):
         raise JobError("on Ray each actor computes on what it is given, so leave device at 'auto' and name the dtype")
     loaded = model if isinstance(model, GLiNER) else None
-    chosen_device = choose_device(device) if loaded is None else loaded.device
-    chosen_dtype = (parse_dtype(dtype, chosen_device) or torch.float32) if loaded is None else loaded.dtype
+    devices = _choose_devices(device, loaded)
+    chosen_dtype = (parse_dtype(dtype, devices[0]) or torch.float32) if loaded is None else loaded.dtype
     folder = _find_model(model)
     settings = Settings(
         model=_name_model(model),
@@ -150,10 +152,19 @@ def extract_files(
     limit = 0 if on_error == "fail" else max_rejects
     if paths is None:
         assert not isinstance(output, (str, PathLike))
-        return run_to_stream(job, output, loaded, chosen_device, max_rejects=limit, progress=progress)
-    return run_job(
-        job, paths, loaded, chosen_device, max_rejects=limit, overwrite=overwrite, ray=ray, progress=progress
-    )
+        return run_to_stream(job, output, loaded, devices, max_rejects=limit, progress=progress)
+    return run_job(job, paths, loaded, devices, max_rejects=limit, overwrite=overwrite, ray=ray, progress=progress)
+
+
+def _choose_devices(device: str, loaded: GLiNER | None) -> list[torch.device]:
+    """Where to compute; a loaded model stays where it is, unless several devices are named.
+
+    Raises:
+        ValueError: one of them is not here.
+    """
+    if device == "all" or "," in device:
+        return parse_devices("all" if device == "all" else [name.strip() for name in device.split(",")])
+    return [choose_device(device) if loaded is None else loaded.device]
 
 
 def _as_list(name: str, given: str | Sequence[str] | None) -> list[str] | None:

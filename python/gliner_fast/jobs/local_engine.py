@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeAlias
+
+import torch
 
 from gliner_fast.jobs.block import Block
 from gliner_fast.jobs.job import Job
@@ -30,6 +32,7 @@ Write: TypeAlias = "Callable[[Slice, Block, list[list[Entity]], dict[str, float]
 def run_here(
     job: Job,
     model: GLiNER,
+    devices: Sequence[torch.device],
     finished: Collection[int],
     *,
     write: Write,
@@ -39,11 +42,13 @@ def run_here(
     """Works through the slices that are not finished, in order.
 
     Three threads, one for each resource: the pipeline's own reads and prepares the next slice, this one computes, one
-    writes the last slice. None is more than one slice ahead, so that memory holds three slices at most.
+    writes the last slice. None is more than one slice ahead, so that memory holds three slices at most. On several
+    devices this thread reads and others compute, and memory holds two slices more a device.
 
     Args:
         job: what to do.
         model: predicts.
+        devices: where to compute; one is the model's own.
         finished: numbers of the slices to pass over.
         write: puts a slice where it belongs; called in order, from another thread.
         stop: once set, no further slice is begun.
@@ -57,7 +62,14 @@ def run_here(
         source = _Source(job, reader, finished, stop, pace)
         # Who waits for standard input must be the thread that Ctrl-C reaches.
         read_ahead = not any(file.is_stdin for file in job.files)
-        results = predict_windows(model, source.windows(), job.options, stats=pace.live, read_ahead=read_ahead)
+        results = predict_windows(
+            model,
+            source.windows(),
+            job.options,
+            stats=pace.live,
+            read_ahead=read_ahead,
+            devices=devices if len(devices) > 1 else None,
+        )
         writing: Future[None] | None = None
         so_far = Stats()
         with closing(results):

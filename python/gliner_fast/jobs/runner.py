@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,7 +28,7 @@ def run_job(
     job: Job,
     paths: Paths,
     model: GLiNER | None,
-    device: torch.device,
+    devices: Sequence[torch.device],
     *,
     max_rejects: int | None,
     overwrite: bool,
@@ -40,8 +40,8 @@ def run_job(
     Args:
         job: what to do.
         paths: of the output.
-        model: None to load the job's own, on `device`.
-        device: where to compute.
+        model: None to load the job's own, on the first device.
+        devices: where to compute.
         max_rejects: the job ends where more rows are rejected; None: never.
         overwrite: start anew, unless this very job was begun here and not finished.
         ray: compute on Ray instead of here.
@@ -64,10 +64,11 @@ def run_job(
 
                     ended = run_on_ray(job, paths, folder.finished, done=done, stop=stop, pace=pace, options=ray)
                 else:
-                    predictor = model or job.load_model(device)
+                    predictor = model or job.load_model(devices[0])
                     ended = run_here(
                         job,
                         predictor,
+                        devices,
                         folder.finished,
                         write=lambda *slice_: done(job.write(paths, *slice_)),
                         stop=stop,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -30,7 +31,7 @@ def run_to_stream(
     job: Job,
     output: BinaryIO,
     model: GLiNER | None,
-    device: torch.device,
+    devices: Sequence[torch.device],
     *,
     max_rejects: int | None,
     progress: Progress,
@@ -40,8 +41,8 @@ def run_to_stream(
     Args:
         job: what to do.
         output: flushed after each slice.
-        model: None to load the job's own, on `device`.
-        device: where to compute.
+        model: None to load the job's own, on the first device.
+        devices: where to compute.
         max_rejects: the job ends where more rows are rejected; None: never.
         progress: shows how far the job is.
 
@@ -68,7 +69,7 @@ def run_to_stream(
         finished[part.number] = SliceRecord(part.number, block.count, "", 0, len(block.rejects), found, stats)
 
     with stop_on_interrupt() as stop, progress(finished, pace):
-        ended = run_here(job, model or job.load_model(device), (), write=write, stop=stop, pace=pace)
+        ended = run_here(job, model or job.load_model(devices[0]), devices, (), write=write, stop=stop, pace=pace)
     records = finished.values()
     rows = sum(record.rows for record in records)
     return JobReport(
