@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gliner_fast import GLiNER
+from gliner_fast.attention_executor import VARIABLE as ATTENTION
 from gliner_fast.data_processor import whitespace_words
 from gliner_fast.evaluation import Score, evaluate, evaluate_like_gliner
 from gliner_fast.evaluation.results import score_for
@@ -147,6 +148,21 @@ def test_candidates_found_by_the_kernels_score_the_same(model, examples, monkeyp
         assert model.model.scorer.executor == executor
     assert results[0] == results[1] == results[2]
     assert results[0][0].micro.predicted
+
+
+@pytest.mark.parametrize("executor", ["padded", "grouped"])
+def test_packed_and_padded_texts_score_the_same(executor, model, examples, monkeypatch):
+    expected = evaluate(model, examples, LABELS, thresholds=[0.3])
+    monkeypatch.setenv(ATTENTION, executor)
+    forward, packed = model.model.forward, []
+
+    def noting(batch, *arguments):
+        packed.append(batch.offsets is not None)
+        return forward(batch, *arguments)
+
+    monkeypatch.setattr(model.model, "forward", noting)
+    assert evaluate(model, examples, LABELS, thresholds=[0.3]).to_dict() == expected.to_dict()
+    assert set(packed) == {executor == "grouped"}
 
 
 def test_one_label_is_no_list_of_letters(model, examples):

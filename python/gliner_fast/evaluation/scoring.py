@@ -189,10 +189,13 @@ def _find_all(
     scorable = np.flatnonzero(label_counts[set_of_text] > 0)
     nothing = np.zeros(0, np.int64)
     parts = [(nothing, nothing, nothing, nothing, np.zeros(0, np.float32))]
+    reads_packed = predictor.network.reads_packed
     with torch.inference_mode():
-        for chosen in plan_batches(lengths[scorable], predictor.budget, None):
+        for chosen in plan_batches(lengths[scorable], predictor.budget, None, padded=not reads_packed):
             rows = scorable[chosen]
             batch = batcher.assemble(subwords, rows, prompts, set_of_text[rows])
+            if reads_packed:
+                batch = batch.packed()
             class_counts = batch.class_counts.numpy()
             unread = np.zeros(len(rows), np.bool_)  # nothing is resolved yet
             selection = Selection(
