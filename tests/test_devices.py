@@ -10,6 +10,7 @@ import torch
 from gliner_fast import GLiNER
 from gliner_fast.devices import parse_devices, spread
 from gliner_fast.pipeline import Window, predict_windows
+from gliner_fast.predict import Predictor
 from gliner_fast.request import Options
 from gliner_fast.stats import Stats
 from tests.samples import CROSSNER, LABELS
@@ -103,6 +104,48 @@ def test_windows_are_read_no_further_ahead_than_two_a_device(model):
     assert len(read) == 5
     results.close()
     assert len(read) == 5
+
+
+def test_what_waits_for_a_device_is_not_begun_once_nobody_wants_it(model, monkeypatch):
+    begun, closed, may_end = [], [], threading.Event()
+    forward = type(model.model).forward
+
+    def compute(network, *given):
+        begun.append(network)
+        if len(begun) > 1:
+            assert may_end.wait(60)
+        return forward(network, *given)
+
+    def windows():
+        try:
+            for _ in range(50):
+                yield Window(TEXTS[:1], LABELS)
+        finally:
+            closed.append(True)
+
+    monkeypatch.setattr(type(model.model), "forward", compute)
+    results = predict_windows(model, windows(), Options(), stats=Stats(), devices=[CPU, CPU])
+    next(results)
+    threading.Timer(1.0, may_end.set).start()
+    results.close()  # waits for the two at work
+    assert len(begun) == 3
+    assert closed
+
+
+def test_a_device_that_ran_out_of_memory_keeps_its_lower_budget(model, monkeypatch):
+    told = []
+
+    def predict(predictor, prepared, stats):
+        told.append(predictor.budget)
+        if len(told) < 3:
+            predictor.lower_budget(predictor.budget // 2)
+        return [[]]
+
+    monkeypatch.setattr(Predictor, "predict", predict)
+    monkeypatch.setattr(type(model), "_lower_budget", lambda *_: None)
+    windows = [Window(TEXTS[:1], LABELS) for _ in range(6)]
+    list(predict_windows(model, windows, Options(), stats=Stats(), devices=[CPU]))
+    assert told == [told[0], told[0] // 2, *[told[0] // 4] * 4]
 
 
 def test_an_error_is_raised_in_its_turn(model):

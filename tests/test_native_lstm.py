@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from gliner_fast import _rust, word_vectors
-from gliner_fast.native_lstm import native_lstm, takes_native_lstm
+from gliner_fast import native_lstm as native_lstm_module
+from gliner_fast.native_lstm import VARIABLE, native_lstm, takes_native_lstm
 from gliner_fast.openmp import parallel_address
 from gliner_fast.word_vectors import WordLSTM, time_major
 
@@ -99,7 +100,7 @@ def test_numbers_that_are_none_stay_in_their_text(value):
         assert out[4:7, 16:].isnan().all()
 
 
-def test_who_goes_to_torch(monkeypatch):
+def test_who_goes_to_torch():
     lstm, vectors = make_lstm(8, 4, 2), torch.randn(3, 8)
     with torch.no_grad():
         assert takes_native_lstm(lstm, vectors)
@@ -111,9 +112,32 @@ def test_who_goes_to_torch(monkeypatch):
         lstm.dropout = 0.5
         assert not takes_native_lstm(lstm, vectors)
         assert takes_native_lstm(lstm.eval(), vectors)
+        assert not takes_native_lstm(lstm, torch.randn(8, 3).T)
+        hook = lstm.register_forward_hook(lambda *_: None)
+        assert not takes_native_lstm(lstm, vectors)
+        hook.remove()
+        assert takes_native_lstm(lstm, vectors)
+        misaligned = torch.frombuffer(bytearray(4 * 16 * 4 + 1), dtype=torch.float32, offset=1).view(16, 4)
+        other = make_lstm(8, 4, 1)
+        other.weight_hh_l0 = nn.Parameter(misaligned)
+        assert not takes_native_lstm(other, vectors)
+        assert not takes_native_lstm(nn.LSTM(8, 4, bias=False, bidirectional=True), vectors)
+        assert not takes_native_lstm(nn.LSTM(8, 4), vectors)
+        other = make_lstm(8, 4, 1)
+        other.register_forward_pre_hook(lambda *_: None)  # as weight_norm and pruning make their weights
+        assert not takes_native_lstm(other, vectors)
         lstm.__class__ = type("Own", (nn.LSTM,), {})
         assert not takes_native_lstm(lstm, vectors)
     assert not takes_native_lstm(make_lstm(8, 4, 1), vectors)  # with gradients
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::torch.jit.TracerWarning")
+def test_a_traced_module_holds_torch_s_lstm(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "rust")
+    module, vectors, counts = WordLSTM(8, 1), torch.randn(5, 8), torch.tensor([3, 2])
+    with torch.no_grad():
+        traced = torch.jit.trace(module, (torch.randn(5, 8), counts), check_trace=False)
+        torch.testing.assert_close(traced(vectors, counts), module(vectors, counts), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("is_fastest", [True, False])
@@ -124,22 +148,32 @@ def test_the_module_asks_who_is_fastest(is_fastest, monkeypatch):
         calls.append(arguments)
         return native_lstm(*arguments)
 
-    monkeypatch.setattr(word_vectors, "rust_is_fastest", lambda: is_fastest)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(native_lstm_module, "rust_is_fastest", lambda: is_fastest)
     monkeypatch.setattr(word_vectors, "native_lstm", counted)
     module, vectors, counts = WordLSTM(8, 1), torch.randn(9, 8), torch.tensor([2, 6, 1])
     with torch.inference_mode():
         out = module(vectors, counts)
         torch.testing.assert_close(out.double(), expected(module.lstm, vectors, counts), rtol=0, atol=1e-6)
-    assert len(calls) == is_fastest
+        assert len(calls) == is_fastest
+        monkeypatch.setenv(VARIABLE, "torch" if is_fastest else "rust")
+        module(vectors, counts)
+        assert len(calls) == 1
+        monkeypatch.setenv(VARIABLE, "gpu")
+        with pytest.raises(ValueError, match="GLINER_FAST_LSTM is 'gpu': expected torch or rust"):
+            module(vectors, counts)
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"inputs": np.zeros((3, 12), np.float32)}, r"inputs is \(3, 12\): expected \(3, 8\)"),
+        (
+            {"inputs": np.zeros((3, 12), np.float32)},
+            r"inputs of the backward direction is \[3, 12\]: expected \[3, 8\]",
+        ),
         ({"inputs": np.zeros((4, 8), np.float32)}, "inputs of the backward direction has 32 values: expected 24"),
         ({"inputs": np.zeros((3, 16), np.float32)[:, ::2]}, "inputs is not C-contiguous"),
-        ({"weight": np.zeros((2, 8), np.float32)}, r"weight is \(2, 8\): expected \(8, 2\)"),
+        ({"weight": np.zeros((2, 8), np.float32)}, r"weight of the backward direction is \[2, 8\]: expected \[8, 2\]"),
         ({"bias": np.zeros(7, np.float32)}, "bias of the backward direction has 7 values: expected 8"),
         ({"lengths": np.array([2, 2])}, "inputs of the forward direction has 24 values: expected 32"),
         ({"lengths": np.array([4, -1])}, r"lengths\[1\] is -1"),

@@ -67,6 +67,22 @@ def test_results_of_equal_texts_share_nothing(model):
     assert [{name: repr(value) for name, value in entity.items()} for entity in other] == before
 
 
+@pytest.mark.parametrize("default", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("flat_ner", [True, False])
+def test_an_entity_s_score_is_its_label_s_among_all(flat_ner, default, model):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)  # somebody else's business
+    try:
+        found = model.inference(TEXTS, LABELS, threshold=0.05, flat_ner=flat_ner, return_class_probs=True)
+    finally:
+        torch.set_default_dtype(before)
+    entities = [entity for own in found for entity in own]
+    assert len(entities) > 50
+    best = [entity for entity in entities if entity["label"] in entity["class_probs"]]  # which has five alone
+    assert len(best) > 50
+    assert [entity["score"] for entity in best] == [entity["class_probs"][entity["label"]] for entity in best]
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gliner_fast import _rust
 from gliner_fast.kernels.span_scores import PendingCandidates, SpanCandidates
+from gliner_fast.probabilities import probabilities
 
 _TOP_CLASSES = 5
 
@@ -108,10 +109,7 @@ def _of_logits(
     """Looks at logits, of which few need their sigmoid."""
     found = _rust.find_candidates(logits.numpy(), word_counts, class_counts, max_width, thresholds, are_logits=True)
     offsets, starts, ends, classes, likely = found
-    # What torch computes differs by a rounding where a tensor ends within a vector: here none of the scores does.
-    padded = torch.zeros(len(likely) + 64)
-    padded[: len(likely)] = torch.from_numpy(likely)
-    scores = padded.sigmoid_().numpy()[: len(likely)]
+    scores = probabilities(torch.from_numpy(likely)).numpy()
     candidates = Candidates(offsets, starts, ends, classes, scores)
     if len(scores) == 0 or scores.min() > thresholds[thresholds < np.inf].max():
         return candidates
@@ -231,7 +229,7 @@ def class_probabilities(
         for text, first in zip(texts.tolist(), firsts.tolist(), strict=True)
     ]
     index = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *places]))
-    scores = torch.sigmoid(logits[index.to(logits.device)]).float().cpu().numpy()
+    scores = probabilities(logits[index.to(logits.device)]).float().cpu().numpy()
     best: list[Mapping[Any, float]] = []
     end = 0
     for text, own_places in zip(texts.tolist(), places, strict=True):

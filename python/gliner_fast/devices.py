@@ -6,9 +6,10 @@ import copy
 import dataclasses
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from queue import SimpleQueue
+from threading import Event
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -48,7 +49,7 @@ def spread(model: GLiNER, devices: Sequence[torch.device]) -> list[Predictor]:
     predictors: list[Predictor] = []
     is_taken = False
     for device in devices:
-        is_own = not is_taken and _is_same(device, own.device)
+        is_own = not is_taken and is_same(device, own.device)
         is_taken |= is_own
         if is_own:
             predictors.append(own)
@@ -77,17 +78,27 @@ def predict_on_all(
         stats: what is done is added to it, item by item.
     """
     idle: SimpleQueue[Predictor] = SimpleQueue()
+    ended = Event()
     for predictor in predictors:
         idle.put(predictor)
 
     def work(item: Item) -> tuple[Prepared, list[list[Entity]], Stats]:
         prepared, own = prepare(item), Stats()
         predictor = idle.get()
+        budget = predictor.budget
+
+        def lower_budget(lower: int) -> None:
+            nonlocal budget
+            budget = lower  # of this device, from now on
+            predictor.lower_budget(lower)
+
         try:
+            if ended.is_set():
+                raise CancelledError
             with torch.cuda.device(predictor.device) if predictor.device.type == "cuda" else nullcontext():
-                return prepared, predictor.predict(prepared, own), own
+                return prepared, dataclasses.replace(predictor, lower_budget=lower_budget).predict(prepared, own), own
         finally:
-            idle.put(predictor)
+            idle.put(dataclasses.replace(predictor, budget=budget))
 
     source, places = iter(items), 2 * len(predictors)
     under_way: deque[tuple[Item, Future[tuple[Prepared, list[list[Entity]], Stats]]]] = deque()
@@ -105,10 +116,11 @@ def predict_on_all(
             stats.add(own)
             yield item, prepared, found
     finally:
+        ended.set()  # what waits for a device is not begun
         pool.shutdown(cancel_futures=True)
 
 
-def _is_same(one: torch.device, other: torch.device) -> bool:
+def is_same(one: torch.device, other: torch.device) -> bool:
     """Whether two names mean one device: "cuda" is the current CUDA device."""
 
     def index(device: torch.device) -> int:

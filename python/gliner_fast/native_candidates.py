@@ -11,6 +11,7 @@ from torch import Tensor
 from gliner_fast import _rust
 from gliner_fast.kernels.span_scores import SpanCandidates, logit_bounds
 from gliner_fast.openmp import parallel_address
+from gliner_fast.probabilities import probabilities
 
 
 def native_candidates(
@@ -50,7 +51,7 @@ def native_candidates(
         parallel_address(),
     )
     texts = np.repeat(np.arange(len(classes)), np.diff(offsets))
-    scores = torch.from_numpy(logits).sigmoid()
+    scores = probabilities(torch.from_numpy(logits))
     # The bounds let a little too much through: this is the comparison that torch makes.
     first_types = np.cumsum(classes) - classes
     kept = scores > thresholds[torch.from_numpy(first_types[texts] + own_types)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,15 +11,33 @@ from torch import Tensor, nn
 
 from gliner_fast import _rust
 from gliner_fast.linear import linear
-from gliner_fast.native import torch_must_see
+from gliner_fast.native import rust_is_fastest, torch_must_see
 from gliner_fast.openmp import parallel_address
+
+VARIABLE = "GLINER_FAST_LSTM"  # torch or rust; unset for the fastest
+
+
+def is_lstm_native() -> bool:
+    """Whether `native_lstm` is wanted: what the environment variable says, else where it was measured to be faster.
+
+    Raises:
+        ValueError: the variable names nobody.
+    """
+    asked = os.environ.get(VARIABLE, "")
+    if asked not in ("", "torch", "rust"):
+        raise ValueError(f"{VARIABLE} is {asked!r}: expected torch or rust, or leave it unset for the fastest")
+    return asked == "rust" or (not asked and rust_is_fastest())
 
 
 def takes_native_lstm(lstm: nn.LSTM, vectors: Tensor) -> bool:
-    """Whether `native_lstm` can do it: float32 on the CPU, for inference, weights as torch's own class holds them."""
+    """Whether `native_lstm` can do it: float32 on the CPU, for inference, all as torch's own class has it."""
     return (
-        type(lstm) is nn.LSTM
-        and not torch_must_see()
+        not torch_must_see()
+        and type(lstm) is nn.LSTM
+        and lstm.bidirectional
+        and lstm.bias
+        and not lstm.proj_size
+        and not (lstm._forward_hooks or lstm._forward_pre_hooks)  # noqa: SLF001  (torch has no other word)
         and not (lstm.training and lstm.dropout and lstm.num_layers > 1)
         and all(
             type(part) in (Tensor, nn.Parameter)

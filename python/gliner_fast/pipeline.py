@@ -85,10 +85,14 @@ def predict_windows(
         return model.predictor().prepare(request)
 
     if devices is not None:
-        with closing(predict_on_all(spread(model, devices), source, prepare, stats)) as results:
-            for window, prepared, found in results:
-                prepared.warn(stacklevel=2)
-                yield window, found
+        try:
+            with closing(predict_on_all(spread(model, devices), source, prepare, stats)) as results:
+                for window, prepared, found in results:
+                    prepared.warn(stacklevel=2)
+                    yield window, found
+        finally:
+            if isinstance(source, Generator):
+                source.close()
         return
     pool = ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-prepare")
 

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from gliner_fast.lstm_training import train_lstm, trains_in_closed_form
-from gliner_fast.native import rust_is_fastest
-from gliner_fast.native_lstm import native_lstm, takes_native_lstm
+from gliner_fast.native_lstm import is_lstm_native, native_lstm, takes_native_lstm
 from gliner_fast.upload import upload
 
 
@@ -40,7 +39,7 @@ class WordLSTM(nn.Module):
 
     def forward(self, vectors: Tensor, word_counts: Tensor) -> Tensor:
         """(N, D) -> (N, D) for packed words; `word_counts` is (B,) on the CPU, each at least 1."""
-        if rust_is_fastest() and takes_native_lstm(self.lstm, vectors):
+        if takes_native_lstm(self.lstm, vectors) and is_lstm_native():
             return native_lstm(self.lstm, vectors, word_counts)
         order, batch_sizes = time_major(word_counts)
         if trains_in_closed_form(vectors):

@@ -6,8 +6,9 @@ import csv
 import gzip
 import io
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from gliner_fast import GLiNER, JobError, JobInputError, Redaction, extract_files, pipeline
 from gliner_fast.devices import spread
 from gliner_fast.jobs import job as job_module
+from gliner_fast.jobs import runner
 from gliner_fast.jobs.job_folder import SliceRecord
 from gliner_fast.jobs.pace import Pace
 from gliner_fast.jobs.progress import Watch
@@ -367,6 +369,32 @@ def test_several_devices_share_the_slices(
     assert_same([json.loads(line) for line in stream.getvalue().splitlines()], expected)
     with pytest.raises(ValueError, match="device 'quantum' cannot be used"):
         extract_files(source, tmp_path / "2.jsonl", LABELS, device="cpu,quantum")
+
+
+def test_a_stop_on_several_devices_loses_nothing(
+    small_model: GLiNER, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])
+    stop = threading.Event()
+    write = job_module.Job.write
+
+    def write_and_stop(*arguments: Any) -> SliceRecord:
+        record = write(*arguments)
+        if record.number == 1:
+            stop.set()
+        return record
+
+    monkeypatch.setattr(runner, "stop_on_interrupt", lambda: nullcontext(stop))
+    monkeypatch.setattr(job_module.Job, "write", write_and_stop)
+    options = {"model": small_model, "device": "cpu,cpu,cpu", "rows_per_shard": 40, "threshold": 0.3}
+    report = extract_files(source, tmp_path / "found.jsonl", LABELS, **options)
+    assert not report.is_complete  # all five slices were read, the last of them with the first
+    assert report.rows < len(texts)
+    stop.clear()
+    report = extract_files(source, tmp_path / "found.jsonl", LABELS, **options)
+    assert report.is_complete
+    assert report.rows == len(texts)
+    assert [row["text"] for row in read_jsonl(tmp_path / "found.jsonl")] == texts
 
 
 def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:

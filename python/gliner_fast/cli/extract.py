@@ -47,13 +47,7 @@ def extract(
     nested: options.Nested = False,
     multi_label: options.MultiLabel = False,
     model: options.Model = None,
-    device: Annotated[
-        str,
-        typer.Option(
-            help="cpu, cuda, cuda:1, mps; auto: the GPU if there is one; several by commas, or all CUDA devices: each "
-            "computes slices.",
-        ),
-    ] = "auto",
+    device: options.Devices = "auto",
     dtype: options.Dtype = "fp32",
     batch_size: Annotated[
         int | None,

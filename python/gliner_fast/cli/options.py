@@ -26,6 +26,13 @@ Nested = Annotated[bool, typer.Option("--nested", help="Keep entities inside oth
 MultiLabel = Annotated[bool, typer.Option("--multi-label", help="Let a span have several labels.")]
 Model = Annotated[str | None, typer.Option("--model", "-m", help="Folder or Hub id; the built-in model if not given.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto: the GPU if there is one.")]
+Devices = Annotated[
+    str,
+    typer.Option(
+        help="cpu, cuda, cuda:1, mps; auto: the GPU if there is one. Several by commas, or all: every CUDA device; they "
+        "share the slices."
+    ),
+]
 Dtype = Annotated[str, typer.Option(help="fp32 (gliner's own answers), bf16, fp16; auto: the fastest here.")]
 
 

@@ -69,7 +69,7 @@ def extract_files(
 
     The input is cut into slices, and each slice becomes a shard, written aside and renamed. Whatever moment the process
     dies at, the same call goes on with the slices that are missing, and the output is, byte for byte, that of an
-    unbroken run on the same machine. Memory does not grow with the input.
+    unbroken run on the same machine and one device. Memory does not grow with the input.
 
     Args:
         inputs: files, folders or globs: JSON lines, Parquet, CSV or plain text, also `.gz` and `.zst`; "-" is stdin.
@@ -126,7 +126,7 @@ def extract_files(
         raise JobError("on Ray each actor computes on what it is given, so leave device at 'auto' and name the dtype")
     loaded = model if isinstance(model, GLiNER) else None
     devices = _choose_devices(device, loaded)
-    chosen_dtype = (parse_dtype(dtype, devices[0]) or torch.float32) if loaded is None else loaded.dtype
+    chosen_dtype = _choose_dtype(dtype, devices) if loaded is None else loaded.dtype
     folder = _find_model(model)
     settings = Settings(
         model=_name_model(model),
@@ -165,6 +165,16 @@ def _choose_devices(device: str, loaded: GLiNER | None) -> list[torch.device]:
     if device == "all" or "," in device:
         return parse_devices("all" if device == "all" else [name.strip() for name in device.split(",")])
     return [choose_device(device) if loaded is None else loaded.device]
+
+
+def _choose_dtype(dtype: str, devices: Sequence[torch.device]) -> torch.dtype:
+    """The dtype for all devices; "auto" is float32 where not all are fastest with the same.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    fastest = {parse_dtype(dtype, device) or torch.float32 for device in devices}
+    return fastest.pop() if len(fastest) == 1 else torch.float32
 
 
 def _as_list(name: str, given: str | Sequence[str] | None) -> list[str] | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
+from gliner_fast.devices import is_same
 from gliner_fast.jobs.block import Block
 from gliner_fast.jobs.job import Job
 from gliner_fast.jobs.pace import Pace
@@ -43,7 +44,8 @@ def run_here(
 
     Three threads, one for each resource: the pipeline's own reads and prepares the next slice, this one computes, one
     writes the last slice. None is more than one slice ahead, so that memory holds three slices at most. On several
-    devices this thread reads and others compute, and memory holds two slices more a device.
+    devices this thread reads and others compute; two slices a device are under way, and the first one is written when
+    as many have been read.
 
     Args:
         job: what to do.
@@ -68,10 +70,10 @@ def run_here(
             job.options,
             stats=pace.live,
             read_ahead=read_ahead,
-            devices=devices if len(devices) > 1 else None,
+            devices=None if len(devices) == 1 and is_same(devices[0], model.device) else devices,
         )
         writing: Future[None] | None = None
-        so_far = Stats()
+        so_far, done = Stats(), 0
         with closing(results):
             for part, block, read_seconds, entities in _join_windows(results):
                 now = pace.live.copy()
@@ -80,11 +82,12 @@ def run_here(
                     writing.result()  # raises what writing raised
                 stats = {**spent.to_dict(), "read_seconds": read_seconds}
                 writing = writer.submit(write, part, block, entities, stats)
+                done += 1
                 if stop.is_set():
                     break
         if writing is not None:
             writing.result()
-        return source.reached_end
+        return source.reached_end and done == source.given  # several devices are given some that a stop leaves undone
 
 
 def _join_windows(
@@ -100,16 +103,18 @@ def _join_windows(
 
 
 class _Source:
-    """The slices to do, read as windows; it runs in the pipeline's thread.
+    """The slices to do, read as windows; it runs in the pipeline's thread, or where devices are several, the caller's.
 
     Attributes:
         reached_end: the input has no more rows.
+        given: slices that were read to be computed.
     """
 
     def __init__(
         self, job: Job, reader: RowReader, finished: Collection[int], stop: threading.Event, pace: Pace
     ) -> None:
         self.reached_end = False
+        self.given = 0
         self._job = job
         self._reader = reader
         self._finished = finished
@@ -130,6 +135,7 @@ class _Source:
                 read = block.count
                 self._note(read)
                 if read or part.number == 0:  # an empty input has one empty shard, which tells its columns
+                    self.given += 1
                     *others, last = self._job.windows(block)
                     yield from others
                     yield replace(last, key=(part, block, perf_counter() - begin))

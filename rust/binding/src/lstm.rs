@@ -21,7 +21,8 @@ pub(crate) fn lstm<'py>(
     openmp: usize,
 ) -> PyResult<Bound<'py, PyArray2<f32>>> {
     let (words, width) = (forward.0.shape()[0], forward.1.shape()[1]);
-    let layer = Lstm { directions: [direction(&forward, width)?, direction(&backward, width)?], width };
+    let layer =
+        Lstm { directions: [direction("forward", &forward, width)?, direction("backward", &backward, width)?], width };
     let (lengths, threads) = (slice("lengths", &lengths)?, count("threads", threads)?);
     // SAFETY: what the .pyi asks of callers.
     let host = unsafe { TorchThreads::at(openmp) };
@@ -29,12 +30,14 @@ pub(crate) fn lstm<'py>(
     out.into_pyarray(py).reshape([words, 2 * width])
 }
 
-fn direction<'a>((inputs, weight, bias): &'a Arrays<'_>, width: usize) -> PyResult<Direction<'a>> {
-    for (name, array) in [("inputs", inputs), ("weight", weight)] {
-        let (rows, columns) = (array.shape()[0], array.shape()[1]);
-        let expected = if name == "inputs" { (rows, 4 * width) } else { (4 * width, width) };
-        if (rows, columns) != expected {
-            return Err(PyValueError::new_err(format!("{name} is {:?}: expected {expected:?}", (rows, columns))));
+fn direction<'a>(name: &str, (inputs, weight, bias): &'a Arrays<'_>, width: usize) -> PyResult<Direction<'a>> {
+    let words = inputs.shape()[0];
+    for (part, shape, expected) in
+        [("inputs", inputs.shape(), [words, 4 * width]), ("weight", weight.shape(), [4 * width, width])]
+    {
+        if shape != expected {
+            let told = format!("{part} of the {name} direction is {shape:?}: expected {expected:?}");
+            return Err(PyValueError::new_err(told));
         }
     }
     Ok(Direction { inputs: slice("inputs", inputs)?, weight: slice("weight", weight)?, bias: slice("bias", bias)? })

@@ -40,7 +40,11 @@ impl Scale {
     fn least(self, threshold: f32) -> f32 {
         match self {
             Self::Probability if threshold == f32::INFINITY => f32::NAN,
-            Self::Probability => threshold.next_up(),
+            Self::Probability => {
+                let above = threshold.next_up();
+                // Where the process takes the smallest numbers for 0, the one above 0 is a larger one.
+                if above <= threshold { f32::MIN_POSITIVE } else { above }
+            }
             Self::Logit if threshold >= 1.0 => f32::NAN,
             Self::Logit => {
                 let (passing, failing) = (f64::from(threshold), 1.0 - f64::from(threshold));

@@ -1,0 +1,120 @@
+"""What 16-bit numbers change: entities that stay as in fp32, and F1, ours and `gliner`'s.
+
+    python -m benches.precision FOLDER [--sets crossner_ai ...] [--model MODEL] [--output docs/precision.md]
+
+FOLDER is as for `benches.agreement`. Agreement is the share of the entities found by either, in fp32 by `gliner` and in
+16 bits, that both find: same place, same label. Threshold 0.5, flat. Nothing is timed: a CPU without native 16-bit
+products emulates them, slowly, with the same answers up to the order of sums.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benches.agreement import gold_entities, micro_f1
+from benches.hardware import cpu_name
+from gliner_fast import GLiNER
+from gliner_fast.installed_gliner import load_reference
+from gliner_fast.training.examples import read_examples
+
+DTYPES = ("bf16", "fp16")
+OWNERS = ("ours", "gliner")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One set: of `gliner` in fp32 the entities and F1, of each dtype and owner (agreement in percent, F1)."""
+
+    name: str
+    sentences: int
+    entities: int
+    f1: float
+    others: dict[tuple[str, str], tuple[float, float]]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--sets", nargs="*", help="names of sets; all of them if left out")
+    parser.add_argument("--model", help="folder or Hub id; the built-in model if left out")
+    parser.add_argument("--limit", type=int, help="sentences of each set")
+    parser.add_argument("--output", type=Path, help="Markdown file to write")
+    options = parser.parse_args(arguments)
+    models = load(options.model)
+    names = options.sets or sorted(path.name.removesuffix(".jsonl") for path in options.folder.glob("*.jsonl"))
+    rows = [measure(options.folder, name, models, options.limit) for name in names]
+    page = as_page(rows, options)
+    print(page)
+    if options.output:
+        options.output.write_text(page, encoding="utf-8")
+
+
+def load(model: str | None) -> dict[tuple[str, str], Any]:
+    """By dtype and owner: `gliner` in fp32, both in each of `DTYPES`."""
+    exact = GLiNER.from_pretrained(model)
+    models: dict[tuple[str, str], Any] = {("fp32", "gliner"): load_reference(exact)}
+    for dtype in DTYPES:
+        models[dtype, "ours"] = GLiNER.from_pretrained(model, dtype=dtype)
+        models[dtype, "gliner"] = load_reference(exact).to(models[dtype, "ours"].dtype)
+    return models
+
+
+def measure(folder: Path, name: str, models: dict[tuple[str, str], Any], limit: int | None) -> Row:
+    examples = read_examples(folder / f"{name}.jsonl")[:limit]
+    labels = json.loads((folder / f"{name}.labels.json").read_text(encoding="utf-8"))
+    texts, gold = [" ".join(own.words) for own in examples], [gold_entities(own) for own in examples]
+    found = {kind: model.inference(texts, labels, threshold=0.5) for kind, model in models.items()}
+    exact = found.pop(("fp32", "gliner"))
+    others = {kind: (agreement(exact, own), micro_f1(own, gold)) for kind, own in found.items()}
+    row = Row(name, len(examples), sum(map(len, exact)), micro_f1(exact, gold), others)
+    print(row, flush=True)
+    return row
+
+
+def agreement(one: Sequence[Sequence[Any]], other: Sequence[Sequence[Any]]) -> float:
+    """Percent of the entities of either that are of both."""
+    mine, theirs = (
+        {(index, entity["start"], entity["end"], entity["label"]) for index, own in enumerate(found) for entity in own}
+        for found in (one, other)
+    )
+    return 100 * len(mine & theirs) / max(1, len(mine | theirs))
+
+
+def as_page(rows: Sequence[Row], options: argparse.Namespace) -> str:
+    kinds = [(dtype, owner) for dtype in DTYPES for owner in OWNERS]
+    heads = ["set", "sentences", "entities, fp32", "F1, fp32", *(f"{owner} {dtype}" for dtype, owner in kinds)]
+    lines = [
+        "# 16 bits",
+        "",
+        *(
+            "Share of the entities found by `gliner` in fp32 or in 16 bits that both find, and F1 in 16 bits. "
+            f"Threshold 0.5, flat, model {options.model or 'built in'}; "
+            f"{datetime.now(timezone.utc).date().isoformat()}, {cpu_name()}, torch {torch.__version__}; made by"
+        ).splitlines(),
+        "",
+        "```bash",
+        "python -m benches.precision DATA/eval"
+        + (f" --sets {' '.join(options.sets)}" if options.sets else "")
+        + (f" --model {options.model}" if options.model else "")
+        + (f" --limit {options.limit}" if options.limit else ""),
+        "```",
+        "",
+        f"| {' | '.join(heads)} |",
+        f"|{'---|' * len(heads)}",
+    ]
+    for row in rows:
+        cells = [f"{row.others[kind][0]:.1f} %, F1 {row.others[kind][1]:.1f}" for kind in kinds]
+        lines.append(f"| {row.name} | {row.sentences:,} | {row.entities:,} | {row.f1:.1f} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
