@@ -29,8 +29,8 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto: the GPU
 Devices = Annotated[
     str,
     typer.Option(
-        help="cpu, cuda, cuda:1, mps; auto: the GPU if there is one. Several by commas, or all: every CUDA device; they "
-        "share the slices."
+        help="cpu, cuda, cuda:1, mps; auto: the GPU if there is one. Several by commas, or all: every CUDA device; "
+        "they share the slices."
     ),
 ]
 Dtype = Annotated[str, typer.Option(help="fp32 (gliner's own answers), bf16, fp16; auto: the fastest here.")]
