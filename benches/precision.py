@@ -94,11 +94,11 @@ def as_page(rows: Sequence[Row], options: argparse.Namespace) -> str:
     lines = [
         "# 16 bits",
         "",
-        *(
+        (
             "Share of the entities found by `gliner` in fp32 or in 16 bits that both find, and F1 in 16 bits. "
             f"Threshold 0.5, flat, model {options.model or 'built in'}; "
             f"{datetime.now(timezone.utc).date().isoformat()}, {cpu_name()}, torch {torch.__version__}; made by"
-        ).splitlines(),
+        ),
         "",
         "```bash",
         "python -m benches.precision DATA/eval"

@@ -1,8 +1,8 @@
 """Linear layers by whoever multiplies fastest: oneDNN or our Rust for float32 on x86 CPUs, else as torch does it.
 
 torch sends float32 products to MKL, which was not made for every CPU. On an EPYC 7003, weights cold, base size, oneDNN
-was 1.0 to 1.1 times as fast with 128 to 1,024 rows. With the few rows of one short text ours is faster than both: 2.0,
-1.5 and 1.2 times as fast as torch with 16, 48 and 80 rows (`GLINER_FAST_BENCH_SCALE=0.3 pytest
+was 1.0 to 1.3 times as fast with 128 to 1,024 rows. With the few rows of one short text ours is faster than both: 2.1,
+1.5 and 1.3 times as fast as torch with 16, 48 and 80 rows (`GLINER_FAST_BENCH_SCALE=0.3 pytest
 benches/bench_linear.py`).
 The weights stay where and as they are.
 """
