@@ -1,5 +1,7 @@
 """`find_candidates` of gliner_fast._rust against nested loops."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -69,6 +71,7 @@ def test_a_score_equal_to_its_threshold_in_float32_is_left_out():
     assert classes.tolist() == [1]
 
 
+@pytest.mark.parametrize("find", [_rust.find_candidates, _rust.find_likely], ids=["scores", "logits"])
 @pytest.mark.parametrize(
     ("scores", "words", "classes", "max_width", "thresholds", "message"),
     [
@@ -83,10 +86,16 @@ def test_a_score_equal_to_its_threshold_in_float32_is_left_out():
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(
-    scores: int, words: list[int], classes: list[int], max_width: int, thresholds: int, message: str
+    find: Callable[..., object],
+    scores: int,
+    words: list[int],
+    classes: list[int],
+    max_width: int,
+    thresholds: int,
+    message: str,
 ):
     with pytest.raises(ValueError, match=message):
-        _rust.find_candidates(
+        find(
             np.zeros(scores, np.float32),
             np.array(words, np.int64),
             np.array(classes, np.int64),

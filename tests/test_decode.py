@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gliner_fast import _rust
-from gliner_fast.decode import Candidates, Selection, find_candidates, flat_allowed_spans, flat_thresholds
+from gliner_fast.candidates import Candidates
+from gliner_fast.decode import Selection, find_candidates, flat_allowed_spans, flat_thresholds
 from gliner_fast.kernels.span_scores import PendingCandidates
 
 WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH = np.array([3, 1, 0, 4]), np.array([2, 3, 1, 2]), 2

@@ -11,7 +11,7 @@ A bad shape or value is a `ValueError` that names the place, the value and what 
 """
 
 from collections.abc import Sequence
-from typing import Literal, final
+from typing import Literal, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +27,16 @@ __all__ = [
     "Words",
     "attention",
     "find_candidates",
+    "find_likely",
     "find_spans",
     "has_vectors",
     "linear",
     "lstm",
     "resolve",
 ]
+
+_Ints: TypeAlias = NDArray[np.int64]
+_Likely: TypeAlias = tuple[_Ints, _Ints, _Ints, _Ints, NDArray[np.float32], bool]
 
 @final
 class WordSplitter:
@@ -250,8 +254,6 @@ def find_candidates(
     class_counts: NDArray[np.int64],
     max_width: int,
     thresholds: NDArray[np.float32],
-    *,
-    are_logits: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """Picks the spans that score above their threshold and lie within their text.
 
@@ -261,9 +263,7 @@ def find_candidates(
         word_counts: words in each text, (B,).
         class_counts: entity types of each text, (B,).
         max_width: words of the widest span.
-        thresholds: flat, class_counts[b] probabilities a text. A score equal to its threshold is left out; so is NaN.
-        are_logits: whether scores are logits of probabilities. Then all come whose probability, computed in float32 by
-            whomever, may pass its threshold, and some that are a few roundings below it.
+        thresholds: flat, class_counts[b] scores a text. A score equal to its threshold is left out; so is NaN.
 
     Returns:
         By text, start, width and class: candidates of text b are text_offsets[b]:text_offsets[b + 1], (B + 1,); then
@@ -271,6 +271,26 @@ def find_candidates(
 
     Raises:
         ValueError: if the lengths do not fit the counts, or a count is negative.
+    """
+
+def find_likely(
+    logits: NDArray[np.float32],
+    word_counts: NDArray[np.int64],
+    class_counts: NDArray[np.int64],
+    max_width: int,
+    thresholds: NDArray[np.float32],
+) -> _Likely:
+    """As `find_candidates`, but for logits, of which few need their sigmoid.
+
+    All spans come whose probability, computed in float32 by whomever, may pass its threshold, and some that are a few
+    roundings below it.
+
+    Returns:
+        By text, start, width and class, as `find_candidates` returns them: text_offsets, starts, ends and classes; then
+        their logits, (N + 64,), with zeros behind, which are room for vectors; then whether all N pass for sure.
+
+    Raises:
+        ValueError: as `find_candidates`.
     """
 
 def find_spans(
@@ -281,11 +301,11 @@ def find_spans(
     word_counts: NDArray[np.int64],
     class_counts: NDArray[np.int64],
     max_width: int,
-    bounds: NDArray[np.float32],
+    thresholds: NDArray[np.float32],
     threads: int,
     openmp: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Scores all spans on the CPU, and keeps those whose logit is high enough; the others are stored nowhere.
+) -> _Likely:
+    """Scores all spans on the CPU, and keeps those that `find_likely` keeps; the others are stored nowhere.
 
     `logit[i, k, t] = relu(u[i] + v[i + k]) . g[t] + c[t]`: GLiNER's equation 1 with the head factored. What is found in
     a text depends on that text alone, to the last bit.
@@ -298,13 +318,13 @@ def find_spans(
         word_counts: words in each text, (B,); N in all.
         class_counts: entity types of each text, (B,); T in all.
         max_width: words of the widest span.
-        bounds: logits that are just high enough, (T,). A NaN reaches no bound, and nothing a bound that is NaN.
+        thresholds: the probability that each type must pass, (T,).
         threads: most threads to use, this one included; fewer where there is little to do.
         openmp: `gliner_fast.openmp.parallel_address()`, to run on torch's threads, or 0 for new ones. Nothing else: the
             address is called.
 
     Returns:
-        As `find_candidates`, but for the scores, which are logits.
+        As `find_likely`.
 
     Raises:
         ValueError: if the shapes do not fit each other, or a count is negative.

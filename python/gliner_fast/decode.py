@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gliner_fast import _rust
+from gliner_fast.candidates import Candidates, only, those_that_pass
 from gliner_fast.kernels.span_scores import PendingCandidates, SpanCandidates
 from gliner_fast.probabilities import probabilities
 
@@ -37,36 +38,12 @@ class Selection:
     allowed_spans: Sequence[set[tuple[int, int]] | None] | None = None
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """Spans of a batch that score above their threshold, text after text.
-
-    Attributes:
-        offsets: (B+1,) text b owns offsets[b]:offsets[b+1].
-        starts: (S,) first word of each.
-        ends: (S,) one past its last word.
-        classes: (S,) index into its text's labels.
-        scores: (S,) float32.
-    """
-
-    offsets: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    ends: NDArray[np.int64]
-    classes: NDArray[np.int64]
-    scores: NDArray[np.float32]
-
-    @property
-    def texts(self) -> NDArray[np.int64]:
-        """(S,) the text that each span is in."""
-        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
-
-
 class Decoded(Candidates):
     """The candidates that became entities, each text's in reading order."""
 
 
 def find_candidates(
-    scored: Tensor | PendingCandidates | SpanCandidates,
+    scored: Tensor | PendingCandidates | SpanCandidates | Candidates,
     word_counts: NDArray[np.int64],
     class_counts: NDArray[np.int64],
     max_width: int,
@@ -76,7 +53,7 @@ def find_candidates(
 
     Args:
         scored: logits in flat blocks (W_b, K, C_b), as `kernels.span_scores` lays them out; or the spans above
-            `flat_thresholds`; where a device still looks for them, it is waited for here.
+            `flat_thresholds`, found where they were scored; where a device still looks for them, it is waited for here.
         word_counts: (B,) words of each text.
         class_counts: (B,) scored entity types of each text.
         max_width: K.
@@ -87,35 +64,20 @@ def find_candidates(
     """
     if isinstance(scored, PendingCandidates):
         scored = scored.wait()
-    if isinstance(scored, SpanCandidates):
+    if isinstance(scored, Candidates):
+        candidates = scored
+    elif isinstance(scored, SpanCandidates):
         candidates = _as_candidates(scored, len(word_counts))
     elif scored.dtype is torch.float32 and scored.device.type == "cpu":
-        candidates = _of_logits(scored, word_counts, class_counts, max_width, flat_thresholds(selection, class_counts))
+        thresholds = flat_thresholds(selection, class_counts)
+        likely = _rust.find_likely(scored.numpy(), word_counts, class_counts, max_width, thresholds)
+        candidates = those_that_pass(likely, class_counts, thresholds)
     else:
         scores = torch.sigmoid(scored).float().cpu().numpy()
         # Scores are compared in their own precision, as the package does it: 0.3 in bf16 is not 0.3 in float32.
         thresholds = torch.from_numpy(flat_thresholds(selection, class_counts)).to(scored.dtype).float().numpy()
         candidates = Candidates(*_rust.find_candidates(scores, word_counts, class_counts, max_width, thresholds))
     return _only_allowed(candidates, selection.allowed_spans)
-
-
-def _of_logits(
-    logits: Tensor,
-    word_counts: NDArray[np.int64],
-    class_counts: NDArray[np.int64],
-    max_width: int,
-    thresholds: NDArray[np.float32],
-) -> Candidates:
-    """Looks at logits, of which few need their sigmoid."""
-    found = _rust.find_candidates(logits.numpy(), word_counts, class_counts, max_width, thresholds, are_logits=True)
-    offsets, starts, ends, classes, likely = found
-    scores = probabilities(torch.from_numpy(likely)).numpy()
-    candidates = Candidates(offsets, starts, ends, classes, scores)
-    if len(scores) == 0 or scores.min() > thresholds[thresholds < np.inf].max():
-        return candidates
-    # Some may be a rounding below.
-    first_thresholds = np.cumsum(class_counts) - class_counts  # (B,)
-    return only(candidates, scores > thresholds[first_thresholds[candidates.texts] + classes])
 
 
 def _as_candidates(found: SpanCandidates, texts: int) -> Candidates:
@@ -150,6 +112,9 @@ def resolve(
 def flat_thresholds(selection: Selection, class_counts: NDArray[np.int64]) -> NDArray[np.float32]:
     """One threshold for each scored entity type of each text, (T,); infinite where the type has no label."""
     counts = class_counts.tolist()
+    first = selection.thresholds[0] if counts else 0.0
+    if isinstance(first, float) and selection.thresholds.count(first) == len(counts) and counts == selection.label_counts:
+        return np.full(sum(counts), first, np.float32)  # nearly always, and a small batch would feel the loop
     flat = np.full(sum(counts), np.inf, np.float32)
     at = 0
     for threshold, scored, labels in zip(selection.thresholds, counts, selection.label_counts, strict=True):
@@ -190,17 +155,6 @@ def _only_allowed(candidates: Candidates, spans: Sequence[set[tuple[int, int]] |
             at = slice(offsets[text], offsets[text + 1])
             allowed[at] = [pair in own for pair in zip(starts[at].tolist(), ends[at].tolist(), strict=True)]
     return only(candidates, allowed)
-
-
-def only(candidates: Candidates, kept: NDArray[np.bool_]) -> Candidates:
-    """Some of the candidates of the same texts; `kept` is (S,)."""
-    return Candidates(
-        np.concatenate([[0], np.cumsum(kept)])[candidates.offsets].astype(np.int64),
-        candidates.starts[kept],
-        candidates.ends[kept],
-        candidates.classes[kept],
-        candidates.scores[kept],
-    )
 
 
 def class_probabilities(

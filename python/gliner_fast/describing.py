@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from gliner_fast.batch import Batch
-from gliner_fast.decode import Candidates, class_probabilities
+from gliner_fast.candidates import Candidates
+from gliner_fast.decode import class_probabilities
 from gliner_fast.preparing import Prepared
 
 if TYPE_CHECKING:

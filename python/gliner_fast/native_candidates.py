@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from gliner_fast import _rust
-from gliner_fast.kernels.span_scores import SpanCandidates, logit_bounds
+from gliner_fast.candidates import Candidates, those_that_pass
 from gliner_fast.openmp import parallel_address
-from gliner_fast.probabilities import probabilities
 
 
 def native_candidates(
@@ -24,7 +23,7 @@ def native_candidates(
     class_counts: Sequence[int],
     max_width: int,
     thresholds: Tensor,
-) -> SpanCandidates:
+) -> Candidates:
     """The candidates that `kernels.span_scores.span_candidates_reference` finds, in the same order.
 
     Takes fp32 on the CPU, and as many threads as torch may use. What is found in a text depends on that text alone, to
@@ -38,7 +37,8 @@ def native_candidates(
         raise TypeError(f"u is {u.dtype} on {u.device}: expected float32 on the CPU; the reference takes any")
     classes = np.asarray(class_counts, np.int64)
     start_halves, end_halves, types, constants = (factor.detach().contiguous().numpy() for factor in (u, v, g, c))
-    offsets, starts, ends, own_types, logits = _rust.find_spans(
+    limits = thresholds.numpy()
+    likely = _rust.find_spans(
         start_halves,
         end_halves,
         types,
@@ -46,16 +46,8 @@ def native_candidates(
         np.asarray(word_counts, np.int64),
         classes,
         max_width,
-        logit_bounds(thresholds).numpy(),
+        limits,
         torch.get_num_threads(),
         parallel_address(),
     )
-    texts = np.repeat(np.arange(len(classes)), np.diff(offsets))
-    scores = probabilities(torch.from_numpy(logits))
-    # The bounds let a little too much through: this is the comparison that torch makes.
-    first_types = np.cumsum(classes) - classes
-    kept = scores > thresholds[torch.from_numpy(first_types[texts] + own_types)]
-    text, start, width, type_ = (
-        torch.from_numpy(column)[kept] for column in (texts, starts, ends - starts - 1, own_types)
-    )
-    return SpanCandidates(text, start, width, type_, scores[kept])
+    return those_that_pass(likely, classes, limits)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from gliner_fast.encoder import build_encoder, encoder_width
 from gliner_fast.errors import CheckpointError
-from gliner_fast.kernels.span_scores import PendingCandidates, SpanCandidates
+from gliner_fast.candidates import Candidates
+from gliner_fast.kernels.span_scores import PendingCandidates
 from gliner_fast.linear import Linear
 from gliner_fast.scorer import SpanScorer
 from gliner_fast.word_vectors import WordLSTM, pool_subwords
@@ -36,7 +37,7 @@ class SpanScores:
     logits: Tensor
     words: Tensor
     prompts: Tensor
-    candidates: PendingCandidates | SpanCandidates | None = None
+    candidates: PendingCandidates | Candidates | None = None
 
 
 class SpanNetwork(nn.Module):

@@ -16,15 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from gliner_fast.batch import Batch, Batcher, plan_batches
-from gliner_fast.decode import (
-    Candidates,
-    Selection,
-    find_candidates,
-    flat_allowed_spans,
-    flat_thresholds,
-    only,
-    resolve,
-)
+from gliner_fast.candidates import Candidates, only
+from gliner_fast.decode import Selection, find_candidates, flat_allowed_spans, flat_thresholds, resolve
 from gliner_fast.describing import Findings, describe, read_findings
 from gliner_fast.labels import label_thresholds
 from gliner_fast.preparing import Prepared, prepare

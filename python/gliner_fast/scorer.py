@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gliner_fast.kernels.span_scores import PendingCandidates, SpanCandidates
+from gliner_fast.candidates import Candidates
+from gliner_fast.kernels.span_scores import PendingCandidates
 from gliner_fast.linear import Linear, linear
 from gliner_fast.span_executor import Executor, SpanLayout, choose_executor, find_spans, score_spans
 
@@ -90,7 +91,7 @@ class SpanScorer(nn.Module):
         class_counts: Sequence[int],
         thresholds: Tensor,
         allowed_spans: Tensor | None = None,
-    ) -> PendingCandidates | SpanCandidates:
+    ) -> PendingCandidates | Candidates:
         """The spans above their threshold, looked for where the words are, unless `executor_for(words)` is "torch".
 
         All as for `forward`; `thresholds`, (T,), is the probability that each entity type must pass; `allowed_spans`,

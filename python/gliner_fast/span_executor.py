@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gliner_fast import _rust
+from gliner_fast.candidates import Candidates
 from gliner_fast.kernels._triton import HAS_TRITON, INTERPRETED
 from gliner_fast.kernels.span_scores import (
     PendingCandidates,
-    SpanCandidates,
     span_candidates,
     span_scores,
     span_scores_reference,
@@ -84,7 +84,7 @@ def find_spans(
     thresholds: Tensor,
     allowed_spans: Tensor | None,
     executor: Literal["rust", "triton"],
-) -> PendingCandidates | SpanCandidates:
+) -> PendingCandidates | Candidates:
     """The spans that score above their type's threshold, found where the scores are; no gradient.
 
     All as for `score_spans`; `thresholds`, (T,), is the probability that each type must pass, infinite where none does;

@@ -1,6 +1,6 @@
 //! Span scores to entities.
 
-use gliner_fast_core::{CandidateArrays, Overlap, Scale, ScoredSpans};
+use gliner_fast_core::{CandidateArrays, LikelySpans, Overlap, ScoredSpans};
 use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -9,10 +9,16 @@ use crate::arrays::{Ints, slice, to_array, value_error, whole_number};
 
 type Array<'py, T> = Bound<'py, PyArray1<T>>;
 /// `text_offsets`, starts, ends, classes, scores.
-pub(crate) type Candidates<'py> = (Array<'py, i64>, Array<'py, i64>, Array<'py, i64>, Array<'py, i64>, Array<'py, f32>);
+type Candidates<'py> = (Array<'py, i64>, Array<'py, i64>, Array<'py, i64>, Array<'py, i64>, Array<'py, f32>);
+/// The same with logits and `ROOM` zeros behind them, and whether all pass their threshold.
+pub(crate) type Likely<'py> =
+    (Array<'py, i64>, Array<'py, i64>, Array<'py, i64>, Array<'py, i64>, Array<'py, f32>, bool);
+
+/// Numbers behind the last logit: no CPU takes more at a time. torch computes what fills no vector in another way, and
+/// with so many others behind it no logit is left over.
+const ROOM: usize = 64;
 
 #[pyfunction]
-#[pyo3(signature = (scores, word_counts, class_counts, max_width, thresholds, *, are_logits = false))]
 pub(crate) fn find_candidates<'py>(
     py: Python<'py>,
     scores: PyReadonlyArray1<'py, f32>,
@@ -20,27 +26,43 @@ pub(crate) fn find_candidates<'py>(
     class_counts: Ints<'py>,
     max_width: &Bound<'py, PyAny>,
     thresholds: PyReadonlyArray1<'py, f32>,
-    are_logits: bool,
 ) -> PyResult<Candidates<'py>> {
     let (scores, thresholds) = (slice("scores", &scores)?, slice("thresholds", &thresholds)?);
     let (word_counts, class_counts) = (slice("word_counts", &word_counts)?, slice("class_counts", &class_counts)?);
     let max_width = whole_number("max_width", max_width)?;
-    let scale = if are_logits { Scale::Logit } else { Scale::Probability };
     let found = py
-        .detach(|| gliner_fast_core::find_candidates(scores, word_counts, class_counts, max_width, thresholds, scale))
+        .detach(|| gliner_fast_core::find_candidates(scores, word_counts, class_counts, max_width, thresholds))
         .map_err(value_error)?;
-    Ok(to_candidates(py, found))
+    let ScoredSpans { text_offsets, starts, ends, classes, scores } = found;
+    let [starts, ends, classes] = [starts, ends, classes].map(|column| to_array(py, column));
+    Ok((to_array(py, text_offsets.as_slice().to_vec()), starts, ends, classes, PyArray1::from_vec(py, scores)))
 }
 
-/// Candidates as Python takes them.
-pub(crate) fn to_candidates(py: Python<'_>, found: ScoredSpans) -> Candidates<'_> {
-    (
-        to_array(py, found.text_offsets.as_slice().to_vec()),
-        to_array(py, found.starts),
-        to_array(py, found.ends),
-        to_array(py, found.classes),
-        PyArray1::from_vec(py, found.scores),
-    )
+#[pyfunction]
+pub(crate) fn find_likely<'py>(
+    py: Python<'py>,
+    logits: PyReadonlyArray1<'py, f32>,
+    word_counts: Ints<'py>,
+    class_counts: Ints<'py>,
+    max_width: &Bound<'py, PyAny>,
+    thresholds: PyReadonlyArray1<'py, f32>,
+) -> PyResult<Likely<'py>> {
+    let (logits, thresholds) = (slice("logits", &logits)?, slice("thresholds", &thresholds)?);
+    let (word_counts, class_counts) = (slice("word_counts", &word_counts)?, slice("class_counts", &class_counts)?);
+    let max_width = whole_number("max_width", max_width)?;
+    let found = py
+        .detach(|| gliner_fast_core::find_likely(logits, word_counts, class_counts, max_width, thresholds))
+        .map_err(value_error)?;
+    Ok(to_likely(py, found))
+}
+
+/// Likely spans as Python takes them.
+pub(crate) fn to_likely(py: Python<'_>, found: LikelySpans) -> Likely<'_> {
+    let ScoredSpans { text_offsets, starts, ends, classes, mut scores } = found.spans;
+    let [starts, ends, classes] = [starts, ends, classes].map(|column| to_array(py, column));
+    scores.resize(scores.len() + ROOM, 0.0);
+    let offsets = to_array(py, text_offsets.as_slice().to_vec());
+    (offsets, starts, ends, classes, PyArray1::from_vec(py, scores), found.all_pass)
 }
 
 #[pyfunction]

@@ -26,7 +26,7 @@ mod _rust {
     #[pymodule_export]
     use super::batch::{PyLookup, PyPrompts, PyRowLayout, PyRows, PySubwordCache, PySubwords};
     #[pymodule_export]
-    use super::decoding::{find_candidates, resolve};
+    use super::decoding::{find_candidates, find_likely, resolve};
     #[pymodule_export]
     use super::linear::linear;
     #[pymodule_export]

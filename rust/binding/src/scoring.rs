@@ -6,7 +6,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::arrays::{Ints, count, slice, value_error, whole_number};
-use crate::decoding::{Candidates, to_candidates};
+use crate::decoding::{Likely, to_likely};
 use crate::openmp::TorchThreads;
 
 #[pyfunction]
@@ -20,10 +20,10 @@ pub(crate) fn find_spans<'py>(
     word_counts: Ints<'py>,
     class_counts: Ints<'py>,
     max_width: &Bound<'py, PyAny>,
-    bounds: PyReadonlyArray1<'py, f32>,
+    thresholds: PyReadonlyArray1<'py, f32>,
     threads: &Bound<'py, PyAny>,
     openmp: usize,
-) -> PyResult<Candidates<'py>> {
+) -> PyResult<Likely<'py>> {
     let hidden = u.shape()[1];
     for (name, columns) in [("v", v.shape()[1]), ("g", g.shape()[1])] {
         if columns != hidden {
@@ -34,14 +34,14 @@ pub(crate) fn find_spans<'py>(
     }
     let factors = Factors { u: slice("u", &u)?, v: slice("v", &v)?, g: slice("g", &g)?, c: slice("c", &c)?, hidden };
     let (word_counts, class_counts) = (slice("word_counts", &word_counts)?, slice("class_counts", &class_counts)?);
-    let bounds = slice("bounds", &bounds)?;
+    let thresholds = slice("thresholds", &thresholds)?;
     let (max_width, threads) = (whole_number("max_width", max_width)?, count("threads", threads)?);
     // SAFETY: what the .pyi asks of callers.
     let host = unsafe { TorchThreads::at(openmp) };
     let found = py
-        .detach(|| gliner_fast_core::find_spans(factors, word_counts, class_counts, max_width, bounds, threads, &host))
+        .detach(|| gliner_fast_core::find_spans(factors, word_counts, class_counts, max_width, thresholds, threads, &host))
         .map_err(value_error)?;
-    Ok(to_candidates(py, found))
+    Ok(to_likely(py, found))
 }
 
 #[pyfunction]

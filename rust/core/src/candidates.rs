@@ -25,43 +25,19 @@ pub struct ScoredSpans {
     pub scores: Vec<f32>,
 }
 
-/// What scores are, and so how thresholds are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scale {
-    /// Probabilities, which must pass their threshold: one that is equal to it is left out, as in GLiNER.
-    Probability,
-    /// Logits of probabilities. All come whose probability may pass, computed in float32 by whomever, and some that are a
-    /// few roundings below.
-    Logit,
-}
-
-impl Scale {
-    /// The least score that passes a threshold; NaN where none does.
-    fn least(self, threshold: f32) -> f32 {
-        match self {
-            Self::Probability if threshold == f32::INFINITY => f32::NAN,
-            Self::Probability => {
-                let above = threshold.next_up();
-                // Where the process takes the smallest numbers for 0, the one above 0 is a larger one.
-                if above <= threshold { f32::MIN_POSITIVE } else { above }
-            }
-            Self::Logit if threshold >= 1.0 => f32::NAN,
-            Self::Logit => {
-                let (passing, failing) = (f64::from(threshold), 1.0 - f64::from(threshold));
-                // A probability that is a few roundings off, as far as its logit moves; negative ones have none.
-                let logit = (passing / failing).ln() - 1e-6 / failing - 1e-6;
-                #[expect(clippy::cast_possible_truncation, reason = "rounded by less than what was taken off")]
-                let least = if threshold > 0.0 { (logit - logit.abs() * 1e-6) as f32 } else { f32::NEG_INFINITY };
-                if threshold.is_nan() { f32::NAN } else { least }
-            }
-        }
-    }
+/// Spans whose probability may pass its threshold, and their logits.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LikelySpans {
+    /// The spans; their scores are logits.
+    pub spans: ScoredSpans,
+    /// Whether all pass, however their probabilities are rounded.
+    pub all_pass: bool,
 }
 
 /// Picks the spans that score above their threshold and lie within their text; NaN does not.
 ///
 /// `scores` holds a block `(word_counts[b], max_width, class_counts[b])` for each text, one after another; width index
-/// `k` stands for `k + 1` words. `thresholds` holds `class_counts[b]` probabilities a text.
+/// `k` stands for `k + 1` words. `thresholds` holds `class_counts[b]` scores a text.
 ///
 /// # Errors
 ///
@@ -72,22 +48,93 @@ pub fn find_candidates(
     class_counts: &[i64],
     max_width: i64,
     thresholds: &[f32],
-    scale: Scale,
 ) -> Result<ScoredSpans, CandidateError> {
-    let Shape { words, classes, width } = Shape::check(word_counts, class_counts, max_width)?;
-    let block = |(words, classes): (&usize, &usize)| {
-        (*words as u128).saturating_mul(width as u128).saturating_mul(*classes as u128)
-    };
-    let expected = words.iter().zip(&classes).map(block).fold(0_u128, u128::saturating_add);
-    if expected != scores.len() as u128 {
-        return Err(CandidateError::Scores { scores: scores.len(), expected });
+    let shape = Shape::check(word_counts, class_counts, max_width)?;
+    shape.check_scores(scores.len())?;
+    shape.check_thresholds(thresholds.len())?;
+    let least: Vec<_> = thresholds.iter().map(|&threshold| least_score(threshold)).collect();
+    Ok(Arch::new().dispatch(Scan { scores, least: &least, shape: &shape }))
+}
+
+/// As [`find_candidates`], but for logits, of which few need their sigmoid: picks all spans whose probability, computed
+/// in float32 by whomever, may pass its threshold, and some that are a few roundings below.
+///
+/// # Errors
+///
+/// As there.
+pub fn find_likely(
+    logits: &[f32],
+    word_counts: &[i64],
+    class_counts: &[i64],
+    max_width: i64,
+    thresholds: &[f32],
+) -> Result<LikelySpans, CandidateError> {
+    let shape = Shape::check(word_counts, class_counts, max_width)?;
+    shape.check_scores(logits.len())?;
+    let bounds = LogitBounds::of(thresholds, &shape)?;
+    let spans = Arch::new().dispatch(Scan { scores: logits, least: &bounds.least, shape: &shape });
+    Ok(bounds.judge(spans, &shape))
+}
+
+/// The least score that passes a threshold; NaN where none does.
+fn least_score(threshold: f32) -> f32 {
+    if threshold == f32::INFINITY {
+        return f32::NAN;
     }
-    let expected = classes.iter().map(|&classes| classes as u128).sum::<u128>();
-    if expected != thresholds.len() as u128 {
-        return Err(CandidateError::Thresholds { thresholds: thresholds.len(), expected });
+    let above = threshold.next_up();
+    // Where the process takes the smallest numbers for 0, the one above 0 is a larger one.
+    if above <= threshold { f32::MIN_POSITIVE } else { above }
+}
+
+/// What thresholds of probabilities ask of logits, whoever computes the sigmoid: each of two bounds lies a few roundings
+/// from where it says that the threshold is.
+pub(crate) struct LogitBounds {
+    /// What a logit must reach for its probability to pass, perhaps; NaN where none does.
+    pub(crate) least: Vec<f32>,
+    /// What a logit must reach for its probability to pass for sure.
+    sure: Vec<f32>,
+}
+
+impl LogitBounds {
+    /// The bounds of all classes of all texts.
+    pub(crate) fn of(thresholds: &[f32], shape: &Shape) -> Result<Self, CandidateError> {
+        shape.check_thresholds(thresholds.len())?;
+        let (least, sure) = thresholds.iter().map(|&threshold| logit_bounds(threshold)).unzip();
+        Ok(Self { least, sure })
     }
-    let least: Vec<_> = thresholds.iter().map(|&threshold| scale.least(threshold)).collect();
-    Ok(Arch::new().dispatch(Scan { scores, least: &least, words: &words, classes: &classes, width }))
+
+    /// Looks whether all spans that were found pass.
+    pub(crate) fn judge(&self, spans: ScoredSpans, shape: &Shape) -> LikelySpans {
+        let mut sure = self.sure.as_slice();
+        let all_pass = spans.text_offsets.ranges().zip(&shape.classes).all(|(rows, &classes)| {
+            let (own, later) = sure.split_at(classes);
+            sure = later;
+            spans.scores[rows.clone()].iter().zip(&spans.classes[rows]).all(|(&logit, &class)| logit >= own[class])
+        });
+        LikelySpans { spans, all_pass }
+    }
+}
+
+/// The least logit whose probability may pass a threshold, and one from which on all do.
+fn logit_bounds(threshold: f32) -> (f32, f32) {
+    /// From here on no probability is so small that float32 cannot hold it.
+    const HELD: f32 = -80.0;
+    if threshold.is_nan() || threshold >= 1.0 {
+        return (f32::NAN, f32::INFINITY);
+    }
+    if threshold < 0.0 {
+        return (f32::NEG_INFINITY, f32::NEG_INFINITY); // no probability is negative
+    }
+    if threshold == 0.0 {
+        return (f32::NEG_INFINITY, HELD);
+    }
+    let (passing, failing) = (f64::from(threshold), 1.0 - f64::from(threshold));
+    let logit = (passing / failing).ln();
+    // A probability that is a few roundings off, as far as its logit moves, and the rounding of the logit itself.
+    let margin = 1e-6 / failing + 1e-6 + logit.abs() * 1e-6;
+    #[expect(clippy::cast_possible_truncation, reason = "rounded by less than the margin")]
+    let (least, sure) = ((logit - margin) as f32, (logit + margin) as f32);
+    (least, sure.max(HELD))
 }
 
 /// All blocks of a batch, checked.
@@ -95,9 +142,7 @@ struct Scan<'a> {
     scores: &'a [f32],
     /// The least passing score of each class of each text.
     least: &'a [f32],
-    words: &'a [usize],
-    classes: &'a [usize],
-    width: usize,
+    shape: &'a Shape,
 }
 
 impl WithSimd for Scan<'_> {
@@ -105,21 +150,23 @@ impl WithSimd for Scan<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> ScoredSpans {
-        let Self { mut scores, mut least, words, classes, width } = self;
+        let Self { mut scores, mut least, shape } = self;
+        let width = shape.width;
         let mut found = ScoredSpans::default();
-        let mut row = Row::default();
-        for (&words, &classes) in words.iter().zip(classes) {
+        let mut rows = Rows::default();
+        for (&words, &classes) in shape.words.iter().zip(&shape.classes) {
             let (own, later) = least.split_at(classes);
             least = later;
             // Without a word or class the other numbers may be anything, and their product need not fit.
             if words > 0 && classes > 0 {
-                row.fill(own, width.min(words));
                 let (block, later) = scores.split_at(words * width * classes);
                 scores = later;
-                for (start, of_start) in block.chunks_exact(width * classes).enumerate() {
+                rows.begin(own, width.min(words));
+                for (start, row) in block.chunks_exact(width * classes).enumerate() {
                     let inside = width.min(words - start); // wider spans pass the end of the text
-                    row.scan(start, &of_start[..inside * classes], &mut found);
+                    rows.scan(start, &row[..inside * classes]);
                 }
+                rows.give(block, width * classes, &mut found);
             }
             found.text_offsets.push(found.scores.len());
         }
@@ -127,47 +174,57 @@ impl WithSimd for Scan<'_> {
     }
 }
 
-/// The spans of a text that start with one word, by width and class.
+/// The spans of a text by the word that they start with; in a row by width and class.
 #[derive(Default)]
-struct Row {
-    /// The least score that passes.
+struct Rows {
+    /// The least score that passes, for each place of a row.
     least: Vec<f32>,
-    /// Words of the span, and its class.
+    /// Words of the span, and its class, for each place.
     places: Vec<(usize, usize)>,
-    /// Where scores passed.
-    hits: Vec<usize>,
+    /// Rows and places of the scores that passed.
+    hits: Vec<(usize, usize)>,
 }
 
-impl Row {
+impl Rows {
+    /// Takes up another text.
     #[inline(always)]
-    fn fill(&mut self, least: &[f32], width: usize) {
+    fn begin(&mut self, least: &[f32], width: usize) {
         self.least.clear();
         self.places.clear();
+        self.hits.clear();
         for words in 1..=width {
             self.least.extend_from_slice(least);
             self.places.extend((0..least.len()).map(|class| (words, class)));
         }
     }
 
-    /// Adds the candidates.
+    /// Notes what passes in a row.
     #[inline(always)]
-    fn scan(&mut self, start: usize, scores: &[f32], found: &mut ScoredSpans) {
-        self.hits.clear();
+    fn scan(&mut self, row: usize, scores: &[f32]) {
         let (together, rest) = scores.as_chunks::<TOGETHER>();
         let (least, least_of_rest) = self.least[..scores.len()].as_chunks::<TOGETHER>();
         for (at, (scores, least)) in together.iter().zip(least).enumerate() {
-            self.hits.extend(Bits(passing(scores, least)).map(|bit| at * TOGETHER + bit));
+            let mut bits = passing(scores, least);
+            while bits != 0 {
+                self.hits.push((row, at * TOGETHER + bits.trailing_zeros() as usize));
+                bits &= bits - 1;
+            }
         }
         for (at, (score, least)) in (together.len() * TOGETHER..).zip(rest.iter().zip(least_of_rest)) {
             if score >= least {
-                self.hits.push(at);
+                self.hits.push((row, at));
             }
         }
-        let (hits, count) = (&self.hits, self.hits.len());
-        found.starts.resize(found.starts.len() + count, start);
-        found.ends.extend(hits.iter().map(|&at| start + self.places[at].0));
-        found.classes.extend(hits.iter().map(|&at| self.places[at].1));
-        found.scores.extend(hits.iter().map(|&at| scores[at]));
+    }
+
+    /// Adds what passed to what was found in other texts. All at once: a row has too few to be worth a loop for each of
+    /// four columns.
+    #[inline(always)]
+    fn give(&self, block: &[f32], row_length: usize, found: &mut ScoredSpans) {
+        found.starts.extend(self.hits.iter().map(|&(row, _)| row));
+        found.ends.extend(self.hits.iter().map(|&(row, at)| row + self.places[at].0));
+        found.classes.extend(self.hits.iter().map(|&(_, at)| self.places[at].1));
+        found.scores.extend(self.hits.iter().map(|&(row, at)| block[row * row_length + at]));
     }
 }
 
@@ -176,20 +233,6 @@ impl Row {
 fn passing(scores: &[f32; TOGETHER], least: &[f32; TOGETHER]) -> u32 {
     let bits = (0..).zip(scores.iter().zip(least)).map(|(bit, (score, least))| u32::from(score >= least) << bit);
     bits.fold(0, |all, bit: u32| all | bit)
-}
-
-/// Places of the bits of a number, from the lowest.
-struct Bits(u32);
-
-impl Iterator for Bits {
-    type Item = usize;
-
-    #[inline(always)]
-    fn next(&mut self) -> Option<usize> {
-        let place = (self.0 != 0).then(|| self.0.trailing_zeros() as usize);
-        self.0 &= self.0.wrapping_sub(1);
-        place
-    }
 }
 
 /// How the spans of a batch are laid out: words and classes of each text, and the widest span.
@@ -210,6 +253,21 @@ impl Shape {
         let classes = checked_counts("class_counts", class_counts)?;
         Ok(Self { words, classes, width })
     }
+
+    /// Whether there is a score for each span and class.
+    fn check_scores(&self, scores: usize) -> Result<(), CandidateError> {
+        let block = |(&words, &classes): (&usize, &usize)| {
+            (words as u128).saturating_mul(self.width as u128).saturating_mul(classes as u128)
+        };
+        let expected = self.words.iter().zip(&self.classes).map(block).fold(0_u128, u128::saturating_add);
+        if expected == scores as u128 { Ok(()) } else { Err(CandidateError::Scores { scores, expected }) }
+    }
+
+    /// Whether there is a threshold for each class.
+    fn check_thresholds(&self, thresholds: usize) -> Result<(), CandidateError> {
+        let expected = self.classes.iter().map(|&classes| classes as u128).sum::<u128>();
+        if expected == thresholds as u128 { Ok(()) } else { Err(CandidateError::Thresholds { thresholds, expected }) }
+    }
 }
 
 fn checked_counts(name: &'static str, values: &[i64]) -> Result<Vec<usize>, CandidateError> {
@@ -224,7 +282,7 @@ mod tests {
     #[test]
     fn candidates_come_by_start_width_and_class_and_lie_within_the_text() {
         let scores = vec![0.9_f32; 3 * 2 * 2];
-        let found = find_candidates(&scores, &[3], &[2], 2, &[0.5, 0.5], Scale::Probability).unwrap();
+        let found = find_candidates(&scores, &[3], &[2], 2, &[0.5, 0.5]).unwrap();
         let spans: Vec<_> = found.starts.iter().zip(&found.ends).zip(&found.classes).collect();
         let expected = [(0, 1, 0), (0, 1, 1), (0, 2, 0), (0, 2, 1), (1, 2, 0), (1, 2, 1), (1, 3, 0), (1, 3, 1)];
         let last = [(2, 3, 0), (2, 3, 1)];
@@ -234,9 +292,7 @@ mod tests {
     #[test]
     fn a_score_must_pass_its_own_threshold() {
         let scores = [0.5, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.3, 0.3];
-        let found =
-            find_candidates(&scores, &[1, 1], &[4, 2], 1, &[0.5, 0.0, 1.0, -1.0, 0.3, 0.29], Scale::Probability)
-                .unwrap();
+        let found = find_candidates(&scores, &[1, 1], &[4, 2], 1, &[0.5, 0.0, 1.0, -1.0, 0.3, 0.29]).unwrap();
         assert_eq!(found.classes, [2, 1]);
         assert_eq!(found.text_offsets.as_slice(), [0, 1, 2]);
     }
@@ -248,21 +304,35 @@ mod tests {
             #[expect(clippy::cast_possible_truncation, reason = "near enough")]
             let logit = exact as f32;
             let far = 1e-5 + 1e-5 * logit.abs() + 1e-5 / (1.0 - threshold);
-            let found =
-                find_candidates(&[logit - far, logit, logit + far], &[1], &[3], 1, &[threshold; 3], Scale::Logit);
-            assert_eq!(found.unwrap().classes, [1, 2], "{threshold}");
+            let found = find_likely(&[logit - far, logit, logit + far], &[1], &[3], 1, &[threshold; 3]).unwrap();
+            assert_eq!((found.spans.classes, found.all_pass), (vec![1, 2], false), "{threshold}");
+            assert!(find_likely(&[logit + far], &[1], &[1], 1, &[threshold]).unwrap().all_pass, "{threshold}");
         }
-        let least = [-1.0, 0.0, 1.0, f32::INFINITY, f32::NAN];
-        for (logit, classes) in [(f32::NEG_INFINITY, vec![0, 1]), (f32::INFINITY, vec![0, 1]), (f32::NAN, vec![])] {
-            let found = find_candidates(&[logit; 5], &[1], &[5], 1, &least, Scale::Logit).unwrap();
-            assert_eq!(found.classes, classes, "{logit}");
+        let thresholds = [-1.0, 0.0, 1.0, f32::INFINITY, f32::NAN];
+        for (logit, classes, all_pass) in [
+            (f32::NEG_INFINITY, vec![0, 1], false), // whose probability of 0 is above the first threshold alone
+            (-90.0, vec![0, 1], false),             // which is 0 in what holds no smaller numbers
+            (f32::INFINITY, vec![0, 1], true),
+            (f32::NAN, vec![], true),
+        ] {
+            let found = find_likely(&[logit; 5], &[1], &[5], 1, &thresholds).unwrap();
+            assert_eq!((found.spans.classes, found.all_pass), (classes, all_pass), "{logit}");
         }
     }
 
     #[test]
+    fn each_text_is_held_to_its_own_thresholds() {
+        let find = |thresholds: &[f32]| find_likely(&[0.0; 4], &[1, 0, 1], &[2, 1, 2], 1, thresholds).unwrap();
+        let found = find(&[0.4, 0.6, 0.5, 0.3, 0.5]);
+        assert_eq!((found.spans.text_offsets.as_slice(), found.all_pass), ([0, 1, 1, 3].as_slice(), false));
+        assert_eq!(found.spans.classes, [0, 0, 1]);
+        assert!(find(&[0.4, 0.6, 0.5, 0.3, 0.2]).all_pass);
+    }
+
+    #[test]
     fn huge_counts_are_an_error_and_no_overflow() {
-        let error = find_candidates(&[], &[i64::MAX], &[i64::MAX], i64::MAX, &[], Scale::Logit).unwrap_err();
+        let error = find_likely(&[], &[i64::MAX], &[i64::MAX], i64::MAX, &[]).unwrap_err();
         assert!(matches!(error, CandidateError::Scores { scores: 0, .. }));
-        assert!(find_candidates(&[], &[i64::MAX], &[0], i64::MAX, &[], Scale::Logit).is_ok());
+        assert!(find_likely(&[], &[i64::MAX], &[0], i64::MAX, &[]).is_ok());
     }
 }

@@ -41,7 +41,7 @@ mod words;
 pub use align::{Rows, Subwords};
 pub use attention::{Attention, Positions};
 pub use cache::{Lookup, SubwordCache};
-pub use candidates::{Scale, ScoredSpans, find_candidates};
+pub use candidates::{LikelySpans, ScoredSpans, find_candidates, find_likely};
 pub use decode::{CandidateArrays, Kept, Overlap, resolve};
 pub use error::{
     AlignError, AttentionError, CacheError, CandidateError, DecodeError, LinearError, LstmError, OffsetsError,

@@ -16,7 +16,7 @@ use std::sync::{Mutex, PoisonError};
 
 use pulp::{Arch, Simd, WithSimd};
 
-use crate::candidates::{ScoredSpans, Shape};
+use crate::candidates::{LikelySpans, LogitBounds, ScoredSpans, Shape};
 use crate::error::CandidateError;
 use crate::host::{Host, worthwhile};
 use crate::offsets::Offsets;
@@ -45,11 +45,10 @@ pub struct Factors<'a> {
     pub hidden: usize,
 }
 
-/// Finds the spans whose logit is at least the bound of their type; `scores` of the result are logits.
+/// Finds the spans whose probability may pass its threshold: what [`find_likely`](crate::find_likely) finds among the
+/// logits of all spans, which are stored nowhere.
 ///
-/// `bounds` holds `class_counts[b]` values a text; nothing reaches a bound that is NaN, and no NaN reaches a bound.
-/// Spans past the end of their text are none. The answer for a text depends on nothing but the text, whatever the other
-/// texts and the number of `threads`.
+/// The answer for a text depends on nothing but the text, whatever the other texts and the number of `threads`.
 ///
 /// # Errors
 ///
@@ -59,20 +58,23 @@ pub fn find_spans(
     word_counts: &[i64],
     class_counts: &[i64],
     max_width: i64,
-    bounds: &[f32],
+    thresholds: &[f32],
     threads: usize,
     host: &impl Host,
-) -> Result<ScoredSpans, CandidateError> {
-    let Shape { words, classes, width: max_width } = Shape::check(word_counts, class_counts, max_width)?;
-    let total = |counts: &[usize]| counts.iter().map(|&count| count as u128).sum::<u128>();
-    let (all_words, all_classes) = (total(&words), total(&classes));
-    if bounds.len() as u128 != all_classes {
-        return Err(CandidateError::Thresholds { thresholds: bounds.len(), expected: all_classes });
-    }
+) -> Result<LikelySpans, CandidateError> {
+    let shape = Shape::check(word_counts, class_counts, max_width)?;
+    let bounds = LogitBounds::of(thresholds, &shape)?;
+    check_factors(factors, &shape)?;
+    Ok(bounds.judge(find_reaching(factors, &shape, &bounds.least, threads, host), &shape))
+}
+
+fn check_factors(factors: Factors<'_>, shape: &Shape) -> Result<(), CandidateError> {
     if factors.hidden == 0 {
         return Err(CandidateError::Hidden); // rows of nothing could be said to be any number
     }
     let hidden = factors.hidden as u128;
+    let total = |counts: &[usize]| counts.iter().map(|&count| count as u128).sum::<u128>();
+    let (all_words, all_classes) = (total(&shape.words), total(&shape.classes));
     for (name, values, expected) in [
         ("u", factors.u, all_words.saturating_mul(hidden)),
         ("v", factors.v, all_words.saturating_mul(hidden)),
@@ -83,17 +85,28 @@ pub fn find_spans(
             return Err(CandidateError::Factor { name, values: values.len(), expected });
         }
     }
+    Ok(())
+}
 
-    let batch = Batch { factors, bounds, max_width };
-    let pieces = cut(&words, &classes, max_width);
+/// Finds the spans whose logit is at least the bound of their type; nothing reaches a bound that is NaN, and no NaN
+/// reaches a bound.
+fn find_reaching(
+    factors: Factors<'_>,
+    shape: &Shape,
+    bounds: &[f32],
+    threads: usize,
+    host: &impl Host,
+) -> ScoredSpans {
+    let batch = Batch { factors, bounds, max_width: shape.width };
+    let pieces = cut(&shape.words, &shape.classes, shape.width);
     let work: u128 = pieces.iter().map(|piece| piece.multiply_adds(&batch)).sum();
     let threads = worthwhile(host, work, threads).min(pieces.len());
     let mut hits = compute(&batch, &pieces, threads, host);
     hits.sort_unstable_by_key(|own| own.piece);
 
-    let mut found = ScoredSpans { text_offsets: Offsets::with_capacity(words.len()), ..ScoredSpans::default() };
+    let mut found = ScoredSpans { text_offsets: Offsets::with_capacity(shape.words.len()), ..ScoredSpans::default() };
     let mut hits = hits.into_iter().peekable();
-    for text in 0..words.len() {
+    for text in 0..shape.words.len() {
         while let Some(own) = hits.next_if(|own| pieces[own.piece].text == text) {
             for hit in own.hits {
                 found.starts.push(hit.start);
@@ -104,7 +117,7 @@ pub fn find_spans(
         }
         found.text_offsets.push(found.scores.len());
     }
-    Ok(found)
+    found
 }
 
 #[derive(Clone, Copy)]

@@ -23,10 +23,9 @@ impl Case {
     }
 
     fn find(&self, bounds: &[f32], threads: usize) -> ScoredSpans {
-        let counts = |values: &[usize]| values.iter().map(|&value| i64::try_from(value).unwrap()).collect::<Vec<_>>();
-        let (words, classes) = (counts(&self.words), counts(&self.classes));
-        let max_width = i64::try_from(self.max_width).unwrap();
-        find_spans(self.factors(), &words, &classes, max_width, bounds, threads, &NewThreads).unwrap()
+        let (words, classes) = (self.words.clone(), self.classes.clone());
+        let shape = Shape { words, classes, width: self.max_width };
+        find_reaching(self.factors(), &shape, bounds, threads, &NewThreads)
     }
 
     /// Text, start, end, class and logit of every span, by the formula.

@@ -1,0 +1,67 @@
+"""Spans that may become entities, text after text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+# What `_rust.find_likely` and `_rust.find_spans` return.
+_Ints = NDArray[np.int64]
+LikelySpans = tuple[_Ints, _Ints, _Ints, _Ints, NDArray[np.float32], bool]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Spans of a batch that score above their threshold, text after text.
+
+    Attributes:
+        offsets: (B+1,) text b owns offsets[b]:offsets[b+1].
+        starts: (S,) first word of each.
+        ends: (S,) one past its last word.
+        classes: (S,) index into its text's labels.
+        scores: (S,) float32.
+    """
+
+    offsets: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+    @property
+    def texts(self) -> NDArray[np.int64]:
+        """(S,) the text that each span is in."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+
+def only(candidates: Candidates, kept: NDArray[np.bool_]) -> Candidates:
+    """Some of the candidates of the same texts; `kept` is (S,)."""
+    return Candidates(
+        np.concatenate([[0], np.cumsum(kept)])[candidates.offsets].astype(np.int64),
+        candidates.starts[kept],
+        candidates.ends[kept],
+        candidates.classes[kept],
+        candidates.scores[kept],
+    )
+
+
+def those_that_pass(
+    likely: LikelySpans, class_counts: NDArray[np.int64], thresholds: NDArray[np.float32]
+) -> Candidates:
+    """Computes the probabilities of likely spans, as torch does, and leaves out those that pass no threshold after all.
+
+    Args:
+        likely: as `_rust.find_likely` and `_rust.find_spans` return them; their logits are overwritten.
+        class_counts: (B,) entity types of each text.
+        thresholds: (T,) the probability that each type of each text must pass.
+    """
+    offsets, starts, ends, classes, padded, all_pass = likely
+    torch.from_numpy(padded).sigmoid_()
+    candidates = Candidates(offsets, starts, ends, classes, padded[: len(starts)])
+    if all_pass:
+        return candidates
+    first_types = np.cumsum(class_counts) - class_counts  # (B,)
+    return only(candidates, candidates.scores > thresholds[first_types[candidates.texts] + classes])
