@@ -77,8 +77,10 @@ def decode(race: Race, words: int, texts: int, density: str, mode: str) -> None:
         label_counts=[CLASSES] * texts,
     )
 
+    flat = logits.reshape(-1)  # as the network lays them out
+
     def ours() -> Decoded:
-        found = find_candidates(logits.reshape(-1), word_counts, class_counts, MAX_WIDTH, selection)
+        found = find_candidates(flat, word_counts, class_counts, MAX_WIDTH, selection)
         return resolve(found, word_counts, selection.nested, selection.multi_label)
 
     def reference() -> list[list[Any]]:

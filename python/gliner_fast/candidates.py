@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,8 +13,7 @@ _Ints = NDArray[np.int64]
 LikelySpans = tuple[_Ints, _Ints, _Ints, _Ints, NDArray[np.float32], bool]
 
 
-@dataclass(frozen=True)
-class Candidates:
+class Candidates(NamedTuple):
     """Spans of a batch that score above their threshold, text after text.
 
     Attributes:

@@ -112,9 +112,12 @@ def resolve(
 def flat_thresholds(selection: Selection, class_counts: NDArray[np.int64]) -> NDArray[np.float32]:
     """One threshold for each scored entity type of each text, (T,); infinite where the type has no label."""
     counts = class_counts.tolist()
-    first = selection.thresholds[0] if counts else 0.0
-    if isinstance(first, float) and selection.thresholds.count(first) == len(counts) and counts == selection.label_counts:
-        return np.full(sum(counts), first, np.float32)  # nearly always, and a small batch would feel the loop
+    thresholds = selection.thresholds
+    first = thresholds[0] if counts else 0.0
+    if isinstance(first, float) and thresholds.count(first) == len(counts) and counts == selection.label_counts:
+        flat = np.empty(sum(counts), np.float32)  # nearly always, and a small batch would feel the loop
+        flat.fill(first)
+        return flat
     flat = np.full(sum(counts), np.inf, np.float32)
     at = 0
     for threshold, scored, labels in zip(selection.thresholds, counts, selection.label_counts, strict=True):

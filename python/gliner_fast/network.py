@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from gliner_fast.candidates import Candidates
 from gliner_fast.encoder import build_encoder, encoder_width
 from gliner_fast.errors import CheckpointError
-from gliner_fast.candidates import Candidates
 from gliner_fast.kernels.span_scores import PendingCandidates
 from gliner_fast.linear import Linear
 from gliner_fast.scorer import SpanScorer

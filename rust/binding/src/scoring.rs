@@ -39,7 +39,9 @@ pub(crate) fn find_spans<'py>(
     // SAFETY: what the .pyi asks of callers.
     let host = unsafe { TorchThreads::at(openmp) };
     let found = py
-        .detach(|| gliner_fast_core::find_spans(factors, word_counts, class_counts, max_width, thresholds, threads, &host))
+        .detach(|| {
+            gliner_fast_core::find_spans(factors, word_counts, class_counts, max_width, thresholds, threads, &host)
+        })
         .map_err(value_error)?;
     Ok(to_likely(py, found))
 }

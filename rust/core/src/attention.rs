@@ -12,13 +12,11 @@
 #![expect(clippy::inline_always, reason = "vector instructions are there only in what is inlined into pulp's dispatch")]
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::error::AttentionError;
-use crate::host::{Host, worthwhile};
+use crate::host::{Host, Pieces, run_on, worthwhile};
 use crate::panels::{Columns, Panels};
 use crate::softmax::softmax;
 
@@ -87,19 +85,15 @@ impl Attention<'_> {
                     let queries = begin..length.min(begin + step);
                     let (own, others) = rest.split_at_mut(queries.len() * self.head_dim);
                     rest = others;
-                    pieces.push(Mutex::new(Piece { head, first, length, queries, out: own }));
+                    pieces.push(Piece { head, first, length, queries, out: own });
                 }
                 first += length;
             }
         }
         let longest = lengths.iter().copied().max().unwrap_or_default();
-        let next = AtomicUsize::new(0);
-        let work = || Arch::new().dispatch(Worker { layer: &self, pieces: &pieces, longest, next: &next });
-        if threads <= 1 {
-            work();
-        } else {
-            host.run(threads.min(pieces.len()), &work);
-        }
+        let pieces = Pieces::from_iter(pieces);
+        let work = || Arch::new().dispatch(Worker { layer: &self, pieces: &pieces, longest });
+        run_on(host, threads.min(pieces.len()), &work);
         drop(pieces);
         Ok(out)
     }
@@ -171,10 +165,9 @@ struct Piece<'a> {
 /// One thread's share: pieces, as long as there are any.
 struct Worker<'a, 'out> {
     layer: &'a Attention<'a>,
-    pieces: &'a [Mutex<Piece<'out>>],
+    pieces: &'a Pieces<Piece<'out>>,
     /// Subwords of the longest text.
     longest: usize,
-    next: &'a AtomicUsize,
 }
 
 impl WithSimd for Worker<'_, '_> {
@@ -183,8 +176,7 @@ impl WithSimd for Worker<'_, '_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let mut memory = Memory::default();
-        while let Some(piece) = self.pieces.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            let mut piece = piece.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(mut piece) = self.pieces.take() {
             attend(simd, self.layer, &mut piece, self.longest, &mut memory);
         }
     }

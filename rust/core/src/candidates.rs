@@ -6,9 +6,10 @@ use pulp::{Arch, Simd, WithSimd};
 
 use crate::error::CandidateError;
 use crate::offsets::Offsets;
+use crate::vectors::reaching;
 
 /// Scores that are compared at once.
-const TOGETHER: usize = 16;
+const LANES: usize = 8;
 
 /// The spans of a batch of texts that score above their threshold, flat; by text, start, width and class.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -51,6 +52,7 @@ pub fn find_candidates(
 ) -> Result<ScoredSpans, CandidateError> {
     let shape = Shape::check(word_counts, class_counts, max_width)?;
     shape.check_scores(scores.len())?;
+    shape.check_rows()?;
     shape.check_thresholds(thresholds.len())?;
     let least: Vec<_> = thresholds.iter().map(|&threshold| least_score(threshold)).collect();
     Ok(Arch::new().dispatch(Scan { scores, least: &least, shape: &shape }))
@@ -71,6 +73,7 @@ pub fn find_likely(
 ) -> Result<LikelySpans, CandidateError> {
     let shape = Shape::check(word_counts, class_counts, max_width)?;
     shape.check_scores(logits.len())?;
+    shape.check_rows()?;
     let bounds = LogitBounds::of(thresholds, &shape)?;
     let spans = Arch::new().dispatch(Scan { scores: logits, least: &bounds.least, shape: &shape });
     Ok(bounds.judge(spans, &shape))
@@ -149,7 +152,7 @@ impl WithSimd for Scan<'_> {
     type Output = ScoredSpans;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> ScoredSpans {
+    fn with_simd<S: Simd>(self, simd: S) -> ScoredSpans {
         let Self { mut scores, mut least, shape } = self;
         let width = shape.width;
         let mut found = ScoredSpans::default();
@@ -164,7 +167,7 @@ impl WithSimd for Scan<'_> {
                 rows.begin(own, width.min(words));
                 for (start, row) in block.chunks_exact(width * classes).enumerate() {
                     let inside = width.min(words - start); // wider spans pass the end of the text
-                    rows.scan(start, &row[..inside * classes]);
+                    rows.scan(simd, start, &row[..inside * classes], &mut found.starts);
                 }
                 rows.give(block, width * classes, &mut found);
             }
@@ -181,8 +184,10 @@ struct Rows {
     least: Vec<f32>,
     /// Words of the span, and its class, for each place.
     places: Vec<(usize, usize)>,
-    /// Rows and places of the scores that passed.
-    hits: Vec<(usize, usize)>,
+    /// Where scores of a row passed, and room for what is written in vain.
+    passed: Vec<u32>,
+    /// Where scores of the text passed, in the row of each.
+    hits: Vec<u32>,
 }
 
 impl Rows {
@@ -196,44 +201,58 @@ impl Rows {
             self.least.extend_from_slice(least);
             self.places.extend((0..least.len()).map(|class| (words, class)));
         }
+        self.passed.resize(self.least.len() + LANES, 0);
     }
 
-    /// Notes what passes in a row.
+    /// Notes what passes in the row of a word.
     #[inline(always)]
-    fn scan(&mut self, row: usize, scores: &[f32]) {
-        let (together, rest) = scores.as_chunks::<TOGETHER>();
-        let (least, least_of_rest) = self.least[..scores.len()].as_chunks::<TOGETHER>();
-        for (at, (scores, least)) in together.iter().zip(least).enumerate() {
-            let mut bits = passing(scores, least);
-            while bits != 0 {
-                self.hits.push((row, at * TOGETHER + bits.trailing_zeros() as usize));
-                bits &= bits - 1;
-            }
+    fn scan<S: Simd>(&mut self, simd: S, start: usize, scores: &[f32], starts: &mut Vec<usize>) {
+        let (together, rest) = scores.as_chunks::<LANES>();
+        let (least, least_of_rest) = self.least[..scores.len()].as_chunks::<LANES>();
+        let mut count = 0;
+        for (first, (scores, least)) in (0..).step_by(LANES).zip(together.iter().zip(least)) {
+            let bits = reaching(simd, scores, least);
+            // All lanes are written, and those that did not pass are written over: no branch to be mistaken in.
+            let room: &mut [u32; LANES] = self.passed[count..].first_chunk_mut().expect("a row, and LANES more");
+            *room = LANES_OF[usize::from(bits)].map(|lane| first + lane);
+            count += bits.count_ones() as usize;
         }
-        for (at, (score, least)) in (together.len() * TOGETHER..).zip(rest.iter().zip(least_of_rest)) {
-            if score >= least {
-                self.hits.push((row, at));
-            }
+        let first = scores.len() - rest.len();
+        for (at, (score, least)) in (first..).zip(rest.iter().zip(least_of_rest)) {
+            self.passed[count] = u32::try_from(at).expect("no row is longer");
+            count += usize::from(score >= least);
         }
+        self.hits.extend_from_slice(&self.passed[..count]);
+        starts.resize(starts.len() + count, start);
     }
 
-    /// Adds what passed to what was found in other texts. All at once: a row has too few to be worth a loop for each of
-    /// four columns.
+    /// Adds what passed to what was found in other texts; the starts are there already.
     #[inline(always)]
     fn give(&self, block: &[f32], row_length: usize, found: &mut ScoredSpans) {
-        found.starts.extend(self.hits.iter().map(|&(row, _)| row));
-        found.ends.extend(self.hits.iter().map(|&(row, at)| row + self.places[at].0));
-        found.classes.extend(self.hits.iter().map(|&(_, at)| self.places[at].1));
-        found.scores.extend(self.hits.iter().map(|&(row, at)| block[row * row_length + at]));
+        let starts = &found.starts[found.ends.len()..];
+        found.ends.extend(starts.iter().zip(&self.hits).map(|(start, &at)| start + self.places[at as usize].0));
+        found.classes.extend(self.hits.iter().map(|&at| self.places[at as usize].1));
+        found.scores.extend(starts.iter().zip(&self.hits).map(|(start, &at)| block[start * row_length + at as usize]));
     }
 }
 
-/// A bit for each score that passes: a few vector instructions, and no branch.
-#[inline(always)]
-fn passing(scores: &[f32; TOGETHER], least: &[f32; TOGETHER]) -> u32 {
-    let bits = (0..).zip(scores.iter().zip(least)).map(|(bit, (score, least))| u32::from(score >= least) << bit);
-    bits.fold(0, |all, bit: u32| all | bit)
-}
+/// The places of the bits of each number, from the lowest; behind them zeros.
+static LANES_OF: [[u32; LANES]; 1 << LANES] = {
+    let mut all = [[0; LANES]; 1 << LANES];
+    let mut bits = 0;
+    while bits < all.len() {
+        let (mut lane, mut place) = (0, 0);
+        while lane < u32::BITS && place < LANES {
+            if bits >> lane & 1 == 1 {
+                all[bits][place] = lane;
+                place += 1;
+            }
+            lane += 1;
+        }
+        bits += 1;
+    }
+    all
+};
 
 /// How the spans of a batch are laid out: words and classes of each text, and the widest span.
 pub(crate) struct Shape {
@@ -261,6 +280,17 @@ impl Shape {
         };
         let expected = self.words.iter().zip(&self.classes).map(block).fold(0_u128, u128::saturating_add);
         if expected == scores as u128 { Ok(()) } else { Err(CandidateError::Scores { scores, expected }) }
+    }
+
+    /// Whether the scores of each start word can be numbered in 32 bits.
+    fn check_rows(&self) -> Result<(), CandidateError> {
+        let is_long = |(&words, &classes): (&usize, &usize)| {
+            u32::try_from(self.width.min(words).saturating_mul(classes).saturating_add(LANES)).is_err()
+        };
+        match self.words.iter().zip(&self.classes).position(is_long) {
+            Some(text) => Err(CandidateError::Row { text }),
+            None => Ok(()),
+        }
     }
 
     /// Whether there is a threshold for each class.
@@ -334,5 +364,12 @@ mod tests {
         let error = find_likely(&[], &[i64::MAX], &[i64::MAX], i64::MAX, &[]).unwrap_err();
         assert!(matches!(error, CandidateError::Scores { scores: 0, .. }));
         assert!(find_likely(&[], &[i64::MAX], &[0], i64::MAX, &[]).is_ok());
+    }
+
+    #[test]
+    fn a_row_that_is_too_long_to_number_is_an_error() {
+        let check = |classes| Shape::check(&[3, 9], &[1, classes], 4).unwrap().check_rows();
+        assert_eq!(check((1 << 30) - 3), Ok(()));
+        assert_eq!(check(1 << 30), Err(CandidateError::Row { text: 1 }));
     }
 }

@@ -198,6 +198,8 @@ pub enum CandidateError {
     Scores { scores: usize, expected: u128 },
     /// As many thresholds as classes.
     Thresholds { thresholds: usize, expected: u128 },
+    /// Scores of one start word that cannot be numbered in 32 bits.
+    Row { text: usize },
     /// Rows without a number.
     Hidden,
     /// A row for each word or class.
@@ -220,6 +222,11 @@ impl fmt::Display for CandidateError {
             Self::Thresholds { thresholds, expected } => write!(
                 f,
                 "thresholds has {thresholds} values, but class_counts add up to {expected}: give one a text and class"
+            ),
+            Self::Row { text } => write!(
+                f,
+                "text {text} has 2**32 or more spans and classes to one start word: ask for fewer classes or a \
+                 smaller max_width"
             ),
             Self::Hidden => write!(f, "u, v and g have no columns: expected at least one"),
             Self::Factor { name, values, expected } => {

@@ -8,13 +8,12 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::error::LinearError;
 use crate::functions::gelu;
-use crate::host::{Host, worthwhile};
+use crate::host::{Host, Pieces, run_on, worthwhile};
 
 /// 3 times 4 sums, 3 numbers of the rows and 1 of the weights: the 16 registers that x86 has.
 const ROWS: usize = 3;
@@ -86,11 +85,7 @@ impl Linear<'_> {
         let next = AtomicUsize::new(0);
         let work =
             || Arch::new().dispatch(Worker { layer: &self, out: &out, piece: tiles * OUTPUTS, next: &next, host });
-        if threads == 1 {
-            work();
-        } else {
-            host.run(threads, &work);
-        }
+        run_on(host, threads, &work);
         let mut out = out.into_iter().map(|number| f32::from_bits(number.into_inner())).collect::<Vec<_>>();
         if activation == Activation::Gelu {
             activate(&mut out, threads, host);
@@ -102,20 +97,13 @@ impl Linear<'_> {
 /// `gelu` of each number.
 fn activate(numbers: &mut [f32], threads: usize, host: &impl Host) {
     let threads = worthwhile(host, numbers.len() as u128 * ACTIVATION, threads);
-    let pieces = numbers.chunks_mut(ACTIVATED).map(Mutex::new).collect::<Vec<_>>();
-    let next = AtomicUsize::new(0);
-    let work = || Arch::new().dispatch(Activator { pieces: &pieces, next: &next });
-    if threads == 1 {
-        work();
-    } else {
-        host.run(threads, &work);
-    }
+    let pieces = numbers.chunks_mut(ACTIVATED).collect();
+    run_on(host, threads, &|| Arch::new().dispatch(Activator { pieces: &pieces }));
 }
 
 /// One thread's share of the activation.
 struct Activator<'a, 'out> {
-    pieces: &'a [Mutex<&'out mut [f32]>],
-    next: &'a AtomicUsize,
+    pieces: &'a Pieces<&'out mut [f32]>,
 }
 
 impl WithSimd for Activator<'_, '_> {
@@ -123,8 +111,7 @@ impl WithSimd for Activator<'_, '_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        while let Some(piece) = self.pieces.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            let mut piece = piece.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(mut piece) = self.pieces.take() {
             let (whole, rest) = S::as_mut_simd_f32s(&mut piece);
             for x in whole {
                 *x = gelu(simd, *x);

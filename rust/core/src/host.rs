@@ -1,5 +1,7 @@
 //! What the core asks of the process that it runs in.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 /// Threads and caches: the first may be there already, and std has no safe way to the second.
@@ -49,6 +51,45 @@ impl Host for NewThreads {
 /// How many threads some work is worth.
 pub(crate) fn worthwhile(host: &impl Host, multiply_adds: u128, threads: usize) -> usize {
     threads.min(usize::try_from(multiply_adds / host.worth_a_thread()).unwrap_or(usize::MAX)).max(1)
+}
+
+/// Calls `work` on some threads; on this one alone, without asking the host, where that is all.
+pub(crate) fn run_on(host: &impl Host, threads: usize, work: &(dyn Fn() + Sync)) {
+    if threads <= 1 {
+        work();
+    } else {
+        host.run(threads, work);
+    }
+}
+
+/// Pieces of work, which threads take one after another.
+pub(crate) struct Pieces<T> {
+    pieces: Vec<Mutex<T>>,
+    next: AtomicUsize,
+}
+
+impl<T> Pieces<T> {
+    pub(crate) fn len(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// The next piece; none once all are taken.
+    pub(crate) fn take(&self) -> Option<MutexGuard<'_, T>> {
+        let piece = self.pieces.get(self.next.fetch_add(1, Ordering::Relaxed))?;
+        // Nobody else waits for it, so whoever panicked over it has nothing more to say.
+        Some(piece.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// All pieces, as they were left, in the order in which they came.
+    pub(crate) fn into_inner(self) -> impl Iterator<Item = T> {
+        self.pieces.into_iter().map(|piece| piece.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<T> FromIterator<T> for Pieces<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(pieces: I) -> Self {
+        Self { pieces: pieces.into_iter().map(Mutex::new).collect(), next: AtomicUsize::new(0) }
+    }
 }
 
 /// As many threads as it may, so that small cases in tests meet them too.

@@ -12,14 +12,12 @@
 #![expect(clippy::inline_always, reason = "vector instructions are there only in what is inlined into pulp's dispatch")]
 
 use std::cmp::Reverse;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::error::LstmError;
 use crate::functions::{sigmoid, tanh};
-use crate::host::{Host, worthwhile};
+use crate::host::{Host, Pieces, run_on, worthwhile};
 use crate::panels::Panels;
 
 /// One of the two ways through a text.
@@ -64,19 +62,14 @@ impl Lstm<'_> {
             // Long and short texts to each group.
             let own: Vec<Text> = texts.iter().copied().skip(group).step_by(groups).collect();
             for (backwards, direction) in [(false, self.directions[0]), (true, self.directions[1])] {
-                pieces.push(Mutex::new(Piece { direction, backwards, texts: own.clone(), states: Vec::new() }));
+                pieces.push(Piece { direction, backwards, texts: own.clone(), states: Vec::new() });
             }
         }
-        let next = AtomicUsize::new(0);
-        let work = || Arch::new().dispatch(Worker { pieces: &pieces, width, next: &next });
-        if threads == 1 {
-            work();
-        } else {
-            host.run(threads.min(pieces.len()), &work);
-        }
+        let pieces = Pieces::from_iter(pieces);
+        let work = || Arch::new().dispatch(Worker { pieces: &pieces, width });
+        run_on(host, threads.min(pieces.len()), &work);
         let mut out = vec![0.0; 2 * words * width];
-        for piece in pieces {
-            let Piece { backwards, texts, states, .. } = piece.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for Piece { backwards, texts, states, .. } in pieces.into_inner() {
             let mut states = states.chunks_exact(width);
             for text in texts {
                 let rows = out[2 * text.first * width..].chunks_exact_mut(2 * width).take(text.length);
@@ -138,9 +131,8 @@ struct Piece<'a> {
 
 /// One thread's share: pieces, as long as there are any.
 struct Worker<'a, 'b> {
-    pieces: &'a [Mutex<Piece<'b>>],
+    pieces: &'a Pieces<Piece<'b>>,
     width: usize,
-    next: &'a AtomicUsize,
 }
 
 impl WithSimd for Worker<'_, '_> {
@@ -148,8 +140,7 @@ impl WithSimd for Worker<'_, '_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        while let Some(piece) = self.pieces.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            let mut piece = piece.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(mut piece) = self.pieces.take() {
             run(simd, &mut piece, self.width);
         }
     }

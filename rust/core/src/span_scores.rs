@@ -90,13 +90,7 @@ fn check_factors(factors: Factors<'_>, shape: &Shape) -> Result<(), CandidateErr
 
 /// Finds the spans whose logit is at least the bound of their type; nothing reaches a bound that is NaN, and no NaN
 /// reaches a bound.
-fn find_reaching(
-    factors: Factors<'_>,
-    shape: &Shape,
-    bounds: &[f32],
-    threads: usize,
-    host: &impl Host,
-) -> ScoredSpans {
+fn find_reaching(factors: Factors<'_>, shape: &Shape, bounds: &[f32], threads: usize, host: &impl Host) -> ScoredSpans {
     let batch = Batch { factors, bounds, max_width: shape.width };
     let pieces = cut(&shape.words, &shape.classes, shape.width);
     let work: u128 = pieces.iter().map(|piece| piece.multiply_adds(&batch)).sum();

@@ -2,6 +2,8 @@
 
 #![expect(clippy::inline_always, reason = "vector instructions are there only in what is inlined into pulp's dispatch")]
 
+use std::any::Any;
+
 use pulp::{Arch, Simd, WithSimd};
 
 /// Whether this machine has vector instructions that the kernels are written for; without them they are right, and slow.
@@ -24,4 +26,19 @@ pub(crate) fn at_least<S: Simd>(simd: S, bound: S::f32s, x: S::f32s) -> S::f32s 
     } else {
         simd.max_f32s(bound, x) // of two, x86 takes the second where one is NaN, ARM the NaN
     }
+}
+
+/// A bit for each number that reaches its bound, from the lowest; NaN reaches none, and none reaches a NaN.
+#[inline(always)]
+pub(crate) fn reaching<S: Simd>(simd: S, numbers: &[f32; 8], bounds: &[f32; 8]) -> u8 {
+    // Known when this is compiled: no test is left. The compiler does not find the instruction by itself.
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = (&simd as &dyn Any).downcast_ref::<pulp::x86::V3>() {
+        let [numbers, bounds] = [numbers, bounds].map(|eight| pulp::cast(*eight));
+        let reaching = simd.avx._mm256_cmp_ps::<{ std::arch::x86_64::_CMP_GE_OQ }>(numbers, bounds);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "eight bits")]
+        return simd.avx._mm256_movemask_ps(reaching) as u8;
+    }
+    let bits = (0..).zip(numbers.iter().zip(bounds)).map(|(bit, (number, bound))| u8::from(number >= bound) << bit);
+    bits.fold(0, |all, bit| all | bit)
 }

@@ -124,8 +124,8 @@ proptest! {
         let (layer, expected) = (case.layer(), case.expected());
         for head in 0..if length == 0 { 0 } else { case.heads } {
             let mut out = vec![0.0; length * width];
-            let piece = Mutex::new(Piece { head, first: 0, length, queries: 0..length, out: &mut out });
-            Worker { layer: &layer, pieces: &[piece], longest: length, next: &AtomicUsize::new(0) }.with_simd(Scalar::new());
+            let pieces = Pieces::from_iter([Piece { head, first: 0, length, queries: 0..length, out: &mut out }]);
+            Worker { layer: &layer, pieces: &pieces, longest: length }.with_simd(Scalar::new());
             assert_near(&out, &expected[head * length * width..][..length * width]);
         }
     }

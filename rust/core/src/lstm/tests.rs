@@ -107,10 +107,9 @@ proptest! {
         let longest_first = { let mut texts = texts; texts.sort_by_key(|text| Reverse(text.length)); texts };
         for (side, direction) in case.layer().directions.into_iter().enumerate() {
             let texts = longest_first.clone();
-            let piece = Mutex::new(Piece { direction, backwards: side == 1, texts, states: Vec::new() });
-            Worker { pieces: std::slice::from_ref(&piece), width: case.width, next: &AtomicUsize::new(0) }
-                .with_simd(Scalar::new());
-            let states = piece.into_inner().unwrap().states;
+            let pieces = Pieces::from_iter([Piece { direction, backwards: side == 1, texts, states: Vec::new() }]);
+            Worker { pieces: &pieces, width: case.width }.with_simd(Scalar::new());
+            let states = pieces.into_inner().next().unwrap().states;
             prop_assert_eq!(states.len(), words * case.width);
             let rows = longest_first.iter().flat_map(|text| text.first..text.first + text.length);
             for (row, state) in rows.zip(states.chunks(case.width)) {
