@@ -1,7 +1,9 @@
 //! Linear layers of a few rows, on a CPU.
 
-use gliner_fast_core::{Activation, Linear};
-use numpy::{IntoPyArray, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
+use gliner_fast_core::{Activation, Int16Weights, Linear};
+use numpy::{
+    IntoPyArray, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray2, PyUntypedArrayMethods,
+};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -25,11 +27,7 @@ pub(crate) fn linear<'py>(
             x.shape()[1]
         )));
     }
-    let activation = match activation {
-        "none" => Activation::Identity,
-        "gelu" => Activation::Gelu,
-        other => return Err(PyValueError::new_err(format!("activation is {other:?}: expected none or gelu"))),
-    };
+    let activation = to_activation(activation)?;
     let bias = bias.as_ref().map(|bias| slice("bias", bias)).transpose()?;
     let layer = Linear { x: slice("x", &x)?, weight: slice("weight", &weight)?, bias, inputs, outputs, activation };
     let threads = count("threads", threads)?;
@@ -37,4 +35,73 @@ pub(crate) fn linear<'py>(
     let host = unsafe { TorchThreads::at(openmp) };
     let out = py.detach(|| layer.apply(threads, &host)).map_err(value_error)?;
     out.into_pyarray(py).reshape([rows, outputs])
+}
+
+/// `Int16Weights`, for Python.
+#[pyclass(frozen, name = "Int16Weights", module = "gliner_fast._rust")]
+pub(crate) struct PyInt16Weights(Int16Weights);
+
+#[pymethods]
+impl PyInt16Weights {
+    #[new]
+    fn new(py: Python<'_>, weight: PyReadonlyArray2<'_, f32>) -> PyResult<Self> {
+        let (outputs, inputs) = (weight.shape()[0], weight.shape()[1]);
+        let weight = slice("weight", &weight)?;
+        py.detach(|| Int16Weights::pack(weight, outputs, inputs)).map(Self).map_err(value_error)
+    }
+
+    /// (outputs, inputs).
+    #[getter]
+    fn shape(&self) -> (usize, usize) {
+        (self.0.outputs(), self.0.inputs())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "flat arrays, as they cross from Python")]
+    fn apply(
+        &self,
+        py: Python<'_>,
+        x: PyReadonlyArray2<'_, f32>,
+        bias: Option<PyReadonlyArray1<'_, f32>>,
+        activation: &str,
+        mut out: PyReadwriteArray2<'_, f32>,
+        threads: &Bound<'_, PyAny>,
+        openmp: usize,
+    ) -> PyResult<()> {
+        let [rows, columns] = [x.shape()[0], x.shape()[1]];
+        let expected = [rows, self.0.outputs()];
+        if columns != self.0.inputs() || out.shape() != expected {
+            return Err(PyValueError::new_err(format!(
+                "x is {:?} and out {:?}, but the weights are {:?}: expected (rows, inputs), (rows, outputs) and \
+                 (outputs, inputs)",
+                x.shape(),
+                out.shape(),
+                [self.0.outputs(), self.0.inputs()]
+            )));
+        }
+        let activation = to_activation(activation)?;
+        let bias = bias.as_ref().map(|bias| slice("bias", bias)).transpose()?;
+        let (x, threads) = (slice("x", &x)?, count("threads", threads)?);
+        let out = out.as_slice_mut().map_err(|_| PyValueError::new_err("out is not C-contiguous and aligned"))?;
+        // SAFETY: what the .pyi asks of callers.
+        let host = unsafe { TorchThreads::at(openmp) };
+        py.detach(|| self.0.apply(x, bias, activation, out, threads, &host)).map_err(value_error)
+    }
+
+    /// Packed weights never change, so that a copy is the same.
+    fn __deepcopy__<'py>(slf: Bound<'py, Self>, _memo: &Bound<'py, PyAny>) -> Bound<'py, Self> {
+        slf
+    }
+
+    fn __repr__(&self) -> String {
+        let (outputs, inputs) = self.shape();
+        format!("Int16Weights({outputs}, {inputs})")
+    }
+}
+
+fn to_activation(name: &str) -> PyResult<Activation> {
+    match name {
+        "none" => Ok(Activation::Identity),
+        "gelu" => Ok(Activation::Gelu),
+        other => Err(PyValueError::new_err(format!("activation is {other:?}: expected none or gelu"))),
+    }
 }

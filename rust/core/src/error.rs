@@ -286,6 +286,8 @@ pub enum LinearError {
     Weight { values: usize, outputs: usize, inputs: usize },
     /// A number for each output.
     Bias { values: usize, outputs: usize },
+    /// Room for each row's outputs.
+    Out { values: usize, rows: usize, outputs: usize },
 }
 
 impl fmt::Display for LinearError {
@@ -297,6 +299,9 @@ impl fmt::Display for LinearError {
                 write!(f, "weight has {values} values: expected {outputs} rows of {inputs}")
             }
             Self::Bias { values, outputs } => write!(f, "bias has {values} values: expected {outputs}"),
+            Self::Out { values, rows, outputs } => {
+                write!(f, "out has {values} values: expected {rows} rows of {outputs}")
+            }
         }
     }
 }

@@ -24,6 +24,7 @@ mod error;
 mod few_rows;
 mod functions;
 mod host;
+mod int16;
 mod kept;
 mod lstm;
 mod offsets;
@@ -49,6 +50,7 @@ pub use error::{
 };
 pub use few_rows::{Activation, Linear};
 pub use host::{Host, NewThreads};
+pub use int16::Int16Weights;
 pub use lstm::{Direction, Lstm};
 pub use offsets::Offsets;
 pub use prompt::{Pooling, Prompts, RowLayout};

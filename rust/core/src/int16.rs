@@ -1,0 +1,325 @@
+//! Linear layers in whole numbers of 16 bits: twice the products an instruction of float32, on CPUs that multiply
+//! nothing shorter.
+//!
+//! Each row of the weights, and each row that goes in, is measured by its own greatest number: that becomes `MOST`, the
+//! others whole numbers in proportion, of which x86 multiplies sixteen at a time and adds the products of two to one of
+//! 32 bits. `BLOCK` products fit there, whatever they are; then they go to a sum in float32. Rounding is thus the same
+//! for all numbers of a row, an eighth of a thousandth of the greatest: numbers far from it are rounded less than in
+//! bf16, those far below it more.
+//!
+//! Weights are packed once: in panels of `OUTPUTS` rows, two numbers of each row after the other, as the instruction
+//! reads them.
+
+#![expect(clippy::inline_always, reason = "vector instructions are there only in what is inlined into pulp's dispatch")]
+
+mod tile;
+
+use pulp::{Arch, Simd, WithSimd};
+
+use crate::error::LinearError;
+use crate::few_rows::Activation;
+use crate::functions::gelu;
+use crate::host::{Host, Pieces, run_on, worthwhile};
+use tile::{OUTPUTS, ROWS, RowPairs, WeightPairs, add_products};
+
+/// What the greatest number of a row becomes: 12 bits and a sign.
+const MOST: f32 = 4095.0;
+/// Products whose sum fits into 32 bits: 4095 * 4095 * 128 < 2^31.
+const BLOCK: usize = 128;
+/// Bytes of rows that a piece of work goes through for each panel: half of a second-level cache of 512 KiB.
+const CHUNK: usize = 1 << 18;
+/// Tiles whose rows are measured at a time.
+const MEASURED: usize = 10;
+
+/// A matrix of weights, packed.
+#[derive(Clone, Debug)]
+pub struct Int16Weights {
+    /// (panels, pairs of inputs): zeros after the last output, and after the last input where their number is odd.
+    panels: Vec<WeightPairs>,
+    /// What 1 stands for in each output's row.
+    scales: Vec<f32>,
+    inputs: usize,
+}
+
+impl Int16Weights {
+    /// Packs a row-major matrix of `outputs` rows.
+    ///
+    /// # Errors
+    ///
+    /// When rows are empty, or the length does not fit.
+    pub fn pack(weight: &[f32], outputs: usize, inputs: usize) -> Result<Self, LinearError> {
+        if inputs == 0 {
+            return Err(LinearError::Inputs);
+        }
+        if weight.len() as u128 != outputs as u128 * inputs as u128 {
+            return Err(LinearError::Weight { values: weight.len(), outputs, inputs });
+        }
+        let pairs = inputs.div_ceil(2);
+        let mut panels = vec![WeightPairs([[0; 2]; OUTPUTS]); outputs.div_ceil(OUTPUTS) * pairs];
+        let mut row = vec![[0; 2]; pairs];
+        let measure = |(output, weights): (usize, &[f32])| {
+            let scale = measure(weights, &mut row);
+            let panel = &mut panels[output / OUTPUTS * pairs..][..pairs];
+            for (to, &pair) in panel.iter_mut().zip(&row) {
+                to.0[output % OUTPUTS] = pair;
+            }
+            scale
+        };
+        let scales = weight.chunks_exact(inputs).enumerate().map(measure).collect();
+        Ok(Self { panels, scales, inputs })
+    }
+
+    /// Length of a row that goes in.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Numbers that a row becomes.
+    pub fn outputs(&self) -> usize {
+        self.scales.len()
+    }
+
+    /// Fills `out`, (rows, `outputs`), with `activation(x @ weight.T + bias)`, for row-major rows.
+    ///
+    /// What becomes of a row depends on that row alone, to the last bit, whatever the others and the number of threads.
+    /// A row with a number that is not finite becomes NaN.
+    ///
+    /// # Errors
+    ///
+    /// When the lengths do not fit each other.
+    pub fn apply(
+        &self,
+        x: &[f32],
+        bias: Option<&[f32]>,
+        activation: Activation,
+        out: &mut [f32],
+        threads: usize,
+        host: &impl Host,
+    ) -> Result<(), LinearError> {
+        let (inputs, outputs) = (self.inputs, self.outputs());
+        if !x.len().is_multiple_of(inputs) {
+            return Err(LinearError::Rows { values: x.len(), inputs });
+        }
+        if let Some(bias) = bias.filter(|bias| bias.len() != outputs) {
+            return Err(LinearError::Bias { values: bias.len(), outputs });
+        }
+        let rows = x.len() / inputs;
+        if out.len() as u128 != rows as u128 * outputs as u128 {
+            return Err(LinearError::Out { values: out.len(), rows, outputs });
+        }
+        let threads = worthwhile(host, x.len() as u128 * outputs as u128 / 2, threads);
+        let x = Measured::new(x, inputs, threads, host);
+        let bias = bias.map_or_else(Vec::new, <[f32]>::to_vec);
+        let panels: Vec<_> = (0..outputs.div_ceil(OUTPUTS)).map(|panel| self.panel(panel, &bias)).collect();
+        let pieces: Pieces<_> = cut(out, outputs, inputs, threads).into_iter().collect();
+        let work = || Arch::new().dispatch(Worker { x: &x, panels: &panels, activation, pieces: &pieces });
+        run_on(host, threads.min(pieces.len()), &work);
+        Ok(())
+    }
+
+    fn panel(&self, panel: usize, bias: &[f32]) -> Panel<'_> {
+        let length = self.inputs.div_ceil(2);
+        let (mut scales, mut of_panel) = ([0.0; OUTPUTS], [0.0; OUTPUTS]);
+        for (to, from) in [(&mut scales, self.scales.as_slice()), (&mut of_panel, bias)] {
+            for (to, &from) in to.iter_mut().zip(from.iter().skip(panel * OUTPUTS)) {
+                *to = from;
+            }
+        }
+        Panel { weights: &self.panels[panel * length..][..length], scales, bias: of_panel }
+    }
+}
+
+/// The weights of some outputs, zeros after the last.
+struct Panel<'a> {
+    weights: &'a [WeightPairs],
+    scales: [f32; OUTPUTS],
+    bias: [f32; OUTPUTS],
+}
+
+/// Rows that go in, in whole numbers.
+struct Measured {
+    /// (tiles of `ROWS` rows, pairs of inputs): zeros after the last row.
+    tiles: Vec<RowPairs>,
+    /// What 1 stands for in each row.
+    scales: Vec<f32>,
+}
+
+impl Measured {
+    fn new(x: &[f32], inputs: usize, threads: usize, host: &impl Host) -> Self {
+        let (rows, length) = (x.len() / inputs, inputs.div_ceil(2));
+        let mut measured = Self { tiles: vec![[[0; 2]; ROWS]; rows.div_ceil(ROWS) * length], scales: vec![0.0; rows] };
+        let tiles = measured.tiles.chunks_mut(MEASURED * length);
+        let pieces = x.chunks(MEASURED * ROWS * inputs).zip(tiles).zip(measured.scales.chunks_mut(MEASURED * ROWS));
+        let pieces: Pieces<_> = pieces.map(|((x, tiles), scales)| Measure { x, tiles, scales, inputs }).collect();
+        run_on(host, threads.min(pieces.len()), &|| {
+            while let Some(mut piece) = pieces.take() {
+                Arch::new().dispatch(&mut *piece);
+            }
+        });
+        drop(pieces);
+        measured
+    }
+}
+
+/// Some rows to be measured, and where to.
+struct Measure<'a> {
+    x: &'a [f32],
+    tiles: &'a mut [RowPairs],
+    scales: &'a mut [f32],
+    inputs: usize,
+}
+
+impl WithSimd for &mut Measure<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let length = self.inputs.div_ceil(2);
+        let mut pairs = vec![[0; 2]; length];
+        for (row, (x, scale)) in self.x.chunks_exact(self.inputs).zip(&mut *self.scales).enumerate() {
+            *scale = measure(x, &mut pairs);
+            for (to, &pair) in self.tiles[row / ROWS * length..].iter_mut().zip(&pairs) {
+                to[row % ROWS] = pair;
+            }
+        }
+    }
+}
+
+/// Writes a row in whole numbers, zero after the last where their number is odd, and returns what 1 stands for: NaN
+/// where a number of the row is not finite.
+#[inline(always)]
+fn measure(row: &[f32], pairs: &mut [[i16; 2]]) -> f32 {
+    /// 1.5 * 2^23: a number of few bits that is added to it is rounded to a whole one, and stands in the lowest bits.
+    const ROUNDER: f32 = 12_582_912.0;
+    // Several sums at a time, so that they become vectors: the order of a greatest and of zeros changes nothing.
+    let (whole, rest) = row.as_chunks::<16>();
+    let (mut most, mut zeros) = ([0.0_f32; 16], [0.0_f32; 16]);
+    for chunk in whole {
+        for ((most, zero), x) in most.iter_mut().zip(&mut zeros).zip(chunk) {
+            *most = if x.abs() > *most { x.abs() } else { *most };
+            *zero += x * 0.0; // NaN for what is not finite
+        }
+    }
+    let most = most.into_iter().chain(rest.iter().map(|x| x.abs())).fold(0.0, f32::max);
+    let zero = zeros.into_iter().chain(rest.iter().map(|x| x * 0.0)).sum::<f32>();
+    if most < 1e-30 || zero.is_nan() {
+        // So small a row adds nothing to anything, and its inverse might not fit.
+        pairs.fill([0; 2]);
+        return zero;
+    }
+    let factor = MOST / most;
+    #[expect(clippy::cast_possible_truncation, reason = "the lowest bits are what is wanted")]
+    let as_whole = |x: f32| (x * factor + ROUNDER).to_bits() as i16;
+    let (both, last) = row.as_chunks::<2>();
+    for (to, pair) in pairs.iter_mut().zip(both) {
+        *to = pair.map(as_whole);
+    }
+    if let (Some(to), Some(&last)) = (pairs.last_mut(), last.first()) {
+        *to = [as_whole(last), 0];
+    }
+    most / MOST
+}
+
+/// A piece of work: neighbouring rows, neighbouring panels, and where they meet in the result.
+struct Piece<'a> {
+    first_row: usize,
+    first_panel: usize,
+    /// Of each row the outputs of the panels.
+    out: Vec<&'a mut [f32]>,
+}
+
+/// Cuts a product into pieces, some for each thread, rows that stay in a cache in each.
+fn cut(out: &mut [f32], outputs: usize, inputs: usize, threads: usize) -> Vec<Piece<'_>> {
+    let mut pieces = Vec::new();
+    let Some(rows) = out.len().checked_div(outputs) else {
+        return pieces;
+    };
+    let tall = (CHUNK / (2 * inputs)).next_multiple_of(ROWS).max(ROWS);
+    let chunks = rows.div_ceil(tall).max(1);
+    let tall = rows.div_ceil(chunks).next_multiple_of(ROWS); // all of one size or nearly
+    let groups = if threads == 1 { 1 } else { (8 * threads).div_ceil(chunks) };
+    let wide = outputs.div_ceil(OUTPUTS).div_ceil(groups);
+    for (chunk, out) in out.chunks_mut((tall * outputs).max(1)).enumerate() {
+        let first = pieces.len();
+        let groups = (0..outputs.div_ceil(OUTPUTS)).step_by(wide);
+        pieces.extend(groups.map(|first_panel| Piece { first_row: chunk * tall, first_panel, out: Vec::new() }));
+        for row in out.chunks_mut(outputs) {
+            for (piece, part) in pieces[first..].iter_mut().zip(row.chunks_mut(wide * OUTPUTS)) {
+                piece.out.push(part);
+            }
+        }
+    }
+    pieces
+}
+
+/// One thread's share: pieces, as long as there are any.
+struct Worker<'a, 'out> {
+    x: &'a Measured,
+    panels: &'a [Panel<'a>],
+    activation: Activation,
+    pieces: &'a Pieces<Piece<'out>>,
+}
+
+impl WithSimd for Worker<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        while let Some(mut piece) = self.pieces.take() {
+            let Piece { first_row, first_panel, ref mut out } = *piece;
+            let panels = out.first().map_or(0, |row| row.len().div_ceil(OUTPUTS));
+            for (panel, first) in self.panels[first_panel..][..panels].iter().zip((0..).step_by(OUTPUTS)) {
+                for (row, out) in (first_row..).step_by(ROWS).zip(out.chunks_mut(ROWS)) {
+                    match out.len() {
+                        1 => self.tile::<S, 1>(simd, row, panel, first, out),
+                        2 => self.tile::<S, 2>(simd, row, panel, first, out),
+                        3 => self.tile::<S, 3>(simd, row, panel, first, out),
+                        4 => self.tile::<S, 4>(simd, row, panel, first, out),
+                        5 => self.tile::<S, 5>(simd, row, panel, first, out),
+                        _ => self.tile::<S, ROWS>(simd, row, panel, first, out),
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Worker<'_, '_> {
+    /// Some rows times the weights of a panel, whose outputs begin at `first` of each row's `out`.
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize>(
+        &self,
+        simd: S,
+        row: usize,
+        panel: &Panel<'_>,
+        first: usize,
+        out: &mut [&mut [f32]],
+    ) {
+        let length = panel.weights.len();
+        let x = &self.x.tiles[row / ROWS * length..][..length];
+        let mut sums = [[0.0; OUTPUTS]; R];
+        for (x, weights) in x.chunks(BLOCK / 2).zip(panel.weights.chunks(BLOCK / 2)) {
+            add_products(simd, x, weights, &mut sums);
+        }
+        for ((mut sums, of_row), out) in sums.into_iter().zip(&self.x.scales[row..]).zip(out) {
+            for ((sum, scale), bias) in sums.iter_mut().zip(&panel.scales).zip(&panel.bias) {
+                *sum = *sum * of_row * scale + bias;
+            }
+            if self.activation == Activation::Gelu {
+                let (whole, rest) = S::as_mut_simd_f32s(&mut sums);
+                debug_assert!(rest.is_empty(), "no vector is longer than a panel");
+                for x in whole {
+                    *x = gelu(simd, *x);
+                }
+            }
+            let out = &mut out[first..];
+            match out.first_chunk_mut() {
+                Some(out) => *out = sums,
+                None => out.copy_from_slice(&sums[..out.len()]),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! The kernel beside the formula, with the vectors of this machine and without.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use pulp::Scalar;
+
+use super::*;
+use crate::host::{Eager, NewThreads};
+
+#[derive(Debug)]
+struct Case {
+    x: Vec<f32>,
+    weight: Vec<f32>,
+    bias: Option<Vec<f32>>,
+    inputs: usize,
+    outputs: usize,
+}
+
+impl Case {
+    fn weights(&self) -> Int16Weights {
+        Int16Weights::pack(&self.weight, self.outputs, self.inputs).unwrap()
+    }
+
+    fn apply(&self, threads: usize) -> Vec<f32> {
+        let mut out = vec![f32::NAN; self.x.len() / self.inputs * self.outputs];
+        let (bias, activation) = (self.bias.as_deref(), Activation::Identity);
+        self.weights().apply(&self.x, bias, activation, &mut out, threads, &Eager).unwrap();
+        out
+    }
+
+    /// By the formula, and how far whole numbers may be from it.
+    fn expected(&self) -> Vec<(f64, f64)> {
+        let mut all = Vec::new();
+        let step = |row: &[f32]| f64::from(row.iter().fold(0.0_f32, |most, x| most.max(x.abs()))) / 4095.0;
+        for x in self.x.chunks(self.inputs) {
+            for (output, w) in self.weight.chunks(self.inputs).enumerate() {
+                let (mut sum, mut far) = (0.0, 1e-6);
+                for (&x_at, &w_at) in x.iter().zip(w) {
+                    let (x_at, w_at) = (f64::from(x_at), f64::from(w_at));
+                    sum += x_at * w_at;
+                    let (dx, dw) = (0.5001 * step(x), 0.5001 * step(w));
+                    far += x_at.abs() * dw + w_at.abs() * dx + dx * dw + 1e-6 * (x_at * w_at).abs();
+                }
+                all.push((sum + f64::from(self.bias.as_ref().map_or(0.0, |bias| bias[output])), far));
+            }
+        }
+        all
+    }
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    (0_usize..20, prop_oneof![1_usize..40, 120..140_usize, 380..390_usize], 0_usize..40, any::<bool>()).prop_flat_map(
+        |(rows, inputs, outputs, has_bias)| {
+            let number = prop_oneof![10 => -2.0_f32..2.0, 1 => Just(0.0), 1 => Just(300.0)];
+            let bias = if has_bias { vec(-1.0_f32..1.0, outputs).prop_map(Some).boxed() } else { Just(None).boxed() };
+            (vec(number.clone(), rows * inputs), vec(number, outputs * inputs), bias)
+                .prop_map(move |(x, weight, bias)| Case { x, weight, bias, inputs, outputs })
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn sums_are_as_near_to_the_formula_as_the_rounding_of_rows_allows(case in cases()) {
+        let ours = case.apply(1);
+        let expected = case.expected();
+        prop_assert_eq!(ours.len(), expected.len());
+        for (&ours, (exact, far)) in ours.iter().zip(expected) {
+            prop_assert!((f64::from(ours) - exact).abs() <= far, "{} is {} and not within {}", ours, exact, far);
+        }
+    }
+
+    #[test]
+    fn without_vectors_and_with_threads_it_is_the_same_to_the_last_bit(case in cases()) {
+        let ours = case.apply(1);
+        prop_assert_eq!(&ours, &case.apply(3));
+        let (weights, x) = (case.weights(), Measured::new(&case.x, case.inputs, 1, &NewThreads));
+        let mut out = vec![f32::NAN; ours.len()];
+        let bias = case.bias.clone().unwrap_or_default();
+        let panels: Vec<_> = (0..case.outputs.div_ceil(OUTPUTS)).map(|panel| weights.panel(panel, &bias)).collect();
+        let pieces = cut(&mut out, case.outputs, case.inputs, 1).into_iter().collect();
+        Worker { x: &x, panels: &panels, activation: Activation::Identity, pieces: &pieces }.with_simd(Scalar::new());
+        drop(pieces);
+        prop_assert_eq!(ours, out);
+    }
+
+    #[test]
+    fn a_row_s_answer_depends_on_that_row_alone(case in cases()) {
+        let all = case.apply(2);
+        for (row, x) in case.x.chunks(case.inputs).enumerate() {
+            let alone = Case { x: x.to_vec(), weight: case.weight.clone(), bias: case.bias.clone(), ..case };
+            prop_assert_eq!(&alone.apply(1), &all[row * case.outputs..][..case.outputs]);
+        }
+    }
+
+    #[test]
+    fn every_number_is_in_one_piece(
+        rows in 0_usize..200, outputs in 0_usize..90, inputs in 1_usize..40_000, threads in 1_usize..9,
+    ) {
+        let mut out = vec![0.0; rows * outputs];
+        for Piece { first_row, first_panel, out } in cut(&mut out, outputs, inputs, threads) {
+            for (row, part) in (first_row..).zip(out) {
+                for (output, number) in (first_panel * OUTPUTS..).zip(part) {
+                    *number += f32::from(u16::try_from(row * outputs + output + 1).unwrap());
+                }
+            }
+        }
+        prop_assert!(out.iter().zip(1_u16..).all(|(number, place)| (number - f32::from(place)).abs() < 0.5));
+    }
+
+    #[test]
+    fn the_activation_is_that_of_the_sums(case in cases()) {
+        let mut out = vec![f32::NAN; case.x.len() / case.inputs * case.outputs];
+        case.weights().apply(&case.x, case.bias.as_deref(), Activation::Gelu, &mut out, 1, &NewThreads).unwrap();
+        for (sum, activated) in case.apply(1).into_iter().zip(out) {
+            prop_assert!((gelu(Scalar::new(), sum) - activated).abs() <= 1e-6 * (1.0 + sum.abs()), "{}", sum);
+        }
+    }
+}
+
+#[test]
+fn the_greatest_sums_fit() {
+    for sign in [1.0, -1.0] {
+        let case = Case { x: vec![7.0; 3000], weight: vec![sign; 3000], bias: None, inputs: 3000, outputs: 1 };
+        let sum = case.apply(1)[0];
+        assert!((sum - sign * 21_000.0).abs() < 0.01, "{sum}");
+    }
+}
+
+#[test]
+fn what_is_not_finite_stays_in_its_row_or_column() {
+    for number in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for inputs in [3, 40] {
+            let mut x = vec![1.0; 2 * inputs];
+            x[inputs + 1] = number;
+            let ones = vec![1.0; 2 * inputs];
+            let case = Case { x: x.clone(), weight: ones.clone(), bias: None, inputs, outputs: 2 };
+            assert_eq!(case.apply(1).map_nan(), [false, false, true, true]);
+            let case = Case { x: ones, weight: x, bias: None, inputs, outputs: 2 };
+            assert_eq!(case.apply(1).map_nan(), [false, true, false, true]);
+        }
+    }
+}
+
+trait MapNan {
+    fn map_nan(self) -> Vec<bool>;
+}
+
+impl MapNan for Vec<f32> {
+    fn map_nan(self) -> Vec<bool> {
+        self.into_iter().map(f32::is_nan).collect()
+    }
+}
+
+#[test]
+fn tiny_rows_are_zero() {
+    let case = Case { x: vec![1e-38; 4], weight: vec![1.0; 4], bias: Some(vec![0.5]), inputs: 4, outputs: 1 };
+    assert_eq!(case.apply(1), [0.5]);
+}
+
+#[test]
+fn lengths_that_do_not_fit_are_errors() {
+    assert_eq!(Int16Weights::pack(&[], 3, 0).unwrap_err(), LinearError::Inputs);
+    assert_eq!(
+        Int16Weights::pack(&[1.0; 5], 3, 2).unwrap_err(),
+        LinearError::Weight { values: 5, outputs: 3, inputs: 2 }
+    );
+    let weights = Int16Weights::pack(&[1.0; 6], 3, 2).unwrap();
+    let apply =
+        |x: &[f32], bias| weights.apply(x, bias, Activation::Identity, &mut [0.0; 5], 1, &NewThreads).unwrap_err();
+    assert_eq!(apply(&[1.0; 3], None), LinearError::Rows { values: 3, inputs: 2 });
+    assert_eq!(apply(&[1.0; 4], Some(&[1.0; 2])), LinearError::Bias { values: 2, outputs: 3 });
+    assert_eq!(apply(&[1.0; 4], None), LinearError::Out { values: 5, rows: 2, outputs: 3 });
+}
