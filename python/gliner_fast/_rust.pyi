@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "Int16Weights",
     "Lookup",
     "Prompts",
     "RowLayout",
@@ -390,6 +391,49 @@ def linear(
     Raises:
         ValueError: if the shapes do not fit each other, an array is not contiguous, or there is no such activation.
     """
+
+@final
+class Int16Weights:
+    """A linear layer's weights in whole numbers of 16 bits.
+
+    Each row is rounded to 14 bits with a scale of its own, and so is each row that is multiplied with it.
+
+    Args:
+        weight: (O, I).
+    """
+
+    def __new__(cls, weight: NDArray[np.float32]) -> Int16Weights: ...
+    @property
+    def shape(self) -> tuple[int, int]:
+        """O and I."""
+
+    def apply(
+        self,
+        x: NDArray[np.float32],
+        bias: NDArray[np.float32] | None,
+        activation: Literal["none", "gelu"],
+        out: NDArray[np.float32],
+        threads: int,
+        openmp: int,
+    ) -> None:
+        """Fills `out`, (R, O), with `activation(x @ weight.T + bias)`.
+
+        What a row becomes depends on that row alone, to the last bit; NaN where a number of it is not finite.
+
+        Args:
+            x: (R, I).
+            bias: (O,).
+            activation: of the sums; `gelu` is the exact one.
+            out: C-contiguous; nobody else may read or write it meanwhile.
+            threads: as for `find_spans`.
+            openmp: as for `find_spans`.
+
+        Raises:
+            ValueError: if the shapes do not fit each other, or an array is not contiguous.
+        """
+
+    def __deepcopy__(self, memo: object) -> Int16Weights:
+        """Itself: it never changes."""
 
 def lstm(
     forward: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],

@@ -11,15 +11,20 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from typing import Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_fast import _rust
-from gliner_fast.native import is_recorded, is_x86, rust_is_fastest
+from gliner_fast.native import is_recorded, is_x86, rust_is_fastest, torch_must_see
 from gliner_fast.openmp import parallel_address
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from gliner_fast._rust import Int16Weights
 
 Activation = Literal["none", "gelu"]
 LinearExecutor = Literal["torch", "onednn", "rust"]
@@ -31,7 +36,13 @@ _MOST_ROWS = 80
 _FEWEST_WEIGHTS = 2**17
 
 
-def linear(vectors: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation = "none") -> Tensor:
+def linear(
+    vectors: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: Activation = "none",
+    int16: Int16Weights | None = None,
+) -> Tensor:
     """activation(vectors @ weight.T + bias): (..., I), (O, I), (O,) -> (..., O).
 
     Args:
@@ -39,7 +50,10 @@ def linear(vectors: Tensor, weight: Tensor, bias: Tensor | None = None, activati
         weight: as `torch.nn.Linear` holds it.
         bias: may be left out.
         activation: of the sum; `gelu` is the exact one, by the error function.
+        int16: the same weights in whole numbers, to be multiplied instead wherever they can be.
     """
+    if int16 is not None and not torch_must_see() and vectors.dtype is torch.float32 and vectors.device.type == "cpu":
+        return _int16_linear(vectors, int16, bias, activation)
     executor = choose_linear(vectors, weight)
     if executor == "onednn":
         algorithm = "none" if activation == "gelu" else ""
@@ -63,10 +77,30 @@ def _native_linear(vectors: Tensor, weight: Tensor, bias: Tensor | None, activat
     return torch.from_numpy(out).view(*vectors.shape[:-1], len(weight))
 
 
+def _int16_linear(vectors: Tensor, weights: Int16Weights, bias: Tensor | None, activation: Activation) -> Tensor:
+    outputs, inputs = weights.shape
+    out = vectors.new_empty(*vectors.shape[:-1], outputs)
+    weights.apply(
+        vectors.reshape(-1, inputs).contiguous().numpy(),
+        None if bias is None else bias.clone().numpy(),  # aligned, wherever in a file it lies
+        activation,
+        out.view(-1, outputs).numpy(),
+        torch.get_num_threads(),
+        parallel_address(),
+    )
+    return out
+
+
 class Linear(nn.Linear):
-    """`torch.nn.Linear`, but by `linear`, and with an activation if it should have one."""
+    """`torch.nn.Linear`, but by `linear`, and with an activation if it should have one.
+
+    Attributes:
+        activation: of the sum.
+        int16: the weights in whole numbers too, where `int16.quantize` put them; gone once the layer is trained.
+    """
 
     activation: Activation = "none"
+    int16: Int16Weights | None = None
 
     def __init__(self, inputs: int, outputs: int, activation: Activation = "none") -> None:
         super().__init__(inputs, outputs)
@@ -74,7 +108,13 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's name)
         """(..., I) -> (..., O)."""
-        return linear(input, self.weight, self.bias, self.activation)
+        return linear(input, self.weight, self.bias, self.activation, self.int16)
+
+    def train(self, mode: bool = True) -> Self:
+        """As torch's; weights that are to change stand in no whole numbers any more."""
+        if mode:
+            self.int16 = None
+        return super().train(mode)
 
 
 def take_linear(module: nn.Module) -> None:

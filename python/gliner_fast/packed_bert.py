@@ -84,8 +84,10 @@ def _attend(attention: Any, hidden: Tensor, runs: Sequence[tuple[slice, int]]) -
 def _inner(intermediate: Any, hidden: Tensor) -> Tensor:
     dense = intermediate.dense
     # Something that took the place of the layer, an adapter say, is asked in transformers' way.
-    out: Tensor = linear(hidden, dense.weight, dense.bias, "gelu") if type(dense) is Linear else intermediate(hidden)
-    return out
+    if type(dense) is not Linear:
+        other: Tensor = intermediate(hidden)
+        return other
+    return linear(hidden, dense.weight, dense.bias, "gelu", dense.int16)
 
 
 def _add_and_norm(output: Any, vectors: Tensor, residual: Tensor) -> Tensor:

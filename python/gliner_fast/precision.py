@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+INT16 = "int16"
 _NAMES = {
     **dict.fromkeys(("fp16", "float16", "half"), torch.float16),
     **dict.fromkeys(("bf16", "bfloat16"), torch.bfloat16),
@@ -26,8 +27,35 @@ def parse_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.
     if isinstance(dtype, str) and dtype.lower() == "auto":
         return fastest_native_dtype(device)
     if not isinstance(dtype, str) or dtype.lower() not in _NAMES:
-        raise ValueError(f"dtype is {dtype!r}: expected one of auto, {', '.join(_NAMES)} or a floating torch dtype")
+        raise ValueError(
+            f"dtype is {dtype!r}: expected one of auto, int16, {', '.join(_NAMES)} or a floating torch dtype"
+        )
     return _NAMES[dtype.lower()]
+
+
+def parse_precision(
+    dtype: str | torch.dtype | None, quantize: str | None, device: torch.device
+) -> tuple[torch.dtype | None, bool]:
+    """What `from_pretrained(dtype=..., quantize=...)` asks for: the weights' dtype, and whether int16 stands beside it.
+
+    Raises:
+        ValueError: an unknown name, or int16 where there is no float32 on the CPU to be replaced.
+    """
+    if quantize is not None and quantize != INT16:
+        raise ValueError(
+            f"quantize is {quantize!r}: expected 'int16' or None (gliner's int8 is not offered; int16 rounds less, and "
+            "is as fast on CPUs that have no instruction for int8)"
+        )
+    is_int16 = quantize == INT16
+    if isinstance(dtype, str) and dtype.lower() == INT16:
+        dtype, is_int16 = None, True
+    parsed = parse_dtype(dtype, device)
+    if is_int16 and (device.type != "cpu" or parsed not in (None, torch.float32)):
+        raise ValueError(
+            f"int16 replaces float32 on the CPU, but {parsed or torch.float32} on {device} was asked for: leave out "
+            "int16, or dtype and device"
+        )
+    return parsed, is_int16
 
 
 def fastest_native_dtype(device: torch.device) -> torch.dtype:

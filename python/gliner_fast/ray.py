@@ -78,7 +78,7 @@ class Extractor:
             redaction: the text column then holds the redacted texts, and entities what stands in those. Other columns
                 stay as they are.
             device: "cpu", "cuda", ...; "auto" is the GPU that Ray assigned to the actor, or else the CPU.
-            dtype: "fp32", "bf16", "fp16" or "auto".
+            dtype: "fp32", "bf16", "fp16" or "auto"; "int16" on a CPU.
 
         Raises:
             FileNotFoundError: the model is not there.

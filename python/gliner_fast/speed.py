@@ -152,7 +152,6 @@ def measure_speed(
         for name, call in ways.items():
             seconds[name].append(_seconds(call))
     mine, *others = (Times(name, tuple(taken)) for name, taken in seconds.items())
-    dtype = str(next(ours.parameters()).dtype).removeprefix("torch.")
     return SpeedReport(
         texts=len(texts),
         words=sum(len(text.split()) for text in texts),
@@ -160,7 +159,7 @@ def measure_speed(
         rivals=tuple(others),
         agreement=agreement,
         conditions=(
-            f"{ours.device}, {dtype}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+            f"{ours.device}, {ours.precision}, {torch.get_num_threads()} threads, torch {torch.__version__}"
             + (f", gliner {REFERENCE_VERSION}" if compare else "")
         ),
     )

@@ -33,7 +33,12 @@ Devices = Annotated[
         "they share the slices."
     ),
 ]
-Dtype = Annotated[str, typer.Option(help="fp32 (gliner's own answers), bf16, fp16; auto: the fastest here.")]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="fp32 (gliner's own answers), bf16, fp16; auto: the fastest of these here; int16: faster on AVX2 CPUs."
+    ),
+]
 
 
 def load_model(model: str | None, device: str, dtype: str) -> GLiNER:

@@ -21,7 +21,7 @@ from gliner_fast.jobs.runner import run_job
 from gliner_fast.jobs.sinks import Layout, ShardFormat
 from gliner_fast.jobs.to_stream import run_to_stream
 from gliner_fast.model import GLiNER
-from gliner_fast.precision import choose_device, parse_dtype
+from gliner_fast.precision import INT16, choose_device, parse_precision
 
 if TYPE_CHECKING:
     from gliner_fast.jobs.ray_engine import RayOptions
@@ -92,7 +92,7 @@ def extract_files(
         redaction: write texts with their entities replaced; originals are left out.
         device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU if there is one. Several, by commas, share the slices,
             and so do "all" CUDA devices; each gets a copy of the network.
-        dtype: "fp32", "bf16", "fp16" or "auto".
+        dtype: "fp32", "bf16", "fp16" or "auto"; "int16" on a CPU.
         batch_size: most texts a batch; None lets the budget of subwords decide.
         rows_per_shard: most rows a slice: what a crash may cost, and what is in memory at a time.
         on_error: rows that cannot be used go to a file of rejects ("skip"), or the first one ends the job ("fail").
@@ -126,12 +126,12 @@ def extract_files(
         raise JobError("on Ray each actor computes on what it is given, so leave device at 'auto' and name the dtype")
     loaded = model if isinstance(model, GLiNER) else None
     devices = _choose_devices(device, loaded)
-    chosen_dtype = _choose_dtype(dtype, devices) if loaded is None else loaded.dtype
+    precision = _choose_precision(dtype, devices) if loaded is None else loaded.precision
     folder = _find_model(model)
     settings = Settings(
         model=_name_model(model),
         model_digest="" if paths is None else digest_model(folder),  # a stream does not go on, so nobody compares it
-        dtype=str(chosen_dtype).removeprefix("torch."),
+        dtype=precision,
         labels=dict(labels) if isinstance(labels, Mapping) else _as_list("labels", labels),
         threshold=dict(threshold) if isinstance(threshold, Mapping) else float(threshold),
         flat_ner=flat_ner,
@@ -167,14 +167,17 @@ def _choose_devices(device: str, loaded: GLiNER | None) -> list[torch.device]:
     return [choose_device(device) if loaded is None else loaded.device]
 
 
-def _choose_dtype(dtype: str, devices: Sequence[torch.device]) -> torch.dtype:
-    """The dtype for all devices; "auto" is float32 where not all are fastest with the same.
+def _choose_precision(dtype: str, devices: Sequence[torch.device]) -> str:
+    """What all devices compute in; "auto" is float32 where not all are fastest with the same.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or int16 on another device than the CPU.
     """
-    fastest = {parse_dtype(dtype, device) or torch.float32 for device in devices}
-    return fastest.pop() if len(fastest) == 1 else torch.float32
+    asked = [parse_precision(dtype, None, device) for device in devices]
+    if any(is_int16 for _, is_int16 in asked):
+        return INT16
+    fastest = {parsed or torch.float32 for parsed, _ in asked}
+    return str(fastest.pop() if len(fastest) == 1 else torch.float32).removeprefix("torch.")
 
 
 def _as_list(name: str, given: str | Sequence[str] | None) -> list[str] | None:

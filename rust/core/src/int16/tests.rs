@@ -31,14 +31,14 @@ impl Case {
     /// By the formula, and how far whole numbers may be from it.
     fn expected(&self) -> Vec<(f64, f64)> {
         let mut all = Vec::new();
-        let step = |row: &[f32]| f64::from(row.iter().fold(0.0_f32, |most, x| most.max(x.abs()))) / 4095.0;
+        let most = |row: &[f32]| f64::from(row.iter().fold(0.0_f32, |most, x| most.max(x.abs())));
         for x in self.x.chunks(self.inputs) {
             for (output, w) in self.weight.chunks(self.inputs).enumerate() {
                 let (mut sum, mut far) = (0.0, 1e-6);
                 for (&x_at, &w_at) in x.iter().zip(w) {
                     let (x_at, w_at) = (f64::from(x_at), f64::from(w_at));
                     sum += x_at * w_at;
-                    let (dx, dw) = (0.5001 * step(x), 0.5001 * step(w));
+                    let (dx, dw) = (0.5001 / 8191.0 * most(x), 0.5001 / 8191.0 * most(w));
                     far += x_at.abs() * dw + w_at.abs() * dx + dx * dw + 1e-6 * (x_at * w_at).abs();
                 }
                 all.push((sum + f64::from(self.bias.as_ref().map_or(0.0, |bias| bias[output])), far));
