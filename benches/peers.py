@@ -54,6 +54,19 @@ def load_ours(folder: Path) -> Predict:
     return predict
 
 
+def load_int16(folder: Path) -> Predict:
+    """gliner_fast in whole numbers of 16 bits."""
+    from gliner_fast import GLiNER
+
+    model = GLiNER.from_pretrained(folder, dtype="int16")
+
+    def predict(texts: Sequence[str], labels: list[str]) -> Answers:
+        answers: Answers = model.inference(texts, labels, threshold=THRESHOLD)
+        return answers
+
+    return predict
+
+
 def load_gliner(folder: Path) -> Predict:
     """The gliner package as it ships."""
     from gliner import GLiNER
@@ -108,10 +121,10 @@ def load_gliner_cpp(folder: Path) -> Predict:
     return predict
 
 
-OURS, SHIPPED = "ours", "gliner as shipped"
+OURS, SHIPPED, INT16 = "ours", "gliner as shipped", "ours, int16"
 
 # By name; these read the checkpoint's folder, the ports that of the export.
-PACKAGES: dict[str, Callable[[Path], Predict]] = {OURS: load_ours, SHIPPED: load_gliner}
+PACKAGES: dict[str, Callable[[Path], Predict]] = {OURS: load_ours, SHIPPED: load_gliner, INT16: load_int16}
 PORTS: dict[str, Callable[[Path], Predict]] = {
     "gliner, ONNX": load_onnx,
     "fast-gliner": load_fast_gliner,

@@ -1,6 +1,6 @@
 """What 16-bit numbers change: entities that stay as in fp32, and F1, ours and `gliner`'s.
 
-    python -m benches.precision FOLDER [--sets crossner_ai ...] [--model MODEL] [--output docs/precision.md]
+    python -m benches.precision FOLDER [--sets crossner_ai ...] [--dtypes int16 ...] [--output docs/precision.md]
 
 FOLDER is as for `benches.agreement`. Agreement is the share of the entities found by either, in fp32 by `gliner` and in
 16 bits, that both find: same place, same label. Threshold 0.5, flat. Nothing is timed: a CPU without native 16-bit
@@ -25,8 +25,7 @@ from gliner_fast import GLiNER
 from gliner_fast.installed_gliner import load_reference
 from gliner_fast.training.examples import read_examples
 
-DTYPES = ("bf16", "fp16")
-OWNERS = ("ours", "gliner")
+OWNERS = {"bf16": ("ours", "gliner"), "fp16": ("ours", "gliner"), "int16": ("ours",)}
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sets", nargs="*", help="names of sets; all of them if left out")
     parser.add_argument("--model", help="folder or Hub id; the built-in model if left out")
+    parser.add_argument("--dtypes", nargs="*", choices=OWNERS, default=list(OWNERS), help="all of them if left out")
     parser.add_argument("--limit", type=int, help="sentences of each set")
     parser.add_argument("--output", type=Path, help="Markdown file to write")
     options = parser.parse_args(arguments)
-    models = load(options.model)
+    models = load(options.model, options.dtypes)
     names = options.sets or sorted(path.name.removesuffix(".jsonl") for path in options.folder.glob("*.jsonl"))
     rows = [measure(options.folder, name, models, options.limit) for name in names]
     page = as_page(rows, options)
@@ -57,13 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.output.write_text(page, encoding="utf-8")
 
 
-def load(model: str | None) -> dict[tuple[str, str], Any]:
-    """By dtype and owner: `gliner` in fp32, both in each of `DTYPES`."""
+def load(model: str | None, dtypes: Sequence[str]) -> dict[tuple[str, str], Any]:
+    """By dtype and owner: `gliner` in fp32, and all owners of each dtype."""
     exact = GLiNER.from_pretrained(model)
     models: dict[tuple[str, str], Any] = {("fp32", "gliner"): load_reference(exact)}
-    for dtype in DTYPES:
+    for dtype in dtypes:
         models[dtype, "ours"] = GLiNER.from_pretrained(model, dtype=dtype)
-        models[dtype, "gliner"] = load_reference(exact).to(models[dtype, "ours"].dtype)
+        if "gliner" in OWNERS[dtype]:
+            models[dtype, "gliner"] = load_reference(exact).to(models[dtype, "ours"].dtype)
     return models
 
 
@@ -89,7 +90,7 @@ def agreement(one: Sequence[Sequence[Any]], other: Sequence[Sequence[Any]]) -> f
 
 
 def as_page(rows: Sequence[Row], options: argparse.Namespace) -> str:
-    kinds = [(dtype, owner) for dtype in DTYPES for owner in OWNERS]
+    kinds = [(dtype, owner) for dtype in options.dtypes for owner in OWNERS[dtype]]
     heads = ["set", "sentences", "entities, fp32", "F1, fp32", *(f"{owner} {dtype}" for dtype, owner in kinds)]
     lines = [
         "# 16 bits",
@@ -103,6 +104,7 @@ def as_page(rows: Sequence[Row], options: argparse.Namespace) -> str:
         "```bash",
         "python -m benches.precision DATA/eval"
         + (f" --sets {' '.join(options.sets)}" if options.sets else "")
+        + (f" --dtypes {' '.join(options.dtypes)}" if options.dtypes != list(OWNERS) else "")
         + (f" --model {options.model}" if options.model else "")
         + (f" --limit {options.limit}" if options.limit else ""),
         "```",
@@ -113,6 +115,10 @@ def as_page(rows: Sequence[Row], options: argparse.Namespace) -> str:
     for row in rows:
         cells = [f"{row.others[kind][0]:.1f} %, F1 {row.others[kind][1]:.1f}" for kind in kinds]
         lines.append(f"| {row.name} | {row.sentences:,} | {row.entities:,} | {row.f1:.1f} | {' | '.join(cells)} |")
+    for kind in kinds if len(rows) > 1 else []:
+        total = sum(row.entities for row in rows)
+        mean = sum(row.others[kind][0] * row.entities for row in rows) / max(1, total)
+        lines += ["", f"Over all {total:,} entities {kind[1]} agrees in {kind[0]} for {mean:.1f} %."]
     return "\n".join(lines) + "\n"
 
 

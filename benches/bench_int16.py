@@ -1,0 +1,98 @@
+"""Whole numbers of 16 bits beside float32: linear layers, and texts -> entities in bulk and one at a time.
+
+Random checkpoints are more easily moved than trained ones: hundreds of their spans score near the threshold. How often
+a trained model's answers change is told by `python -m benches.precision`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from benches.compare import SCALE, Race
+from benches.conftest import LABELS, SIZES, Pair, checkpoint, texts_of
+from gliner_fast import GLiNER
+from gliner_fast.int16 import pack
+from gliner_fast.linear import linear
+
+TEXT_COUNTS = {"short": 32, "mixed": 8}
+THRESHOLD = 0.5
+LAYERS = 12 if SCALE > 0.1 else 2
+WIDTHS = {"minilm": 384, "base": 768}
+
+
+@pytest.mark.parametrize("rows", [16, 48, 256, 1024])
+@pytest.mark.parametrize("size", WIDTHS)
+def bench_int16_linear(race: Race, size: str, rows: int) -> None:
+    width = WIDTHS[size]
+    shapes = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(out, given, generator=generator) * given**-0.5 for given, out in shapes * LAYERS]
+    packed = [pack(weight) for weight in weights]
+    vectors = {given: torch.randn(rows, given, generator=generator) for given in (width, 4 * width)}
+
+    def run(whole: list[Any]) -> Callable[[], None]:
+        def all_layers() -> None:
+            with torch.inference_mode():
+                for weight, int16 in zip(weights, whole, strict=True):
+                    linear(vectors[weight.shape[1]], weight, int16=int16)
+
+        return all_layers
+
+    error = 0.0
+    with torch.inference_mode():
+        for weight, int16 in zip(weights[:4], packed[:4], strict=True):
+            given = vectors[weight.shape[1]]
+            exact = F.linear(given.double(), weight.double())
+            error = max(error, float((linear(given, weight, int16=int16) - exact).norm() / exact.norm()))
+    assert 0 < error < 3e-4
+    race.run(
+        run(packed),
+        {"float32": run([None] * len(weights))},
+        agreement=f"relative error {error:.1e}",
+        amount=2 * rows * sum(weight.numel() for weight in weights),
+        unit="operations",
+        rows=rows,
+        width=width,
+        layers=LAYERS,
+        dtype="int16",
+    )
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", TEXT_COUNTS)
+@pytest.mark.parametrize("way", ["bulk", "single"])
+@pytest.mark.timeout(1_800)
+def bench_int16(race: Race, pair: Callable[[str, str], Pair], way: str, name: str, size: str) -> None:
+    models, ours = pair(size, "cpu"), GLiNER.from_pretrained(checkpoint(size), dtype="int16")
+    texts, labels = texts_of(name, TEXT_COUNTS[name]), LABELS[:5]
+    calls = [[text] for text in texts] if way == "single" else [texts]
+
+    def run(model: Any) -> Callable[[], list[list[dict[str, Any]]]]:
+        return lambda: [found for own in calls for found in model.inference(own, labels, threshold=THRESHOLD)]
+
+    mine, theirs = (keys(run(model)()) for model in (ours, models.ours))
+    assert len(mine & theirs) > 0.8 * len(mine | theirs)
+    race.run(
+        run(ours),
+        {"gliner as shipped": run(models.reference), "float32": run(models.ours)},
+        agreement=f"{len(mine & theirs)} of {len(mine | theirs)} entities as in float32",
+        amount=sum(len(text.split()) for text in texts),
+        unit="words",
+        texts=len(texts),
+        corpus=name,
+        labels=len(labels),
+        size=size,
+        threshold=THRESHOLD,
+        way=way,
+        dtype="int16",
+    )
+
+
+def keys(answers: list[list[dict[str, Any]]]) -> set[tuple[Any, ...]]:
+    """Entities as (text, start, end, label)."""
+    return {(row, own["start"], own["end"], own["label"]) for row, found in enumerate(answers) for own in found}
