@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from benches.compare import SCALE, Race
 from benches.conftest import LABELS, SIZES, Pair, checkpoint, texts_of
 from gliner_fast import GLiNER
-from gliner_fast.int16 import pack
-from gliner_fast.linear import linear
+from gliner_fast.linear import WholeNumbers, linear
 
 TEXT_COUNTS = {"short": 32, "mixed": 8}
 THRESHOLD = 0.5
@@ -32,7 +31,7 @@ def bench_int16_linear(race: Race, size: str, rows: int) -> None:
     shapes = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
     generator = torch.Generator().manual_seed(0)
     weights = [torch.randn(out, given, generator=generator) * given**-0.5 for given, out in shapes * LAYERS]
-    packed = [pack(weight) for weight in weights]
+    packed = [WholeNumbers.pack(weight).parts[0] for weight in weights]
     vectors = {given: torch.randn(rows, given, generator=generator) for given in (width, 4 * width)}
 
     def run(whole: list[Any]) -> Callable[[], None]:

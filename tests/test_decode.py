@@ -165,6 +165,14 @@ def test_a_type_without_a_label_has_an_infinite_threshold():
     np.testing.assert_array_equal(flat_thresholds(select(), CLASS_COUNTS), wanted)
 
 
+@pytest.mark.parametrize("last", [0.5, 0.25])
+def test_one_threshold_for_all_types_of_all_texts(last: float):
+    none = np.zeros(3, np.bool_)
+    asked = Selection([0.5, 0.5, last], none, none, label_counts=[2, 0, 1])
+    np.testing.assert_array_equal(flat_thresholds(asked, np.array([2, 0, 1])), np.array([0.5, 0.5, last], np.float32))
+    assert flat_thresholds(Selection([], none[:0], none[:0], []), np.zeros(0, np.int64)).tolist() == []
+
+
 def test_scores_are_compared_in_their_own_precision():
     # 0.3 in bf16 is 0.30078125: a score of that value does not pass a threshold of 0.3.
     logits = torch.full((16,), -9.0, dtype=torch.bfloat16)

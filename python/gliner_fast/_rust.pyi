@@ -432,9 +432,6 @@ class Int16Weights:
             ValueError: if the shapes do not fit each other, or an array is not contiguous.
         """
 
-    def __deepcopy__(self, memo: object) -> Int16Weights:
-        """Itself: it never changes."""
-
 def lstm(
     forward: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
     backward: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gliner_fast.probabilities import to_probabilities
+
 # What `_rust.find_likely` and `_rust.find_spans` return.
 _Ints = NDArray[np.int64]
 LikelySpans = tuple[_Ints, _Ints, _Ints, _Ints, NDArray[np.float32], bool]
@@ -58,7 +60,7 @@ def those_that_pass(
         thresholds: (T,) the probability that each type of each text must pass.
     """
     offsets, starts, ends, classes, padded, all_pass = likely
-    torch.from_numpy(padded).sigmoid_()
+    to_probabilities(torch.from_numpy(padded))
     candidates = Candidates(offsets, starts, ends, classes, padded[: len(starts)])
     if all_pass:
         return candidates

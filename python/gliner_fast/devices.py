@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from gliner_fast.int16 import is_quantized, quantize
 from gliner_fast.precision import choose_device
 from gliner_fast.predict import Predictor
 from gliner_fast.stats import Stats
@@ -44,7 +45,11 @@ def parse_devices(devices: Devices) -> list[torch.device]:
 
 
 def spread(model: GLiNER, devices: Sequence[torch.device]) -> list[Predictor]:
-    """A predictor on each device. The model's own network serves its device once; each other has a copy of its own."""
+    """A predictor on each device. The model's own network serves its device once; each other has a copy of its own.
+
+    Raises:
+        ValueError: the model multiplies int16, and a device is not the CPU.
+    """
     own = model.predictor()
     predictors: list[Predictor] = []
     is_taken = False
@@ -55,6 +60,8 @@ def spread(model: GLiNER, devices: Sequence[torch.device]) -> list[Predictor]:
             predictors.append(own)
             continue
         network = copy.deepcopy(own.network).to(device)
+        if is_quantized(own.network):
+            quantize(network)  # copies have no whole numbers, and other devices multiply none
         budget = model.token_budget or default_budget(network, device)
         predictors.append(dataclasses.replace(own, network=network, device=device, budget=budget))
     return predictors

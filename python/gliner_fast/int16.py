@@ -7,21 +7,25 @@ eight float32. How often an answer changes: `python -m benches.precision`.
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import nn
 
 from gliner_fast import _rust
-from gliner_fast.linear import Linear
+from gliner_fast.linear import Linear, WholeNumbers
+from gliner_fast.native import is_x86
 from gliner_fast.scorer import SpanScorer
 
 
 def quantize(network: nn.Module) -> None:
     """Gives the layers of a network their weights in whole numbers beside those in float32: half as much memory again.
 
-    They are used for inference in float32 on the CPU alone, and dropped when the network is put into training mode.
+    They are multiplied for inference in float32 on the CPU alone. A layer drops them once its weights change or move, a
+    gradient is asked for, or it is put into training mode.
 
     Raises:
-        ValueError: the network is not in float32 on the CPU.
+        ValueError: the network is not in float32 on the CPU, in training mode, or compiled.
     """
     weight = next(network.parameters())
     if weight.device.type != "cpu" or weight.dtype is not torch.float32:
@@ -29,24 +33,34 @@ def quantize(network: nn.Module) -> None:
             f"int16 replaces products of float32 on the CPU, but the model is in {weight.dtype} on {weight.device}: "
             "load it without dtype and map_location, or leave int16 out"
         )
-    network.eval()
-    folded: set[nn.Module] = set()  # layers whose weights the scorer reads by itself
+    if network.training:
+        raise ValueError("int16 is for inference, but the model is in training mode: call eval() first")
+    if getattr(network, "_compiled_call_impl", None) is not None:
+        raise ValueError("int16 is not compiled: leave out compile(), or int16")
+    if not (is_x86() and _rust.has_vectors()):
+        warnings.warn("int16 is made for x86 CPUs with AVX2, and slow on this one", stacklevel=3)
+    read_in_halves: set[nn.Module] = set()
+    unread: set[nn.Module] = set()  # the scorer multiplies entity types with it, not words
     for module in network.modules():
         if isinstance(module, SpanScorer):
-            folded |= {layer for layer in (module.joint, module.out) if layer is not None}
+            unread.add(module.out)
             if module.joint is not None:
-                first, second = module.joint.weight.chunk(2, dim=1)
-                module.int16_halves = pack(first), pack(second)
+                read_in_halves.add(module.joint)
     for module in network.modules():
-        if isinstance(module, Linear) and module not in folded:
-            module.int16 = pack(module.weight)
+        if isinstance(module, Linear) and module not in unread:
+            module.int16 = WholeNumbers.pack(module.weight, parts=2 if module in read_in_halves else 1)
 
 
-def pack(weight: torch.Tensor) -> _rust.Int16Weights:
-    """(O, I) float32 -> the same in whole numbers."""
-    return _rust.Int16Weights(weight.detach().contiguous().clone().numpy())
+def drop(network: nn.Module) -> None:
+    """Leaves the layers their float32 weights alone."""
+    for module in network.modules():
+        if isinstance(module, Linear):
+            module.int16 = None
 
 
 def is_quantized(network: nn.Module) -> bool:
-    """Whether the network's layers have their weights in whole numbers too."""
-    return any(isinstance(module, Linear) and module.int16 is not None for module in network.modules())
+    """Whether some of the network's layers have their weights, as these are now, in whole numbers too."""
+    return any(
+        isinstance(module, Linear) and module.int16 is not None and module.int16.are_of(module.weight)
+        for module in network.modules()
+    )

@@ -5,13 +5,17 @@ was 1.0 to 1.3 times as fast with 128 to 1,024 rows. With the few rows of one sh
 1.5 and 1.3 times as fast as torch with 16, 48 and 80 rows (`GLINER_FAST_BENCH_SCALE=0.3 pytest
 benches/bench_linear.py`).
 The weights stay where and as they are.
+
+Layers that have their weights in whole numbers too (`int16.py`) multiply these, whatever the environment says.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -91,16 +95,44 @@ def _int16_linear(vectors: Tensor, weights: Int16Weights, bias: Tensor | None, a
     return out
 
 
+@dataclass(frozen=True)
+class WholeNumbers:
+    """Weights in whole numbers of 16 bits, and of which weights.
+
+    Attributes:
+        parts: the columns of the weights, in one part or more.
+        stamp: tells when the weights are others than those that were packed.
+    """
+
+    parts: tuple[Int16Weights, ...]
+    stamp: tuple[object, ...]
+
+    @classmethod
+    def pack(cls, weight: Tensor, parts: int = 1) -> WholeNumbers:
+        """(O, I) float32 on the CPU, in equal parts of the columns."""
+        own = [part.detach().clone(memory_format=torch.contiguous_format) for part in weight.chunk(parts, dim=1)]
+        return cls(tuple(_rust.Int16Weights(part.numpy()) for part in own), _stamp(weight))
+
+    def are_of(self, weight: Tensor) -> bool:
+        """Whether these are the weights as they are now."""
+        return self.stamp == _stamp(weight)
+
+
+def _stamp(weight: Tensor) -> tuple[object, ...]:
+    return weight.data_ptr(), weight.dtype, weight.device, -1 if weight.is_inference() else weight._version
+
+
 class Linear(nn.Linear):
     """`torch.nn.Linear`, but by `linear`, and with an activation if it should have one.
 
     Attributes:
         activation: of the sum.
-        int16: the weights in whole numbers too, where `int16.quantize` put them; gone once the layer is trained.
+        int16: the weights in whole numbers too, where `int16.quantize` put them. They are gone once the weights change,
+            move, or may change, and from copies and what is pickled.
     """
 
     activation: Activation = "none"
-    int16: Int16Weights | None = None
+    int16: WholeNumbers | None = None
 
     def __init__(self, inputs: int, outputs: int, activation: Activation = "none") -> None:
         super().__init__(inputs, outputs)
@@ -108,13 +140,27 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's name)
         """(..., I) -> (..., O)."""
-        return linear(input, self.weight, self.bias, self.activation, self.int16)
+        return linear(input, self.weight, self.bias, self.activation, *self.whole_numbers(1))
+
+    def whole_numbers(self, parts: int) -> Sequence[Int16Weights | None]:
+        """The weights in whole numbers, in so many parts by columns; None for each where there are none of them.
+
+        Drops them where the weights are others by now, or may be soon: a gradient is asked for.
+        """
+        packed = self.int16
+        if packed is not None and (torch.is_grad_enabled() or not packed.are_of(self.weight)):
+            packed = self.int16 = None
+        return [None] * parts if packed is None or len(packed.parts) != parts else packed.parts
 
     def train(self, mode: bool = True) -> Self:
         """As torch's; weights that are to change stand in no whole numbers any more."""
         if mode:
             self.int16 = None
         return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: all but the whole numbers."""
+        return {name: value for name, value in self.__dict__.items() if name != "int16"}
 
 
 def take_linear(module: nn.Module) -> None:

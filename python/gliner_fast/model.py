@@ -142,8 +142,8 @@ class GLiNER(nn.Module):
             compile_torch_model: `torch.compile` the network; on a GPU only.
             quantize: "int16" is `dtype="int16"`; `gliner`'s "int8" is not offered.
             dtype: "fp32" (default), "bf16", "fp16", a floating torch dtype, or "auto" for the fastest one of these that
-                the hardware computes natively. "int16" multiplies whole numbers, on a CPU without native bf16 (see
-                `quantize` below).
+                the hardware computes natively. "int16" multiplies whole numbers on the CPU, as the method `quantize`
+                tells.
             low_cpu_mem_usage: see `proxies`.
             variant: "fp16" or "bf16" prefers the file of that name; without `dtype` it also sets the dtype.
             load_onnx_model: not offered, like `onnx_model_file` and the `runtime` arguments.
@@ -237,10 +237,10 @@ class GLiNER(nn.Module):
         )
         model = cls(parts.config, parts=parts)
         model.to(torch.device(map_location)).eval()
-        if is_int16:
-            model.quantize()
         if compile_torch_model:
             model.compile()
+        if is_int16:
+            model.quantize()
         return model
 
     @property
@@ -258,17 +258,18 @@ class GLiNER(nn.Module):
         """What the network multiplies: "int16", or the name of `dtype`, such as "float32"."""
         return INT16 if is_quantized(self.model) else str(self.dtype).removeprefix("torch.")
 
-    def quantize(self, to: str = INT16) -> None:
-        """Multiplies whole numbers of 16 bits in place of float32 from now on; `to` must be "int16".
+    def quantize(self, dtype: str = INT16) -> None:
+        """Multiplies whole numbers of 16 bits in place of float32 from now on; `gliner`'s default, "int8", is refused.
 
-        Faster on CPUs with AVX2 and no shorter numbers of their own (AMX, AVX-512), at half as much memory again for
-        the weights. Each row of weights and of what goes in is rounded to 14 bits, so that few answers change
-        (docs/precision.md). Training ends it; what is saved is float32.
+        Faster on x86 CPUs with AVX2 and neither AMX nor AVX-512, at half as much memory again for the weights. Each row
+        of weights and of what goes in is rounded to 14 bits, so that few answers change (docs/precision-int16.md). It
+        ends where weights change or move, or a gradient is asked for; what is saved is float32.
 
         Raises:
-            ValueError: another name, or the model is not in float32 on the CPU.
+            ValueError: another name, or the model is not in float32 on the CPU, in training mode, or compiled.
         """
-        parse_precision(None, to, torch.device("cpu"))
+        if parse_precision(None, dtype, torch.device("cpu")) != (None, True):
+            raise ValueError(f"dtype is {dtype!r}: expected 'int16'")
         quantize(self.model)
 
     def forward(self, batch: Batch) -> SpanScores:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gliner_fast.candidates import Candidates
 from gliner_fast.encoder import build_encoder, encoder_width
 from gliner_fast.errors import CheckpointError
+from gliner_fast.int16 import drop
 from gliner_fast.kernels.span_scores import PendingCandidates
 from gliner_fast.linear import Linear
 from gliner_fast.scorer import SpanScorer
@@ -96,6 +97,7 @@ class SpanNetwork(nn.Module):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles the network with `torch.compile`, all but its scorer: that runs a kernel of its own as it is."""
+        drop(self)  # compiled layers multiply in float32, and so should the scorer
         for name in ("forward", "find", "executor_for"):
             setattr(self.scorer, name, torch.compiler.disable(getattr(self.scorer, name)))  # type: ignore[no-untyped-call]
         super().compile(*args, **kwargs)

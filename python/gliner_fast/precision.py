@@ -41,12 +41,9 @@ def parse_precision(
     Raises:
         ValueError: an unknown name, or int16 where there is no float32 on the CPU to be replaced.
     """
-    if quantize is not None and quantize != INT16:
-        raise ValueError(
-            f"quantize is {quantize!r}: expected 'int16' or None (gliner's int8 is not offered; int16 rounds less, and "
-            "is as fast on CPUs that have no instruction for int8)"
-        )
-    is_int16 = quantize == INT16
+    if quantize and not (isinstance(quantize, str) and quantize.lower() == INT16):
+        raise ValueError(f"quantize is {quantize!r}: expected 'int16' or None; gliner's int8 is not offered")
+    is_int16 = bool(quantize)
     if isinstance(dtype, str) and dtype.lower() == INT16:
         dtype, is_int16 = None, True
     parsed = parse_dtype(dtype, device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +12,6 @@ from gliner_fast.candidates import Candidates
 from gliner_fast.kernels.span_scores import PendingCandidates
 from gliner_fast.linear import Linear, linear
 from gliner_fast.span_executor import Executor, SpanLayout, choose_executor, find_spans, score_spans
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-    from gliner_fast._rust import Int16Weights
 
 
 class ProjectionMLP(nn.Module):
@@ -50,11 +44,7 @@ class SpanScorer(nn.Module):
 
     Attributes:
         executor: who computed the last scores, "torch", "rust" or "triton"; None before the first.
-        int16_halves: both halves of the first layer in whole numbers, where `int16.quantize` put them; gone once the
-            scorer is trained.
     """
-
-    int16_halves: tuple[Int16Weights, Int16Weights] | None = None
 
     def __init__(self, width: int, max_width: int, span_mode: str, dropout: float) -> None:
         super().__init__()
@@ -69,12 +59,6 @@ class SpanScorer(nn.Module):
         self.end = ProjectionMLP(width, inner, dropout)
         self.joint: Linear | None = Linear(2 * width, 4 * width) if span_mode == "markerV0" else None
         self.out = Linear(4 * width if span_mode == "markerV0" else 2 * width, width)
-
-    def train(self, mode: bool = True) -> Self:
-        """As torch's; weights that are to change stand in no whole numbers any more."""
-        if mode:
-            self.int16_halves = None
-        return super().train(mode)
 
     def forward(
         self, words: Tensor, prompts: Tensor, word_counts: Sequence[int], class_counts: Sequence[int]
@@ -135,7 +119,7 @@ class SpanScorer(nn.Module):
         if self.joint is None:
             return starts, ends
         start_weight, end_weight = self.joint.weight.chunk(2, dim=1)  # each (4D, D)
-        first, second = self.int16_halves or (None, None)
+        first, second = self.joint.whole_numbers(2)
         return (
             linear(starts, start_weight, self.joint.bias, int16=first),
             linear(ends, end_weight, int16=second),

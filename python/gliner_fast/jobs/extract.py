@@ -125,8 +125,12 @@ def extract_files(
     if ray is not None and (device != "auto" or dtype == "auto"):
         raise JobError("on Ray each actor computes on what it is given, so leave device at 'auto' and name the dtype")
     loaded = model if isinstance(model, GLiNER) else None
-    devices = _choose_devices(device, loaded)
+    devices = [torch.device("cpu")] if ray is not None and loaded is None else _choose_devices(device, loaded)
     precision = _choose_precision(dtype, devices) if loaded is None else loaded.precision
+    if ray is not None and precision == INT16 and ray.num_gpus != 0:
+        raise JobError(
+            "int16 computes on CPUs: give the actors no GPU (num_gpus=0, --num-gpus 0), or take another dtype"
+        )
     folder = _find_model(model)
     settings = Settings(
         model=_name_model(model),

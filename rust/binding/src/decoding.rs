@@ -14,8 +14,7 @@ type Candidates<'py> = (Array<'py, i64>, Array<'py, i64>, Array<'py, i64>, Array
 pub(crate) type Likely<'py> =
     (Array<'py, i64>, Array<'py, i64>, Array<'py, i64>, Array<'py, i64>, Array<'py, f32>, bool);
 
-/// Numbers behind the last logit: no CPU takes more at a time. torch computes what fills no vector in another way, and
-/// with so many others behind it no logit is left over.
+/// Numbers behind the last logit, as `gliner_fast.probabilities` needs them.
 const ROOM: usize = 64;
 
 #[pyfunction]

@@ -87,11 +87,6 @@ impl PyInt16Weights {
         py.detach(|| self.0.apply(x, bias, activation, out, threads, &host)).map_err(value_error)
     }
 
-    /// Packed weights never change, so that a copy is the same.
-    fn __deepcopy__<'py>(slf: Bound<'py, Self>, _memo: &Bound<'py, PyAny>) -> Bound<'py, Self> {
-        slf
-    }
-
     fn __repr__(&self) -> String {
         let (outputs, inputs) = self.shape();
         format!("Int16Weights({outputs}, {inputs})")

@@ -242,7 +242,7 @@ static LANES_OF: [[u32; LANES]; 1 << LANES] = {
     let mut bits = 0;
     while bits < all.len() {
         let (mut lane, mut place) = (0, 0);
-        while lane < u32::BITS && place < LANES {
+        while lane < 8 {
             if bits >> lane & 1 == 1 {
                 all[bits][place] = lane;
                 place += 1;

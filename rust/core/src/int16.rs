@@ -109,8 +109,8 @@ impl Int16Weights {
         }
         let threads = worthwhile(host, x.len() as u128 * outputs as u128 / 2, threads);
         let x = Measured::new(x, inputs, threads, host);
-        let bias = bias.map_or_else(Vec::new, <[f32]>::to_vec);
-        let panels: Vec<_> = (0..outputs.div_ceil(OUTPUTS)).map(|panel| self.panel(panel, &bias)).collect();
+        let bias = bias.unwrap_or_default();
+        let panels: Vec<_> = (0..outputs.div_ceil(OUTPUTS)).map(|panel| self.panel(panel, bias)).collect();
         let pieces: Pieces<_> = cut(out, outputs, inputs, threads).into_iter().collect();
         let work = || Arch::new().dispatch(Worker { x: &x, panels: &panels, activation, pieces: &pieces });
         run_on(host, threads.min(pieces.len()), &work);
