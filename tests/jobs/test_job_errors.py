@@ -134,6 +134,7 @@ def test_what_has_changed_is_said_before_anything_is_loaded(checkpoint: Callable
         ({"layout": "rows", "redaction": Redaction()}, JobError, "use the layout 'list'"),
         ({"ray": RayOptions(), "output": io.BytesIO()}, JobError, "Ray writes shards"),
         ({"ray": RayOptions(), "device": "cpu"}, JobError, "leave device at 'auto'"),
+        ({"ray": RayOptions(), "dtype": "int16"}, JobError, "int16 computes on CPUs: give the actors no GPU"),
         ({"on_error": "ignore"}, JobError, "expected 'skip' or 'fail'"),
         ({"device": "quantum"}, ValueError, "'quantum'"),
         ({"dtype": "fp7"}, ValueError, "fp7"),
