@@ -43,7 +43,7 @@ class Decoded(Candidates):
 
 
 def find_candidates(
-    scored: Tensor | PendingCandidates | SpanCandidates | Candidates,
+    scored: Tensor | PendingCandidates | Candidates,
     word_counts: NDArray[np.int64],
     class_counts: NDArray[np.int64],
     max_width: int,
@@ -62,12 +62,10 @@ def find_candidates(
     Returns:
         The candidates, in the order of the logits; their scores are sigmoids in the logits' own precision, as float32.
     """
-    if isinstance(scored, PendingCandidates):
-        scored = scored.wait()
     if isinstance(scored, Candidates):
         candidates = scored
-    elif isinstance(scored, SpanCandidates):
-        candidates = _as_candidates(scored, len(word_counts))
+    elif isinstance(scored, PendingCandidates):
+        candidates = _as_candidates(scored.wait(), len(word_counts))
     elif scored.dtype is torch.float32 and scored.device.type == "cpu":
         thresholds = flat_thresholds(selection, class_counts)
         likely = _rust.find_likely(scored.numpy(), word_counts, class_counts, max_width, thresholds)

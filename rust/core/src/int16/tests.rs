@@ -131,26 +131,17 @@ fn the_greatest_sums_fit() {
 
 #[test]
 fn what_is_not_finite_stays_in_its_row_or_column() {
+    let are_nan = |case: &Case| case.apply(1).into_iter().map(f32::is_nan).collect::<Vec<_>>();
     for number in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         for inputs in [3, 40] {
             let mut x = vec![1.0; 2 * inputs];
             x[inputs + 1] = number;
             let ones = vec![1.0; 2 * inputs];
             let case = Case { x: x.clone(), weight: ones.clone(), bias: None, inputs, outputs: 2 };
-            assert_eq!(case.apply(1).map_nan(), [false, false, true, true]);
+            assert_eq!(are_nan(&case), [false, false, true, true]);
             let case = Case { x: ones, weight: x, bias: None, inputs, outputs: 2 };
-            assert_eq!(case.apply(1).map_nan(), [false, true, false, true]);
+            assert_eq!(are_nan(&case), [false, true, false, true]);
         }
-    }
-}
-
-trait MapNan {
-    fn map_nan(self) -> Vec<bool>;
-}
-
-impl MapNan for Vec<f32> {
-    fn map_nan(self) -> Vec<bool> {
-        self.into_iter().map(f32::is_nan).collect()
     }
 }
 
