@@ -107,26 +107,36 @@ def test_windows_are_read_no_further_ahead_than_two_a_device(model):
 
 
 def test_what_waits_for_a_device_is_not_begun_once_nobody_wants_it(model, monkeypatch):
-    begun, closed, may_end = [], [], threading.Event()
-    forward = type(model.model).forward
+    begun, closed = [], []
+    first_begun, at_work, may_end = threading.Event(), threading.Semaphore(0), threading.Event()
+    prepare, forward = Predictor.prepare, type(model.model).forward
+
+    def prepare_after_the_first(predictor, request):
+        prepared = prepare(predictor, request)
+        assert request.texts == ["first"] or first_begun.wait(60)  # else it may never get a device
+        return prepared
 
     def compute(network, *given):
         begun.append(network)
-        if int(given[0].word_counts.sum()) > 1:  # all but the first window, whichever of two threads begins first
+        if first_begun.is_set():
+            at_work.release()
             assert may_end.wait(60)
+        first_begun.set()
         return forward(network, *given)
 
     def windows():
         try:
-            yield Window(["word"], LABELS)
+            yield Window(["first"], LABELS)
             for _ in range(50):
                 yield Window(TEXTS[:1], LABELS)
         finally:
             closed.append(True)
 
+    monkeypatch.setattr(Predictor, "prepare", prepare_after_the_first)
     monkeypatch.setattr(type(model.model), "forward", compute)
     results = predict_windows(model, windows(), Options(), stats=Stats(), devices=[CPU, CPU])
     next(results)
+    assert all(at_work.acquire(timeout=60) for _ in range(2))
     threading.Timer(1.0, may_end.set).start()
     results.close()  # waits for the two at work
     assert len(begun) == 3
