@@ -1,4 +1,4 @@
-"""`checkpoint.load_tokenizer`: the tokenizer that AutoTokenizer gives, without the seconds that importing it takes."""
+"""`tokenizer_loading`: what transformers gives, without the seconds that importing it takes."""
 
 import json
 import shutil
@@ -7,10 +7,13 @@ import sys
 
 import pytest
 
-from gliner_fast import checkpoint as checkpoint_module
-from gliner_fast.checkpoint import load_tokenizer
+from gliner_fast import GLiNER, tokenizer_loading
 from gliner_fast.config import GLiNERConfig
 from gliner_fast.errors import CheckpointError
+from gliner_fast.tokenizer_files import _is_known_transformers, read_tokenizer
+from gliner_fast.tokenizer_loading import CheckpointTokenizer, load_from_transformers, load_tokenizer
+from tests.samples import CROSSNER
+from tests.tokenizer_makers import GLINER_TOKENS, make_tokenizer
 
 CONFIG = GLiNERConfig(model_name="no/such-encoder")
 FAMILIES = {
@@ -61,7 +64,7 @@ def folder_of(checkpoint, kind, tmp_path, **settings):
 def outcome(folder):
     """Everything of a tokenizer that could differ, or the kind of the error."""
     try:
-        tokenizer = load_tokenizer(folder, CONFIG)
+        tokenizer = load_from_transformers(folder, CONFIG)
     except CheckpointError as error:
         return type(error)
     return (
@@ -80,7 +83,7 @@ def assert_as_auto_tokenizer(monkeypatch):
     def check(folder):
         ours = outcome(folder)
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint_module, "_named_tokenizer", lambda _: None)
+            patch.setattr(tokenizer_loading, "_named_tokenizer", lambda _: None)
             assert ours == outcome(folder)
 
     return check
@@ -108,11 +111,186 @@ def test_code_in_a_checkpoint_is_not_run(checkpoint, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+# --- without transformers ---------------------------------------------------------------------------------------------
+
+#: Settings that change subwords, each for the classes that read them; and some that change none.
+VARIANTS = {
+    "DebertaV2Tokenizer": [
+        {"do_lower_case": True},
+        {"split_by_punct": True},
+        {"add_prefix_space": False},
+        {"unk_id": 5},
+        {"unk_token": "[MASK]"},
+        {"bos_token": None},
+        {"eos_token": None},
+        {"bos_token": None, "eos_token": None},
+        {"pad_token": None},
+        {"sp_model_kwargs": {}, "vocab_type": "spm"},
+    ],
+    "BertTokenizer": [
+        {"do_lower_case": False},
+        {"strip_accents": False},
+        {"strip_accents": True, "do_lower_case": False},
+        {"tokenize_chinese_chars": False},
+        {"bos_token": "[CLS]"},
+        {"eos_token": "[SEP]"},
+        {"bos_token": "[SEP]", "eos_token": "[CLS]"},
+        {"never_split": None, "do_basic_tokenize": True},
+    ],
+    "PreTrainedTokenizerFast": [
+        {"bos_token": "[CLS]", "eos_token": "[SEP]"},
+        {"bos_token": "[MASK]", "eos_token": None},
+        {"pad_token": None},
+        {"add_prefix_space": True, "do_lower_case": True},
+        {"add_bos_token": True, "add_eos_token": False},
+    ],
+}
+COMMON = [
+    {},
+    {"model_max_length": None},
+    {
+        "model_max_length": 64,
+        "padding_side": "left",
+        "max_length": 12,
+        "stride": 2,
+        "truncation_strategy": "only_first",
+    },
+    {"additional_special_tokens": ["[FLERT]"], "extra_special_tokens": None},
+    {"clean_up_tokenization_spaces": True, "processor_class": "Some", "chat_template": "x"},
+]
+CASES = [
+    (family, name + suffix, settings)
+    for family, name in [
+        ("deberta", "DebertaV2Tokenizer"),
+        ("unigram", "DebertaV2Tokenizer"),
+        ("wordpiece", "BertTokenizer"),
+        ("unigram", "PreTrainedTokenizerFast"),
+        ("byte-bpe", "PreTrainedTokenizerFast"),
+    ]
+    for settings in COMMON + VARIANTS[name]
+    for suffix in ([""] if name.endswith("Fast") else ["", "Fast"])
+]
+
+
+def write(folder, family, name, settings):
+    """A small tokenizer of a family, its settings changed; None takes one out, but for special tokens."""
+    tokenizer = make_tokenizer(family, tuple(CROSSNER[:20]), size=300, max_subwords=512, extra=GLINER_TOKENS)
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    read = json.loads(path.read_text()) | {"tokenizer_class": name} | settings
+    kept = {key: value for key, value in read.items() if value is not None or key.endswith("_token")}
+    path.write_text(json.dumps(kept))
+    return folder
+
+
+def parts(tokenizer):
+    """All that the predictor takes from a tokenizer."""
+    return json.loads(tokenizer.backend.to_str()), tokenizer.pad_id, tokenizer.max_subwords, len(tokenizer)
+
+
+@pytest.mark.parametrize(("family", "name", "settings"), CASES)
+def test_files_are_read_as_transformers_reads_them(family, name, settings, tmp_path):
+    folder = write(tmp_path, family, name, settings)
+    assert read_tokenizer(folder) is not None
+    assert parts(load_tokenizer(folder, CONFIG)) == parts(
+        CheckpointTokenizer.of(load_from_transformers(folder, CONFIG))
+    )
+
+
+def added_tokens(folder):
+    """The added tokens as transformers 4 wrote them into the settings."""
+    read = json.loads((folder / "tokenizer.json").read_text())["added_tokens"]
+    return {str(token.pop("id")): token for token in read}
+
+
+@pytest.mark.parametrize(("family", "name"), [("deberta", "DebertaV2Tokenizer"), ("wordpiece", "BertTokenizerFast")])
+def test_files_that_transformers_4_wrote_are_read(family, name, tmp_path):
+    folder = write(tmp_path, family, name, {})
+    write(tmp_path, family, name, {"added_tokens_decoder": added_tokens(folder)})
+    (folder / "special_tokens_map.json").write_text(json.dumps({"pad_token": "[MASK]"}))  # is not read beside that
+    (folder / "added_tokens.json").write_text(json.dumps({"[EXTRA]": 400}))
+    assert read_tokenizer(folder) is not None
+    assert parts(load_tokenizer(folder, CONFIG)) == parts(
+        CheckpointTokenizer.of(load_from_transformers(folder, CONFIG))
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"some_setting": 1},
+        {"mask_token": "[NEW]"},
+        {"additional_special_tokens": ["[NEW]"]},
+        {"extra_special_tokens": {"image_token": "[FLERT]"}},
+        {"image_token": "[FLERT]"},
+        {"cls_token": {"__type": "AddedToken", "content": "[CLS]", "lstrip": True}},
+        {"added_tokens_decoder": {"0": {"content": "[PAD]", "special": True, "lstrip": True}}},
+        {"split_special_tokens": True},
+        {"auto_map": {"AutoTokenizer": [None, "evil.Evil"]}},
+        {"tokenizer_class": "AlbertTokenizer"},
+        {"tokenizer_class": None},
+        {"tokenizer_class": "BertTokenizer"},  # of other pieces than the file's
+        {"cls_token": None, "bos_token": None},
+    ],
+    ids=str,
+)
+def test_what_is_not_understood_is_left_to_transformers(settings, tmp_path):
+    folder = write(tmp_path, "deberta", "DebertaV2Tokenizer", settings)
+    assert read_tokenizer(folder) is None
+
+
+@pytest.mark.parametrize("file", ["config.json", "special_tokens_map.json", "added_tokens.json"])
+def test_a_file_beside_it_is_left_to_transformers(file, tmp_path):
+    folder = write(tmp_path, "deberta", "DebertaV2Tokenizer", {})
+    (folder / file).write_text(json.dumps({"model_type": "bert"}))
+    assert read_tokenizer(folder) is None
+
+
+def test_another_transformers_is_left_to_itself(tmp_path, monkeypatch):
+    folder = write(tmp_path, "deberta", "DebertaV2Tokenizer", {})
+    monkeypatch.setattr("gliner_fast.tokenizer_files.metadata.version", lambda _: "4.57.1")
+    _is_known_transformers.cache_clear()
+    try:
+        assert read_tokenizer(folder) is None
+    finally:
+        _is_known_transformers.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["DebertaV2Tokenizer", "AlbertTokenizer"])
+def test_truncation_at_the_left_is_refused(name, tmp_path):
+    folder = write(tmp_path, "deberta", name, {"truncation_side": "left"})
+    with pytest.raises(CheckpointError, match="truncates at the left"):
+        load_tokenizer(folder, CONFIG)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"model": {}}'])
+def test_a_broken_file_is_told_in_transformers_words(text, tmp_path):
+    folder = write(tmp_path, "deberta", "DebertaV2Tokenizer", {})
+    (folder / "tokenizer.json").write_text(text)
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load_tokenizer(folder, CONFIG)
+
+
+# --- what is imported, and when ---------------------------------------------------------------------------------------
+
+
 @pytest.mark.gliner
-def test_loading_a_deberta_imports_neither_torch_s_compiler_nor_transformers_models(checkpoint):
+def test_a_model_is_written_over_the_files_it_came_from(checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint("deberta"), tmp_path / "model")
+    before = GLiNER.from_pretrained(folder)
+    before.save_pretrained(folder)
+    after = GLiNER.from_pretrained(folder)
+    assert parts(CheckpointTokenizer.of(after.data_processor.transformer_tokenizer)) == parts(
+        CheckpointTokenizer.of(before.data_processor.transformer_tokenizer)
+    )
+
+
+@pytest.mark.gliner
+def test_a_deberta_is_loaded_and_predicts_without_transformers_and_torch_s_compiler(checkpoint):
     code = (
-        f"from gliner_fast import GLiNER; GLiNER.from_pretrained({str(checkpoint('deberta'))!r})\n"
-        "import sys; print(*sorted({'torch._dynamo', 'transformers.models.auto.auto_factory'} & set(sys.modules)))"
+        f"from gliner_fast import GLiNER; model = GLiNER.from_pretrained({str(checkpoint('deberta'))!r})\n"
+        "model.predict_entities('Ada Lovelace wrote to Charles Babbage.', ['person'])\n"
+        "import sys; print(*sorted({'torch._dynamo', 'transformers'} & set(sys.modules)))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from gliner_fast.words import WordTriples, split_words
@@ -9,18 +10,24 @@ from gliner_fast.words import WordTriples, split_words
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from gliner_fast.tokenizer_loading import CheckpointTokenizer
+
 
 class DataProcessor:
     """The parts of `gliner`'s data processor that scripts touch.
 
     Attributes:
-        transformer_tokenizer: the checkpoint's tokenizer.
         words_splitter: a callable that yields (word, start, end) for a text. Assign another one to split differently.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.transformer_tokenizer = tokenizer
+    def __init__(self, tokenizer: CheckpointTokenizer) -> None:
+        self._tokenizer = tokenizer
         self.words_splitter: WordTriples = whitespace_words
+
+    @cached_property
+    def transformer_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The checkpoint's tokenizer, made when it is first asked for: the predictor needs none of transformers."""
+        return self._tokenizer.of_transformers
 
     @property
     def custom_splitter(self) -> WordTriples | None:

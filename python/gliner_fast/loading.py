@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gliner_fast import checkpoint, weights
+from gliner_fast import checkpoint, tokenizer_loading, weights
 from gliner_fast.config import CONFIG_NAME, GLiNERConfig
 from gliner_fast.deberta_config import DebertaConfig
 from gliner_fast.encoder import parameters_on_meta
 from gliner_fast.errors import CheckpointError, CheckpointWarning
 from gliner_fast.network import SpanNetwork
+from gliner_fast.tokenizer_loading import CheckpointTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,7 +28,7 @@ class Parts:
 
     config: GLiNERConfig
     network: SpanNetwork
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: CheckpointTokenizer
 
 
 def load_parts(
@@ -52,8 +53,8 @@ def load_parts(
     path = weights.find_weights(folder, variant)
     tensors = weights.read_weights(path)
     encoder_config = checkpoint.load_encoder_config(config, hub.cache_dir, hub.local_files_only)
-    tokenizer = checkpoint.load_tokenizer(folder, config, hub.cache_dir, hub.local_files_only)
-    config = checkpoint.add_special_tokens(tokenizer, config, resize_token_embeddings)
+    tokenizer = tokenizer_loading.load_tokenizer(folder, config, hub.cache_dir, hub.local_files_only)
+    tokenizer, config = tokenizer_loading.add_special_tokens(tokenizer, config, resize_token_embeddings)
     rows = weights.embedding_rows(tensors)
     if rows is not None:
         if rows <= max(config.class_token_index, 0):
@@ -94,16 +95,18 @@ def create_parts(
     config.refuse_unsupported()
     encoder_config = checkpoint.load_encoder_config(config, cache_dir, local_files_only)
     if tokenizer is None:
-        tokenizer = checkpoint.load_tokenizer(None, config, cache_dir, local_files_only)
-    config = checkpoint.add_special_tokens(tokenizer, config, resize_token_embeddings)
-    encoder_config = {**encoder_config, "vocab_size": max(config.vocab_size, len(tokenizer))}
+        own = tokenizer_loading.load_tokenizer(None, config, cache_dir, local_files_only)
+    else:
+        own = CheckpointTokenizer.of(tokenizer)
+    own, config = tokenizer_loading.add_special_tokens(own, config, resize_token_embeddings)
+    encoder_config = {**encoder_config, "vocab_size": max(config.vocab_size, len(own))}
     config = config.replace(encoder_config=encoder_config)
     network = SpanNetwork(config)
     if DebertaConfig.read(encoder_config) is not None:
         _initialise(network, float(encoder_config.get("initializer_range", 0.02)))
     if backbone_from_pretrained:
         _copy_backbone(network, config, cache_dir, local_files_only)
-    return Parts(config, network, tokenizer)
+    return Parts(config, network, own)
 
 
 def _initialise(network: SpanNetwork, std: float) -> None:

@@ -84,9 +84,7 @@ class GLiNER(nn.Module):
         self.data_processor = DataProcessor(parts.tokenizer)
         self.source = source
         self.token_budget: int | None = None
-        self._batcher = Batcher(
-            checkpoint.subword_tokenizer(parts.tokenizer), parts.config, corrected_numbering=corrected_numbering
-        )
+        self._batcher = Batcher(parts.tokenizer.for_words(), parts.config, corrected_numbering=corrected_numbering)
         self._told: set[str] = set()
         self._budgets: dict[tuple[torch.device, torch.dtype], int] = {}
 
@@ -588,6 +586,7 @@ class GLiNER(nn.Module):
             config: settings to write instead of the model's.
             safe_serialization: write `model.safetensors` instead of `pytorch_model.bin`.
         """
+        tokenizer = self.data_processor.transformer_tokenizer  # before files that it may be made of are written over
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = weights.export_weights(self.model)
@@ -599,7 +598,7 @@ class GLiNER(nn.Module):
             torch.save(tensors, folder / "pytorch_model.bin")
         settings = json.dumps((config or self.config).to_dict(), indent=2, sort_keys=True, default=str)
         (folder / CONFIG_NAME).write_text(settings + "\n", encoding="utf-8")
-        self.data_processor.transformer_tokenizer.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
     def predictor(self) -> Predictor:
         """What prepares and predicts windows of texts, with the settings of this moment."""
