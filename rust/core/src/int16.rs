@@ -2,8 +2,8 @@
 //! nothing shorter.
 //!
 //! Each row of the weights, and each row that goes in, is measured by its own greatest number: that becomes `MOST`, the
-//! others whole numbers in proportion, of which x86 multiplies sixteen at a time and adds the products of two to one of
-//! 32 bits. `BLOCK` products fit there, whatever they are; then they go to a sum in float32. All numbers of a row are
+//! others whole numbers in proportion, of which x86 multiplies 16 or 32 at a time and adds the products of two to one of
+//! 32 bits. Some fit there, whatever they are; then they go to a sum in float32. All numbers of a row are
 //! thus rounded by as much, half of 1, where bf16 rounds each in proportion to itself.
 //!
 //! Weights are packed once: in panels of `OUTPUTS` rows, two numbers of each row after the other, as the instruction
@@ -19,13 +19,10 @@ use crate::error::LinearError;
 use crate::few_rows::Activation;
 use crate::functions::gelu;
 use crate::host::{Host, Pieces, run_on, worthwhile};
-use tile::{OUTPUTS, ROWS, RowPairs, WeightPairs, add_products};
+use tile::{OUTPUTS, ROWS, RowPairs, WeightPairs, multiply};
 
 /// What the greatest number of a row becomes: 13 bits and a sign.
 const MOST: f32 = 8191.0;
-/// Products whose sum fits into 32 bits: 8191 * 8191 * 32 < 2^31. Numbers of a bit less would let sums be four times as
-/// long, for a twentieth of the time, and twice the rounding.
-const BLOCK: usize = 32;
 /// Bytes of rows that a piece of work goes through for each panel: half of a second-level cache of 512 KiB.
 const CHUNK: usize = 1 << 18;
 /// Tiles whose rows are measured at a time.
@@ -265,6 +262,33 @@ impl WithSimd for Worker<'_, '_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
+        #[cfg(target_arch = "x86_64")]
+        if S::F32_LANES == 16
+            && let Some(vnni) = tile::Vnni::try_new()
+        {
+            return vnni.vectorize(ByVnni(self, simd));
+        }
+        self.multiply(simd);
+    }
+}
+
+/// The same, to be compiled with one instruction more.
+#[cfg(target_arch = "x86_64")]
+struct ByVnni<'a, 'out, S>(Worker<'a, 'out>, S);
+
+#[cfg(target_arch = "x86_64")]
+impl<S: Simd> pulp::NullaryFnOnce for ByVnni<'_, '_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        self.0.multiply(self.1);
+    }
+}
+
+impl Worker<'_, '_> {
+    #[inline(always)]
+    fn multiply<S: Simd>(&self, simd: S) {
         while let Some(mut piece) = self.pieces.take() {
             let Piece { first_row, first_panel, ref mut out } = *piece;
             let panels = out.first().map_or(0, |row| row.len().div_ceil(OUTPUTS));
@@ -282,9 +306,7 @@ impl WithSimd for Worker<'_, '_> {
             }
         }
     }
-}
 
-impl Worker<'_, '_> {
     /// Some rows times the weights of a panel, whose outputs begin at `first` of each row's `out`.
     #[inline(always)]
     fn tile<S: Simd, const R: usize>(
@@ -296,11 +318,7 @@ impl Worker<'_, '_> {
         out: &mut [&mut [f32]],
     ) {
         let length = panel.weights.len();
-        let x = &self.x.tiles[row / ROWS * length..][..length];
-        let mut sums = [[0.0; OUTPUTS]; R];
-        for (x, weights) in x.chunks(BLOCK / 2).zip(panel.weights.chunks(BLOCK / 2)) {
-            add_products(simd, x, weights, &mut sums);
-        }
+        let sums = multiply::<S, R>(simd, &self.x.tiles[row / ROWS * length..][..length], panel.weights);
         for ((mut sums, of_row), out) in sums.into_iter().zip(&self.x.scales[row..]).zip(out) {
             for ((sum, scale), bias) in sums.iter_mut().zip(&panel.scales).zip(&panel.bias) {
                 *sum = *sum * of_row * scale + bias;

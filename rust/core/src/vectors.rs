@@ -33,7 +33,7 @@ pub(crate) fn at_least<S: Simd>(simd: S, bound: S::f32s, x: S::f32s) -> S::f32s 
 pub(crate) fn reaching<S: Simd>(simd: S, numbers: &[f32; 8], bounds: &[f32; 8]) -> u8 {
     // Known when this is compiled: no test is left. The compiler does not find the instruction by itself.
     #[cfg(target_arch = "x86_64")]
-    if let Some(simd) = (&simd as &dyn Any).downcast_ref::<pulp::x86::V3>() {
+    if let Some(simd) = as_avx2(simd) {
         let [numbers, bounds] = [numbers, bounds].map(|eight| pulp::cast(*eight));
         let reaching = simd.avx._mm256_cmp_ps::<{ std::arch::x86_64::_CMP_GE_OQ }>(numbers, bounds);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "eight bits")]
@@ -41,4 +41,12 @@ pub(crate) fn reaching<S: Simd>(simd: S, numbers: &[f32; 8], bounds: &[f32; 8]) 
     }
     let bits = (0..).zip(numbers.iter().zip(bounds)).map(|(bit, (number, bound))| u8::from(number >= bound) << bit);
     bits.fold(0, |all, bit| all | bit)
+}
+
+/// AVX2, where these vectors are its own or AVX-512's.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn as_avx2<S: Simd>(simd: S) -> Option<pulp::x86::V3> {
+    let simd = &simd as &dyn Any;
+    simd.downcast_ref::<pulp::x86::V4>().map(|simd| **simd).or_else(|| simd.downcast_ref().copied())
 }

@@ -28,6 +28,17 @@ impl Case {
         out
     }
 
+    fn apply_by(&self, work: impl FnOnce(Worker<'_, '_>)) -> Vec<f32> {
+        let (weights, x) = (self.weights(), Measured::new(&self.x, self.inputs, 1, &NewThreads));
+        let mut out = vec![f32::NAN; self.x.len() / self.inputs * self.outputs];
+        let bias = self.bias.clone().unwrap_or_default();
+        let panels: Vec<_> = (0..self.outputs.div_ceil(OUTPUTS)).map(|panel| weights.panel(panel, &bias)).collect();
+        let pieces = cut(&mut out, self.outputs, self.inputs, 1).into_iter().collect();
+        work(Worker { x: &x, panels: &panels, activation: Activation::Identity, pieces: &pieces });
+        drop(pieces);
+        out
+    }
+
     /// By the formula, and how far whole numbers may be from it.
     fn expected(&self) -> Vec<(f64, f64)> {
         let mut all = Vec::new();
@@ -49,7 +60,7 @@ impl Case {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    (0_usize..20, prop_oneof![1_usize..40, 120..140_usize, 380..390_usize], 0_usize..40, any::<bool>()).prop_flat_map(
+    (0_usize..20, prop_oneof![1_usize..40, 120..140_usize, 380..390_usize], 0_usize..80, any::<bool>()).prop_flat_map(
         |(rows, inputs, outputs, has_bias)| {
             let number = prop_oneof![10 => -2.0_f32..2.0, 1 => Just(0.0), 1 => Just(300.0)];
             let bias = if has_bias { vec(-1.0_f32..1.0, outputs).prop_map(Some).boxed() } else { Just(None).boxed() };
@@ -76,14 +87,21 @@ proptest! {
     fn without_vectors_and_with_threads_it_is_the_same_to_the_last_bit(case in cases()) {
         let ours = case.apply(1);
         prop_assert_eq!(&ours, &case.apply(3));
-        let (weights, x) = (case.weights(), Measured::new(&case.x, case.inputs, 1, &NewThreads));
-        let mut out = vec![f32::NAN; ours.len()];
-        let bias = case.bias.clone().unwrap_or_default();
-        let panels: Vec<_> = (0..case.outputs.div_ceil(OUTPUTS)).map(|panel| weights.panel(panel, &bias)).collect();
-        let pieces = cut(&mut out, case.outputs, case.inputs, 1).into_iter().collect();
-        Worker { x: &x, panels: &panels, activation: Activation::Identity, pieces: &pieces }.with_simd(Scalar::new());
-        drop(pieces);
-        prop_assert_eq!(ours, out);
+        prop_assert_eq!(&ours, &case.apply_by(|worker| worker.with_simd(Scalar::new())));
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn it_is_the_same_with_each_kind_of_vectors_that_is_here(case in cases()) {
+        use pulp::x86::{V3, V4};
+
+        let ours = case.apply(1);
+        if let Some(avx2) = V3::try_new() {
+            prop_assert_eq!(&ours, &case.apply_by(|worker| avx2.vectorize(|| worker.with_simd(avx2))));
+        }
+        if let Some(avx512) = V4::try_new() {
+            prop_assert_eq!(&ours, &case.apply_by(|worker| avx512.vectorize(|| worker.multiply(avx512))));
+        }
     }
 
     #[test]
