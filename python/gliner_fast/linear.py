@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_fast import _rust
-from gliner_fast.native import is_recorded, is_x86, rust_is_fastest, torch_must_see
+from gliner_fast.native import is_recorded, is_x86, mkl_is_fastest, rust_is_fastest, torch_must_see
 from gliner_fast.openmp import parallel_address
 
 if TYPE_CHECKING:
@@ -193,6 +193,8 @@ def choose_linear(vectors: Tensor, weight: Tensor) -> LinearExecutor:
     if asked == "torch" or (asked == "rust" and is_plain):
         return cast(LinearExecutor, asked)
     few = vectors.numel() <= _MOST_ROWS * vectors.shape[-1] and weight.numel() >= _FEWEST_WEIGHTS
+    if not asked and mkl_is_fastest():
+        return "torch"
     if not asked and few and is_plain and rust_is_fastest():
         return "rust"
     is_enabled = cast(bool, torch.backends.mkldnn.enabled)

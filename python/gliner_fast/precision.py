@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from gliner_fast.native import is_intel
+
 INT16 = "int16"
 _NAMES = {
     **dict.fromkeys(("fp16", "float16", "half"), torch.float16),
@@ -56,12 +58,18 @@ def parse_precision(
 
 
 def fastest_native_dtype(device: torch.device) -> torch.dtype:
-    """bf16 where the hardware multiplies it natively, fp16 on older GPUs, else fp32; never an emulated one."""
+    """bf16 where the hardware multiplies it natively and faster, fp16 on older GPUs, else fp32; never an emulated one.
+
+    Of Intel's CPUs those with AMX do. AVX-512's own instruction is there half as fast as float32's: a Xeon of 2023 without
+    AMX multiplied 140 GFLOP/s in bf16 and 250 in float32.
+    """
     if device.type == "cuda":
         major, _ = torch.cuda.get_device_capability(device)
         return torch.bfloat16 if major >= 8 else torch.float16
-    if device.type == "cpu" and ("amx_bf16" in cpu_features() or "avx512_bf16" in cpu_features()):
-        return torch.bfloat16
+    if device.type == "cpu":
+        features = cpu_features()
+        if "amx_bf16" in features or ("avx512_bf16" in features and not is_intel()):
+            return torch.bfloat16
     return torch.float32
 
 
