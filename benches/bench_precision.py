@@ -1,4 +1,6 @@
-"""Whole numbers of 16 bits beside float32: linear layers, and texts -> entities in bulk and one at a time.
+"""16 bits beside float32: linear layers, and texts -> entities in bulk and one at a time.
+
+bf16, ours and `gliner`'s, runs only where the CPU multiplies it natively.
 
 Random checkpoints are more easily moved than trained ones: hundreds of their spans score near the threshold. How often
 a trained model's answers change is told by `python -m benches.precision`.
@@ -16,12 +18,22 @@ import torch.nn.functional as F
 from benches.compare import SCALE, Race
 from benches.conftest import LABELS, SIZES, Pair, checkpoint, texts_of
 from gliner_fast import GLiNER
+from gliner_fast.installed_gliner import load_reference
 from gliner_fast.linear import WholeNumbers, linear
+from gliner_fast.precision import cpu_features
 
 TEXT_COUNTS = {"short": 32, "mixed": 8}
 THRESHOLD = 0.5
 LAYERS = 12 if SCALE > 0.1 else 2
 WIDTHS = {"minilm": 384, "base": 768}
+
+
+def has_native_bf16() -> bool:
+    """Whether this CPU has an instruction for products in bf16."""
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(cpu_features())
+
+
+NATIVE_BF16 = pytest.mark.skipif(not has_native_bf16(), reason="this CPU would emulate bf16")
 
 
 @pytest.mark.parametrize("rows", [16, 48, 256, 1024])
@@ -65,20 +77,24 @@ def bench_int16_linear(race: Race, size: str, rows: int) -> None:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", TEXT_COUNTS)
 @pytest.mark.parametrize("way", ["bulk", "single"])
+@pytest.mark.parametrize("dtype", ["int16", pytest.param("bf16", marks=NATIVE_BF16)])
 @pytest.mark.timeout(1_800)
-def bench_int16(race: Race, pair: Callable[[str, str], Pair], way: str, name: str, size: str) -> None:
-    models, ours = pair(size, "cpu"), GLiNER.from_pretrained(checkpoint(size), dtype="int16")
+def bench_precision(race: Race, pair: Callable[[str, str], Pair], dtype: str, way: str, name: str, size: str) -> None:
+    models, ours = pair(size, "cpu"), GLiNER.from_pretrained(checkpoint(size), dtype=dtype)
     texts, labels = texts_of(name, TEXT_COUNTS[name]), LABELS[:5]
     calls = [[text] for text in texts] if way == "single" else [texts]
 
     def run(model: Any) -> Callable[[], list[list[dict[str, Any]]]]:
         return lambda: [found for own in calls for found in model.inference(own, labels, threshold=THRESHOLD)]
 
+    rivals = {"gliner as shipped": run(models.reference), "float32": run(models.ours)}
+    if has_native_bf16():
+        rivals["gliner in bf16"] = run(load_reference(models.ours).to(torch.bfloat16))
     mine, theirs = (keys(run(model)()) for model in (ours, models.ours))
     assert len(mine & theirs) > 0.8 * len(mine | theirs)
     race.run(
         run(ours),
-        {"gliner as shipped": run(models.reference), "float32": run(models.ours)},
+        rivals,
         agreement=f"{len(mine & theirs)} of {len(mine | theirs)} entities as in float32",
         amount=sum(len(text.split()) for text in texts),
         unit="words",
@@ -88,7 +104,7 @@ def bench_int16(race: Race, pair: Callable[[str, str], Pair], way: str, name: st
         size=size,
         threshold=THRESHOLD,
         way=way,
-        dtype="int16",
+        dtype=dtype,
     )
 
 
