@@ -70,12 +70,12 @@ impl Host for TorchThreads {
     }
 
     #[inline]
-    fn prefetch(&self, number: &f32) {
+    fn prefetch<T>(&self, place: &T) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a hint, for any address.
         unsafe {
             use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T1>((&raw const *number).cast());
+            _mm_prefetch::<_MM_HINT_T1>((&raw const *place).cast());
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = number;

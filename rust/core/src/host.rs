@@ -15,8 +15,8 @@ pub trait Host: Sync {
     /// Multiply-adds that are worth another thread.
     fn worth_a_thread(&self) -> u128;
 
-    /// Has the memory around a number fetched into the caches, if the host can: it will be read soon.
-    fn prefetch(&self, number: &f32);
+    /// Has the memory where something begins fetched into the caches, if the host can: it will be read soon.
+    fn prefetch<T>(&self, place: &T);
 }
 
 /// Threads started for each piece of work.
@@ -45,7 +45,7 @@ impl Host for NewThreads {
         1 << 25
     }
 
-    fn prefetch(&self, _: &f32) {}
+    fn prefetch<T>(&self, _: &T) {}
 }
 
 /// How many threads some work is worth.
@@ -106,5 +106,5 @@ impl Host for Eager {
         1
     }
 
-    fn prefetch(&self, _: &f32) {}
+    fn prefetch<T>(&self, _: &T) {}
 }

@@ -109,7 +109,7 @@ impl Int16Weights {
         let bias = bias.unwrap_or_default();
         let panels: Vec<_> = (0..outputs.div_ceil(OUTPUTS)).map(|panel| self.panel(panel, bias)).collect();
         let pieces: Pieces<_> = cut(out, outputs, inputs, threads).into_iter().collect();
-        let work = || Arch::new().dispatch(Worker { x: &x, panels: &panels, activation, pieces: &pieces });
+        let work = || Arch::new().dispatch(Worker { x: &x, panels: &panels, activation, pieces: &pieces, host });
         run_on(host, threads.min(pieces.len()), &work);
         Ok(())
     }
@@ -250,14 +250,15 @@ fn cut(out: &mut [f32], outputs: usize, inputs: usize, threads: usize) -> Vec<Pi
 }
 
 /// One thread's share: pieces, as long as there are any.
-struct Worker<'a, 'out> {
+struct Worker<'a, 'out, H> {
     x: &'a Measured,
     panels: &'a [Panel<'a>],
     activation: Activation,
     pieces: &'a Pieces<Piece<'out>>,
+    host: &'a H,
 }
 
-impl WithSimd for Worker<'_, '_> {
+impl<H: Host> WithSimd for Worker<'_, '_, H> {
     type Output = ();
 
     #[inline(always)]
@@ -274,10 +275,10 @@ impl WithSimd for Worker<'_, '_> {
 
 /// The same, to be compiled with one instruction more.
 #[cfg(target_arch = "x86_64")]
-struct ByVnni<'a, 'out, S>(Worker<'a, 'out>, S);
+struct ByVnni<'a, 'out, H, S>(Worker<'a, 'out, H>, S);
 
 #[cfg(target_arch = "x86_64")]
-impl<S: Simd> pulp::NullaryFnOnce for ByVnni<'_, '_, S> {
+impl<H: Host, S: Simd> pulp::NullaryFnOnce for ByVnni<'_, '_, H, S> {
     type Output = ();
 
     #[inline(always)]
@@ -286,14 +287,24 @@ impl<S: Simd> pulp::NullaryFnOnce for ByVnni<'_, '_, S> {
     }
 }
 
-impl Worker<'_, '_> {
+impl<H: Host> Worker<'_, '_, H> {
     #[inline(always)]
     fn multiply<S: Simd>(&self, simd: S) {
         while let Some(mut piece) = self.pieces.take() {
             let Piece { first_row, first_panel, ref mut out } = *piece;
-            let panels = out.first().map_or(0, |row| row.len().div_ceil(OUTPUTS));
-            for (panel, first) in self.panels[first_panel..][..panels].iter().zip((0..).step_by(OUTPUTS)) {
+            let count = out.first().map_or(0, |row| row.len().div_ceil(OUTPUTS));
+            let panels = &self.panels[first_panel..][..count];
+            let tiles = out.len().div_ceil(ROWS).max(1);
+            for (at, (panel, first)) in panels.iter().zip((0..).step_by(OUTPUTS)).enumerate() {
+                // Weights come from afar where rows are few: while all of these go past a panel, the next is fetched.
+                let next = panels.get(at + 1).map_or_else(Default::default, |next| next.weights);
+                let mut ahead = next.chunks(next.len().div_ceil(tiles).max(1));
                 for (row, out) in (first_row..).step_by(ROWS).zip(out.chunks_mut(ROWS)) {
+                    for pairs in ahead.next().unwrap_or_default() {
+                        for line in pairs.0.as_chunks::<16>().0 {
+                            self.host.prefetch(line);
+                        }
+                    }
                     match out.len() {
                         1 => self.tile::<S, 1>(simd, row, panel, first, out),
                         2 => self.tile::<S, 2>(simd, row, panel, first, out),

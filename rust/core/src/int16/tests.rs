@@ -28,13 +28,13 @@ impl Case {
         out
     }
 
-    fn apply_by(&self, work: impl FnOnce(Worker<'_, '_>)) -> Vec<f32> {
+    fn apply_by(&self, work: impl FnOnce(Worker<'_, '_, Eager>)) -> Vec<f32> {
         let (weights, x) = (self.weights(), Measured::new(&self.x, self.inputs, 1, &NewThreads));
         let mut out = vec![f32::NAN; self.x.len() / self.inputs * self.outputs];
         let bias = self.bias.clone().unwrap_or_default();
         let panels: Vec<_> = (0..self.outputs.div_ceil(OUTPUTS)).map(|panel| weights.panel(panel, &bias)).collect();
         let pieces = cut(&mut out, self.outputs, self.inputs, 1).into_iter().collect();
-        work(Worker { x: &x, panels: &panels, activation: Activation::Identity, pieces: &pieces });
+        work(Worker { x: &x, panels: &panels, activation: Activation::Identity, pieces: &pieces, host: &Eager });
         drop(pieces);
         out
     }
