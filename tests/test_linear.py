@@ -161,11 +161,15 @@ def test_few_rows_of_a_large_layer_go_to_rust(monkeypatch):
         assert choose_linear(torch.randn(81, 512), weight) == "torch"
 
 
-def test_where_mkl_is_fastest_torch_multiplies_all(monkeypatch):
+def test_where_mkl_is_fastest_few_rows_go_to_rust_where_weights_begin_on_a_line(monkeypatch):
     monkeypatch.setattr("gliner_fast.linear.mkl_is_fastest", lambda: True)
+    monkeypatch.setattr("gliner_fast.linear.rust_is_fastest", lambda: True)
+    aligned, room = torch.randn(512, 512), torch.randn(512 * 512 + 1)
+    assert aligned.data_ptr() % 64 == room.data_ptr() % 64 == 0
     with torch.no_grad():
-        assert choose_linear(torch.randn(40, 512), torch.randn(512, 512)) == "torch"
-        assert choose_linear(torch.randn(81, 512), torch.randn(512, 512)) == "torch"
+        assert choose_linear(torch.randn(40, 512), aligned) == "rust"
+        assert choose_linear(torch.randn(40, 512), room[1:].view(512, 512)) == "torch"
+        assert choose_linear(torch.randn(81, 512), aligned) == "torch"
         monkeypatch.setenv(VARIABLE, "rust")
         assert choose_linear(torch.randn(40, 512), torch.randn(512, 512)) == "rust"
 

@@ -1,9 +1,10 @@
-"""Linear layers by whoever multiplies fastest: oneDNN or our Rust for float32 on x86 CPUs, else as torch does it.
+"""Linear layers by whoever multiplies fastest: MKL, oneDNN or our Rust for float32 on x86 CPUs, else as torch does it.
 
 torch sends float32 products to MKL, which was not made for every CPU. On an EPYC 7003, weights cold, base size, oneDNN
 was 1.0 to 1.3 times as fast with 128 to 1,024 rows. With the few rows of one short text ours is faster than both: 2.1,
 1.5 and 1.3 times as fast as torch with 16, 48 and 80 rows (`GLINER_FAST_BENCH_SCALE=0.3 pytest
-benches/bench_linear.py`).
+benches/bench_linear.py`). On a Xeon with AVX-512 MKL keeps what is more, and few rows go to ours where weights begin on
+a line of the cache, as those of a mapped file seldom do.
 The weights stay where and as they are.
 
 Layers that have their weights in whole numbers too (`int16.py`) multiply these, whatever the environment says.
@@ -38,6 +39,7 @@ VARIABLE = "GLINER_FAST_LINEAR"
 # Rows up to which ours is the fastest, and weights from which its call, some microseconds, is made up for.
 _MOST_ROWS = 80
 _FEWEST_WEIGHTS = 2**17
+_LINE = 64  # bytes
 
 
 def linear(
@@ -193,10 +195,12 @@ def choose_linear(vectors: Tensor, weight: Tensor) -> LinearExecutor:
     if asked == "torch" or (asked == "rust" and is_plain):
         return cast(LinearExecutor, asked)
     few = vectors.numel() <= _MOST_ROWS * vectors.shape[-1] and weight.numel() >= _FEWEST_WEIGHTS
+    # Vectors of AVX-512 fill a line of the cache: each of a weight that begins within one is read from two.
+    is_aligned = weight.data_ptr() % _LINE == 0 or not mkl_is_fastest()
+    if not asked and few and is_plain and is_aligned and rust_is_fastest():
+        return "rust"
     if not asked and mkl_is_fastest():
         return "torch"
-    if not asked and few and is_plain and rust_is_fastest():
-        return "rust"
     is_enabled = cast(bool, torch.backends.mkldnn.enabled)
     return "onednn" if is_enabled and _has_onednn() else "torch"
 
