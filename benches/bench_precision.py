@@ -1,6 +1,6 @@
 """16 bits beside float32: linear layers, and texts -> entities in bulk and one at a time.
 
-bf16, ours and `gliner`'s, runs only where the CPU multiplies it natively.
+bf16 runs only where the CPU multiplies it natively; `gliner`'s is then a rival of int16 too.
 
 Random checkpoints are more easily moved than trained ones: hundreds of their spans score near the threshold. How often
 a trained model's answers change is told by `python -m benches.precision`.

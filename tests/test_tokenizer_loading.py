@@ -4,17 +4,20 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
-from gliner_fast import GLiNER, tokenizer_loading
+from gliner_fast import tokenizer_loading
 from gliner_fast.config import GLiNERConfig
 from gliner_fast.errors import CheckpointError
-from gliner_fast.tokenizer_files import _is_known_transformers, read_tokenizer
+from gliner_fast.tokenizer_files import is_known_transformers, read_tokenizer
 from gliner_fast.tokenizer_loading import CheckpointTokenizer, load_from_transformers, load_tokenizer
 from tests.samples import CROSSNER
 from tests.tokenizer_makers import GLINER_TOKENS, make_tokenizer
 
+transformers_version = version("transformers")
 CONFIG = GLiNERConfig(model_name="no/such-encoder")
 FAMILIES = {
     "deberta": [
@@ -112,6 +115,20 @@ def test_code_in_a_checkpoint_is_not_run(checkpoint, tmp_path):
 
 
 # --- without transformers ---------------------------------------------------------------------------------------------
+
+TRUNCATION = {"direction": "Right", "max_length": 9, "strategy": "LongestFirst", "stride": 0}
+PADDING = {
+    "strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
+    "pad_token": "[PAD]",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def beside_any_transformers_5(monkeypatch):
+    """Newer versions are compared, too, before they are trusted."""
+    if transformers_version.startswith("5."):
+        monkeypatch.setattr("gliner_fast.tokenizer_files.is_known_transformers", lambda: True)
+
 
 #: Settings that change subwords, each for the classes that read them; and some that change none.
 VARIANTS = {
@@ -231,6 +248,9 @@ def test_files_that_transformers_4_wrote_are_read(family, name, tmp_path):
         {"tokenizer_class": None},
         {"tokenizer_class": "BertTokenizer"},  # of other pieces than the file's
         {"cls_token": None, "bos_token": None},
+        {"extra_special_tokens": ""},
+        {"padding_side": "x"},
+        {"truncation_side": "x"},
     ],
     ids=str,
 )
@@ -246,14 +266,43 @@ def test_a_file_beside_it_is_left_to_transformers(file, tmp_path):
     assert read_tokenizer(folder) is None
 
 
-def test_another_transformers_is_left_to_itself(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("version", "is_known"),
+    [("5.16.0", True), ("5.16.3", True), ("5.0.0", False), ("5.1.6", False), ("4.57.1", False), ("6.0.0", False)],
+)
+def test_files_are_read_beside_versions_that_were_compared(version, is_known, monkeypatch):
+    monkeypatch.setattr("gliner_fast.tokenizer_files.metadata.version", lambda _: version)
+    assert is_known_transformers.__wrapped__() is is_known
+
+
+def test_another_version_reads_them_itself(tmp_path, monkeypatch):
     folder = write(tmp_path, "deberta", "DebertaV2Tokenizer", {})
-    monkeypatch.setattr("gliner_fast.tokenizer_files.metadata.version", lambda _: "4.57.1")
-    _is_known_transformers.cache_clear()
-    try:
-        assert read_tokenizer(folder) is None
-    finally:
-        _is_known_transformers.cache_clear()
+    monkeypatch.setattr("gliner_fast.tokenizer_files.is_known_transformers", lambda: False)
+    assert read_tokenizer(folder) is None
+
+
+@pytest.mark.parametrize(
+    ("part", "settings", "is_read"),
+    [
+        ({"truncation": TRUNCATION}, {"truncation_side": "right"}, True),
+        ({"truncation": TRUNCATION}, {}, False),
+        ({"truncation": TRUNCATION | {"direction": "Left"}}, {"truncation_side": None}, False),
+        ({"padding": PADDING}, {}, True),
+        ({"padding": PADDING | {"pad_token": "[MASK]"}}, {"pad_token": None}, False),
+    ],
+)
+@pytest.mark.parametrize(("family", "name"), [("deberta", "DebertaV2Tokenizer"), ("byte-bpe", "TokenizersBackend")])
+def test_truncation_and_padding_of_the_file_count_where_the_settings_are_silent(
+    family, name, part, settings, is_read, tmp_path
+):
+    folder = write(tmp_path, family, name, settings)
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | part))
+    assert (read_tokenizer(folder) is not None) is is_read
+    if is_read:
+        assert parts(load_tokenizer(folder, CONFIG)) == parts(
+            CheckpointTokenizer.of(load_from_transformers(folder, CONFIG))
+        )
 
 
 @pytest.mark.parametrize("name", ["DebertaV2Tokenizer", "AlbertTokenizer"])
@@ -274,18 +323,35 @@ def test_a_broken_file_is_told_in_transformers_words(text, tmp_path):
 # --- what is imported, and when ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.gliner
-def test_a_model_is_written_over_the_files_it_came_from(checkpoint, tmp_path):
-    folder = shutil.copytree(checkpoint("deberta"), tmp_path / "model")
-    before = GLiNER.from_pretrained(folder)
-    before.save_pretrained(folder)
-    after = GLiNER.from_pretrained(folder)
-    assert parts(CheckpointTokenizer.of(after.data_processor.transformer_tokenizer)) == parts(
-        CheckpointTokenizer.of(before.data_processor.transformer_tokenizer)
-    )
+@pytest.mark.parametrize("change", ["none", "gone", "broken", "replaced", "another folder to work in"])
+def test_transformers_tokenizer_is_that_of_the_files_as_they_were(change, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "model", "deberta", "DebertaV2Tokenizer", {})
+    loaded = load_tokenizer(Path("model"), CONFIG)
+    expected = parts(CheckpointTokenizer.of(load_from_transformers(Path("model"), CONFIG)))
+    if change == "gone":
+        shutil.rmtree("model")
+    if change == "broken":
+        Path("model/tokenizer.json").write_text("{")
+    if change == "replaced":
+        write(tmp_path / "model", "wordpiece", "BertTokenizer", {})
+    if change == "another folder to work in":
+        monkeypatch.chdir("/")
+    found = loaded.of_transformers
+    assert parts(CheckpointTokenizer.of(found)) == expected
+    is_there = change in ("none", "another folder to work in")
+    assert type(found).__name__ == ("DebertaV2Tokenizer" if is_there else type_of_no_model())
+    assert (found.pad_token, found.cls_token, found.model_max_length) == ("[PAD]", "[CLS]", 512)
+
+
+def type_of_no_model():
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast.__name__
 
 
 @pytest.mark.gliner
+@pytest.mark.skipif(not is_known_transformers(), reason="a transformers that reads the files itself")
 def test_a_deberta_is_loaded_and_predicts_without_transformers_and_torch_s_compiler(checkpoint):
     code = (
         f"from gliner_fast import GLiNER; model = GLiNER.from_pretrained({str(checkpoint('deberta'))!r})\n"

@@ -1,8 +1,8 @@
 """Whole numbers of 16 bits in place of float32: for CPUs that multiply no shorter floating-point numbers.
 
 Every linear layer's weights, and what goes into it, are rounded row by row to 14 bits with a scale of their own; sums,
-attention, norms, the word LSTM and the span scores stay in float32. AVX2 multiplies sixteen such numbers at a time, and
-eight float32. How often an answer changes: `python -m benches.precision`.
+attention, norms, the word LSTM and the span scores stay in float32. CPUs multiply twice as many such numbers at a
+time as float32. How often an answer changes: `python -m benches.precision`.
 """
 
 from __future__ import annotations

@@ -195,9 +195,10 @@ def choose_linear(vectors: Tensor, weight: Tensor) -> LinearExecutor:
     if asked == "torch" or (asked == "rust" and is_plain):
         return cast(LinearExecutor, asked)
     few = vectors.numel() <= _MOST_ROWS * vectors.shape[-1] and weight.numel() >= _FEWEST_WEIGHTS
-    # Vectors of AVX-512 fill a line of the cache: each of a weight that begins within one is read from two.
-    is_aligned = weight.data_ptr() % _LINE == 0 or not mkl_is_fastest()
-    if not asked and few and is_plain and is_aligned and rust_is_fastest():
+    # Vectors of AVX-512 fill a line of the cache, so that those of a weight that begins within one are read from two:
+    # MKL, which packs them first, is then the faster.
+    few = few and is_plain and (weight.data_ptr() % _LINE == 0 or not mkl_is_fastest())
+    if not asked and few and rust_is_fastest():
         return "rust"
     if not asked and mkl_is_fastest():
         return "torch"

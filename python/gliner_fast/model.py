@@ -259,7 +259,7 @@ class GLiNER(nn.Module):
     def quantize(self, dtype: str = INT16) -> None:
         """Multiplies whole numbers of 16 bits in place of float32 from now on; `gliner`'s default, "int8", is refused.
 
-        Faster on x86 CPUs with AVX2 and neither AMX nor AVX-512, at half as much memory again for the weights. Each row
+        Faster on x86 CPUs with AVX2 or AVX-512 but no AMX, at half as much memory again for the weights. Each row
         of weights and of what goes in is rounded to 14 bits, so that few answers change (docs/precision-int16.md). It
         ends where weights change or move, or a gradient is asked for; what is saved is float32.
 
@@ -586,7 +586,7 @@ class GLiNER(nn.Module):
             config: settings to write instead of the model's.
             safe_serialization: write `model.safetensors` instead of `pytorch_model.bin`.
         """
-        tokenizer = self.data_processor.transformer_tokenizer  # before files that it may be made of are written over
+        tokenizer = self.data_processor.transformer_tokenizer  # whatever is wrong with it, before anything is written
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = weights.export_weights(self.model)

@@ -1,7 +1,7 @@
-"""tokenizer.json and tokenizer_config.json, read as transformers 5 reads them, without the seconds its import takes.
+"""tokenizer.json and tokenizer_config.json, read as transformers reads them, without the seconds its import takes.
 
-Only what is understood to the last setting is read here; of all else, transformers says what it means.
-`tests/test_tokenizer_loading.py` compares the two.
+Only what is understood to the last setting is read here, and only beside a transformers that was compared; of all else,
+transformers says what it means. `tests/test_tokenizer_loading.py` compares the two.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 TOKENIZER_NAME = "tokenizer.json"
 TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
+
+# Minor versions of transformers that read files as is done here: 5.0, to name one, does not.
+_COMPARED = ("5.16",)
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _EXTRA = ("extra_special_tokens", "additional_special_tokens")
@@ -40,7 +43,7 @@ class ReadTokenizer:
     """What the files say.
 
     Attributes:
-        backend: as transformers would have it, but for truncation and padding.
+        backend: as transformers would have it; truncation and padding as in the file, or none.
         special: the tokens that are named, such as {"pad_token": "[PAD]"}; None: there is none.
         model_max_length: longest sequence, special subwords included; None: no limit is given.
         truncation_side: "right" or "left".
@@ -67,7 +70,7 @@ class _Class:
 def read_tokenizer(folder: Path) -> ReadTokenizer | None:
     """The tokenizer in a checkpoint's folder; None where only transformers can say what it is."""
     path = folder / TOKENIZER_NAME
-    if not _is_known_transformers() or not path.is_file() or (folder / "config.json").exists():
+    if not is_known_transformers() or not path.is_file() or (folder / "config.json").exists():
         return None  # an encoder's configuration may name another class
     settings = json.loads((folder / TOKENIZER_CONFIG_NAME).read_text(encoding="utf-8"))
     name = settings.get("tokenizer_class")
@@ -77,10 +80,12 @@ def read_tokenizer(folder: Path) -> ReadTokenizer | None:
     special = {**kind.special, **{name: settings[name] for name in _SPECIAL if name in settings}}
     if not all(token is None or isinstance(token, str) for token in special.values()):
         return None
+    if not all(settings.get(name, "right") in ("left", "right") for name in ("truncation_side", "padding_side")):
+        return None
     backend = kind.build(path, settings, special)
     if backend is None or backend.post_processor is None or not _has_all(backend, folder, settings, special):
         return None
-    return ReadTokenizer(backend, special, settings.get("model_max_length"), settings.get("truncation_side") or "right")
+    return ReadTokenizer(backend, special, settings.get("model_max_length"), settings.get("truncation_side", "right"))
 
 
 def surround(backend: Tokenizer, special: Special) -> None:
@@ -97,14 +102,18 @@ def surround(backend: Tokenizer, special: Special) -> None:
 
 
 @cache
-def _is_known_transformers() -> bool:
-    return metadata.version("transformers").split(".")[0] == "5"
+def is_known_transformers() -> bool:
+    """Whether the installed transformers reads files as is done here."""
+    return metadata.version("transformers").startswith(tuple(f"{version}." for version in _COMPARED))
 
 
 def _has_all(backend: Tokenizer, folder: Path, settings: Settings, special: Special) -> bool:
-    """Whether all that the settings name is in the tokenizer already, as special tokens: else some would be added."""
+    """Whether the settings say all, and all that they name is a special token already: else some would be added."""
     from tokenizers import AddedToken
 
+    # Truncation and padding of the file stand in for what the settings do not say.
+    if (backend.truncation and "truncation_side" not in settings) or (backend.padding and not special.get("pad_token")):
+        return False
     added = backend.get_added_tokens_decoder()
     if "added_tokens_decoder" in settings:
         named = {int(place): AddedToken(**token) for place, token in settings["added_tokens_decoder"].items()}
@@ -114,7 +123,9 @@ def _has_all(backend: Tokenizer, folder: Path, settings: Settings, special: Spec
         return False
     needed = {token for token in special.values() if token is not None}
     for name in _EXTRA:
-        tokens = settings.get(name) or []
+        tokens = settings.get(name, [])
+        if tokens is None:
+            continue
         if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
             return False
         needed.update(tokens)
@@ -183,6 +194,10 @@ def _finished(backend: Tokenizer, read: Mapping[str, Any], special: Special) -> 
     first, last = special["cls_token"], special["sep_token"]
     if first is None or last is None:
         return None
+    if read.get("truncation"):
+        backend.enable_truncation(read["truncation"]["max_length"])  # how, does not matter: that there is one does
+    if read.get("padding"):
+        backend.enable_padding()
     backend.post_processor = TemplateProcessing(
         single=f"{first}:0 $A:0 {last}:0",
         pair=f"{first}:0 $A:0 {last}:0 $B:1 {last}:1",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import numpy as np
 from gliner_fast.batch import SubwordTokenizer
 from gliner_fast.config import GLiNERConfig
 from gliner_fast.errors import CheckpointError
-from gliner_fast.tokenizer_files import TOKENIZER_CONFIG_NAME, read_tokenizer, surround
+from gliner_fast.tokenizer_files import TOKENIZER_CONFIG_NAME, ReadTokenizer, read_tokenizer, surround
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -65,11 +66,7 @@ class CheckpointTokenizer:
 
     @cached_property
     def of_transformers(self) -> PreTrainedTokenizerBase:
-        """The same tokenizer in its familiar form.
-
-        Raises:
-            CheckpointError: the checkpoint's files are gone.
-        """
+        """The same tokenizer in its familiar form."""
         return self._load()
 
     def __len__(self) -> int:
@@ -114,18 +111,33 @@ def load_tokenizer(
     Raises:
         CheckpointError: it can be had from neither, or cannot be used.
     """
-    load = partial(load_from_transformers, folder, config, cache_dir, local_files_only)
     try:
         read = read_tokenizer(folder) if folder is not None else None
     except Exception:  # noqa: BLE001  # whatever is wrong with the files, transformers has the words for it
         read = None
-    if read is None:
-        return CheckpointTokenizer.of(load())
+    if read is None or folder is None:
+        return CheckpointTokenizer.of(load_from_transformers(folder, config, cache_dir, local_files_only))
     _refuse_left_truncation(read.truncation_side)
     surround(read.backend, read.special)
     pad = read.special.get("pad_token") or read.special.get("eos_token")
     pad_id = None if pad is None else read.backend.token_to_id(pad)
-    return CheckpointTokenizer(read.backend, pad_id, read.model_max_length, load)
+    return CheckpointTokenizer(
+        read.backend, pad_id, read.model_max_length, partial(_load_again, folder.absolute(), config, read)
+    )
+
+
+def _load_again(folder: Path, config: GLiNERConfig, read: ReadTokenizer) -> PreTrainedTokenizerBase:
+    """The tokenizer of files that were read; of no class in particular where they are gone or others by now."""
+    if (folder / TOKENIZER_CONFIG_NAME).is_file():
+        with suppress(CheckpointError):
+            tokenizer = load_from_transformers(folder, config, local_files_only=True)
+            if CheckpointTokenizer.of(tokenizer).backend.to_str() == read.backend.to_str():
+                return tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    limit = {} if read.model_max_length is None else {"model_max_length": read.model_max_length}
+    special = {name: token for name, token in read.special.items() if token is not None}
+    return PreTrainedTokenizerFast(tokenizer_object=read.backend, **special, **limit)
 
 
 def load_from_transformers(

@@ -36,7 +36,7 @@ Devices = Annotated[
 Dtype = Annotated[
     str,
     typer.Option(
-        help="fp32 (gliner's own answers), bf16, fp16; auto: the fastest of these here; int16: faster on AVX2 CPUs."
+        help="fp32 (gliner's own answers), bf16, fp16; auto: the fastest of these; int16: faster on CPUs without AMX."
     ),
 ]
 

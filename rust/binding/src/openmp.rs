@@ -78,6 +78,6 @@ impl Host for TorchThreads {
             _mm_prefetch::<_MM_HINT_T1>((&raw const *place).cast());
         }
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = number;
+        let _ = place;
     }
 }

@@ -1,11 +1,12 @@
 //! A few rows times a matrix of weights, as it lies: what one short text asks of every linear layer.
 //!
-//! Reading the weights is then half of the work, so that they are read once, and nothing is packed. A tile of `ROWS` rows
-//! and `OUTPUTS` rows of weights keeps its sums in registers; while all rows go past some weights, the next are fetched.
+//! Reading the weights is then half of the work, so that they are read once, and nothing is packed. A tile of a few rows
+//! and a few rows of weights keeps its sums in registers; while all rows go past some weights, the next are fetched.
 //! Long rows are cut into blocks, so that all rows' part of a block stays in the second-level cache.
 
 #![expect(clippy::inline_always, reason = "vector instructions are there only in what is inlined into pulp's dispatch")]
 
+#[cfg(target_arch = "x86_64")]
 use std::any::Any;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -19,8 +20,8 @@ use crate::host::{Host, Pieces, run_on, worthwhile};
 /// 3 times 4 sums, 3 numbers of the rows and 1 of the weights: the 16 registers that AVX2 has.
 const ROWS: usize = 3;
 const OUTPUTS: usize = 4;
-/// With twice as many, AVX-512 reads the rows half as often from the second-level cache: 2 times 8 sums, which are summed
-/// up all at once.
+/// With twice as many registers AVX-512 reads the rows half as often from the second-level cache: 2 times 8 sums, which
+/// are summed up all at once.
 const ROWS_OF_AVX512: usize = 2;
 const OUTPUTS_OF_AVX512: usize = 8;
 /// Most tiles that a thread takes at a time.

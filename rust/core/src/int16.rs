@@ -3,7 +3,7 @@
 //!
 //! Each row of the weights, and each row that goes in, is measured by its own greatest number: that becomes `MOST`, the
 //! others whole numbers in proportion, of which x86 multiplies 16 or 32 at a time and adds the products of two to one of
-//! 32 bits. Some fit there, whatever they are; then they go to a sum in float32. All numbers of a row are
+//! 32 bits. `tile::BLOCK` products fit there, whatever they are; then they go to a sum in float32. All numbers of a row are
 //! thus rounded by as much, half of 1, where bf16 rounds each in proportion to itself.
 //!
 //! Weights are packed once: in panels of `OUTPUTS` rows, two numbers of each row after the other, as the instruction

@@ -2,6 +2,7 @@
 
 #![expect(clippy::inline_always, reason = "vector instructions are there only in what is inlined into pulp's dispatch")]
 
+#[cfg(target_arch = "x86_64")]
 use std::any::Any;
 
 use pulp::{Arch, Simd, WithSimd};
@@ -39,6 +40,7 @@ pub(crate) fn reaching<S: Simd>(simd: S, numbers: &[f32; 8], bounds: &[f32; 8]) 
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "eight bits")]
         return simd.avx._mm256_movemask_ps(reaching) as u8;
     }
+    let _ = simd;
     let bits = (0..).zip(numbers.iter().zip(bounds)).map(|(bit, (number, bound))| u8::from(number >= bound) << bit);
     bits.fold(0, |all, bit| all | bit)
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::inline_always, reason = "vector instructions are there only in what is inlined into pulp's dispatch")]
 
+#[cfg(target_arch = "x86_64")]
 use std::any::Any;
 
 use pulp::Simd;
