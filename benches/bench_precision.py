@@ -24,6 +24,7 @@ from gliner_fast.precision import cpu_features
 
 TEXT_COUNTS = {"short": 32, "mixed": 8}
 THRESHOLD = 0.5
+LEAST_AGREEMENT = {"int16": 0.8, "bf16": 0.6}  # of random checkpoints, whose scores crowd at the threshold
 LAYERS = 12 if SCALE > 0.1 else 2
 WIDTHS = {"minilm": 384, "base": 768}
 
@@ -91,7 +92,7 @@ def bench_precision(race: Race, pair: Callable[[str, str], Pair], dtype: str, wa
     if has_native_bf16():
         rivals["gliner in bf16"] = run(load_reference(models.ours).to(torch.bfloat16))
     mine, theirs = (keys(run(model)()) for model in (ours, models.ours))
-    assert len(mine & theirs) > 0.8 * len(mine | theirs)
+    assert len(mine & theirs) > LEAST_AGREEMENT[dtype] * len(mine | theirs)
     race.run(
         run(ours),
         rivals,
