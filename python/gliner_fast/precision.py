@@ -60,8 +60,8 @@ def parse_precision(
 def fastest_native_dtype(device: torch.device) -> torch.dtype:
     """bf16 where the hardware multiplies it natively and faster, fp16 on older GPUs, else fp32; never an emulated one.
 
-    Of Intel's CPUs those with AMX do. AVX-512's own instruction is there no faster than float32's: a Xeon without AMX
-    multiplied 140 GFLOP/s in bf16 and 250 in float32.
+    Of Intel's CPUs those with AMX do. By AVX-512 alone bf16 was 0.5 to 0.6 times as fast as float32 on a Xeon
+    (`GLINER_FAST_BENCH_SIZES=base pytest benches/bench_precision.py -k "bf16 and bulk"`).
     """
     if device.type == "cuda":
         major, _ = torch.cuda.get_device_capability(device)
