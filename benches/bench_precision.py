@@ -17,9 +17,10 @@ import torch.nn.functional as F
 
 from benches.compare import SCALE, Race
 from benches.conftest import LABELS, SIZES, Pair, checkpoint, texts_of
-from gliner_fast import GLiNER
+from gliner_fast import GLiNER, _rust
 from gliner_fast.installed_gliner import load_reference
-from gliner_fast.linear import WholeNumbers, linear
+from gliner_fast.linear import linear
+from gliner_fast.packed_weights import Packed
 from gliner_fast.precision import cpu_features
 
 TEXT_COUNTS = {"short": 32, "mixed": 8}
@@ -45,14 +46,14 @@ def bench_int16_linear(race: Race, size: str, rows: int) -> None:
     shapes = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
     generator = torch.Generator().manual_seed(0)
     weights = [torch.randn(out, given, generator=generator) * given**-0.5 for given, out in shapes * LAYERS]
-    packed = [WholeNumbers.pack(weight).parts[0] for weight in weights]
+    packed = [Packed.pack(_rust.Int16Weights, weight).parts[0] for weight in weights]
     vectors = {given: torch.randn(rows, given, generator=generator) for given in (width, 4 * width)}
 
     def run(whole: list[Any]) -> Callable[[], None]:
         def all_layers() -> None:
             with torch.inference_mode():
                 for weight, int16 in zip(weights, whole, strict=True):
-                    linear(vectors[weight.shape[1]], weight, int16=int16)
+                    linear(vectors[weight.shape[1]], weight, packed=int16)
 
         return all_layers
 
@@ -61,7 +62,7 @@ def bench_int16_linear(race: Race, size: str, rows: int) -> None:
         for weight, int16 in zip(weights[:4], packed[:4], strict=True):
             given = vectors[weight.shape[1]]
             exact = F.linear(given.double(), weight.double())
-            error = max(error, float((linear(given, weight, int16=int16) - exact).norm() / exact.norm()))
+            error = max(error, float((linear(given, weight, packed=int16) - exact).norm() / exact.norm()))
     assert 0 < error < 3e-4
     race.run(
         run(packed),

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from gliner_fast import GLiNER, _rust, extract_files, int16
 from gliner_fast.devices import spread
 from gliner_fast.int16 import is_quantized, quantize
-from gliner_fast.linear import Linear, WholeNumbers, linear
+from gliner_fast.linear import Linear, linear
+from gliner_fast.packed_weights import Packed
 from gliner_fast.scorer import SpanScorer
 from tests.jobs.conftest import read_jsonl, write_jsonl
 from tests.samples import CROSSNER, LABELS
@@ -37,7 +38,7 @@ def model() -> GLiNER:
 
 def multiply(vectors, weight, bias=None, activation="none"):
     with torch.inference_mode():
-        return linear(vectors, weight, bias, activation, *WholeNumbers.pack(weight).parts)
+        return linear(vectors, weight, bias, activation, *Packed.pack(_rust.Int16Weights, weight).parts)
 
 
 # --- a layer ----------------------------------------------------------------------------------------------------------

@@ -227,7 +227,7 @@ def test_an_unknown_name_is_refused(monkeypatch):
     monkeypatch.setenv(VARIABLE, "mkl")
     with (
         torch.no_grad(),
-        pytest.raises(ValueError, match="GLINER_FAST_LINEAR is 'mkl': expected one of torch, onednn, rust"),
+        pytest.raises(ValueError, match="GLINER_FAST_LINEAR is 'mkl': expected one of torch, onednn, rust, packed"),
     ):
         linear(torch.randn(1, 2), torch.randn(3, 2))
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 __all__ = [
     "Int16Weights",
     "Lookup",
+    "PackedWeights",
     "Prompts",
     "RowLayout",
     "Rows",
@@ -419,6 +420,47 @@ class Int16Weights:
         """Fills `out`, (R, O), with `activation(x @ weight.T + bias)`.
 
         What a row becomes depends on that row alone, to the last bit; NaN where a number of it is not finite.
+
+        Args:
+            x: (R, I).
+            bias: (O,).
+            activation: of the sums; `gelu` is the exact one.
+            out: C-contiguous; nobody else may read or write it meanwhile.
+            threads: as for `find_spans`.
+            openmp: as for `find_spans`.
+
+        Raises:
+            ValueError: if the shapes do not fit each other, or an array is not contiguous.
+        """
+
+@final
+class PackedWeights:
+    """A linear layer's weights in float32, as the processor multiplies them fastest.
+
+    Args:
+        weight: (O, I).
+    """
+
+    def __new__(cls, weight: NDArray[np.float32]) -> PackedWeights: ...
+    @property
+    def shape(self) -> tuple[int, int]:
+        """O and I."""
+
+    def resembles(self, weight: NDArray[np.float32]) -> bool:
+        """Whether some dozens of numbers, spread over the whole, are those of a weight of any strides."""
+
+    def apply(
+        self,
+        x: NDArray[np.float32],
+        bias: NDArray[np.float32] | None,
+        activation: Literal["none", "gelu"],
+        out: NDArray[np.float32],
+        threads: int,
+        openmp: int,
+    ) -> None:
+        """Fills `out`, (R, O), with `activation(x @ weight.T + bias)`.
+
+        What a row becomes depends on that row alone, to the last bit.
 
         Args:
             x: (R, I).

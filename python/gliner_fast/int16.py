@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from gliner_fast import _rust
-from gliner_fast.linear import Linear, WholeNumbers
+from gliner_fast.linear import Linear
 from gliner_fast.native import is_x86
+from gliner_fast.packed_weights import Packed
 from gliner_fast.scorer import SpanScorer
 
 
@@ -48,7 +49,7 @@ def quantize(network: nn.Module) -> None:
                 read_in_halves.add(module.joint)
     for module in network.modules():
         if isinstance(module, Linear) and module not in unread:
-            module.int16 = WholeNumbers.pack(module.weight, parts=2 if module in read_in_halves else 1)
+            module.int16 = Packed.pack(_rust.Int16Weights, module.weight, parts=2 if module in read_in_halves else 1)
 
 
 def drop(network: nn.Module) -> None:

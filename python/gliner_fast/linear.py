@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -25,19 +24,21 @@ from torch import Tensor, nn
 from gliner_fast import _rust
 from gliner_fast.native import is_recorded, is_x86, mkl_is_fastest, rust_is_fastest, torch_must_see
 from gliner_fast.openmp import parallel_address
+from gliner_fast.packed_weights import Packed, Stamp, stamp_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from gliner_fast._rust import Int16Weights
+    from gliner_fast._rust import Int16Weights, PackedWeights
 
 Activation = Literal["none", "gelu"]
-LinearExecutor = Literal["torch", "onednn", "rust"]
+LinearExecutor = Literal["torch", "onednn", "rust", "packed"]
 
 VARIABLE = "GLINER_FAST_LINEAR"
 
 # Rows up to which ours is the fastest, and weights from which its call, some microseconds, is made up for.
 _MOST_ROWS = 80
+_MOST_PACKED_ROWS = 96
 _FEWEST_WEIGHTS = 2**17
 _LINE = 64  # bytes
 
@@ -47,7 +48,7 @@ def linear(
     weight: Tensor,
     bias: Tensor | None = None,
     activation: Activation = "none",
-    int16: Int16Weights | None = None,
+    packed: Int16Weights | PackedWeights | None = None,
 ) -> Tensor:
     """activation(vectors @ weight.T + bias): (..., I), (O, I), (O,) -> (..., O).
 
@@ -56,10 +57,10 @@ def linear(
         weight: as `torch.nn.Linear` holds it.
         bias: may be left out.
         activation: of the sum; `gelu` is the exact one, by the error function.
-        int16: the same weights in whole numbers, to be multiplied instead wherever they can be.
+        packed: the same weights, packed, to be multiplied instead wherever they can be.
     """
-    if int16 is not None and not torch_must_see() and vectors.dtype is torch.float32 and vectors.device.type == "cpu":
-        return _int16_linear(vectors, int16, bias, activation)
+    if packed is not None and not torch_must_see() and vectors.dtype is torch.float32 and vectors.device.type == "cpu":
+        return _packed_linear(vectors, packed, bias, activation)
     executor = choose_linear(vectors, weight)
     if executor == "onednn":
         algorithm = "none" if activation == "gelu" else ""
@@ -75,7 +76,7 @@ def _native_linear(vectors: Tensor, weight: Tensor, bias: Tensor | None, activat
     out = _rust.linear(
         vectors.detach().reshape(-1, vectors.shape[-1]).contiguous().numpy(),
         weight.detach().numpy(),
-        None if bias is None else bias.detach().clone().numpy(),  # aligned, wherever in a file it lies
+        None if bias is None else _aligned(bias).numpy(),
         activation,
         torch.get_num_threads(),
         parallel_address(),
@@ -83,12 +84,14 @@ def _native_linear(vectors: Tensor, weight: Tensor, bias: Tensor | None, activat
     return torch.from_numpy(out).view(*vectors.shape[:-1], len(weight))
 
 
-def _int16_linear(vectors: Tensor, weights: Int16Weights, bias: Tensor | None, activation: Activation) -> Tensor:
+def _packed_linear(
+    vectors: Tensor, weights: Int16Weights | PackedWeights, bias: Tensor | None, activation: Activation
+) -> Tensor:
     outputs, inputs = weights.shape
     out = vectors.new_empty(*vectors.shape[:-1], outputs)
     weights.apply(
         vectors.reshape(-1, inputs).contiguous().numpy(),
-        None if bias is None else bias.clone().numpy(),  # aligned, wherever in a file it lies
+        None if bias is None else _aligned(bias).numpy(),
         activation,
         out.view(-1, outputs).numpy(),
         torch.get_num_threads(),
@@ -97,44 +100,30 @@ def _int16_linear(vectors: Tensor, weights: Int16Weights, bias: Tensor | None, a
     return out
 
 
-@dataclass(frozen=True)
-class WholeNumbers:
-    """Weights in whole numbers of 16 bits, and of which weights.
-
-    Attributes:
-        parts: the columns of the weights, in one part or more.
-        stamp: tells when the weights are others than those that were packed.
-    """
-
-    parts: tuple[Int16Weights, ...]
-    stamp: tuple[object, ...]
-
-    @classmethod
-    def pack(cls, weight: Tensor, parts: int = 1) -> WholeNumbers:
-        """(O, I) float32 on the CPU, in equal parts of the columns."""
-        own = [part.detach().clone(memory_format=torch.contiguous_format) for part in weight.chunk(parts, dim=1)]
-        return cls(tuple(_rust.Int16Weights(part.numpy()) for part in own), _stamp(weight))
-
-    def are_of(self, weight: Tensor) -> bool:
-        """Whether these are the weights as they are now."""
-        return self.stamp == _stamp(weight)
-
-
-def _stamp(weight: Tensor) -> tuple[object, ...]:
-    return weight.data_ptr(), weight.dtype, weight.device, -1 if weight.is_inference() else weight._version
+def _aligned(bias: Tensor) -> Tensor:
+    """Where in a file it lies is up to the file."""
+    return (
+        bias.detach()
+        if bias.data_ptr() % 4 == 0 and bias.is_contiguous()
+        else bias.detach().clone(memory_format=torch.contiguous_format)
+    )
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear`, but by `linear`, and with an activation if it should have one.
+    """`torch.nn.Linear`, but by `linear`, with an activation if it should have one, and with packed weights if it pays.
+
+    Packed weights are gone once the weights change, move, or may change, and from copies and what is pickled.
 
     Attributes:
         activation: of the sum.
-        int16: the weights in whole numbers too, where `int16.quantize` put them. They are gone once the weights change,
-            move, or may change, and from copies and what is pickled.
+        int16: the weights in whole numbers too, where `int16.quantize` put them.
+        float32: the weights packed too, where a few rows were multiplied with them a second time.
     """
 
     activation: Activation = "none"
-    int16: WholeNumbers | None = None
+    int16: Packed[Int16Weights] | None = None
+    float32: Packed[PackedWeights] | None = None
+    _met: Stamp | None = None  # of the weights that a few rows were multiplied with
 
     def __init__(self, inputs: int, outputs: int, activation: Activation = "none") -> None:
         super().__init__(inputs, outputs)
@@ -142,27 +131,43 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's name)
         """(..., I) -> (..., O)."""
-        return linear(input, self.weight, self.bias, self.activation, *self.whole_numbers(1))
+        return linear(input, self.weight, self.bias, self.activation, *self.packed(input))
 
-    def whole_numbers(self, parts: int) -> Sequence[Int16Weights | None]:
-        """The weights in whole numbers, in so many parts by columns; None for each where there are none of them.
+    def packed(self, vectors: Tensor, parts: int = 1) -> Sequence[Int16Weights | PackedWeights | None]:
+        """The weights packed to be multiplied with `vectors`, in so many parts by columns; None for each to do without.
 
         Drops them where the weights are others by now, or may be soon: a gradient is asked for.
         """
-        packed = self.int16
-        if packed is not None and (torch.is_grad_enabled() or not packed.are_of(self.weight)):
-            packed = self.int16 = None
-        return [None] * parts if packed is None or len(packed.parts) != parts else packed.parts
+        unpacked = [None] * parts
+        if torch.is_grad_enabled():
+            self.int16 = self.float32 = None
+        if torch_must_see():
+            return unpacked
+        if self.int16 is not None and not self.int16.are_of(self.weight):
+            self.int16 = None
+        if self.int16 is not None:
+            return self.int16.parts if len(self.int16.parts) == parts else unpacked
+        if self.float32 is not None and not (len(self.float32.parts) == parts and self.float32.are_of(self.weight)):
+            self.float32 = None
+        if not packing_pays(vectors, self.weight):
+            return unpacked
+        if self.float32 is None:
+            # Who asks once, for one text, should not wait for what pays only later.
+            if self._met != (stamp := stamp_of(self.weight)):
+                self._met = stamp
+                return unpacked
+            self.float32 = Packed.pack(_rust.PackedWeights, self.weight, parts)
+        return self.float32.parts
 
     def train(self, mode: bool = True) -> Self:
-        """As torch's; weights that are to change stand in no whole numbers any more."""
+        """As torch's; weights that are to change are not packed any more."""
         if mode:
-            self.int16 = None
+            self.int16 = self.float32 = None
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is copied and pickled: all but the whole numbers."""
-        return {name: value for name, value in self.__dict__.items() if name != "int16"}
+        """What is copied and pickled: all but what was packed."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("int16", "float32", "_met")}
 
 
 def take_linear(module: nn.Module) -> None:
@@ -173,45 +178,73 @@ def take_linear(module: nn.Module) -> None:
 
 
 def choose_linear(vectors: Tensor, weight: Tensor) -> LinearExecutor:
-    """Who multiplies: `torch`, but for float32 on a CPU with no gradient asked for, which the others have none of.
-
-    Nor has oneDNN a fast way with a weight that is a part of another's rows: it was a hundred times slower than torch.
+    """Who multiplies with weights as they lie: `torch`, but where the others can.
 
     Raises:
         ValueError: the environment variable names nobody who multiplies.
     """
-    if is_recorded():
-        return "torch"
-    if not (
-        vectors.device.type == weight.device.type == "cpu"
-        and vectors.dtype == weight.dtype == torch.float32
-        and not torch.is_grad_enabled()
-        and weight.is_contiguous()
-        and weight.numel() > 0
-    ):
+    if not _others_can(vectors, weight):
         return "torch"
     asked = _asked(os.environ.get(VARIABLE, ""))
-    is_plain = type(vectors) is Tensor and type(weight) in (Tensor, nn.Parameter) and weight.data_ptr() % 4 == 0
+    is_plain = _is_plain(vectors, weight)
     if asked == "torch" or (asked == "rust" and is_plain):
-        return cast(LinearExecutor, asked)
-    few = vectors.numel() <= _MOST_ROWS * vectors.shape[-1] and weight.numel() >= _FEWEST_WEIGHTS
+        return asked
+    is_free = asked in ("", "packed")
+    few = is_plain and _are_few(vectors, weight, _MOST_ROWS)
     # Vectors of AVX-512 fill a line of the cache, so that those of a weight that begins within one are read from two:
     # MKL, which packs them first, is then the faster.
-    few = few and is_plain and (weight.data_ptr() % _LINE == 0 or not mkl_is_fastest())
-    if not asked and few and rust_is_fastest():
+    few = few and (weight.data_ptr() % _LINE == 0 or not mkl_is_fastest())
+    if is_free and few and rust_is_fastest():
         return "rust"
-    if not asked and mkl_is_fastest():
+    if is_free and mkl_is_fastest():
         return "torch"
     is_enabled = cast(bool, torch.backends.mkldnn.enabled)
     return "onednn" if is_enabled and _has_onednn() else "torch"
 
 
+def packing_pays(vectors: Tensor, weight: Tensor) -> bool:
+    """Whether weights that are kept packed multiply these vectors the fastest.
+
+    Raises:
+        ValueError: the environment variable names nobody who multiplies.
+    """
+    if not (_others_can(vectors, weight) and _is_plain(vectors, weight)):
+        return False
+    asked = _asked(os.environ.get(VARIABLE, ""))
+    if asked:
+        return asked == "packed"
+    return _are_few(vectors, weight, _MOST_PACKED_ROWS) and mkl_is_fastest() and rust_is_fastest()
+
+
+def _others_can(vectors: Tensor, weight: Tensor) -> bool:
+    """Whether others than torch can multiply: float32 on a CPU with no gradient asked for, which they have none of.
+
+    Nor has oneDNN a fast way with a weight that is a part of another's rows: it was a hundred times slower than torch.
+    """
+    return not is_recorded() and (
+        vectors.device.type == weight.device.type == "cpu"
+        and vectors.dtype == weight.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and weight.is_contiguous()
+        and weight.numel() > 0
+    )
+
+
+def _is_plain(vectors: Tensor, weight: Tensor) -> bool:
+    """Whether the native module can read them."""
+    return type(vectors) is Tensor and type(weight) in (Tensor, nn.Parameter) and weight.data_ptr() % 4 == 0
+
+
+def _are_few(vectors: Tensor, weight: Tensor, most: int) -> bool:
+    return vectors.numel() <= most * vectors.shape[-1] and weight.numel() >= _FEWEST_WEIGHTS
+
+
 @cache
-def _asked(name: str) -> str:
+def _asked(name: str) -> LinearExecutor | Literal[""]:
     if name and name not in get_args(LinearExecutor):
         names = ", ".join(get_args(LinearExecutor))
         raise ValueError(f"{VARIABLE} is {name!r}: expected one of {names}, or leave it unset for the fastest")
-    return name
+    return cast(LinearExecutor, name)
 
 
 @cache

@@ -87,7 +87,7 @@ def _inner(intermediate: Any, hidden: Tensor) -> Tensor:
     if type(dense) is not Linear:
         other: Tensor = intermediate(hidden)
         return other
-    return linear(hidden, dense.weight, dense.bias, "gelu", *dense.whole_numbers(1))
+    return linear(hidden, dense.weight, dense.bias, "gelu", *dense.packed(hidden))
 
 
 def _add_and_norm(output: Any, vectors: Tensor, residual: Tensor) -> Tensor:

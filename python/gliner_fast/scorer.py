@@ -119,10 +119,10 @@ class SpanScorer(nn.Module):
         if self.joint is None:
             return starts, ends
         start_weight, end_weight = self.joint.weight.chunk(2, dim=1)  # each (4D, D)
-        first, second = self.joint.whole_numbers(2)
+        first, second = self.joint.packed(starts, 2)
         return (
-            linear(starts, start_weight, self.joint.bias, int16=first),
-            linear(ends, end_weight, int16=second),
+            linear(starts, start_weight, self.joint.bias, packed=first),
+            linear(ends, end_weight, packed=second),
         )
 
     def span_vectors(self, words: Tensor, starts: Tensor, last_words: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ mod _rust {
     #[pymodule_export]
     use super::decoding::{find_candidates, find_likely, resolve};
     #[pymodule_export]
-    use super::linear::{PyInt16Weights, linear};
+    use super::linear::{PyInt16Weights, PyPackedWeights, linear};
     #[pymodule_export]
     use super::lstm::lstm;
     #[pymodule_export]

@@ -1,6 +1,6 @@
 //! Linear layers of a few rows, on a CPU.
 
-use gliner_fast_core::{Activation, Int16Weights, Linear};
+use gliner_fast_core::{Activation, Int16Weights, Linear, PackedWeights};
 use numpy::{
     IntoPyArray, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray2, PyUntypedArrayMethods,
 };
@@ -37,60 +37,79 @@ pub(crate) fn linear<'py>(
     out.into_pyarray(py).reshape([rows, outputs])
 }
 
-/// `Int16Weights`, for Python.
-#[pyclass(frozen, name = "Int16Weights", module = "gliner_fast._rust")]
-pub(crate) struct PyInt16Weights(Int16Weights);
+/// A class of packed weights for Python.
+macro_rules! weights_class {
+    ($class:ident, $weights:ident, $name:literal, { $($more:tt)* }) => {
+        #[doc = concat!("`", $name, "`, for Python.")]
+        #[pyclass(frozen, name = $name, module = "gliner_fast._rust")]
+        pub(crate) struct $class($weights);
 
-#[pymethods]
-impl PyInt16Weights {
-    #[new]
-    fn new(py: Python<'_>, weight: PyReadonlyArray2<'_, f32>) -> PyResult<Self> {
-        let (outputs, inputs) = (weight.shape()[0], weight.shape()[1]);
-        let weight = slice("weight", &weight)?;
-        py.detach(|| Int16Weights::pack(weight, outputs, inputs)).map(Self).map_err(value_error)
-    }
+        #[pymethods]
+        impl $class {
+            #[new]
+            fn new(py: Python<'_>, weight: PyReadonlyArray2<'_, f32>) -> PyResult<Self> {
+                let (outputs, inputs) = (weight.shape()[0], weight.shape()[1]);
+                let weight = slice("weight", &weight)?;
+                py.detach(|| $weights::pack(weight, outputs, inputs)).map(Self).map_err(value_error)
+            }
 
-    /// (outputs, inputs).
-    #[getter]
-    fn shape(&self) -> (usize, usize) {
-        (self.0.outputs(), self.0.inputs())
-    }
+            /// (outputs, inputs).
+            #[getter]
+            fn shape(&self) -> (usize, usize) {
+                (self.0.outputs(), self.0.inputs())
+            }
 
-    #[expect(clippy::too_many_arguments, reason = "flat arrays, as they cross from Python")]
-    fn apply(
-        &self,
-        py: Python<'_>,
-        x: PyReadonlyArray2<'_, f32>,
-        bias: Option<PyReadonlyArray1<'_, f32>>,
-        activation: &str,
-        mut out: PyReadwriteArray2<'_, f32>,
-        threads: &Bound<'_, PyAny>,
-        openmp: usize,
-    ) -> PyResult<()> {
-        let [rows, columns] = [x.shape()[0], x.shape()[1]];
-        let expected = [rows, self.0.outputs()];
-        if columns != self.0.inputs() || out.shape() != expected {
-            return Err(PyValueError::new_err(format!(
-                "x is {:?} and out {:?}, but the weights are {:?}: expected (rows, inputs), (rows, outputs) and \
-                 (outputs, inputs)",
-                x.shape(),
-                out.shape(),
-                [self.0.outputs(), self.0.inputs()]
-            )));
+            #[expect(clippy::too_many_arguments, reason = "flat arrays, as they cross from Python")]
+            fn apply(
+                &self,
+                py: Python<'_>,
+                x: PyReadonlyArray2<'_, f32>,
+                bias: Option<PyReadonlyArray1<'_, f32>>,
+                activation: &str,
+                mut out: PyReadwriteArray2<'_, f32>,
+                threads: &Bound<'_, PyAny>,
+                openmp: usize,
+            ) -> PyResult<()> {
+                check_shapes(x.shape(), out.shape(), self.shape())?;
+                let activation = to_activation(activation)?;
+                let bias = bias.as_ref().map(|bias| slice("bias", bias)).transpose()?;
+                let (x, threads) = (slice("x", &x)?, count("threads", threads)?);
+                let out =
+                    out.as_slice_mut().map_err(|_| PyValueError::new_err("out is not C-contiguous and aligned"))?;
+                // SAFETY: what the .pyi asks of callers.
+                let host = unsafe { TorchThreads::at(openmp) };
+                py.detach(|| self.0.apply(x, bias, activation, out, threads, &host)).map_err(value_error)
+            }
+
+            fn __repr__(&self) -> String {
+                let (outputs, inputs) = self.shape();
+                format!(concat!($name, "({}, {})"), outputs, inputs)
+            }
+
+            $($more)*
         }
-        let activation = to_activation(activation)?;
-        let bias = bias.as_ref().map(|bias| slice("bias", bias)).transpose()?;
-        let (x, threads) = (slice("x", &x)?, count("threads", threads)?);
-        let out = out.as_slice_mut().map_err(|_| PyValueError::new_err("out is not C-contiguous and aligned"))?;
-        // SAFETY: what the .pyi asks of callers.
-        let host = unsafe { TorchThreads::at(openmp) };
-        py.detach(|| self.0.apply(x, bias, activation, out, threads, &host)).map_err(value_error)
-    }
+    };
+}
 
-    fn __repr__(&self) -> String {
-        let (outputs, inputs) = self.shape();
-        format!("Int16Weights({outputs}, {inputs})")
+weights_class!(PyInt16Weights, Int16Weights, "Int16Weights", {});
+weights_class!(PyPackedWeights, PackedWeights, "PackedWeights", {
+    fn resembles(&self, weight: PyReadonlyArray2<'_, f32>) -> bool {
+        let weight = weight.as_array();
+        let is_at =
+            |(at, number): ([usize; 2], f32)| weight.get(at).is_some_and(|own| own.to_bits() == number.to_bits());
+        weight.dim() == self.shape() && self.0.samples().all(is_at)
     }
+});
+
+fn check_shapes(x: &[usize], out: &[usize], (outputs, inputs): (usize, usize)) -> PyResult<()> {
+    if x[1] == inputs && out == [x[0], outputs] {
+        return Ok(());
+    }
+    Err(PyValueError::new_err(format!(
+        "x is {x:?} and out {out:?}, but the weights are {:?}: expected (rows, inputs), (rows, outputs) and (outputs, \
+         inputs)",
+        [outputs, inputs]
+    )))
 }
 
 fn to_activation(name: &str) -> PyResult<Activation> {

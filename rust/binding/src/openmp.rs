@@ -9,7 +9,7 @@ use std::ffi::{c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use gliner_fast_core::{Host, NewThreads};
+use gliner_fast_core::{Cache, Host, NewThreads};
 
 type Body = unsafe extern "C" fn(*mut c_void);
 /// `GOMP_parallel(body, data, threads, flags)`: what compilers make of `#pragma omp parallel`; libgomp has it, and so
@@ -70,14 +70,17 @@ impl Host for TorchThreads {
     }
 
     #[inline]
-    fn prefetch<T>(&self, place: &T) {
+    fn prefetch<T>(&self, place: *const T, into: Cache) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a hint, for any address.
         unsafe {
-            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T1>((&raw const *place).cast());
+            use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+            match into {
+                Cache::First => _mm_prefetch::<_MM_HINT_T0>(place.cast()),
+                Cache::Second => _mm_prefetch::<_MM_HINT_T1>(place.cast()),
+            }
         }
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = place;
+        let _ = (place, into);
     }
 }

@@ -15,7 +15,8 @@ use pulp::{Arch, Simd, WithSimd};
 
 use crate::error::LinearError;
 use crate::functions::gelu;
-use crate::host::{Host, Pieces, run_on, worthwhile};
+use crate::host::{Cache, Host, Pieces, run_on, worthwhile};
+use crate::product::Shape;
 
 /// 3 times 4 sums, 3 numbers of the rows and 1 of the weights: the 16 registers that AVX2 has.
 const ROWS: usize = 3;
@@ -70,19 +71,7 @@ impl Linear<'_> {
     /// When the lengths do not fit each other, or rows are empty.
     pub fn apply(self, threads: usize, host: &impl Host) -> Result<Vec<f32>, LinearError> {
         let Self { x, weight, bias, inputs, outputs, activation } = self;
-        if inputs == 0 {
-            return Err(LinearError::Inputs);
-        }
-        if !x.len().is_multiple_of(inputs) {
-            return Err(LinearError::Rows { values: x.len(), inputs });
-        }
-        if weight.len() as u128 != outputs as u128 * inputs as u128 {
-            return Err(LinearError::Weight { values: weight.len(), outputs, inputs });
-        }
-        if let Some(bias) = bias.filter(|bias| bias.len() != outputs) {
-            return Err(LinearError::Bias { values: bias.len(), outputs });
-        }
-        let rows = x.len() / inputs;
+        let rows = Shape::of(weight, outputs, inputs)?.rows(x, bias)?;
         let threads = worthwhile(host, weight.len() as u128 * rows as u128, threads);
         // Threads write columns of one matrix: atomics are plain stores here, and need no trust.
         let mut out = Vec::new();
@@ -196,7 +185,7 @@ impl<H: Host> Worker<'_, H> {
             for output in following.clone() {
                 let ahead = self.weights(output, part.clone());
                 for line in ahead.get(tile * step..).unwrap_or_default().iter().take(step).step_by(LINE) {
-                    self.host.prefetch(line);
+                    self.host.prefetch(line, Cache::Second);
                 }
             }
             match rows - row {

@@ -1,8 +1,13 @@
 //! What the core asks of the process that it runs in.
 
+#![expect(clippy::inline_always, reason = "fetches stand in innermost loops")]
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
+
+/// Bytes that one fetch brings.
+const LINE: usize = 64;
 
 /// Threads and caches: the first may be there already, and std has no safe way to the second.
 pub trait Host: Sync {
@@ -15,8 +20,18 @@ pub trait Host: Sync {
     /// Multiply-adds that are worth another thread.
     fn worth_a_thread(&self) -> u128;
 
-    /// Has the memory where something begins fetched into the caches, if the host can: it will be read soon.
-    fn prefetch<T>(&self, place: &T);
+    /// Has the line of memory at an address, which need not be one of something, fetched into a cache, if the host can: it
+    /// will be read soon.
+    fn prefetch<T>(&self, place: *const T, into: Cache);
+}
+
+/// Where to fetch something: how soon it will be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cache {
+    /// Within a hundred cycles.
+    First,
+    /// Within some thousands.
+    Second,
 }
 
 /// Threads started for each piece of work.
@@ -45,7 +60,7 @@ impl Host for NewThreads {
         1 << 25
     }
 
-    fn prefetch<T>(&self, _: &T) {}
+    fn prefetch<T>(&self, _: *const T, _: Cache) {}
 }
 
 /// How many threads some work is worth.
@@ -59,6 +74,39 @@ pub(crate) fn run_on(host: &impl Host, threads: usize, work: &(dyn Fn() + Sync))
         work();
     } else {
         host.run(threads, work);
+    }
+}
+
+/// Memory to be fetched into the second-level cache, some at a time: all at once it would stand in the way of what is read
+/// meanwhile.
+pub(crate) struct Fetches<'a, T> {
+    rest: &'a [T],
+    step: usize,
+}
+
+impl<'a, T> Fetches<'a, T> {
+    /// As much of it each time that so many times suffice.
+    #[inline(always)]
+    pub(crate) fn new(all: &'a [T], times: usize) -> Self {
+        Self { rest: all, step: all.len().div_ceil(times.max(1)) }
+    }
+
+    /// The next part of it: to be fetched, or handed on.
+    #[inline(always)]
+    pub(crate) fn next(&mut self) -> &'a [T] {
+        let (part, rest) = self.rest.split_at(self.step.min(self.rest.len()));
+        self.rest = rest;
+        part
+    }
+
+    /// Fetches the next part.
+    #[inline(always)]
+    pub(crate) fn fetch(&mut self, host: &impl Host) {
+        for item in self.next() {
+            for byte in (0..size_of::<T>()).step_by(LINE) {
+                host.prefetch((&raw const *item).cast::<u8>().wrapping_add(byte), Cache::Second);
+            }
+        }
     }
 }
 
@@ -106,5 +154,5 @@ impl Host for Eager {
         1
     }
 
-    fn prefetch<T>(&self, _: &T) {}
+    fn prefetch<T>(&self, _: *const T, _: Cache) {}
 }

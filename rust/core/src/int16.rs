@@ -17,8 +17,8 @@ use pulp::{Arch, Simd, WithSimd};
 
 use crate::error::LinearError;
 use crate::few_rows::Activation;
-use crate::functions::gelu;
-use crate::host::{Host, Pieces, run_on, worthwhile};
+use crate::host::{Fetches, Host, Pieces, run_on, worthwhile};
+use crate::product::{Cut, Piece, Shape, activate, of_panel, store};
 use tile::{OUTPUTS, ROWS, RowPairs, WeightPairs, multiply};
 
 /// What the greatest number of a row becomes: 13 bits and a sign.
@@ -27,6 +27,8 @@ const MOST: f32 = 8191.0;
 const CHUNK: usize = 1 << 18;
 /// Tiles whose rows are measured at a time.
 const MEASURED: usize = 10;
+/// Pieces for each thread: few, as the first panel of each is fetched only when it is needed.
+const PIECES: usize = 2;
 
 /// A matrix of weights, packed.
 #[derive(Clone, Debug)]
@@ -45,12 +47,7 @@ impl Int16Weights {
     ///
     /// When rows are empty, or the length does not fit.
     pub fn pack(weight: &[f32], outputs: usize, inputs: usize) -> Result<Self, LinearError> {
-        if inputs == 0 {
-            return Err(LinearError::Inputs);
-        }
-        if weight.len() as u128 != outputs as u128 * inputs as u128 {
-            return Err(LinearError::Weight { values: weight.len(), outputs, inputs });
-        }
+        Shape::of(weight, outputs, inputs)?;
         let pairs = inputs.div_ceil(2);
         let mut panels = vec![WeightPairs([[0; 2]; OUTPUTS]); outputs.div_ceil(OUTPUTS) * pairs];
         let mut row = vec![[0; 2]; pairs];
@@ -94,21 +91,12 @@ impl Int16Weights {
         host: &impl Host,
     ) -> Result<(), LinearError> {
         let (inputs, outputs) = (self.inputs, self.outputs());
-        if !x.len().is_multiple_of(inputs) {
-            return Err(LinearError::Rows { values: x.len(), inputs });
-        }
-        if let Some(bias) = bias.filter(|bias| bias.len() != outputs) {
-            return Err(LinearError::Bias { values: bias.len(), outputs });
-        }
-        let rows = x.len() / inputs;
-        if out.len() as u128 != rows as u128 * outputs as u128 {
-            return Err(LinearError::Out { values: out.len(), rows, outputs });
-        }
+        Shape { inputs, outputs }.rows_to(x, bias, out)?;
         let threads = worthwhile(host, x.len() as u128 * outputs as u128 / 2, threads);
         let x = Measured::new(x, inputs, threads, host);
         let bias = bias.unwrap_or_default();
         let panels: Vec<_> = (0..outputs.div_ceil(OUTPUTS)).map(|panel| self.panel(panel, bias)).collect();
-        let pieces: Pieces<_> = cut(out, outputs, inputs, threads).into_iter().collect();
+        let pieces: Pieces<_> = cut(outputs, inputs, threads).pieces(out).into_iter().collect();
         let work = || Arch::new().dispatch(Worker { x: &x, panels: &panels, activation, pieces: &pieces, host });
         run_on(host, threads.min(pieces.len()), &work);
         Ok(())
@@ -116,13 +104,11 @@ impl Int16Weights {
 
     fn panel(&self, panel: usize, bias: &[f32]) -> Panel<'_> {
         let length = self.inputs.div_ceil(2);
-        let (mut scales, mut of_panel) = ([0.0; OUTPUTS], [0.0; OUTPUTS]);
-        for (to, from) in [(&mut scales, self.scales.as_slice()), (&mut of_panel, bias)] {
-            for (to, &from) in to.iter_mut().zip(from.iter().skip(panel * OUTPUTS)) {
-                *to = from;
-            }
+        Panel {
+            weights: &self.panels[panel * length..][..length],
+            scales: of_panel(&self.scales, panel),
+            bias: of_panel(bias, panel),
         }
-        Panel { weights: &self.panels[panel * length..][..length], scales, bias: of_panel }
     }
 }
 
@@ -217,36 +203,10 @@ fn measure(row: &[f32], pairs: &mut [[i16; 2]]) -> f32 {
     most / MOST
 }
 
-/// A piece of work: neighbouring rows, neighbouring panels, and where they meet in the result.
-struct Piece<'a> {
-    first_row: usize,
-    first_panel: usize,
-    /// Of each row the outputs of the panels.
-    out: Vec<&'a mut [f32]>,
-}
-
-/// Cuts a product into pieces, some for each thread, rows that stay in a cache in each.
-fn cut(out: &mut [f32], outputs: usize, inputs: usize, threads: usize) -> Vec<Piece<'_>> {
-    let mut pieces = Vec::new();
-    let Some(rows) = out.len().checked_div(outputs) else {
-        return pieces;
-    };
-    let tall = (CHUNK / (2 * inputs)).next_multiple_of(ROWS).max(ROWS);
-    let chunks = rows.div_ceil(tall).max(1);
-    let tall = rows.div_ceil(chunks).next_multiple_of(ROWS); // all of one size or nearly
-    let groups = if threads == 1 { 1 } else { (8 * threads).div_ceil(chunks) };
-    let wide = outputs.div_ceil(OUTPUTS).div_ceil(groups);
-    for (chunk, out) in out.chunks_mut((tall * outputs).max(1)).enumerate() {
-        let first = pieces.len();
-        let groups = (0..outputs.div_ceil(OUTPUTS)).step_by(wide);
-        pieces.extend(groups.map(|first_panel| Piece { first_row: chunk * tall, first_panel, out: Vec::new() }));
-        for row in out.chunks_mut(outputs) {
-            for (piece, part) in pieces[first..].iter_mut().zip(row.chunks_mut(wide * OUTPUTS)) {
-                piece.out.push(part);
-            }
-        }
-    }
-    pieces
+/// How a product is cut: rows that stay in a cache in each piece.
+fn cut(outputs: usize, inputs: usize, threads: usize) -> Cut {
+    let pieces = if threads == 1 { 1 } else { PIECES * threads };
+    Cut { outputs, panel: OUTPUTS, rows: (CHUNK / (2 * inputs)).next_multiple_of(ROWS).max(ROWS), tile: ROWS, pieces }
 }
 
 /// One thread's share: pieces, as long as there are any.
@@ -298,20 +258,16 @@ impl<H: Host> Worker<'_, '_, H> {
             for (at, (panel, first)) in panels.iter().zip((0..).step_by(OUTPUTS)).enumerate() {
                 // Weights come from afar where rows are few: while all of these go past a panel, the next is fetched.
                 let next = panels.get(at + 1).map_or_else(Default::default, |next| next.weights);
-                let mut ahead = next.chunks(next.len().div_ceil(tiles).max(1));
+                let mut ahead = Fetches::new(next, tiles);
                 for (row, out) in (first_row..).step_by(ROWS).zip(out.chunks_mut(ROWS)) {
-                    for pairs in ahead.next().unwrap_or_default() {
-                        for line in pairs.0.as_chunks::<16>().0 {
-                            self.host.prefetch(line);
-                        }
-                    }
+                    let ahead = ahead.next();
                     match out.len() {
-                        1 => self.tile::<S, 1>(simd, row, panel, first, out),
-                        2 => self.tile::<S, 2>(simd, row, panel, first, out),
-                        3 => self.tile::<S, 3>(simd, row, panel, first, out),
-                        4 => self.tile::<S, 4>(simd, row, panel, first, out),
-                        5 => self.tile::<S, 5>(simd, row, panel, first, out),
-                        _ => self.tile::<S, ROWS>(simd, row, panel, first, out),
+                        1 => self.tile::<S, 1>(simd, row, panel, ahead, first, out),
+                        2 => self.tile::<S, 2>(simd, row, panel, ahead, first, out),
+                        3 => self.tile::<S, 3>(simd, row, panel, ahead, first, out),
+                        4 => self.tile::<S, 4>(simd, row, panel, ahead, first, out),
+                        5 => self.tile::<S, 5>(simd, row, panel, ahead, first, out),
+                        _ => self.tile::<S, ROWS>(simd, row, panel, ahead, first, out),
                     }
                 }
             }
@@ -325,27 +281,19 @@ impl<H: Host> Worker<'_, '_, H> {
         simd: S,
         row: usize,
         panel: &Panel<'_>,
+        ahead: &[WeightPairs],
         first: usize,
         out: &mut [&mut [f32]],
     ) {
         let length = panel.weights.len();
-        let sums = multiply::<S, R>(simd, &self.x.tiles[row / ROWS * length..][..length], panel.weights);
+        let x = &self.x.tiles[row / ROWS * length..][..length];
+        let sums = multiply::<S, R>(simd, x, panel.weights, ahead, self.host);
         for ((mut sums, of_row), out) in sums.into_iter().zip(&self.x.scales[row..]).zip(out) {
             for ((sum, scale), bias) in sums.iter_mut().zip(&panel.scales).zip(&panel.bias) {
                 *sum = *sum * of_row * scale + bias;
             }
-            if self.activation == Activation::Gelu {
-                let (whole, rest) = S::as_mut_simd_f32s(&mut sums);
-                debug_assert!(rest.is_empty(), "no vector is longer than a panel");
-                for x in whole {
-                    *x = gelu(simd, *x);
-                }
-            }
-            let out = &mut out[first..];
-            match out.first_chunk_mut() {
-                Some(out) => *out = sums,
-                None => out.copy_from_slice(&sums[..out.len()]),
-            }
+            activate(simd, self.activation, &mut sums);
+            store(&sums, &mut out[first..]);
         }
     }
 }

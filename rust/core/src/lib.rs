@@ -28,7 +28,9 @@ mod int16;
 mod kept;
 mod lstm;
 mod offsets;
+mod packed;
 mod panels;
+mod product;
 mod prompt;
 mod queue;
 mod softmax;
@@ -49,10 +51,11 @@ pub use error::{
     WordsError,
 };
 pub use few_rows::{Activation, Linear};
-pub use host::{Host, NewThreads};
+pub use host::{Cache, Host, NewThreads};
 pub use int16::Int16Weights;
 pub use lstm::{Direction, Lstm};
 pub use offsets::Offsets;
+pub use packed::PackedWeights;
 pub use prompt::{Pooling, Prompts, RowLayout};
 pub use span::{Span, WordIndex};
 pub use span_scores::{Factors, find_spans};

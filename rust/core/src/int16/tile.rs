@@ -7,6 +7,8 @@ use std::any::Any;
 
 use pulp::Simd;
 
+use crate::host::{Fetches, Host};
+
 /// Rows of a tile: 6 times 2 vectors of sums, 2 of the weights, 1 of the rows and 1 of products are AVX2's 16 registers.
 pub(super) const ROWS: usize = 6;
 /// Rows of weights in a panel: two of AVX-512's vectors, four of AVX2's, which takes a half at a time.
@@ -45,17 +47,19 @@ pub(super) fn multiply<S: Simd, const R: usize>(
     simd: S,
     x: &[RowPairs],
     weights: &[WeightPairs],
+    ahead: &[WeightPairs],
+    host: &impl Host,
 ) -> [[f32; OUTPUTS]; R] {
     // Known when this is compiled: no test is left.
     #[cfg(target_arch = "x86_64")]
     if let Some(&simd) = (&simd as &dyn Any).downcast_ref::<pulp::x86::V4>() {
-        return multiply_by_avx512(simd, x, weights);
+        return multiply_by_avx512(simd, x, weights, ahead, host);
     }
     #[cfg(target_arch = "x86_64")]
     if let Some(&simd) = (&simd as &dyn Any).downcast_ref::<pulp::x86::V3>() {
-        return multiply_by_avx2(simd, x, weights);
+        return multiply_by_avx2(simd, x, weights, ahead, host);
     }
-    let _ = simd;
+    let _ = (simd, ahead, host);
     let mut sums = [[0.0; OUTPUTS]; R];
     for (x, weights) in x.chunks(BLOCK / 2).zip(weights.chunks(BLOCK / 2)) {
         for (row, sums) in sums.iter_mut().enumerate() {
@@ -83,9 +87,13 @@ fn multiply_by_avx512<const R: usize>(
     simd: pulp::x86::V4,
     x: &[RowPairs],
     weights: &[WeightPairs],
+    ahead: &[WeightPairs],
+    host: &impl Host,
 ) -> [[f32; OUTPUTS]; R] {
+    let mut fetches = Fetches::new(ahead, x.len().div_ceil(BLOCK / 2));
     let mut sums = [[simd.avx512f._mm512_setzero_ps(); 2]; R];
     for (x, weights) in x.chunks(BLOCK / 2).zip(weights.chunks(BLOCK / 2)) {
+        fetches.fetch(host);
         let mut whole = [[simd.avx512f._mm512_setzero_si512(); 2]; R];
         for (x, weights) in x.iter().zip(weights) {
             let halves: [[[i16; 2]; 16]; 2] = pulp::cast(weights.0);
@@ -114,9 +122,13 @@ fn multiply_by_avx2<const R: usize>(
     simd: pulp::x86::V3,
     x: &[RowPairs],
     weights: &[WeightPairs],
+    ahead: &[WeightPairs],
+    host: &impl Host,
 ) -> [[f32; OUTPUTS]; R] {
+    let mut fetches = Fetches::new(ahead, x.len().div_ceil(BLOCK / 2));
     let mut sums = [[[0.0; OUTPUTS / 2]; 2]; R];
     for (x, weights) in x.chunks(BLOCK / 2).zip(weights.chunks(BLOCK / 2)) {
+        fetches.fetch(host);
         for half in 0..2 {
             let mut whole = [[simd.avx._mm256_setzero_si256(); 2]; R];
             for (x, weights) in x.iter().zip(weights) {

@@ -1,0 +1,60 @@
+"""A layer's weights a second time, as the native module multiplies them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gliner_fast import _rust
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Kind = TypeVar("Kind", _rust.Int16Weights, _rust.PackedWeights)
+
+Stamp = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Packed(Generic[Kind]):
+    """Packed weights, and of which weights.
+
+    Attributes:
+        parts: the columns of the weights, in one part or more.
+        stamp: tells when the weights are others than those that were packed.
+        of: those weights where they lie, so that no others come to lie there.
+    """
+
+    parts: tuple[Kind, ...]
+    stamp: Stamp
+    of: tuple[NDArray[np.float32], ...]
+
+    @classmethod
+    def pack(cls, kind: type[Kind], weight: Tensor, parts: int = 1) -> Self:
+        """(O, I) float32 on the CPU, in equal parts of the columns."""
+        columns = weight.detach().chunk(parts, dim=1)
+        packed = tuple(kind(part.clone(memory_format=torch.contiguous_format).numpy()) for part in columns)
+        return cls(packed, stamp_of(weight), tuple(part.numpy() for part in columns))
+
+    def are_of(self, weight: Tensor) -> bool:
+        """Whether these are the weights as they are now.
+
+        Of weights that were written to behind torch's back, by way of `.data`, only those in float32 say so: some
+        numbers of each matrix are compared.
+        """
+        if self.stamp != stamp_of(weight):
+            return False
+        for part, own in zip(self.parts, self.of, strict=True):
+            if isinstance(part, _rust.PackedWeights) and not part.resembles(own):
+                return False
+        return True
+
+
+def stamp_of(weight: Tensor) -> Stamp:
+    """What is another once a weight was moved, or changed by way of torch."""
+    return weight.data_ptr(), weight.dtype, weight.device, -1 if weight.is_inference() else weight._version
