@@ -207,8 +207,10 @@ def test_packing_pays_with_few_rows_of_a_large_layer_where_mkl_is_fastest(monkey
     monkeypatch.setattr("gliner_fast.linear.rust_is_fastest", lambda: True)
     monkeypatch.setattr("gliner_fast.linear.mkl_is_fastest", lambda: True)
     with torch.no_grad():
-        assert packing_pays(torch.randn(2, 48, 512), weight)
-        assert not packing_pays(torch.randn(97, 512), weight)
+        assert packing_pays(torch.randn(2, 32, 512), weight)
+        assert not packing_pays(torch.randn(65, 512), weight)
+        assert packing_pays(torch.randn(128, 1024), torch.randn(1024, 1024))
+        assert not packing_pays(torch.randn(129, 1024), torch.randn(1024, 1024))
         assert not packing_pays(torch.randn(8, 8), small)
         assert not packing_pays(torch.randn(8, 512, dtype=torch.float64), weight.double())
         monkeypatch.setenv(VARIABLE, "torch")

@@ -2,10 +2,13 @@
 
 torch sends float32 products to MKL, which was not made for every CPU. On an EPYC 7003, weights cold, base size, oneDNN
 was 1.0 to 1.3 times as fast with 128 to 1,024 rows. With the few rows of one short text ours is faster than both: 2.1,
-1.5 and 1.3 times as fast as torch with 16, 48 and 80 rows (`GLINER_FAST_BENCH_SCALE=0.3 pytest
-benches/bench_linear.py`). On a Xeon with AVX-512 MKL keeps what is more, and few rows go to ours where weights begin on
-a line of the cache, as those of a mapped file seldom do.
-The weights stay where and as they are.
+1.5 and 1.3 times as fast as torch with 16, 48 and 80 rows.
+
+On a Xeon with AVX-512 MKL is the fastest with many rows. With few it packs weights as long as it multiplies them: there
+`Linear` keeps them packed, from the second time on that a few rows come, for as much memory again. Ours is then 1.4, 1.2
+and 1.1 times as fast as torch with 16, 48 and 80 rows (both: `GLINER_FAST_BENCH_SCALE=0.3 pytest
+benches/bench_linear.py`, base size). Where weights cannot be kept packed, few rows go to ours if the weights begin on a
+line of the cache, as those of a mapped file seldom do.
 
 Layers that have their weights in whole numbers too (`int16.py`) multiply these, whatever the environment says.
 """
@@ -38,7 +41,9 @@ VARIABLE = "GLINER_FAST_LINEAR"
 
 # Rows up to which ours is the fastest, and weights from which its call, some microseconds, is made up for.
 _MOST_ROWS = 80
-_MOST_PACKED_ROWS = 96
+# The same of packed weights, of which more are faster still with more rows.
+_MOST_PACKED_ROWS, _MOST_OF_LARGE = 64, 128
+_LARGE = 2**20
 _FEWEST_WEIGHTS = 2**17
 _LINE = 64  # bytes
 
@@ -57,9 +62,9 @@ def linear(
         weight: as `torch.nn.Linear` holds it.
         bias: may be left out.
         activation: of the sum; `gelu` is the exact one, by the error function.
-        packed: the same weights, packed, to be multiplied instead wherever they can be.
+        packed: the same weights as `Linear.packed` gave them for these vectors, to be multiplied instead.
     """
-    if packed is not None and not torch_must_see() and vectors.dtype is torch.float32 and vectors.device.type == "cpu":
+    if packed is not None:
         return _packed_linear(vectors, packed, bias, activation)
     executor = choose_linear(vectors, weight)
     if executor == "onednn":
@@ -141,14 +146,14 @@ class Linear(nn.Linear):
         unpacked = [None] * parts
         if torch.is_grad_enabled():
             self.int16 = self.float32 = None
-        if torch_must_see():
-            return unpacked
         if self.int16 is not None and not self.int16.are_of(self.weight):
             self.int16 = None
-        if self.int16 is not None:
-            return self.int16.parts if len(self.int16.parts) == parts else unpacked
         if self.float32 is not None and not (len(self.float32.parts) == parts and self.float32.are_of(self.weight)):
             self.float32 = None
+        if torch_must_see() or vectors.dtype is not torch.float32 or vectors.device.type != "cpu":
+            return unpacked
+        if self.int16 is not None:
+            return self.int16.parts if len(self.int16.parts) == parts else unpacked
         if not packing_pays(vectors, self.weight):
             return unpacked
         if self.float32 is None:
@@ -213,7 +218,8 @@ def packing_pays(vectors: Tensor, weight: Tensor) -> bool:
     asked = _asked(os.environ.get(VARIABLE, ""))
     if asked:
         return asked == "packed"
-    return _are_few(vectors, weight, _MOST_PACKED_ROWS) and mkl_is_fastest() and rust_is_fastest()
+    most = _MOST_OF_LARGE if weight.numel() >= _LARGE else _MOST_PACKED_ROWS
+    return _are_few(vectors, weight, most) and mkl_is_fastest() and rust_is_fastest()
 
 
 def _others_can(vectors: Tensor, weight: Tensor) -> bool:

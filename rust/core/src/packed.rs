@@ -17,18 +17,20 @@ use crate::few_rows::Activation;
 use crate::host::{Cache, Fetches, Host, Pieces, run_on, worthwhile};
 use crate::product::{Cut, Piece, Shape, activate, of_panel, store};
 
-/// Rows of weights in a panel: three of AVX-512's vectors, six of AVX2's, which takes two at a time.
-const OUTPUTS: usize = 48;
-/// Rows of a tile: with AVX2 12 vectors of sums, 2 of the weights and 1 of the rows, of 16 registers; with AVX-512 24, 3
+/// Rows of weights in a panel: four of AVX-512's vectors, eight of AVX2's, which takes two at a time.
+const OUTPUTS: usize = 64;
+/// Rows of a tile: with AVX2 12 vectors of sums, 2 of the weights and 1 of the rows, of 16 registers; with AVX-512 24, 4
 /// and 1 of 32.
 const ROWS: usize = 6;
-const ROWS_OF_AVX512: usize = 8;
-/// Most numbers of a row that are summed before the next rows are taken up: a panel's are 144 KiB.
+/// Most numbers of a row that are summed before the next rows are taken up: a panel's are 192 KiB.
 const BLOCK: usize = 768;
-/// Rows that a piece of work goes through for each panel: a block's numbers of them are 288 KiB.
-const CHUNK: usize = 96;
+/// Most rows that a piece of work goes through for each panel, about: a block's numbers of them are 576 KiB.
+const CHUNK: usize = 192;
 /// Steps of the innermost loop between which lines are fetched.
 const STEP: usize = 16;
+/// Steps of the innermost loop that make one turn of it: the counting costs a twentieth where another thread has half
+/// the core.
+const UNROLLED: usize = 4;
 /// Steps of the innermost loop after which what is fetched into the nearest cache is read.
 const SOON: usize = 8;
 /// Numbers that one fetch brings.
@@ -131,11 +133,10 @@ struct PackedRows {
 
 impl PackedRows {
     fn new(x: &[f32], inputs: usize, threads: usize, host: &impl Host) -> Self {
-        let tall = Arch::new().dispatch(RowsOfTile);
         let rows = x.len() / inputs;
         let mut tiles = SCRATCH.take();
-        tiles.resize(rows.div_ceil(tall) * tall * inputs, 0.0);
-        let size = tall * inputs;
+        tiles.resize(rows.div_ceil(ROWS) * ROWS * inputs, 0.0);
+        let size = ROWS * inputs;
         let pieces: Pieces<_> = x.chunks(size).zip(tiles.chunks_exact_mut(size)).collect();
         let threads = if x.len() < WORTH_PACKING { 1 } else { threads.min(pieces.len()) };
         run_on(host, threads, &|| Arch::new().dispatch(RowPacker { pieces: &pieces, inputs }));
@@ -157,17 +158,6 @@ thread_local! {
     static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-struct RowsOfTile;
-
-impl WithSimd for RowsOfTile {
-    type Output = usize;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> usize {
-        if S::F32_LANES == 16 { ROWS_OF_AVX512 } else { ROWS }
-    }
-}
-
 /// One thread's share of the packing: tiles, as long as there are any.
 struct RowPacker<'a, 'x> {
     pieces: &'a Pieces<(&'x [f32], &'x mut [f32])>,
@@ -181,19 +171,15 @@ impl WithSimd for RowPacker<'_, '_> {
     fn with_simd<S: Simd>(self, _: S) {
         while let Some(mut piece) = self.pieces.take() {
             let (x, ref mut tile) = *piece;
-            if S::F32_LANES == 16 {
-                pack_tile::<ROWS_OF_AVX512>(x, self.inputs, tile);
-            } else {
-                pack_tile::<ROWS>(x, self.inputs, tile);
-            }
+            pack_tile(x, self.inputs, tile);
         }
     }
 }
 
 #[inline(always)]
-fn pack_tile<const R: usize>(x: &[f32], inputs: usize, tile: &mut [f32]) {
-    let (tile, _) = tile.as_chunks_mut::<R>();
-    if x.len() < R * inputs {
+fn pack_tile(x: &[f32], inputs: usize, tile: &mut [f32]) {
+    let (tile, _) = tile.as_chunks_mut::<ROWS>();
+    if x.len() < ROWS * inputs {
         for (row, x) in x.chunks_exact(inputs).enumerate() {
             for (to, &number) in tile.iter_mut().zip(x) {
                 to[row] = number;
@@ -201,7 +187,7 @@ fn pack_tile<const R: usize>(x: &[f32], inputs: usize, tile: &mut [f32]) {
         }
         return;
     }
-    let mut rows = [x; R];
+    let mut rows = [x; ROWS];
     for (row, x) in rows.iter_mut().zip(x.chunks_exact(inputs)) {
         *row = x;
     }
@@ -215,7 +201,7 @@ fn pack_tile<const R: usize>(x: &[f32], inputs: usize, tile: &mut [f32]) {
 /// How a product is cut.
 fn cut(outputs: usize, threads: usize) -> Cut {
     let pieces = if threads == 1 { 1 } else { PIECES * threads };
-    Cut { outputs, panel: OUTPUTS, rows: CHUNK, tile: ROWS * ROWS_OF_AVX512, pieces }
+    Cut { outputs, panel: OUTPUTS, rows: CHUNK, tile: ROWS, pieces }
 }
 
 /// One thread's share: pieces, as long as there are any.
@@ -234,17 +220,17 @@ impl<H: Host> WithSimd for Worker<'_, '_, H> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         if S::F32_LANES == 16 {
-            self.multiply::<S, ROWS_OF_AVX512, 3>(simd);
+            self.multiply::<S, 4>(simd);
         } else {
-            self.multiply::<S, ROWS, 2>(simd);
+            self.multiply::<S, 2>(simd);
         }
     }
 }
 
 /// What a tile meets.
-struct Meeting<'a, const T: usize> {
+struct Meeting<'a> {
     /// Some numbers of each row of a tile.
-    x: &'a [[f32; T]],
+    x: &'a [[f32; ROWS]],
     /// As many of each output in a panel.
     weights: &'a [Weights],
     /// Weights to be fetched meanwhile.
@@ -259,10 +245,10 @@ struct Meeting<'a, const T: usize> {
 
 impl<H: Host> Worker<'_, '_, H> {
     #[inline(always)]
-    fn multiply<S: Simd, const T: usize, const V: usize>(&self, simd: S) {
+    fn multiply<S: Simd, const V: usize>(&self, simd: S) {
         let PackedWeights { ref panels, shape: Shape { inputs, .. } } = *self.weights;
         let width = inputs.div_ceil(inputs.div_ceil(BLOCK));
-        let (tiles, _) = self.x.tiles.as_chunks::<T>();
+        let (tiles, _) = self.x.tiles.as_chunks::<ROWS>();
         while let Some(mut piece) = self.pieces.take() {
             let Piece { first_row, first_panel, ref mut out } = *piece;
             let count = out.first().map_or(0, |row| row.len().div_ceil(OUTPUTS));
@@ -277,10 +263,10 @@ impl<H: Host> Worker<'_, '_, H> {
                         Some(next) if panel + 1 < count => &next[part.clone()],
                         _ => &panels[part.end..inputs.min(part.end + width)],
                     };
-                    let mut ahead = Fetches::new(next, out.len().div_ceil(T));
-                    for (row, out) in (first_row..).step_by(T).zip(out.chunks_mut(T)) {
+                    let mut ahead = Fetches::new(next, out.len().div_ceil(ROWS));
+                    for (row, out) in (first_row..).step_by(ROWS).zip(out.chunks_mut(ROWS)) {
                         let meeting = Meeting {
-                            x: &tiles[row / T * inputs..][part.clone()],
+                            x: &tiles[row / ROWS * inputs..][part.clone()],
                             weights: &numbers[part.clone()],
                             ahead: ahead.next(),
                             is_first: begin == 0,
@@ -288,14 +274,12 @@ impl<H: Host> Worker<'_, '_, H> {
                             first: panel * OUTPUTS,
                         };
                         match out.len() {
-                            1 => self.tile::<S, T, 1, V>(simd, &meeting, out),
-                            2 => self.tile::<S, T, 2, V>(simd, &meeting, out),
-                            3 => self.tile::<S, T, 3, V>(simd, &meeting, out),
-                            4 => self.tile::<S, T, 4, V>(simd, &meeting, out),
-                            5 => self.tile::<S, T, 5, V>(simd, &meeting, out),
-                            6 => self.tile::<S, T, 6, V>(simd, &meeting, out),
-                            7 if T > 6 => self.tile::<S, T, 7, V>(simd, &meeting, out),
-                            _ => self.tile::<S, T, T, V>(simd, &meeting, out),
+                            1 => self.tile::<S, 1, V>(simd, &meeting, out),
+                            2 => self.tile::<S, 2, V>(simd, &meeting, out),
+                            3 => self.tile::<S, 3, V>(simd, &meeting, out),
+                            4 => self.tile::<S, 4, V>(simd, &meeting, out),
+                            5 => self.tile::<S, 5, V>(simd, &meeting, out),
+                            _ => self.tile::<S, ROWS, V>(simd, &meeting, out),
                         }
                     }
                 }
@@ -303,14 +287,33 @@ impl<H: Host> Worker<'_, '_, H> {
         }
     }
 
-    /// The first `R` rows of a tile of `T` times some numbers of a panel.
+    /// One number of each row times one of each output, for some vectors of outputs.
     #[inline(always)]
-    fn tile<S: Simd, const T: usize, const R: usize, const V: usize>(
+    fn step<S: Simd, const R: usize, const V: usize>(
         &self,
         simd: S,
-        meeting: &Meeting<'_, T>,
-        out: &mut [&mut [f32]],
+        x: &[f32; ROWS],
+        weights: &Weights,
+        at: usize,
+        sums: &mut [[S::f32s; V]; R],
     ) {
+        for line in weights.0[at * S::F32_LANES..][..V * S::F32_LANES].chunks(LINE) {
+            self.host.prefetch(line.as_ptr().wrapping_add(SOON * OUTPUTS), Cache::First);
+        }
+        let (weights, _) = S::as_simd_f32s(&weights.0);
+        let weights: &[S::f32s; V] = weights[at..].first_chunk().expect("as many as a panel has");
+        let weights = *weights;
+        for (sums, &number) in sums.iter_mut().zip(x) {
+            let number = simd.splat_f32s(number);
+            for (sum, weight) in sums.iter_mut().zip(weights) {
+                *sum = simd.mul_add_e_f32s(number, weight, *sum);
+            }
+        }
+    }
+
+    /// The first `R` rows of a tile times some numbers of a panel.
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize, const V: usize>(&self, simd: S, meeting: &Meeting<'_>, out: &mut [&mut [f32]]) {
         let &Meeting { x, weights, ahead, is_first, bias, first } = meeting;
         let mut all = [[0.0; OUTPUTS]; R];
         if !is_first {
@@ -331,19 +334,14 @@ impl<H: Host> Worker<'_, '_, H> {
             }
             for (x, weights) in x.chunks(STEP).zip(weights.chunks(STEP)) {
                 fetches.fetch(self.host);
+                let ((x, x_rest), (weights, rest)) = (x.as_chunks::<UNROLLED>(), weights.as_chunks::<UNROLLED>());
                 for (x, weights) in x.iter().zip(weights) {
-                    for line in weights.0[at * S::F32_LANES..][..V * S::F32_LANES].chunks(LINE) {
-                        self.host.prefetch(line.as_ptr().wrapping_add(SOON * OUTPUTS), Cache::First);
+                    for own in 0..UNROLLED {
+                        self.step::<S, R, V>(simd, &x[own], &weights[own], at, &mut sums);
                     }
-                    let (weights, _) = S::as_simd_f32s(&weights.0);
-                    let weights: &[S::f32s; V] = weights[at..].first_chunk().expect("as many as a panel has");
-                    let weights = *weights;
-                    for (sums, &number) in sums.iter_mut().zip(x) {
-                        let number = simd.splat_f32s(number);
-                        for (sum, weight) in sums.iter_mut().zip(weights) {
-                            *sum = simd.mul_add_e_f32s(number, weight, *sum);
-                        }
-                    }
+                }
+                for (x, weights) in x_rest.iter().zip(rest) {
+                    self.step::<S, R, V>(simd, x, weights, at, &mut sums);
                 }
             }
             for (sums, all) in sums.into_iter().zip(&mut all) {

@@ -33,18 +33,8 @@ impl Case {
         out
     }
 
-    /// By the worker that is asked for, with rows packed by the packer that is.
-    fn apply_by(
-        &self,
-        pack: impl FnOnce(RowPacker<'_, '_>),
-        tall: usize,
-        work: impl FnOnce(Worker<'_, '_, Eager>),
-    ) -> Vec<f32> {
-        let (weights, inputs) = (self.weights(), self.inputs);
-        let mut x = PackedRows { tiles: vec![f32::NAN; (self.x.len() / inputs).div_ceil(tall) * tall * inputs] };
-        let pieces = self.x.chunks(tall * inputs).zip(x.tiles.chunks_exact_mut(tall * inputs)).collect();
-        pack(RowPacker { pieces: &pieces, inputs });
-        drop(pieces);
+    fn apply_by(&self, work: impl FnOnce(Worker<'_, '_, Eager>)) -> Vec<f32> {
+        let (weights, x) = (self.weights(), PackedRows::new(&self.x, self.inputs, 1, &NewThreads));
         let mut out = self.out();
         let pieces = cut(self.outputs, 1).pieces(&mut out).into_iter().collect();
         let bias = self.bias.as_deref().unwrap_or_default();
@@ -100,24 +90,14 @@ proptest! {
 
     #[test]
     fn it_is_near_with_each_kind_of_vectors_and_without(case in cases()) {
-        let mut others = vec![case.apply_by(|packer| packer.with_simd(Scalar::new()), ROWS, |worker| {
-            worker.with_simd(Scalar::new());
-        })];
+        let mut others = vec![case.apply_by(|worker| worker.with_simd(Scalar::new()))];
         #[cfg(target_arch = "x86_64")]
         if let Some(simd) = pulp::x86::V3::try_new() {
-            others.push(case.apply_by(
-                |packer| simd.vectorize(|| packer.with_simd(simd)),
-                ROWS,
-                |worker| simd.vectorize(|| worker.with_simd(simd)),
-            ));
+            others.push(case.apply_by(|worker| simd.vectorize(|| worker.with_simd(simd))));
         }
         #[cfg(target_arch = "x86_64")]
         if let Some(simd) = pulp::x86::V4::try_new() {
-            others.push(case.apply_by(
-                |packer| simd.vectorize(|| packer.with_simd(simd)),
-                ROWS_OF_AVX512,
-                |worker| simd.vectorize(|| worker.with_simd(simd)),
-            ));
+            others.push(case.apply_by(|worker| simd.vectorize(|| worker.with_simd(simd))));
         }
         for other in others {
             for (found, (exact, far)) in other.into_iter().zip(case.expected()) {
