@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gliner_fast import GLiNER, _rust
+from gliner_fast.int16 import quantize
 from gliner_fast.linear import VARIABLE, Linear, linear, packing_pays
 from gliner_fast.openmp import parallel_address
 from gliner_fast.packed_weights import Packed
@@ -94,13 +96,17 @@ def test_shapes_that_do_not_fit_are_told():
 def test_it_knows_its_weights_again():
     weight = np.random.default_rng(0).standard_normal((500, 300)).astype(np.float32)
     packed = _rust.PackedWeights(weight)
-    assert packed.resembles(weight)
-    assert packed.resembles(np.asfortranarray(weight))
-    assert not packed.resembles(weight * np.float32(1.001))
-    assert not packed.resembles(weight[1:])
-    assert not packed.resembles(weight[::-1])
+    assert packed.resembles(weight, 0)
+    assert packed.resembles(np.concatenate([weight[:, :7], weight], axis=1), 7)
+    assert not packed.resembles(weight * np.float32(1.001), 0)
+    assert not packed.resembles(weight[1:], 0)
+    assert not packed.resembles(weight[::-1].copy(), 0)
+    for first in (1, 2**64 - 1):
+        assert not packed.resembles(weight, first)
+    with pytest.raises(ValueError, match="weight is not C-contiguous"):
+        packed.resembles(np.asfortranarray(weight), 0)
     weight[:] = np.nan
-    assert _rust.PackedWeights(weight).resembles(weight)
+    assert _rust.PackedWeights(weight).resembles(weight, 0)
 
 
 # --- a layer ----------------------------------------------------------------------------------------------------------
@@ -120,8 +126,7 @@ def is_right(layer):
         return torch.allclose(layer(vectors), F.linear(vectors, layer.weight, layer.bias), rtol=0, atol=2e-6)
 
 
-def test_weights_are_packed_when_they_are_met_again(layer):
-    assert is_right(layer)
+def test_weights_are_packed_once(layer):
     assert layer.float32 is None
     assert is_right(layer)
     packed = layer.float32
@@ -130,8 +135,20 @@ def test_weights_are_packed_when_they_are_met_again(layer):
     assert layer.float32 is packed
 
 
+def test_a_row_s_result_is_the_same_the_first_time_and_later(layer):
+    layer, vectors = Linear(700, 300).eval(), torch.randn(7, 700)
+    with torch.inference_mode():
+        first, *others = (layer(vectors) for _ in range(3))
+    for other in others:
+        torch.testing.assert_close(other, first, rtol=0, atol=0)
+
+
 def change_behind_torch(layer):
     layer.weight.data.mul_(2)
+
+
+def cut_off(layer):
+    layer.weight, layer.bias = (nn.Parameter(own[:3], requires_grad=False) for own in (layer.weight, layer.bias))
 
 
 def replace(layer):
@@ -145,11 +162,12 @@ def replace(layer):
         change_in_place,
         change_behind_torch,
         step_in_eval_mode,
+        cut_off,
         replace,
         lambda layer: layer.double(),
         lambda layer: layer.to(torch.float64).to(torch.float32),
     ],
-    ids=["load", "in place", "data", "optimizer", "another", "double", "there and back"],
+    ids=["load", "in place", "data", "optimizer", "fewer", "another", "double", "there and back"],
 )
 def test_other_weights_are_packed_anew(layer, change):
     assert is_right(layer)
@@ -172,6 +190,44 @@ def test_weights_that_are_to_change_are_not_packed(layer, how):
     else:
         layer(torch.ones(1, 6)).sum().backward()
     assert layer.float32 is None
+
+
+def test_whole_numbers_take_their_place(layer):
+    assert is_right(layer)
+    quantize(layer)
+    assert (layer.float32, layer.int16 is None) == (None, False)
+    assert not is_right(layer)
+    assert layer.float32 is None
+
+
+def test_computed_weights_are_not_packed(layer):
+    nn.utils.parametrizations.weight_norm(layer)
+    assert is_right(layer)
+    assert layer.float32 is None
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_a_traced_layer_holds_torch_s_product(layer):
+    assert is_right(layer)
+    with torch.no_grad():
+        traced = torch.jit.trace(layer, torch.randn(3, 6))
+        vectors = torch.randn(7, 6)
+        torch.testing.assert_close(traced(vectors), F.linear(vectors, layer.weight, layer.bias))
+
+
+def test_many_threads_may_meet_a_layer_at_once(layer):
+    layer, vectors = Linear(300, 300).eval(), torch.randn(5, 300)
+    expected = F.linear(vectors, layer.weight, layer.bias).detach()
+
+    def multiply(turn):
+        if turn % 5 == 0:
+            layer.train().eval()
+        with torch.inference_mode():
+            return layer(vectors)
+
+    with ThreadPoolExecutor(8) as pool:
+        for out in pool.map(multiply, range(100)):
+            torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_copies_and_what_is_pickled_have_none(layer):
@@ -209,16 +265,20 @@ def test_packing_pays_with_few_rows_of_a_large_layer_where_mkl_is_fastest(monkey
     with torch.no_grad():
         assert packing_pays(torch.randn(2, 32, 512), weight)
         assert not packing_pays(torch.randn(65, 512), weight)
-        assert packing_pays(torch.randn(128, 1024), torch.randn(1024, 1024))
-        assert not packing_pays(torch.randn(129, 1024), torch.randn(1024, 1024))
+        large = torch.randn(1024, 1024)
+        assert packing_pays(torch.randn(96, 1024), large)
+        assert not packing_pays(torch.randn(97, 1024), large)
+        assert not packing_pays(torch.randn(96, 512), large, parts=2)
         assert not packing_pays(torch.randn(8, 8), small)
         assert not packing_pays(torch.randn(8, 512, dtype=torch.float64), weight.double())
         monkeypatch.setenv(VARIABLE, "torch")
         assert not packing_pays(torch.randn(8, 512), weight)
         monkeypatch.delenv(VARIABLE)
+        assert packing_pays(torch.randn(8, 512), weight)
+        with torch.enable_grad():
+            assert not packing_pays(torch.randn(8, 512), weight)
         monkeypatch.setattr("gliner_fast.linear.mkl_is_fastest", lambda: False)
         assert not packing_pays(torch.randn(8, 512), weight)
-    assert not packing_pays(torch.randn(8, 512), weight)  # a gradient might be asked for
 
 
 # --- a model ----------------------------------------------------------------------------------------------------------

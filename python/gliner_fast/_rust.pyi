@@ -446,8 +446,8 @@ class PackedWeights:
     def shape(self) -> tuple[int, int]:
         """O and I."""
 
-    def resembles(self, weight: NDArray[np.float32]) -> bool:
-        """Whether some dozens of numbers, spread over the whole, are those of a weight of any strides."""
+    def resembles(self, weight: NDArray[np.float32], first: int) -> bool:
+        """Whether some dozens of numbers, all over it, are those of a weight's columns from `first` on."""
 
     def apply(
         self,

@@ -49,14 +49,15 @@ def quantize(network: nn.Module) -> None:
                 read_in_halves.add(module.joint)
     for module in network.modules():
         if isinstance(module, Linear) and module not in unread:
+            module.float32 = None
             module.int16 = Packed.pack(_rust.Int16Weights, module.weight, parts=2 if module in read_in_halves else 1)
 
 
 def drop(network: nn.Module) -> None:
-    """Leaves the layers their float32 weights alone."""
+    """Leaves the layers their float32 weights alone, as they lie."""
     for module in network.modules():
         if isinstance(module, Linear):
-            module.int16 = None
+            module.int16 = module.float32 = None
 
 
 def is_quantized(network: nn.Module) -> bool:

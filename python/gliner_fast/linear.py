@@ -5,10 +5,9 @@ was 1.0 to 1.3 times as fast with 128 to 1,024 rows. With the few rows of one sh
 1.5 and 1.3 times as fast as torch with 16, 48 and 80 rows.
 
 On a Xeon with AVX-512 MKL is the fastest with many rows. With few it packs weights as long as it multiplies them: there
-`Linear` keeps them packed, from the second time on that a few rows come, for as much memory again. Ours is then 1.4, 1.2
-and 1.1 times as fast as torch with 16, 48 and 80 rows (both: `GLINER_FAST_BENCH_SCALE=0.3 pytest
-benches/bench_linear.py`, base size). Where weights cannot be kept packed, few rows go to ours if the weights begin on a
-line of the cache, as those of a mapped file seldom do.
+`Linear` keeps them packed, for as much memory again. That is 1.3 and 1.2 times as fast as torch with 16 and 48 rows
+(both: `GLINER_FAST_BENCH_SCALE=0.3 pytest benches/bench_linear.py`, base size). Where weights are not packed, few rows
+go to ours if the weights begin on a line of the cache, as those of a mapped file seldom do.
 
 Layers that have their weights in whole numbers too (`int16.py`) multiply these, whatever the environment says.
 """
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 from gliner_fast import _rust
 from gliner_fast.native import is_recorded, is_x86, mkl_is_fastest, rust_is_fastest, torch_must_see
 from gliner_fast.openmp import parallel_address
-from gliner_fast.packed_weights import Packed, Stamp, stamp_of
+from gliner_fast.packed_weights import Packed, readable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -35,16 +34,17 @@ if TYPE_CHECKING:
     from gliner_fast._rust import Int16Weights, PackedWeights
 
 Activation = Literal["none", "gelu"]
-LinearExecutor = Literal["torch", "onednn", "rust", "packed"]
+LinearExecutor = Literal["torch", "onednn", "rust"]
+Asked = Literal["", LinearExecutor, "packed"]
 
 VARIABLE = "GLINER_FAST_LINEAR"
 
-# Rows up to which ours is the fastest, and weights from which its call, some microseconds, is made up for.
-_MOST_ROWS = 80
-# The same of packed weights, of which more are faster still with more rows.
-_MOST_PACKED_ROWS, _MOST_OF_LARGE = 64, 128
-_LARGE = 2**20
+# Weights from which our call, some microseconds, is made up for, and rows up to which ours is then the fastest.
 _FEWEST_WEIGHTS = 2**17
+_MOST_ROWS = 80
+# Such rows of packed weights: more where these are many, too.
+_MOST_PACKED_ROWS, _MOST_OF_LARGE = 64, 96
+_LARGE = 2**20
 _LINE = 64  # bytes
 
 
@@ -81,7 +81,7 @@ def _native_linear(vectors: Tensor, weight: Tensor, bias: Tensor | None, activat
     out = _rust.linear(
         vectors.detach().reshape(-1, vectors.shape[-1]).contiguous().numpy(),
         weight.detach().numpy(),
-        None if bias is None else _aligned(bias).numpy(),
+        None if bias is None else readable(bias).numpy(),
         activation,
         torch.get_num_threads(),
         parallel_address(),
@@ -96,22 +96,13 @@ def _packed_linear(
     out = vectors.new_empty(*vectors.shape[:-1], outputs)
     weights.apply(
         vectors.reshape(-1, inputs).contiguous().numpy(),
-        None if bias is None else _aligned(bias).numpy(),
+        None if bias is None else readable(bias).numpy(),
         activation,
         out.view(-1, outputs).numpy(),
         torch.get_num_threads(),
         parallel_address(),
     )
     return out
-
-
-def _aligned(bias: Tensor) -> Tensor:
-    """Where in a file it lies is up to the file."""
-    return (
-        bias.detach()
-        if bias.data_ptr() % 4 == 0 and bias.is_contiguous()
-        else bias.detach().clone(memory_format=torch.contiguous_format)
-    )
 
 
 class Linear(nn.Linear):
@@ -122,13 +113,12 @@ class Linear(nn.Linear):
     Attributes:
         activation: of the sum.
         int16: the weights in whole numbers too, where `int16.quantize` put them.
-        float32: the weights packed too, where a few rows were multiplied with them a second time.
+        float32: the weights packed too, where a few rows were multiplied with them.
     """
 
     activation: Activation = "none"
     int16: Packed[Int16Weights] | None = None
     float32: Packed[PackedWeights] | None = None
-    _met: Stamp | None = None  # of the weights that a few rows were multiplied with
 
     def __init__(self, inputs: int, outputs: int, activation: Activation = "none") -> None:
         super().__init__(inputs, outputs)
@@ -141,28 +131,31 @@ class Linear(nn.Linear):
     def packed(self, vectors: Tensor, parts: int = 1) -> Sequence[Int16Weights | PackedWeights | None]:
         """The weights packed to be multiplied with `vectors`, in so many parts by columns; None for each to do without.
 
-        Drops them where the weights are others by now, or may be soon: a gradient is asked for.
+        Who multiplies depends on the shapes and the CPU alone, so that a text's answer is always the same: weights are
+        packed the first time that it pays. They are dropped where they are others by now, or may be soon: a gradient
+        is asked for.
         """
         unpacked = [None] * parts
-        if torch.is_grad_enabled():
-            self.int16 = self.float32 = None
-        if self.int16 is not None and not self.int16.are_of(self.weight):
-            self.int16 = None
-        if self.float32 is not None and not (len(self.float32.parts) == parts and self.float32.are_of(self.weight)):
-            self.float32 = None
+        if is_recorded():
+            return unpacked
+        weight = self.weight
+        # Other threads may drop them meanwhile.
+        int16, float32 = self.int16, self.float32
+        is_over = torch.is_grad_enabled()
+        if int16 is not None and (is_over or not int16.are_of(weight)):
+            int16 = self.int16 = None
+        if float32 is not None and (is_over or len(float32.parts) != parts or not float32.are_of(weight)):
+            float32 = self.float32 = None
         if torch_must_see() or vectors.dtype is not torch.float32 or vectors.device.type != "cpu":
             return unpacked
-        if self.int16 is not None:
-            return self.int16.parts if len(self.int16.parts) == parts else unpacked
-        if not packing_pays(vectors, self.weight):
+        if int16 is not None:
+            return int16.parts if len(int16.parts) == parts else unpacked
+        # One that is computed from others would be packed each time.
+        if type(weight) is not nn.Parameter or not packing_pays(vectors, weight, parts):
             return unpacked
-        if self.float32 is None:
-            # Who asks once, for one text, should not wait for what pays only later.
-            if self._met != (stamp := stamp_of(self.weight)):
-                self._met = stamp
-                return unpacked
-            self.float32 = Packed.pack(_rust.PackedWeights, self.weight, parts)
-        return self.float32.parts
+        if float32 is None:
+            float32 = self.float32 = Packed.pack(_rust.PackedWeights, weight, parts)
+        return float32.parts
 
     def train(self, mode: bool = True) -> Self:
         """As torch's; weights that are to change are not packed any more."""
@@ -172,7 +165,7 @@ class Linear(nn.Linear):
 
     def __getstate__(self) -> dict[str, Any]:
         """What is copied and pickled: all but what was packed."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("int16", "float32", "_met")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("int16", "float32")}
 
 
 def take_linear(module: nn.Module) -> None:
@@ -195,7 +188,7 @@ def choose_linear(vectors: Tensor, weight: Tensor) -> LinearExecutor:
     if asked == "torch" or (asked == "rust" and is_plain):
         return asked
     is_free = asked in ("", "packed")
-    few = is_plain and _are_few(vectors, weight, _MOST_ROWS)
+    few = is_plain and vectors.numel() <= _MOST_ROWS * vectors.shape[-1] and weight.numel() >= _FEWEST_WEIGHTS
     # Vectors of AVX-512 fill a line of the cache, so that those of a weight that begins within one are read from two:
     # MKL, which packs them first, is then the faster.
     few = few and (weight.data_ptr() % _LINE == 0 or not mkl_is_fastest())
@@ -207,8 +200,8 @@ def choose_linear(vectors: Tensor, weight: Tensor) -> LinearExecutor:
     return "onednn" if is_enabled and _has_onednn() else "torch"
 
 
-def packing_pays(vectors: Tensor, weight: Tensor) -> bool:
-    """Whether weights that are kept packed multiply these vectors the fastest.
+def packing_pays(vectors: Tensor, weight: Tensor, parts: int = 1) -> bool:
+    """Whether weights that are kept packed, in so many parts, multiply these vectors the fastest.
 
     Raises:
         ValueError: the environment variable names nobody who multiplies.
@@ -218,8 +211,10 @@ def packing_pays(vectors: Tensor, weight: Tensor) -> bool:
     asked = _asked(os.environ.get(VARIABLE, ""))
     if asked:
         return asked == "packed"
-    most = _MOST_OF_LARGE if weight.numel() >= _LARGE else _MOST_PACKED_ROWS
-    return _are_few(vectors, weight, most) and mkl_is_fastest() and rust_is_fastest()
+    numbers = weight.numel() // parts
+    most = _MOST_OF_LARGE if numbers >= _LARGE else _MOST_PACKED_ROWS
+    is_fast = numbers >= _FEWEST_WEIGHTS and vectors.numel() <= most * vectors.shape[-1]
+    return is_fast and mkl_is_fastest() and rust_is_fastest()
 
 
 def _others_can(vectors: Tensor, weight: Tensor) -> bool:
@@ -241,16 +236,12 @@ def _is_plain(vectors: Tensor, weight: Tensor) -> bool:
     return type(vectors) is Tensor and type(weight) in (Tensor, nn.Parameter) and weight.data_ptr() % 4 == 0
 
 
-def _are_few(vectors: Tensor, weight: Tensor, most: int) -> bool:
-    return vectors.numel() <= most * vectors.shape[-1] and weight.numel() >= _FEWEST_WEIGHTS
-
-
 @cache
-def _asked(name: str) -> LinearExecutor | Literal[""]:
-    if name and name not in get_args(LinearExecutor):
-        names = ", ".join(get_args(LinearExecutor))
+def _asked(name: str) -> Asked:
+    if name not in get_args(Asked):
+        names = ", ".join(filter(None, get_args(Asked)))
         raise ValueError(f"{VARIABLE} is {name!r}: expected one of {names}, or leave it unset for the fastest")
-    return cast(LinearExecutor, name)
+    return cast(Asked, name)
 
 
 @cache

@@ -24,7 +24,7 @@ def rust_is_fastest() -> bool:
 
 @cache
 def mkl_is_fastest() -> bool:
-    """Whether torch's own products in float32 are the fastest: those of MKL, on the CPUs that it was made for.
+    """Whether torch's own products of many rows in float32 are the fastest: those of MKL, on CPUs it was made for.
 
     Measured on a Xeon with AVX-512. On others' CPUs MKL does without these vectors.
     """

@@ -32,29 +32,40 @@ class Packed(Generic[Kind]):
 
     parts: tuple[Kind, ...]
     stamp: Stamp
-    of: tuple[NDArray[np.float32], ...]
+    of: NDArray[np.float32]
 
     @classmethod
     def pack(cls, kind: type[Kind], weight: Tensor, parts: int = 1) -> Self:
         """(O, I) float32 on the CPU, in equal parts of the columns."""
-        columns = weight.detach().chunk(parts, dim=1)
-        packed = tuple(kind(part.clone(memory_format=torch.contiguous_format).numpy()) for part in columns)
-        return cls(packed, stamp_of(weight), tuple(part.numpy() for part in columns))
+        stamp = stamp_of(weight)  # a change while they are packed makes it another
+        columns = [readable(part) for part in weight.detach().chunk(parts, dim=1)]
+        packed = tuple(kind(part.numpy()) for part in columns)
+        return cls(packed, stamp, weight.detach().numpy())
 
     def are_of(self, weight: Tensor) -> bool:
         """Whether these are the weights as they are now.
 
         Of weights that were written to behind torch's back, by way of `.data`, only those in float32 say so: some
-        numbers of each matrix are compared.
+        numbers of each matrix are compared, so that a change of a few rows goes unseen.
         """
         if self.stamp != stamp_of(weight):
             return False
-        for part, own in zip(self.parts, self.of, strict=True):
-            if isinstance(part, _rust.PackedWeights) and not part.resembles(own):
+        first = 0
+        for part in self.parts:
+            if isinstance(part, _rust.PackedWeights) and not part.resembles(self.of, first):
                 return False
+            first += part.shape[1]
         return True
 
 
 def stamp_of(weight: Tensor) -> Stamp:
     """What is another once a weight was moved, or changed by way of torch."""
-    return weight.data_ptr(), weight.dtype, weight.device, -1 if weight.is_inference() else weight._version
+    version = -1 if weight.is_inference() else weight._version
+    return weight.data_ptr(), weight.shape, weight.stride(), weight.dtype, weight.device, version
+
+
+def readable(tensor: Tensor) -> Tensor:
+    """The same numbers where the native module can read them: where in a file they lie is up to the file."""
+    tensor = tensor.detach()
+    is_readable = tensor.is_contiguous() and tensor.data_ptr() % tensor.element_size() == 0
+    return tensor if is_readable else tensor.clone(memory_format=torch.contiguous_format)

@@ -1,4 +1,4 @@
-//! Linear layers of a few rows, on a CPU.
+//! Linear layers on a CPU.
 
 use gliner_fast_core::{Activation, Int16Weights, Linear, PackedWeights};
 use numpy::{
@@ -93,11 +93,15 @@ macro_rules! weights_class {
 
 weights_class!(PyInt16Weights, Int16Weights, "Int16Weights", {});
 weights_class!(PyPackedWeights, PackedWeights, "PackedWeights", {
-    fn resembles(&self, weight: PyReadonlyArray2<'_, f32>) -> bool {
-        let weight = weight.as_array();
-        let is_at =
-            |(at, number): ([usize; 2], f32)| weight.get(at).is_some_and(|own| own.to_bits() == number.to_bits());
-        weight.dim() == self.shape() && self.0.samples().all(is_at)
+    fn resembles(&self, weight: PyReadonlyArray2<'_, f32>, first: usize) -> PyResult<bool> {
+        let [rows, columns] = [weight.shape()[0], weight.shape()[1]];
+        let (outputs, inputs) = self.shape();
+        let numbers = slice("weight", &weight)?;
+        let is_at = |([output, input], number): ([usize; 2], f32)| {
+            numbers[output * columns + first + input].to_bits() == number.to_bits()
+        };
+        let fits = rows == outputs && first.checked_add(inputs).is_some_and(|end| end <= columns);
+        Ok(fits && self.0.samples().all(is_at))
     }
 });
 

@@ -16,7 +16,7 @@ use pulp::{Arch, Simd, WithSimd};
 use crate::error::LinearError;
 use crate::functions::gelu;
 use crate::host::{Cache, Host, Pieces, run_on, worthwhile};
-use crate::product::Shape;
+use crate::product::{Activation, Shape};
 
 /// 3 times 4 sums, 3 numbers of the rows and 1 of the weights: the 16 registers that AVX2 has.
 const ROWS: usize = 3;
@@ -50,15 +50,6 @@ pub struct Linear<'a> {
     pub outputs: usize,
     /// Of the sums.
     pub activation: Activation,
-}
-
-/// What becomes of a linear layer's sums.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// Nothing.
-    Identity,
-    /// The exact one, by the normal distribution.
-    Gelu,
 }
 
 impl Linear<'_> {

@@ -156,3 +156,21 @@ impl Host for Eager {
 
     fn prefetch<T>(&self, _: *const T, _: Cache) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_fetches_as_were_told_bring_all() {
+        for length in 0..40 {
+            let all: Vec<usize> = (0..length).collect();
+            for times in 1..50 {
+                let mut fetches = Fetches::new(&all, times);
+                let brought: Vec<_> = (0..times).flat_map(|_| fetches.next()).copied().collect();
+                assert_eq!(brought, all);
+                assert!(fetches.next().is_empty());
+            }
+        }
+    }
+}

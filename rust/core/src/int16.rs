@@ -16,9 +16,8 @@ mod tile;
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::error::LinearError;
-use crate::few_rows::Activation;
 use crate::host::{Fetches, Host, Pieces, run_on, worthwhile};
-use crate::product::{Cut, Piece, Shape, activate, of_panel, store};
+use crate::product::{Activation, Cut, Piece, Shape, activate, of_panel, store};
 use tile::{OUTPUTS, ROWS, RowPairs, WeightPairs, multiply};
 
 /// What the greatest number of a row becomes: 13 bits and a sign.
@@ -27,8 +26,6 @@ const MOST: f32 = 8191.0;
 const CHUNK: usize = 1 << 18;
 /// Tiles whose rows are measured at a time.
 const MEASURED: usize = 10;
-/// Pieces for each thread: few, as the first panel of each is fetched only when it is needed.
-const PIECES: usize = 2;
 
 /// A matrix of weights, packed.
 #[derive(Clone, Debug)]
@@ -205,8 +202,7 @@ fn measure(row: &[f32], pairs: &mut [[i16; 2]]) -> f32 {
 
 /// How a product is cut: rows that stay in a cache in each piece.
 fn cut(outputs: usize, inputs: usize, threads: usize) -> Cut {
-    let pieces = if threads == 1 { 1 } else { PIECES * threads };
-    Cut { outputs, panel: OUTPUTS, rows: (CHUNK / (2 * inputs)).next_multiple_of(ROWS).max(ROWS), tile: ROWS, pieces }
+    Cut { outputs, panel: OUTPUTS, rows: (CHUNK / (2 * inputs)).next_multiple_of(ROWS).max(ROWS), tile: ROWS, threads }
 }
 
 /// One thread's share: pieces, as long as there are any.
@@ -254,7 +250,7 @@ impl<H: Host> Worker<'_, '_, H> {
             let Piece { first_row, first_panel, ref mut out } = *piece;
             let count = out.first().map_or(0, |row| row.len().div_ceil(OUTPUTS));
             let panels = &self.panels[first_panel..][..count];
-            let tiles = out.len().div_ceil(ROWS).max(1);
+            let tiles = out.len().div_ceil(ROWS);
             for (at, (panel, first)) in panels.iter().zip((0..).step_by(OUTPUTS)).enumerate() {
                 // Weights come from afar where rows are few: while all of these go past a panel, the next is fetched.
                 let next = panels.get(at + 1).map_or_else(Default::default, |next| next.weights);

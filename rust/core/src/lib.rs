@@ -50,12 +50,13 @@ pub use error::{
     AlignError, AttentionError, CacheError, CandidateError, DecodeError, LinearError, LstmError, OffsetsError,
     WordsError,
 };
-pub use few_rows::{Activation, Linear};
+pub use few_rows::Linear;
 pub use host::{Cache, Host, NewThreads};
 pub use int16::Int16Weights;
 pub use lstm::{Direction, Lstm};
 pub use offsets::Offsets;
 pub use packed::PackedWeights;
+pub use product::Activation;
 pub use prompt::{Pooling, Prompts, RowLayout};
 pub use span::{Span, WordIndex};
 pub use span_scores::{Factors, find_spans};

@@ -2,7 +2,7 @@
 //!
 //! Weights stand in panels of `OUTPUTS` rows, one number of each row after the other, and what goes in stands in tiles of
 //! some rows in the same way. A tile times a panel keeps its sums in registers. With few rows most of the time is that of
-//! fetching the weights: while the rows go past some of a panel, the next part is fetched, a line at a time between
+//! fetching the weights: while the rows go past some of a panel, the next part is fetched, some lines at a time between
 //! products. All at once these fetches would stand in the way of what is read from the second-level cache.
 
 #![expect(clippy::inline_always, reason = "vector instructions are there only in what is inlined into pulp's dispatch")]
@@ -13,9 +13,8 @@ use std::mem;
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::error::LinearError;
-use crate::few_rows::Activation;
 use crate::host::{Cache, Fetches, Host, Pieces, run_on, worthwhile};
-use crate::product::{Cut, Piece, Shape, activate, of_panel, store};
+use crate::product::{Activation, Cut, Piece, Shape, activate, of_panel, store};
 
 /// Rows of weights in a panel: four of AVX-512's vectors, eight of AVX2's, which takes two at a time.
 const OUTPUTS: usize = 64;
@@ -35,8 +34,6 @@ const UNROLLED: usize = 4;
 const SOON: usize = 8;
 /// Numbers that one fetch brings.
 const LINE: usize = 16;
-/// Pieces for each thread: few, as the first panel of each is fetched only when it is needed.
-const PIECES: usize = 2;
 /// Numbers that go in, from which several threads pack them.
 const WORTH_PACKING: usize = 1 << 16;
 
@@ -68,7 +65,7 @@ impl PackedWeights {
     pub fn pack(weight: &[f32], outputs: usize, inputs: usize) -> Result<Self, LinearError> {
         let shape = Shape::of(weight, outputs, inputs)?;
         let mut panels = vec![Weights([0.0; OUTPUTS]); outputs.div_ceil(OUTPUTS) * inputs];
-        for (panel, rows) in panels.chunks_exact_mut(inputs).zip(weight.chunks(OUTPUTS * inputs)) {
+        for (panel, rows) in panels.chunks_exact_mut(inputs).zip(weight.chunks(OUTPUTS.saturating_mul(inputs))) {
             for (output, row) in rows.chunks_exact(inputs).enumerate() {
                 for (to, &number) in panel.iter_mut().zip(row) {
                     to.0[output] = number;
@@ -127,16 +124,17 @@ impl PackedWeights {
 
 /// Rows that go in, packed.
 struct PackedRows {
-    /// (tiles, inputs, rows of a tile): anything after the last row.
+    /// (tiles, inputs, rows of a tile), and anything after the last row.
     tiles: Vec<f32>,
 }
 
 impl PackedRows {
     fn new(x: &[f32], inputs: usize, threads: usize, host: &impl Host) -> Self {
         let rows = x.len() / inputs;
-        let mut tiles = SCRATCH.take();
-        tiles.resize(rows.div_ceil(ROWS) * ROWS * inputs, 0.0);
-        let size = ROWS * inputs;
+        let (size, mut tiles) = (ROWS * inputs, SCRATCH.take());
+        let more = (rows.div_ceil(ROWS) * size).saturating_sub(tiles.len());
+        tiles.reserve_exact(more);
+        tiles.resize(tiles.len() + more, 0.0);
         let pieces: Pieces<_> = x.chunks(size).zip(tiles.chunks_exact_mut(size)).collect();
         let threads = if x.len() < WORTH_PACKING { 1 } else { threads.min(pieces.len()) };
         run_on(host, threads, &|| Arch::new().dispatch(RowPacker { pieces: &pieces, inputs }));
@@ -200,8 +198,7 @@ fn pack_tile(x: &[f32], inputs: usize, tile: &mut [f32]) {
 
 /// How a product is cut.
 fn cut(outputs: usize, threads: usize) -> Cut {
-    let pieces = if threads == 1 { 1 } else { PIECES * threads };
-    Cut { outputs, panel: OUTPUTS, rows: CHUNK, tile: ROWS, pieces }
+    Cut { outputs, panel: OUTPUTS, rows: CHUNK, tile: ROWS, threads }
 }
 
 /// One thread's share: pieces, as long as there are any.
@@ -325,7 +322,8 @@ impl<H: Host> Worker<'_, '_, H> {
                 }
             }
         }
-        let mut fetches = Fetches::new(ahead, x.len().div_ceil(STEP));
+        let turns = OUTPUTS / (S::F32_LANES * V);
+        let mut fetches = Fetches::new(ahead, turns * x.len().div_ceil(STEP));
         for at in (0..OUTPUTS / S::F32_LANES).step_by(V) {
             let mut sums = [[simd.splat_f32s(0.0); V]; R];
             for (sums, all) in sums.iter_mut().zip(&all) {

@@ -1,13 +1,23 @@
-//! What linear layers of packed weights share: their arguments' checks, how they are cut into pieces, and what becomes of
-//! sums.
+//! What linear layers share: their arguments' checks, how they are cut into pieces, and what becomes of sums.
 
 #![expect(clippy::inline_always, reason = "vector instructions are there only in what is inlined into pulp's dispatch")]
 
 use pulp::Simd;
 
 use crate::error::LinearError;
-use crate::few_rows::Activation;
 use crate::functions::gelu;
+
+/// Pieces for each thread: few, as the first panel of each is fetched only when it is needed.
+const PIECES: usize = 2;
+
+/// What becomes of a linear layer's sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    Identity,
+    /// The exact one, by the normal distribution.
+    Gelu,
+}
 
 /// Numbers of a row that goes in, and those that it becomes.
 #[derive(Clone, Copy, Debug)]
@@ -69,20 +79,21 @@ pub(crate) struct Cut {
     pub(crate) rows: usize,
     /// What the first row of a piece is a multiple of.
     pub(crate) tile: usize,
-    /// Pieces in all, at least, if there are panels for them.
-    pub(crate) pieces: usize,
+    /// That share the pieces.
+    pub(crate) threads: usize,
 }
 
 impl Cut {
     pub(crate) fn pieces(self, out: &mut [f32]) -> Vec<Piece<'_>> {
-        let Self { outputs, panel, tile, .. } = self;
+        let Self { outputs, panel, tile, threads, .. } = self;
         let mut pieces = Vec::new();
         let Some(rows) = out.len().checked_div(outputs) else {
             return pieces;
         };
         let chunks = rows.div_ceil(self.rows).max(1);
         let tall = rows.div_ceil(chunks).next_multiple_of(tile); // all of one size or nearly
-        let wide = outputs.div_ceil(panel).div_ceil(self.pieces.div_ceil(chunks).max(1));
+        let wanted = if threads <= 1 { 1 } else { PIECES * threads };
+        let wide = outputs.div_ceil(panel).div_ceil(wanted.div_ceil(chunks));
         for (chunk, out) in out.chunks_mut((tall * outputs).max(1)).enumerate() {
             let first = pieces.len();
             let groups = (0..outputs.div_ceil(panel)).step_by(wide);
@@ -138,10 +149,10 @@ mod tests {
         #[test]
         fn every_number_is_in_one_piece(
             count in 0_usize..200, outputs in 0_usize..90, panel in 1_usize..50, rows in 1_usize..100,
-            tile in 1_usize..13, pieces in 1_usize..20,
+            tile in 1_usize..13, threads in 0_usize..9,
         ) {
             let mut out = vec![0.0; count * outputs];
-            for Piece { first_row, first_panel, out } in (Cut { outputs, panel, rows, tile, pieces }).pieces(&mut out) {
+            for Piece { first_row, first_panel, out } in (Cut { outputs, panel, rows, tile, threads }).pieces(&mut out) {
                 prop_assert_eq!(first_row % tile, 0);
                 for (row, part) in (first_row..).zip(out) {
                     for (output, number) in (first_panel * panel..).zip(part) {
