@@ -5,16 +5,15 @@ Twelve layers with weights of their own take turns, as in a model: no weight is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import zip_longest
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from benches.compare import SCALE, Race
-from gliner_fast._rust import PackedWeights
-from gliner_fast.linear import VARIABLE, choose_linear, linear, packing_pays
+from gliner_fast.linear import VARIABLE, Linear, choose_linear, linear
 
 LAYERS = 12 if SCALE > 0.1 else 2
 ROWS = [16, 48, 80, 128, 256, 512, 768, 1024]
@@ -28,43 +27,37 @@ def bench_linear(race: Race, size: str, rows: int) -> None:
     width = WIDTHS[size]
     shapes = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
     generator = torch.Generator().manual_seed(0)
-    layers = [
-        (torch.randn(out, given, generator=generator) * given**-0.5, torch.zeros(out)) for given, out in shapes * LAYERS
-    ]
+    layers = [make_layer(given, out, generator) for given, out in shapes * LAYERS]
     spread = torch.zeros(2**16)  # enough for all of torch's threads
     vectors = {given: torch.randn(rows, given, generator=generator) for given in (width, 4 * width)}
 
-    def run(
-        multiply: Callable[..., torch.Tensor], asked: str = "", packs: Sequence[PackedWeights | None] = ()
-    ) -> Callable[[], None]:
+    def run(multiply: Callable[[Linear, torch.Tensor], torch.Tensor], asked: str = "") -> Callable[[], None]:
         def all_layers() -> None:
             with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
                 patch.setenv(VARIABLE, asked)
-                for (weight, bias), packed in zip_longest(layers, packs):
+                for layer in layers:
                     spread.mul(1.0)  # in a model something of torch's own comes before each
-                    more = () if packed is None else ("none", packed)
-                    multiply(vectors[weight.shape[1]], weight, bias, *more)
+                    multiply(layer, vectors[layer.in_features])
 
         return all_layers
 
-    error, executors, packs = 0.0, set[str](), list[PackedWeights | None]()
+    def by_torch(layer: Linear, given: torch.Tensor) -> torch.Tensor:
+        return F.linear(given, layer.weight, layer.bias)
+
+    error, executors = 0.0, set[str]()
     with torch.inference_mode():
-        for weight, _ in layers:
-            pays = packing_pays(vectors[weight.shape[1]], weight)
-            packs.append(PackedWeights(weight.numpy()) if pays else None)
-        for (weight, bias), packed in zip(layers[: len(shapes)], packs, strict=False):
-            given = vectors[weight.shape[1]]
-            executors.add(choose_linear(given, weight) if packed is None else "packed")
-            expected = F.linear(given, weight, bias)
-            found = linear(given, weight, bias, "none", packed)
+        for layer in layers[: len(shapes)]:
+            given = vectors[layer.in_features]
+            found, expected = layer(given), by_torch(layer, given)
+            executors.add("packed" if layer.float32 is not None else choose_linear(given, layer.weight))
             error = max(error, float((found - expected).abs().max() / expected.abs().max()))
     assert error <= TOLERANCE
-    rivals = {} if executors == {"torch"} else {"torch": run(F.linear)}  # MKL is chosen on some CPUs
+    rivals = {} if executors == {"torch"} else {"torch": run(by_torch)}  # MKL is chosen on some CPUs
     if "onednn" not in executors:
-        rivals["onednn"] = run(linear, "onednn")
+        rivals["onednn"] = run(lambda layer, given: linear(given, layer.weight, layer.bias), "onednn")
     operations = 2 * rows * LAYERS * sum(given * out for given, out in shapes)
     race.run(
-        run(linear, packs=packs),
+        run(lambda layer, given: layer(given)),
         rivals,
         agreement=f"relative error {error:.1e}",
         amount=operations,
@@ -75,3 +68,12 @@ def bench_linear(race: Race, size: str, rows: int) -> None:
         dtype="float32",
         executors=", ".join(sorted(executors)),
     )
+
+
+def make_layer(given: int, out: int, generator: torch.Generator) -> Linear:
+    """One whose weights begin off a line of the cache, as most of a mapped file do."""
+    layer = Linear(given, out).eval()
+    weight = torch.empty(given * out + 1)[1:].view(out, given).normal_(std=given**-0.5, generator=generator)
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    nn.init.zeros_(layer.bias)
+    return layer
