@@ -5,7 +5,7 @@ was 1.0 to 1.3 times as fast with 128 to 1,024 rows. With the few rows of one sh
 1.5 and 1.3 times as fast as torch with 16, 48 and 80 rows.
 
 On a Xeon with AVX-512 MKL is the fastest with many rows. With few it packs weights as long as it multiplies them: there
-`Linear` keeps them packed, for as much memory again. That is 1.3 and 1.2 times as fast as torch with 16 and 48 rows
+`Linear` keeps them packed, for as much memory again. That is 1.4 and 1.1 times as fast as torch with 16 and 48 rows
 (both: `GLINER_FAST_BENCH_SCALE=0.3 pytest benches/bench_linear.py`, base size). Where weights are not packed, few rows
 go to ours if the weights begin on a line of the cache, as those of a mapped file seldom do.
 
