@@ -15,7 +15,7 @@ use pulp::{Arch, Simd, WithSimd};
 
 use crate::error::LinearError;
 use crate::functions::gelu;
-use crate::host::{Cache, Host, Pieces, run_on, worthwhile};
+use crate::host::{self, Cache, Host, Pieces, run_on, worthwhile};
 use crate::product::{Activation, Shape};
 
 /// 3 times 4 sums, 3 numbers of the rows and 1 of the weights: the 16 registers that AVX2 has.
@@ -29,8 +29,8 @@ const OUTPUTS_OF_AVX512: usize = 8;
 const TILES: usize = 16;
 /// Most numbers of a row that are summed before the next rows are taken up.
 const BLOCK: usize = 1024;
-/// Numbers that one fetch brings: 64 bytes.
-const LINE: usize = 16;
+/// Numbers that one fetch brings.
+const LINE: usize = host::LINE / size_of::<f32>();
 /// Numbers that a thread activates at a time, and the multiply-adds that each of them is worth.
 const ACTIVATED: usize = 4096;
 const ACTIVATION: u128 = 32;

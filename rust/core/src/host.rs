@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 /// Bytes that one fetch brings.
-const LINE: usize = 64;
+pub(crate) const LINE: usize = 64;
 
 /// Threads and caches: the first may be there already, and std has no safe way to the second.
 pub trait Host: Sync {

@@ -13,7 +13,7 @@ use std::mem;
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::error::LinearError;
-use crate::host::{Cache, Fetches, Host, Pieces, run_on, worthwhile};
+use crate::host::{Cache, Fetches, Host, LINE, Pieces, run_on, worthwhile};
 use crate::product::{Activation, Cut, Piece, Shape, activate, of_panel, store};
 
 /// Rows of weights in a panel: four of AVX-512's vectors, eight of AVX2's, which takes two at a time.
@@ -32,11 +32,8 @@ const STEP: usize = 16;
 const UNROLLED: usize = 4;
 /// Steps of the innermost loop after which what is fetched into the nearest cache is read.
 const SOON: usize = 8;
-/// Numbers that one fetch brings.
-const LINE: usize = 16;
 /// Numbers that go in, from which several threads pack them.
 const WORTH_PACKING: usize = 1 << 16;
-
 /// Numbers that are compared to know weights again, and the distance of their columns: a prime.
 const SAMPLES: usize = 32;
 const STRIDE: usize = 103;
@@ -294,7 +291,7 @@ impl<H: Host> Worker<'_, '_, H> {
         at: usize,
         sums: &mut [[S::f32s; V]; R],
     ) {
-        for line in weights.0[at * S::F32_LANES..][..V * S::F32_LANES].chunks(LINE) {
+        for line in weights.0[at * S::F32_LANES..][..V * S::F32_LANES].chunks(LINE / size_of::<f32>()) {
             self.host.prefetch(line.as_ptr().wrapping_add(SOON * OUTPUTS), Cache::First);
         }
         let (weights, _) = S::as_simd_f32s(&weights.0);
@@ -349,12 +346,9 @@ impl<H: Host> Worker<'_, '_, H> {
         }
         for (sums, out) in all.iter_mut().zip(out) {
             if let Some(bias) = bias {
-                let (sums, _) = S::as_mut_simd_f32s(sums);
-                for (sum, bias) in sums.iter_mut().zip(S::as_simd_f32s(bias).0) {
+                for (sum, bias) in S::as_mut_simd_f32s(sums).0.iter_mut().zip(S::as_simd_f32s(bias).0) {
                     *sum = simd.add_f32s(*sum, *bias);
                 }
-            }
-            if bias.is_some() {
                 activate(simd, self.activation, sums);
             }
             store(sums, &mut out[first..]);
