@@ -42,8 +42,8 @@ VARIABLE = "GLINER_FAST_LINEAR"
 # Weights from which our call, some microseconds, is made up for, and rows up to which ours is then the fastest.
 _FEWEST_WEIGHTS = 2**17
 _MOST_ROWS = 80
-# Such rows of packed weights: more where these are many, too.
-_MOST_PACKED_ROWS, _MOST_OF_LARGE = 64, 96
+# Such rows of packed weights: many more where these are many, too.
+_MOST_PACKED_ROWS, _MOST_OF_LARGE = 64, 512
 _LARGE = 2**20
 _LINE = 64  # bytes
 
