@@ -35,6 +35,7 @@ __all__ = [
     "linear",
     "lstm",
     "resolve",
+    "sublayers",
 ]
 
 _Ints: TypeAlias = NDArray[np.int64]
@@ -473,6 +474,41 @@ class PackedWeights:
         Raises:
             ValueError: if the shapes do not fit each other, or an array is not contiguous.
         """
+
+def sublayers(
+    attended: NDArray[np.float32],
+    hidden: NDArray[np.float32],
+    attention_output: tuple[Int16Weights | PackedWeights, NDArray[np.float32] | None],
+    attention_norm: tuple[NDArray[np.float32], NDArray[np.float32], float],
+    intermediate: tuple[Int16Weights | PackedWeights, NDArray[np.float32] | None],
+    activation: Literal["none", "gelu"],
+    output: tuple[Int16Weights | PackedWeights, NDArray[np.float32] | None],
+    output_norm: tuple[NDArray[np.float32], NDArray[np.float32], float],
+    out: NDArray[np.float32],
+    threads: int,
+    openmp: int,
+) -> None:
+    """Fills `out`, (N, D), with what follows the attention in a layer of BERT's kind.
+
+    `h = norm(attention_output(attended) + hidden)`, then `norm(output(activation(intermediate(h))) + h)`. What a row
+    becomes depends on that row alone, to the last bit.
+
+    Args:
+        attended: what the attention gives, (N, E).
+        hidden: what came into the layer, (N, D).
+        attention_output: weights, (D, E), and bias, (D,) or None.
+        attention_norm: weight and bias of a layer norm, each (D,), and what is added to the variance.
+        intermediate: weights, (F, D), and bias.
+        activation: as for `linear`.
+        output: weights, (D, F), and bias.
+        output_norm: as the other one.
+        out: C-contiguous; nobody else may read or write it meanwhile.
+        threads: as for `find_spans`.
+        openmp: as for `find_spans`.
+
+    Raises:
+        ValueError: if the shapes do not fit each other, or an array is not contiguous.
+    """
 
 def lstm(
     forward: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],

@@ -15,7 +15,7 @@ Layers that have their weights in whole numbers too (`int16.py`) multiply these,
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -135,24 +135,34 @@ class Linear(nn.Linear):
         packed the first time that it pays. They are dropped where they are others by now, or may be soon: a gradient
         is asked for.
         """
-        unpacked = [None] * parts
         if is_recorded():
-            return unpacked
+            return [None] * parts
+        if torch.is_grad_enabled() and (self.int16 is not None or self.float32 is not None):
+            self.int16 = self.float32 = None
+        must_not = torch_must_see() or vectors.dtype is not torch.float32 or vectors.device.type != "cpu"
+        packed = self.packed_where(lambda: not must_not and packing_pays(vectors, self.weight, parts), parts)
+        return [None] * parts if packed is None or must_not else packed
+
+    def packed_where(self, pays: Callable[[], bool], parts: int = 1) -> Sequence[Int16Weights | PackedWeights] | None:
+        """The weights packed, in so many parts by columns, for inference in float32 on the CPU; None to do without.
+
+        They are packed now if they were not, and dropped where the weights are others by now.
+
+        Args:
+            pays: whether it does in float32. Weights in whole numbers are there where `int16.quantize` put them.
+            parts: of the columns.
+        """
         weight = self.weight
-        # Other threads may drop them meanwhile.
-        int16, float32 = self.int16, self.float32
-        is_over = torch.is_grad_enabled()
-        if int16 is not None and (is_over or not int16.are_of(weight)):
+        int16, float32 = self.int16, self.float32  # other threads may drop them meanwhile
+        if int16 is not None and not int16.are_of(weight):
             int16 = self.int16 = None
-        if float32 is not None and (is_over or len(float32.parts) != parts or not float32.are_of(weight)):
+        if float32 is not None and (len(float32.parts) != parts or not float32.are_of(weight)):
             float32 = self.float32 = None
-        if torch_must_see() or vectors.dtype is not torch.float32 or vectors.device.type != "cpu":
-            return unpacked
         if int16 is not None:
-            return int16.parts if len(int16.parts) == parts else unpacked
-        # One that is computed from others would be packed each time.
-        if type(weight) is not nn.Parameter or not packing_pays(vectors, weight, parts):
-            return unpacked
+            return int16.parts if len(int16.parts) == parts else None
+        # A weight that is computed from others would be packed each time.
+        if type(weight) is not nn.Parameter or not pays():
+            return None
         if float32 is None:
             float32 = self.float32 = Packed.pack(_rust.PackedWeights, weight, parts)
         return float32.parts

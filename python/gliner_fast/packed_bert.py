@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gliner_fast.attention_executor import runs_of_equals
 from gliner_fast.linear import Linear, linear
+from gliner_fast.sublayers import Sublayers
 
 # Their layers are copies of BERT's, with BERT's names.
 _KINDS = {"bert", "roberta", "xlm-roberta", "camembert", "electra"}
@@ -63,9 +64,19 @@ def run_packed(model: Any, input_ids: Tensor, lengths: Sequence[int], wanted: Te
         attended = _attend(layer.attention.self, hidden, runs)
         if wanted is not None and layer is layers[-1]:
             hidden, attended = hidden[wanted], attended[wanted]
-        hidden = _add_and_norm(layer.attention.output, attended, hidden)
-        hidden = _add_and_norm(layer.output, _inner(layer.intermediate, hidden), hidden)
+        hidden = _finish(layer, attended, hidden)
     return hidden
+
+
+def _finish(layer: Any, attended: Tensor, hidden: Tensor) -> Tensor:
+    """All that comes after the attention: (N, E) twice -> (N, E)."""
+    first, second = layer.attention.output, layer.output
+    sublayers = Sublayers(first.dense, first.LayerNorm, layer.intermediate.dense, second.dense, second.LayerNorm)
+    native = sublayers.apply(attended, hidden)
+    if native is not None:
+        return native
+    hidden = _add_and_norm(first, attended, hidden)
+    return _add_and_norm(second, _inner(layer.intermediate, hidden), hidden)
 
 
 def _attend(attention: Any, hidden: Tensor, runs: Sequence[tuple[slice, int]]) -> Tensor:

@@ -17,6 +17,7 @@ mod openmp;
 mod scoring;
 mod splitting;
 mod strings;
+mod sublayers;
 
 /// The native module.
 #[pymodule(gil_used = true)]
@@ -35,4 +36,6 @@ mod _rust {
     use super::scoring::{find_spans, has_vectors};
     #[pymodule_export]
     use super::splitting::{PyWordSplitter, PyWords};
+    #[pymodule_export]
+    use super::sublayers::sublayers;
 }

@@ -42,7 +42,7 @@ macro_rules! weights_class {
     ($class:ident, $weights:ident, $name:literal, { $($more:tt)* }) => {
         #[doc = concat!("`", $name, "`, for Python.")]
         #[pyclass(frozen, name = $name, module = "gliner_fast._rust")]
-        pub(crate) struct $class($weights);
+        pub(crate) struct $class(pub(crate) $weights);
 
         #[pymethods]
         impl $class {
@@ -116,7 +116,7 @@ fn check_shapes(x: &[usize], out: &[usize], (outputs, inputs): (usize, usize)) -
     )))
 }
 
-fn to_activation(name: &str) -> PyResult<Activation> {
+pub(crate) fn to_activation(name: &str) -> PyResult<Activation> {
     match name {
         "none" => Ok(Activation::Identity),
         "gelu" => Ok(Activation::Gelu),

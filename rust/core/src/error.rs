@@ -308,6 +308,47 @@ impl fmt::Display for LinearError {
 
 impl Error for LinearError {}
 
+/// Layers one after another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are what the message tells")]
+pub enum SublayersError {
+    /// One that takes or gives as many numbers as those beside it.
+    Width { name: &'static str, values: usize, expected: usize },
+    /// As many rows as what the attention gives.
+    Rows { name: &'static str, values: usize, rows: usize, width: usize },
+    /// A product's own.
+    Linear(LinearError),
+}
+
+impl fmt::Display for SublayersError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Width { name, values, expected } => {
+                write!(f, "{name}: {values}, where {expected} fit what is beside it")
+            }
+            Self::Rows { name, values, rows, width } => {
+                write!(f, "{name} has {values} values: expected {rows} rows of {width}, as many as attended has")
+            }
+            Self::Linear(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for SublayersError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Linear(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<LinearError> for SublayersError {
+    fn from(error: LinearError) -> Self {
+        Self::Linear(error)
+    }
+}
+
 /// An LSTM over packed texts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are what the message tells")]

@@ -1,7 +1,8 @@
 //! The host side of GLiNER inference, without Python and without tensors.
 //!
-//! Beside it, for the network, what torch has nothing made for: a product for the linear layers of one short text
-//! (`few_rows`), disentangled attention (`attention`) and an LSTM over texts of any lengths (`lstm`).
+//! Beside it, for the network, what torch has nothing made for: products for the linear layers of one short text
+//! (`few_rows`, `packed`), in whole numbers (`int16`), all that follows the attention of a layer (`sublayers`),
+//! disentangled attention (`attention`) and an LSTM over texts of any lengths (`lstm`).
 //!
 //! One way through, one module a step:
 //!
@@ -37,6 +38,7 @@ mod softmax;
 mod span;
 mod span_scores;
 mod span_tile;
+mod sublayers;
 mod text;
 mod vectors;
 mod words;
@@ -48,7 +50,7 @@ pub use candidates::{LikelySpans, ScoredSpans, find_candidates, find_likely};
 pub use decode::{CandidateArrays, Kept, Overlap, resolve};
 pub use error::{
     AlignError, AttentionError, CacheError, CandidateError, DecodeError, LinearError, LstmError, OffsetsError,
-    WordsError,
+    SublayersError, WordsError,
 };
 pub use few_rows::Linear;
 pub use host::{Cache, Host, NewThreads};
@@ -60,6 +62,7 @@ pub use product::Activation;
 pub use prompt::{Pooling, Prompts, RowLayout};
 pub use span::{Span, WordIndex};
 pub use span_scores::{Factors, find_spans};
+pub use sublayers::{Dense, Norm, Sublayers, Weights};
 pub use text::{PackedStrings, replace_surrogates};
 pub use vectors::has_vectors;
 pub use words::{WordSplitter, Words};

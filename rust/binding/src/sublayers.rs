@@ -1,0 +1,82 @@
+//! What follows the attention in a layer, on a CPU.
+
+use gliner_fast_core::{Dense, Norm, Sublayers, Weights};
+use numpy::{PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray2, PyUntypedArrayMethods};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::arrays::{count, slice, value_error};
+use crate::linear::{PyInt16Weights, PyPackedWeights, to_activation};
+use crate::openmp::TorchThreads;
+
+/// Packed weights of either kind, and their bias.
+#[derive(FromPyObject)]
+pub(crate) struct PyDense<'py>(PyWeights<'py>, Option<PyReadonlyArray1<'py, f32>>);
+
+#[derive(FromPyObject)]
+enum PyWeights<'py> {
+    Float32(PyRef<'py, PyPackedWeights>),
+    Int16(PyRef<'py, PyInt16Weights>),
+}
+
+/// Weight, bias and epsilon.
+#[derive(FromPyObject)]
+pub(crate) struct PyNorm<'py>(PyReadonlyArray1<'py, f32>, PyReadonlyArray1<'py, f32>, f32);
+
+impl PyDense<'_> {
+    fn get(&self) -> PyResult<Dense<'_>> {
+        let weights = match &self.0 {
+            PyWeights::Float32(weights) => Weights::Float32(&weights.0),
+            PyWeights::Int16(weights) => Weights::Int16(&weights.0),
+        };
+        Ok(Dense { weights, bias: self.1.as_ref().map(|bias| slice("bias", bias)).transpose()? })
+    }
+}
+
+impl PyNorm<'_> {
+    fn get(&self) -> PyResult<Norm<'_>> {
+        Ok(Norm { weight: slice("weight", &self.0)?, bias: slice("bias", &self.1)?, epsilon: self.2 })
+    }
+}
+
+#[pyfunction]
+#[expect(clippy::too_many_arguments, reason = "flat arrays, as they cross from Python")]
+pub(crate) fn sublayers<'py>(
+    py: Python<'py>,
+    attended: PyReadonlyArray2<'py, f32>,
+    hidden: PyReadonlyArray2<'py, f32>,
+    attention_output: PyDense<'py>,
+    attention_norm: PyNorm<'py>,
+    intermediate: PyDense<'py>,
+    activation: &str,
+    output: PyDense<'py>,
+    output_norm: PyNorm<'py>,
+    mut out: PyReadwriteArray2<'py, f32>,
+    threads: &Bound<'py, PyAny>,
+    openmp: usize,
+) -> PyResult<()> {
+    let sublayers = Sublayers {
+        attention_output: attention_output.get()?,
+        attention_norm: attention_norm.get()?,
+        intermediate: intermediate.get()?,
+        activation: to_activation(activation)?,
+        output: output.get()?,
+        output_norm: output_norm.get()?,
+    };
+    let (from, width) = (sublayers.attention_output.weights.inputs(), sublayers.attention_output.weights.outputs());
+    let rows = attended.shape()[0];
+    if attended.shape()[1] != from || hidden.shape() != [rows, width] || out.shape() != [rows, width] {
+        return Err(PyValueError::new_err(format!(
+            "attended is {:?}, hidden {:?} and out {:?}: expected [rows, {from}], then [rows, {width}] twice",
+            attended.shape(),
+            hidden.shape(),
+            out.shape()
+        )));
+    }
+    let (attended, hidden, threads) =
+        (slice("attended", &attended)?, slice("hidden", &hidden)?, count("threads", threads)?);
+    let out = out.as_slice_mut().map_err(|_| PyValueError::new_err("out is not C-contiguous and aligned"))?;
+    // SAFETY: what the .pyi asks of callers.
+    let host = unsafe { TorchThreads::at(openmp) };
+    py.detach(|| sublayers.apply(attended, hidden, out, threads, &host)).map_err(value_error)
+}

@@ -1,0 +1,273 @@
+//! What follows the attention in a layer of BERT's kind, in one call: linear layer, residual and norm, then two linear
+//! layers with an activation between them, residual and norm.
+//!
+//! The products are those of packed weights. In between, a batch of one short text has so few numbers that it takes
+//! longer to come back from here, find memory and be called again than to go through them.
+
+#![expect(clippy::inline_always, reason = "vector instructions are there only in what is inlined into pulp's dispatch")]
+
+use std::cell::Cell;
+
+use pulp::{Arch, Simd, WithSimd};
+
+use crate::error::{LinearError, SublayersError};
+use crate::host::{Host, Pieces, run_on, worthwhile};
+use crate::int16::Int16Weights;
+use crate::packed::PackedWeights;
+use crate::product::Activation;
+
+/// Most rows that go all the way before the next do, about: what stands between the products is then 4 MiB for a layer of
+/// base size.
+const BLOCK: usize = 264;
+/// Rows that a thread norms at a time.
+const NORMED: usize = 8;
+/// What norming a number costs, in multiply-adds.
+const COST: u128 = 8;
+/// Most numbers whose memory is kept for the next call: 4 MiB.
+const KEPT: usize = 1 << 20;
+
+/// Packed weights of either kind.
+#[derive(Clone, Copy, Debug)]
+pub enum Weights<'a> {
+    /// As they are.
+    Float32(&'a PackedWeights),
+    /// In whole numbers.
+    Int16(&'a Int16Weights),
+}
+
+/// A linear layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Dense<'a> {
+    /// Of the products.
+    pub weights: Weights<'a>,
+    /// A number for each output.
+    pub bias: Option<&'a [f32]>,
+}
+
+/// A layer norm (Ba, Kiros & Hinton 2016).
+#[derive(Clone, Copy, Debug)]
+pub struct Norm<'a> {
+    /// Factor of each number of a row.
+    pub weight: &'a [f32],
+    /// What is added to it.
+    pub bias: &'a [f32],
+    /// What is added to the variance.
+    pub epsilon: f32,
+}
+
+/// The linear layers and norms of a layer, but for those that go into its attention.
+#[derive(Clone, Copy, Debug)]
+pub struct Sublayers<'a> {
+    /// Of what the attention gives.
+    pub attention_output: Dense<'a>,
+    /// Of that and the residual.
+    pub attention_norm: Norm<'a>,
+    /// To the inner width.
+    pub intermediate: Dense<'a>,
+    /// Of the inner numbers.
+    pub activation: Activation,
+    /// Back to the width of the layer.
+    pub output: Dense<'a>,
+    /// Of that and the residual.
+    pub output_norm: Norm<'a>,
+}
+
+impl Sublayers<'_> {
+    /// Fills `out`, (rows, width), from what the attention gives and what came into the layer, both row-major.
+    ///
+    /// What becomes of a row depends on that row alone, to the last bit, whatever the others and the number of threads.
+    ///
+    /// # Errors
+    ///
+    /// When the lengths do not fit each other.
+    pub fn apply(
+        &self,
+        attended: &[f32],
+        hidden: &[f32],
+        out: &mut [f32],
+        threads: usize,
+        host: &impl Host,
+    ) -> Result<(), SublayersError> {
+        let (from, width, inner) = self.widths()?;
+        if !attended.len().is_multiple_of(from) {
+            return Err(LinearError::Rows { values: attended.len(), inputs: from }.into());
+        }
+        let rows = attended.len() / from;
+        for (name, values) in [("hidden", hidden.len()), ("out", out.len())] {
+            if values as u128 != rows as u128 * width as u128 {
+                return Err(SublayersError::Rows { name, values, rows, width });
+            }
+        }
+        if out.is_empty() {
+            return Ok(());
+        }
+        let rows = rows.div_ceil(rows.div_ceil(BLOCK)); // all blocks of nearly one size
+        let mut scratch = Scratch::of(rows * (width + inner));
+        let inputs = attended.chunks(rows * from).zip(hidden.chunks(rows * width));
+        for ((attended, hidden), out) in inputs.zip(out.chunks_mut(rows * width)) {
+            let (normed, rest) = scratch.0.split_at_mut(out.len());
+            let between = &mut rest[..out.len() / width * inner];
+            self.attention_output.apply(attended, Activation::Identity, normed, threads, host)?;
+            self.attention_norm.apply(normed, hidden, threads, host);
+            self.intermediate.apply(normed, self.activation, between, threads, host)?;
+            self.output.apply(between, Activation::Identity, out, threads, host)?;
+            self.output_norm.apply(out, normed, threads, host);
+        }
+        Ok(())
+    }
+
+    /// Numbers of a row that come from the attention, that the layer has, and between its last two products.
+    fn widths(&self) -> Result<(usize, usize, usize), SublayersError> {
+        let [attention, intermediate, output] =
+            [self.attention_output, self.intermediate, self.output].map(|dense| dense.weights);
+        let (width, inner) = (attention.outputs(), intermediate.outputs());
+        for (name, values, expected) in [
+            ("intermediate's inputs", intermediate.inputs(), width),
+            ("output's inputs", output.inputs(), inner),
+            ("output's outputs", output.outputs(), width),
+            ("attention_norm's weight", self.attention_norm.weight.len(), width),
+            ("attention_norm's bias", self.attention_norm.bias.len(), width),
+            ("output_norm's weight", self.output_norm.weight.len(), width),
+            ("output_norm's bias", self.output_norm.bias.len(), width),
+        ] {
+            if values != expected {
+                return Err(SublayersError::Width { name, values, expected });
+            }
+        }
+        Ok((attention.inputs(), width, inner))
+    }
+}
+
+impl Weights<'_> {
+    /// Length of a row that goes in.
+    pub fn inputs(self) -> usize {
+        match self {
+            Self::Float32(weights) => weights.inputs(),
+            Self::Int16(weights) => weights.inputs(),
+        }
+    }
+
+    /// Numbers that a row becomes.
+    pub fn outputs(self) -> usize {
+        match self {
+            Self::Float32(weights) => weights.outputs(),
+            Self::Int16(weights) => weights.outputs(),
+        }
+    }
+}
+
+impl Dense<'_> {
+    fn apply(
+        self,
+        x: &[f32],
+        activation: Activation,
+        out: &mut [f32],
+        threads: usize,
+        host: &impl Host,
+    ) -> Result<(), LinearError> {
+        match self.weights {
+            Weights::Float32(weights) => weights.apply(x, self.bias, activation, out, threads, host),
+            Weights::Int16(weights) => weights.apply(x, self.bias, activation, out, threads, host),
+        }
+    }
+}
+
+impl Norm<'_> {
+    /// Adds the residual to rows and norms them.
+    fn apply(&self, x: &mut [f32], residual: &[f32], threads: usize, host: &impl Host) {
+        let width = self.weight.len().max(1);
+        let threads = worthwhile(host, x.len() as u128 * COST, threads);
+        let pieces: Pieces<_> = x.chunks_mut(NORMED * width).zip(residual.chunks(NORMED * width)).collect();
+        let work = || Arch::new().dispatch(Normer { norm: *self, pieces: &pieces });
+        run_on(host, threads.min(pieces.len()), &work);
+    }
+}
+
+/// One thread's share of the norming: rows, as long as there are any.
+struct Normer<'a, 'x> {
+    norm: Norm<'a>,
+    pieces: &'a Pieces<(&'x mut [f32], &'x [f32])>,
+}
+
+impl WithSimd for Normer<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let width = self.norm.weight.len().max(1);
+        while let Some(mut piece) = self.pieces.take() {
+            let (x, residual) = &mut *piece;
+            for (x, residual) in x.chunks_exact_mut(width).zip(residual.chunks_exact(width)) {
+                norm_row(simd, &self.norm, x, residual);
+            }
+        }
+    }
+}
+
+/// The row and its residual together, less their mean, over the root of their variance.
+#[inline(always)]
+fn norm_row<S: Simd>(simd: S, norm: &Norm<'_>, x: &mut [f32], residual: &[f32]) {
+    #[expect(clippy::cast_precision_loss, reason = "rows are not that long")]
+    let count = x.len() as f32;
+    let (whole, rest) = S::as_mut_simd_f32s(x);
+    let (own, own_rest) = S::as_simd_f32s(residual);
+    let mut sum = simd.splat_f32s(0.0);
+    for (x, own) in whole.iter_mut().zip(own) {
+        *x = simd.add_f32s(*x, *own);
+        sum = simd.add_f32s(sum, *x);
+    }
+    let mut rest_sum = 0.0;
+    for (x, own) in rest.iter_mut().zip(own_rest) {
+        *x += own;
+        rest_sum += *x;
+    }
+    let mean = (simd.reduce_sum_f32s(sum) + rest_sum) / count;
+    // Twice through the row: the mean of squares less the square of the mean would lose what is near the mean.
+    let (means, mut squares, mut rest_squares) = (simd.splat_f32s(mean), simd.splat_f32s(0.0), 0.0);
+    for x in &mut *whole {
+        *x = simd.sub_f32s(*x, means);
+        squares = simd.mul_add_f32s(*x, *x, squares);
+    }
+    for x in &mut *rest {
+        *x -= mean;
+        rest_squares += *x * *x;
+    }
+    let variance = (simd.reduce_sum_f32s(squares) + rest_squares) / count;
+    let scale = (variance + norm.epsilon).sqrt().recip();
+    let scales = simd.splat_f32s(scale);
+    let ((weights, rest_weights), (biases, rest_biases)) = (S::as_simd_f32s(norm.weight), S::as_simd_f32s(norm.bias));
+    for ((x, weight), bias) in whole.iter_mut().zip(weights).zip(biases) {
+        *x = simd.mul_add_f32s(simd.mul_f32s(*x, scales), *weight, *bias);
+    }
+    for ((x, weight), bias) in rest.iter_mut().zip(rest_weights).zip(rest_biases) {
+        *x = *x * scale * weight + bias;
+    }
+}
+
+/// What stands between the products, in memory that stays with the thread unless it is much.
+struct Scratch(Vec<f32>);
+
+impl Scratch {
+    fn of(count: usize) -> Self {
+        let mut numbers = SCRATCH.take();
+        let more = count.saturating_sub(numbers.len());
+        numbers.reserve_exact(more);
+        numbers.resize(numbers.len() + more, 0.0);
+        Self(numbers)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if self.0.len() <= KEPT {
+            SCRATCH.set(std::mem::take(&mut self.0));
+        }
+    }
+}
+
+thread_local! {
+    static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+#[cfg(test)]
+mod tests;
