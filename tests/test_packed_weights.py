@@ -61,7 +61,7 @@ def test_a_model_s_sizes(rows, outputs, inputs):
 @pytest.mark.parametrize("threads", [0, 1, 2, 5])
 def test_a_row_s_result_is_its_own_whoever_works(openmp, threads):
     generator = np.random.default_rng(0)
-    # As much work as three new threads are worth, and rows that more than one of them packs.
+    # As much work as three new threads are worth.
     x, weight = (generator.standard_normal((rows, 1100)).astype(np.float32) for rows in (121, 835))
     packed = _rust.PackedWeights(weight)
 

@@ -25,7 +25,7 @@ from gliner_fast.deberta_config import DebertaConfig, position_rows
 from gliner_fast.kernels.disentangled_attention import Positions
 from gliner_fast.linear import Linear
 from gliner_fast.native import torch_must_see
-from gliner_fast.sublayers import Sublayers
+from gliner_fast.sublayers import finish_layer
 from gliner_fast.upload import upload
 
 # Scores of a group of heads held at once, in elements: 2**26 float32 are 256 MiB. Texts of up to about 1,000
@@ -96,9 +96,15 @@ class DebertaLayer(nn.Module):
         """All that comes after the attention, subword by subword: (..., D) twice -> (..., D), or (R, D)."""
         if wanted is not None:
             hidden, attended = hidden.flatten(0, -2)[wanted], attended.flatten(0, -2)[wanted]
-        native = Sublayers(
-            self.attention_output, self.attention_norm, self.intermediate, self.output, self.output_norm
-        ).apply(attended, hidden)
+        native = finish_layer(
+            attended,
+            hidden,
+            attention_output=self.attention_output,
+            attention_norm=self.attention_norm,
+            intermediate=self.intermediate,
+            output=self.output,
+            output_norm=self.output_norm,
+        )
         if native is not None:
             return native
         attended = F.dropout(self.attention_output(attended), self.hidden_dropout, self.training)

@@ -144,12 +144,13 @@ class Linear(nn.Linear):
         return [None] * parts if packed is None or must_not else packed
 
     def packed_where(self, pays: Callable[[], bool], parts: int = 1) -> Sequence[Int16Weights | PackedWeights] | None:
-        """The weights packed, in so many parts by columns, for inference in float32 on the CPU; None to do without.
+        """The weights packed, in so many parts by columns; None to do without.
 
-        They are packed now if they were not, and dropped where the weights are others by now.
+        They are packed now if they were not, and dropped where the weights are others by now. That the product is one
+        of inference in float32 on the CPU is for the caller to know.
 
         Args:
-            pays: whether it does in float32. Weights in whole numbers are there where `int16.quantize` put them.
+            pays: asked whether to pack weights in float32; not where `int16.quantize` has put whole numbers.
             parts: of the columns.
         """
         weight = self.weight
@@ -160,8 +161,7 @@ class Linear(nn.Linear):
             float32 = self.float32 = None
         if int16 is not None:
             return int16.parts if len(int16.parts) == parts else None
-        # A weight that is computed from others would be packed each time.
-        if type(weight) is not nn.Parameter or not pays():
+        if not is_packable(weight) or not pays():
             return None
         if float32 is None:
             float32 = self.float32 = Packed.pack(_rust.PackedWeights, weight, parts)
@@ -225,6 +225,12 @@ def packing_pays(vectors: Tensor, weight: Tensor, parts: int = 1) -> bool:
     most = _MOST_OF_LARGE if numbers >= _LARGE else _MOST_PACKED_ROWS
     is_fast = numbers >= _FEWEST_WEIGHTS and vectors.numel() <= most * vectors.shape[-1]
     return is_fast and mkl_is_fastest() and rust_is_fastest()
+
+
+def is_packable(weight: Tensor) -> bool:
+    """Whether a weight stays where it is, to be compared with its packed copy: one computed from others does not."""
+    is_float32 = weight.dtype is torch.float32 and weight.device.type == "cpu"
+    return type(weight) is nn.Parameter and is_float32 and weight.is_contiguous() and weight.data_ptr() % 4 == 0
 
 
 def _others_can(vectors: Tensor, weight: Tensor) -> bool:

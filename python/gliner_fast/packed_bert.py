@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gliner_fast.attention_executor import runs_of_equals
 from gliner_fast.linear import Linear, linear
-from gliner_fast.sublayers import Sublayers
+from gliner_fast.sublayers import finish_layer
 
 # Their layers are copies of BERT's, with BERT's names.
 _KINDS = {"bert", "roberta", "xlm-roberta", "camembert", "electra"}
@@ -71,8 +71,15 @@ def run_packed(model: Any, input_ids: Tensor, lengths: Sequence[int], wanted: Te
 def _finish(layer: Any, attended: Tensor, hidden: Tensor) -> Tensor:
     """All that comes after the attention: (N, E) twice -> (N, E)."""
     first, second = layer.attention.output, layer.output
-    sublayers = Sublayers(first.dense, first.LayerNorm, layer.intermediate.dense, second.dense, second.LayerNorm)
-    native = sublayers.apply(attended, hidden)
+    native = finish_layer(
+        attended,
+        hidden,
+        attention_output=first.dense,
+        attention_norm=first.LayerNorm,
+        intermediate=layer.intermediate.dense,
+        output=second.dense,
+        output_norm=second.LayerNorm,
+    )
     if native is not None:
         return native
     hidden = _add_and_norm(first, attended, hidden)

@@ -7,8 +7,6 @@ through the caches meanwhile, and left nothing of the interpreter there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -16,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from gliner_fast import _rust
-from gliner_fast.linear import Linear, packing_pays
+from gliner_fast.linear import Linear, is_packable, packing_pays
 from gliner_fast.native import torch_must_see
 from gliner_fast.openmp import parallel_address
 from gliner_fast.packed_weights import readable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -29,95 +29,97 @@ if TYPE_CHECKING:
     NativeDense = tuple[_rust.Int16Weights | _rust.PackedWeights, NDArray[np.float32] | None]
 
 
-@dataclass(frozen=True)
-class Sublayers:
-    """A layer's modules but for those that go into its attention; others may have taken the place of ours.
+def finish_layer(
+    attended: Tensor,
+    hidden: Tensor,
+    *,
+    attention_output: nn.Module,
+    attention_norm: nn.Module,
+    intermediate: nn.Module,
+    output: nn.Module,
+    output_norm: nn.Module,
+) -> Tensor | None:
+    """What becomes of the rows, (N, D), or None where the modules have to be called one after another.
 
-    Attributes:
-        attention_output: of what the attention gives.
+    One call it is for inference in float32 on the CPU, where all modules are ours or torch's own with nothing added,
+    and their weights are in whole numbers or `packing_pays` for the intermediate layer: for a model as it is, the
+    shapes and the CPU decide.
+
+    Args:
+        attended: what the attention gives, (N, A).
+        hidden: what came into the layer, (N, D).
+        attention_output: of what the attention gives, (N, A) -> (N, D).
         attention_norm: of that and the residual.
-        intermediate: to the inner width, with a GELU after it.
-        output: back to the width of the layer.
+        intermediate: (N, D) -> (N, F); a GELU follows, whether it is the module's own or not.
+        output: (N, F) -> (N, D).
         output_norm: of that and the residual.
     """
-
-    attention_output: nn.Module
-    attention_norm: nn.Module
-    intermediate: nn.Module
-    output: nn.Module
-    output_norm: nn.Module
-
-    def apply(self, attended: Tensor, hidden: Tensor) -> Tensor | None:
-        """What becomes of the rows, (N, D), or None where the modules have to be called one after another.
-
-        That depends on the shapes, the modules and the CPU alone: with weights in whole numbers, and where
-        `packing_pays` for the intermediate layer.
-
-        Args:
-            attended: what the attention gives, (N, E).
-            hidden: what came into the layer, (N, D).
-        """
-        if torch_must_see() or not (_is_plain(attended) and _is_plain(hidden)):
-            return None
-        attention_output, intermediate, output = self.attention_output, self.intermediate, self.output
-        if not (_is_ours(attention_output) and _is_ours(intermediate) and _is_ours(output)):
-            return None
-        pays = cache(lambda: packing_pays(hidden, intermediate.weight))
-        if intermediate.int16 is None and not pays():
-            return None
-        norms = _native_norm(self.attention_norm), _native_norm(self.output_norm)
-        if norms[0] is None or norms[1] is None:
-            return None
-        layers = [_native_dense(layer, pays) for layer in (attention_output, intermediate, output)]
-        if layers[0] is None or layers[1] is None or layers[2] is None:
-            return None
-        out = hidden.new_empty(hidden.shape)
-        _rust.sublayers(
-            attended.contiguous().numpy(),
-            hidden.contiguous().numpy(),
-            layers[0],
-            norms[0],
-            layers[1],
-            "gelu",
-            layers[2],
-            norms[1],
-            out.numpy(),
-            torch.get_num_threads(),
-            parallel_address(),
-        )
-        return out
+    if torch_must_see() or not (_are_rows(attended) and _are_rows(hidden)):
+        return None
+    if not (_is_ours(attention_output) and _is_ours(intermediate) and _is_ours(output)):
+        return None
+    pays = cache(lambda: packing_pays(hidden, intermediate.weight))
+    if intermediate.int16 is None and not pays():
+        return None
+    norms = _native_norm(attention_norm), _native_norm(output_norm)
+    linears = (attention_output, intermediate, output)
+    if norms[0] is None or norms[1] is None or not all(map(_is_readable, linears)):
+        return None
+    dense = [_native_dense(linear, pays) for linear in linears]
+    if dense[0] is None or dense[1] is None or dense[2] is None:
+        return None
+    out = hidden.new_empty(hidden.shape)
+    _rust.sublayers(
+        readable(attended).numpy(),
+        readable(hidden).numpy(),
+        dense[0],
+        norms[0],
+        dense[1],
+        "gelu",
+        dense[2],
+        norms[1],
+        out.numpy(),
+        torch.get_num_threads(),
+        parallel_address(),
+    )
+    return out
 
 
-def _is_plain(rows: Tensor) -> bool:
-    return type(rows) is Tensor and rows.dim() == 2 and _is_native(rows)
+def _are_rows(rows: Tensor) -> bool:
+    return type(rows) is Tensor and rows.dim() == 2 and _is_float32(rows)
 
 
-def _is_native(tensor: Tensor) -> bool:
+def _is_float32(tensor: Tensor) -> bool:
     return tensor.dtype is torch.float32 and tensor.device.type == "cpu"
 
 
 def _is_ours(module: nn.Module) -> TypeGuard[Linear]:
-    """Whether to call it is to multiply and nothing else."""
     return type(module) is Linear and _is_bare(module)
 
 
 def _is_bare(module: nn.Module) -> bool:
-    hooks = module._forward_hooks, module._forward_pre_hooks  # noqa: SLF001  (torch tells of them in no other way)
-    return not (module.training or any(hooks))
+    """Whether to call a module is to call its class's `forward`, as in inference."""
+    own = module._forward_hooks, module._forward_pre_hooks, module._compiled_call_impl  # noqa: SLF001  (nowhere else)
+    everyone_s = torch.nn.modules.module._global_forward_hooks, torch.nn.modules.module._global_forward_pre_hooks  # noqa: SLF001
+    return not (module.training or "forward" in module.__dict__ or any(own) or any(everyone_s))
+
+
+def _is_readable(layer: Linear) -> bool:
+    has_weights = layer.int16 is not None or is_packable(layer.weight)
+    return has_weights and (layer.bias is None or _is_float32(layer.bias))
 
 
 def _native_dense(layer: Linear, pays: Callable[[], bool]) -> NativeDense | None:
-    weight, bias = layer.weight, layer.bias
-    if not (_is_native(weight) and (bias is None or _is_native(bias))):
-        return None
     packed = layer.packed_where(pays)
-    return None if packed is None else (packed[0], None if bias is None else readable(bias).numpy())
+    if packed is None or len(packed) != 1:
+        return None
+    return packed[0], None if layer.bias is None else readable(layer.bias).numpy()
 
 
 def _native_norm(norm: nn.Module) -> NativeNorm | None:
     if type(norm) is not nn.LayerNorm or not _is_bare(norm):
         return None
     weight, bias = norm.weight, norm.bias
-    if weight is None or bias is None or weight.dim() != 1 or not (_is_native(weight) and _is_native(bias)):
+    if weight is None or bias is None or weight.dim() != 1 or not (_is_float32(weight) and _is_float32(bias)):
         return None
     return readable(weight).numpy(), readable(bias).numpy(), norm.eps

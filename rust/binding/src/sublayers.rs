@@ -24,18 +24,19 @@ enum PyWeights<'py> {
 pub(crate) struct PyNorm<'py>(PyReadonlyArray1<'py, f32>, PyReadonlyArray1<'py, f32>, f32);
 
 impl PyDense<'_> {
-    fn get(&self) -> PyResult<Dense<'_>> {
+    fn get(&self, name: &str) -> PyResult<Dense<'_>> {
         let weights = match &self.0 {
             PyWeights::Float32(weights) => Weights::Float32(&weights.0),
             PyWeights::Int16(weights) => Weights::Int16(&weights.0),
         };
-        Ok(Dense { weights, bias: self.1.as_ref().map(|bias| slice("bias", bias)).transpose()? })
+        Ok(Dense { weights, bias: self.1.as_ref().map(|bias| slice(&format!("{name}'s bias"), bias)).transpose()? })
     }
 }
 
 impl PyNorm<'_> {
-    fn get(&self) -> PyResult<Norm<'_>> {
-        Ok(Norm { weight: slice("weight", &self.0)?, bias: slice("bias", &self.1)?, epsilon: self.2 })
+    fn get(&self, name: &str) -> PyResult<Norm<'_>> {
+        let (weight, bias) = (slice(&format!("{name}'s weight"), &self.0)?, slice(&format!("{name}'s bias"), &self.1)?);
+        Ok(Norm { weight, bias, epsilon: self.2 })
     }
 }
 
@@ -56,12 +57,12 @@ pub(crate) fn sublayers<'py>(
     openmp: usize,
 ) -> PyResult<()> {
     let sublayers = Sublayers {
-        attention_output: attention_output.get()?,
-        attention_norm: attention_norm.get()?,
-        intermediate: intermediate.get()?,
+        attention_output: attention_output.get("attention_output")?,
+        attention_norm: attention_norm.get("attention_norm")?,
+        intermediate: intermediate.get("intermediate")?,
         activation: to_activation(activation)?,
-        output: output.get()?,
-        output_norm: output_norm.get()?,
+        output: output.get("output")?,
+        output_norm: output_norm.get("output_norm")?,
     };
     let (from, width) = (sublayers.attention_output.weights.inputs(), sublayers.attention_output.weights.outputs());
     let rows = attended.shape()[0];

@@ -312,7 +312,7 @@ impl Error for LinearError {}
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are what the message tells")]
 pub enum SublayersError {
-    /// One that takes or gives as many numbers as those beside it.
+    /// As many numbers as what is beside it takes or gives.
     Width { name: &'static str, values: usize, expected: usize },
     /// As many rows as what the attention gives.
     Rows { name: &'static str, values: usize, rows: usize, width: usize },
@@ -334,14 +334,7 @@ impl fmt::Display for SublayersError {
     }
 }
 
-impl Error for SublayersError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Linear(error) => Some(error),
-            _ => None,
-        }
-    }
-}
+impl Error for SublayersError {}
 
 impl From<LinearError> for SublayersError {
     fn from(error: LinearError) -> Self {

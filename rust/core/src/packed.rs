@@ -60,9 +60,12 @@ impl PackedWeights {
         let shape = Shape::of(weight, outputs, inputs)?;
         let mut panels = vec![Weights([0.0; OUTPUTS]); outputs.div_ceil(OUTPUTS) * inputs];
         for (panel, rows) in panels.chunks_exact_mut(inputs).zip(weight.chunks(OUTPUTS.saturating_mul(inputs))) {
-            for (output, row) in rows.chunks_exact(inputs).enumerate() {
-                for (to, &number) in panel.iter_mut().zip(row) {
-                    to.0[output] = number;
+            // Some numbers of all rows before the next: what they are written to then stays in the nearest cache.
+            for (part, panel) in panel.chunks_mut(STEP).enumerate() {
+                for (output, row) in rows.chunks_exact(inputs).enumerate() {
+                    for (to, &number) in panel.iter_mut().zip(&row[part * STEP..]) {
+                        to.0[output] = number;
+                    }
                 }
             }
         }

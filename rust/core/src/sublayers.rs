@@ -16,15 +16,15 @@ use crate::int16::Int16Weights;
 use crate::packed::PackedWeights;
 use crate::product::Activation;
 
-/// Most rows that go all the way before the next do, about: what stands between the products is then 4 MiB for a layer of
-/// base size.
-const BLOCK: usize = 264;
+/// Rows for each thread that go all the way before the next do, about: as many as a packed product goes through for each
+/// panel. What stands between the products is then 2 MiB a thread for a layer of base size.
+const BLOCK: usize = 132;
 /// Rows that a thread norms at a time.
 const NORMED: usize = 8;
 /// What norming a number costs, in multiply-adds.
 const COST: u128 = 8;
-/// Most numbers whose memory is kept for the next call: 4 MiB.
-const KEPT: usize = 1 << 20;
+/// Most numbers whose memory is kept for the next call: 16 MiB.
+const KEPT: usize = 1 << 22;
 
 /// Packed weights of either kind.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +101,7 @@ impl Sublayers<'_> {
         if out.is_empty() {
             return Ok(());
         }
-        let rows = rows.div_ceil(rows.div_ceil(BLOCK)); // all blocks of nearly one size
+        let rows = rows.div_ceil(rows.div_ceil(BLOCK * threads.clamp(1, 64))); // all blocks of nearly one size
         let mut scratch = Scratch::of(rows * (width + inner));
         let inputs = attended.chunks(rows * from).zip(hidden.chunks(rows * width));
         for ((attended, hidden), out) in inputs.zip(out.chunks_mut(rows * width)) {
@@ -121,7 +121,13 @@ impl Sublayers<'_> {
         let [attention, intermediate, output] =
             [self.attention_output, self.intermediate, self.output].map(|dense| dense.weights);
         let (width, inner) = (attention.outputs(), intermediate.outputs());
-        for (name, values, expected) in [
+        let biases = [
+            ("attention_output's bias", self.attention_output.bias, width),
+            ("intermediate's bias", self.intermediate.bias, inner),
+            ("output's bias", self.output.bias, width),
+        ];
+        let biases = biases.into_iter().filter_map(|(name, bias, expected)| Some((name, bias?.len(), expected)));
+        let sizes = [
             ("intermediate's inputs", intermediate.inputs(), width),
             ("output's inputs", output.inputs(), inner),
             ("output's outputs", output.outputs(), width),
@@ -129,7 +135,8 @@ impl Sublayers<'_> {
             ("attention_norm's bias", self.attention_norm.bias.len(), width),
             ("output_norm's weight", self.output_norm.weight.len(), width),
             ("output_norm's bias", self.output_norm.bias.len(), width),
-        ] {
+        ];
+        for (name, values, expected) in sizes.into_iter().chain(biases) {
             if values != expected {
                 return Err(SublayersError::Width { name, values, expected });
             }

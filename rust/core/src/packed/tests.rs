@@ -143,7 +143,6 @@ fn many_rows_are_cut_and_keep_their_places() {
 
 #[test]
 fn what_is_not_finite_stays_in_its_row_or_column() {
-    // Rows that were packed before leave nothing behind either.
     for number in [f32::NAN, f32::INFINITY] {
         let mut x = vec![1.0; 2 * 3];
         x[4] = number;

@@ -94,7 +94,12 @@ fn gelu(x: f64) -> f64 {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    let sizes = (prop_oneof![8 => 0_usize..9, 1 => BLOCK - 1..BLOCK + 3], 1_usize..20, 6_usize..70, 1_usize..40);
+    let sizes = (
+        prop_oneof![8 => 0_usize..9, 1 => BLOCK - 1..BLOCK + 3, 1 => 3 * BLOCK..3 * BLOCK + 2],
+        1_usize..20,
+        6_usize..70,
+        1_usize..40,
+    );
     sizes.prop_flat_map(|(rows, from, width, inner)| {
         let numbers = |count: usize| vec(-1.0_f32..1.0, count);
         let weights = [numbers(from * width), numbers(width * inner), numbers(inner * width)];
@@ -158,9 +163,15 @@ proptest! {
             x
         };
         let scalar = rows(&|by| by.with_simd(Scalar::new()));
-        let native = rows(&|by| Arch::new().dispatch(by));
-        for (scalar, native) in scalar.iter().zip(&native) {
-            prop_assert!((scalar - native).abs() <= 1e-5, "{} is not {}", native, scalar);
+        let mut others = vec![rows(&|by| Arch::new().dispatch(by))];
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = pulp::x86::V3::try_new() {
+            others.push(rows(&|by| simd.vectorize(|| by.with_simd(simd))));
+        }
+        for other in others {
+            for (scalar, other) in scalar.iter().zip(&other) {
+                prop_assert!((scalar - other).abs() <= 1e-5, "{} is not {}", other, scalar);
+            }
         }
     }
 }
@@ -223,7 +234,7 @@ fn what_does_not_fit_is_told() {
     assert_eq!(told(&cut, &case.attended, &case.hidden, 32), expected);
     let mut cut = layers;
     cut.intermediate.bias = Some(&case.biases[0][..5]);
-    assert_eq!(told(&cut, &case.attended, &case.hidden, 32), "bias has 5 values: expected 10");
+    assert_eq!(told(&cut, &case.attended, &case.hidden, 32), "intermediate's bias: 5, where 10 fit what is beside it");
 }
 
 #[test]
