@@ -5,9 +5,10 @@ was 1.0 to 1.3 times as fast with 128 to 1,024 rows. With the few rows of one sh
 1.5 and 1.3 times as fast as torch with 16, 48 and 80 rows.
 
 On a Xeon with AVX-512 MKL is the fastest with many rows. With few it packs weights as long as it multiplies them: there
-`Linear` keeps them packed, for as much memory again. That is 1.4 and 1.1 times as fast as torch with 16 and 48 rows
-(both: `GLINER_FAST_BENCH_SCALE=0.3 pytest benches/bench_linear.py`, base size). Where weights are not packed, few rows
-go to ours if the weights begin on a line of the cache, as those of a mapped file seldom do.
+`Linear` keeps them packed, for as much memory again. Run by run that was 1.1 to 1.4 times as fast as torch with 16
+rows, 1.1 to 1.3 with 48, and 1.0 to 1.1 with 80 to 256 (both: `GLINER_FAST_BENCH_SCALE=0.3 pytest
+benches/bench_linear.py`, base size). Where weights are not packed, few rows go to ours if the weights begin on a line
+of the cache, as those of a mapped file seldom do.
 
 Layers that have their weights in whole numbers too (`int16.py`) multiply these, whatever the environment says.
 """
@@ -42,8 +43,8 @@ VARIABLE = "GLINER_FAST_LINEAR"
 # Weights from which our call, some microseconds, is made up for, and rows up to which ours is then the fastest.
 _FEWEST_WEIGHTS = 2**17
 _MOST_ROWS = 80
-# Such rows of packed weights: many more where these are many, too.
-_MOST_PACKED_ROWS, _MOST_OF_LARGE = 64, 512
+# Such rows of packed weights; where these are many, as many as the longest texts of most checkpoints have words.
+_MOST_PACKED_ROWS, _MOST_OF_LARGE = 64, 384
 _LARGE = 2**20
 _LINE = 64  # bytes
 
