@@ -494,9 +494,9 @@ def sublayers(
     becomes depends on that row alone, to the last bit.
 
     Args:
-        attended: what the attention gives, (N, E).
+        attended: what the attention gives, (N, A).
         hidden: what came into the layer, (N, D).
-        attention_output: weights, (D, E), and bias, (D,) or None.
+        attention_output: weights, (D, A), and bias, (D,) or None.
         attention_norm: weight and bias of a layer norm, each (D,), and what is added to the variance.
         intermediate: weights, (F, D), and bias.
         activation: as for `linear`.
