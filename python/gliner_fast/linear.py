@@ -140,9 +140,10 @@ class Linear(nn.Linear):
             return [None] * parts
         if torch.is_grad_enabled() and (self.int16 is not None or self.float32 is not None):
             self.int16 = self.float32 = None
-        must_not = torch_must_see() or vectors.dtype is not torch.float32 or vectors.device.type != "cpu"
-        packed = self.packed_where(lambda: not must_not and packing_pays(vectors, self.weight, parts), parts)
-        return [None] * parts if packed is None or must_not else packed
+        if torch_must_see() or vectors.dtype is not torch.float32 or vectors.device.type != "cpu":
+            self._current(parts)  # what became stale is not kept until they are multiplied again
+            return [None] * parts
+        return self.packed_where(lambda: packing_pays(vectors, self.weight, parts), parts) or [None] * parts
 
     def packed_where(self, pays: Callable[[], bool], parts: int = 1) -> Sequence[Int16Weights | PackedWeights] | None:
         """The weights packed, in so many parts by columns; None to do without.
@@ -155,11 +156,7 @@ class Linear(nn.Linear):
             parts: of the columns.
         """
         weight = self.weight
-        int16, float32 = self.int16, self.float32  # other threads may drop them meanwhile
-        if int16 is not None and not int16.are_of(weight):
-            int16 = self.int16 = None
-        if float32 is not None and (len(float32.parts) != parts or not float32.are_of(weight)):
-            float32 = self.float32 = None
+        int16, float32 = self._current(parts)
         if int16 is not None:
             return int16.parts if len(int16.parts) == parts else None
         if not is_packable(weight) or not pays():
@@ -167,6 +164,16 @@ class Linear(nn.Linear):
         if float32 is None:
             float32 = self.float32 = Packed.pack(_rust.PackedWeights, weight, parts)
         return float32.parts
+
+    def _current(self, parts: int) -> tuple[Packed[Int16Weights] | None, Packed[PackedWeights] | None]:
+        """What is packed of the weights as they are now; what is of others, or in other parts, is dropped."""
+        weight = self.weight
+        int16, float32 = self.int16, self.float32  # other threads may drop them meanwhile
+        if int16 is not None and not int16.are_of(weight):
+            int16 = self.int16 = None
+        if float32 is not None and (len(float32.parts) != parts or not float32.are_of(weight)):
+            float32 = self.float32 = None
+        return int16, float32
 
     def train(self, mode: bool = True) -> Self:
         """As torch's; weights that are to change are not packed any more."""
