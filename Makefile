@@ -86,7 +86,7 @@ bench-check: $(EXTENSION) ## Run every bench once on a tiny checkpoint: do both 
 # compares with gliner needs gliner. Tests are named, since to collect the others would import pyarrow, Ray, pandas, ...
 # Results go to the folder OUT, else benches/results.
 WHEELS ?= dist/gpu-wheels
-GPU_PACKAGES := gliner sentencepiece accelerate psutil pytest-benchmark py-cpuinfo2 pytest-timeout
+GPU_PACKAGES := gliner disentangled-flash flashdeberta einops sentencepiece accelerate psutil pytest-benchmark py-cpuinfo2 pytest-timeout
 
 .PHONY: gpu-wheels
 gpu-wheels: $(VENV)/.tools ## Fetch the wheels that a GPU machine without a network may lack, into WHEELS

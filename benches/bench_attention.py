@@ -1,4 +1,7 @@
-"""Disentangled attention of one layer on a CUDA device: the kernel over packed texts beside torch over padded ones."""
+"""Disentangled attention of one layer on a CUDA device: the kernel over packed texts beside torch over padded ones.
+
+And the same with the products before it, beside the disentangled-flash package, which makes both.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,11 @@ import torch
 
 from benches.compare import Race
 from benches.floor import device_seconds
-from gliner_fast.attention_executor import PackedTexts, attend
-from gliner_fast.deberta import DebertaLayer, LayerPositions
+from gliner_fast.attention_executor import AttentionExecutor, PackedTexts, attend
+from gliner_fast.deberta import DebertaLayer
 from gliner_fast.deberta_config import DebertaConfig, position_rows
+from gliner_fast.deberta_positions import LayerPositions
+from gliner_fast.flash_attention import FlashAttention, FlashTexts
 from gliner_fast.kernels.disentangled_attention import Positions, disentangled_attention_reference
 
 HEADS, HEAD_DIM, SUBWORDS = 12, 64, 2**14
@@ -22,15 +27,23 @@ CONFIG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("length", [32, 64, 128, 256, 512])
-def bench_attention(race: Race, length: int, dtype: torch.dtype, device: str) -> None:
+ON_CUDA = pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)])
+EVERY_DTYPE = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+EVERY_LENGTH = pytest.mark.parametrize("length", [32, 64, 128, 256, 512])
+
+
+def lengths_up_to(length: int) -> list[int]:
     """Texts of three quarters of a length and up, as batches cut from sorted texts have them."""
+    return torch.linspace(0.75 * length, length, SUBWORDS // length).long().tolist()
+
+
+@ON_CUDA
+@EVERY_DTYPE
+@EVERY_LENGTH
+def bench_attention(race: Race, length: int, dtype: torch.dtype, device: str) -> None:
     config = DebertaConfig.read(CONFIG)
     assert config is not None
-    texts = SUBWORDS // length
-    lengths = torch.linspace(0.75 * length, length, texts).long().tolist()
+    lengths = lengths_up_to(length)
     scale = (3 * HEAD_DIM) ** -0.5
     torch.manual_seed(0)
     qkv = torch.randn(sum(lengths), 3, HEADS, HEAD_DIM, device=device).to(dtype)
@@ -39,7 +52,7 @@ def bench_attention(race: Race, length: int, dtype: torch.dtype, device: str) ->
     positions = Positions(keys, queries, rows.int())
     packed = PackedTexts(lengths, torch.tensor([0, *accumulate(lengths)], device=device))
     inside = torch.arange(length, device=device) < torch.tensor(lengths, device=device)[:, None]  # (B, L)
-    padded = qkv.new_zeros(texts, length, 3, HEADS, HEAD_DIM)
+    padded = qkv.new_zeros(len(lengths), length, 3, HEADS, HEAD_DIM)
     padded[inside] = qkv
     layer = DebertaLayer(config).eval()
     by_distance = LayerPositions(keys[:, rows.flip(0)], queries[:, rows], scale)
@@ -63,6 +76,59 @@ def bench_attention(race: Race, length: int, dtype: torch.dtype, device: str) ->
         ours,
         {"torch, padded": torch_padded},
         agreement=f"error {error:.1e}, of torch {bound:.1e}",
+        amount=sum(lengths),
+        unit="subwords",
+        length=length,
+        heads=HEADS,
+        head_dim=HEAD_DIM,
+        dtype=str(dtype).removeprefix("torch."),
+    )
+    race.benchmark.extra_info["device_seconds"] = device_seconds(ours)
+
+
+@ON_CUDA
+@EVERY_DTYPE
+@EVERY_LENGTH
+def bench_attention_with_products(race: Race, length: int, dtype: torch.dtype, device: str) -> None:
+    """Queries, keys and values, and the attention: what decides between our kernel and the package's as the default."""
+    pytest.importorskip("disentangled_flash", reason="carry the wheels of `make gpu-wheels`")
+    config = DebertaConfig.read(CONFIG)
+    assert config is not None
+    lengths, width = lengths_up_to(length), HEADS * HEAD_DIM
+    scale = (3 * HEAD_DIM) ** -0.5
+    torch.manual_seed(0)
+    hidden = torch.randn(sum(lengths), width, device=device).to(dtype)
+    weight = (torch.randn(3 * width, width, device=device) * width**-0.5).to(dtype)
+    bias, relative = torch.randn(3 * width, device=device).to(dtype), torch.randn(512, width, device=device).to(dtype)
+    rows = position_rows(length, config).int().to(device)
+    projected = torch.nn.functional.linear(relative, weight[: 2 * width], bias[: 2 * width]) * scale
+    queries, keys = (part.contiguous() for part in projected.view(-1, 2, HEADS, HEAD_DIM).permute(1, 2, 0, 3))
+    offsets = torch.tensor([0, *accumulate(lengths)], device=device)
+    packed, told = PackedTexts(lengths, offsets), FlashTexts(lengths, offsets)
+
+    def attend_in_ours(hidden: torch.Tensor, executor: AttentionExecutor) -> torch.Tensor:
+        own = [part.to(hidden.dtype) for part in (weight, bias, keys, queries)]
+        qkv = torch.nn.functional.linear(hidden, own[0], own[1]).view(-1, 3, HEADS, HEAD_DIM)
+        return attend(qkv, Positions(own[2], own[3], rows), packed, scale=scale, executor=executor).flatten(1)
+
+    @torch.inference_mode()
+    def ours() -> torch.Tensor:
+        return attend_in_ours(hidden, "triton")
+
+    with torch.inference_mode():
+        package = FlashAttention(config, weight, bias, relative)
+
+    @torch.inference_mode()
+    def theirs() -> torch.Tensor:
+        return package(hidden, told)
+
+    exact = attend_in_ours(hidden.double(), "torch")
+    error, bound = (float((found.double() - exact).abs().max()) for found in (ours(), theirs()))
+    assert error <= 2 * bound + 1e-5
+    race.run(
+        ours,
+        {"disentangled-flash": theirs},
+        agreement=f"error {error:.1e}, of disentangled-flash {bound:.1e}",
         amount=sum(lengths),
         unit="subwords",
         length=length,

@@ -65,9 +65,9 @@ def test_the_variable_decides(name, asked, monkeypatch):
 
 
 def test_an_unknown_name_is_refused(asked):
-    asked("flash")
+    asked("flashy")
     with pytest.raises(
-        ValueError, match="GLINER_FAST_ATTENTION is 'flash': expected one of padded, grouped, torch, rust, triton"
+        ValueError, match="GLINER_FAST_ATTENTION is 'flashy': expected one of padded, grouped, torch, rust, triton"
     ):
         choose_attention(CPU, torch.float32, 64)
 

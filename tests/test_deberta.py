@@ -120,7 +120,7 @@ def packed_hidden(ours: DebertaEncoder, lengths: list[int]) -> Tensor:
     [{}, {"pos_att_type": ["c2p"]}, {"pos_att_type": []}, {"position_buckets": -1, "max_relative_positions": 20}],
     ids=["v3", "c2p", "no-positions", "no-buckets"],
 )
-@pytest.mark.parametrize("executor", ["grouped", "torch"])
+@pytest.mark.parametrize("executor", ["grouped", "torch", "disentangled-flash"])
 def test_packed_texts_have_the_hidden_states_of_transformers(
     lengths: list[int], changes: dict[str, object], executor: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,7 +132,9 @@ def test_packed_texts_have_the_hidden_states_of_transformers(
     torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-7 * float(theirs.abs().max()))
 
 
-@pytest.mark.parametrize("executor", ["grouped", "torch", "rust", pytest.param("triton", marks=needs_interpreter)])
+@pytest.mark.parametrize(
+    "executor", ["grouped", "torch", "rust", "disentangled-flash", pytest.param("triton", marks=needs_interpreter)]
+)
 def test_packed_is_padded_is_single_text_within_rounding(executor: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, executor)
     reference, ours = pair(hidden_size=64, num_attention_heads=2)

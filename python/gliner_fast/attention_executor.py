@@ -11,6 +11,7 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor
 
+from gliner_fast.flash_attention import expect_flash
 from gliner_fast.kernels.disentangled_attention import (
     HEAD_DIMS,
     Positions,
@@ -23,8 +24,8 @@ from gliner_fast.span_executor import allows_tf32, expect_triton, triton_is_fast
 
 # padded and grouped: torch's own attention, with the position scores as its mask, over padded texts; or over packed
 # ones, those of equal length together, so that neither padding nor a mask is computed. The others: packed,
-# text by text; torch is the plain reference.
-AttentionExecutor = Literal["padded", "grouped", "torch", "rust", "triton"]
+# text by text; torch is the plain reference, disentangled-flash another package, products before it included.
+AttentionExecutor = Literal["padded", "grouped", "torch", "rust", "triton", "disentangled-flash"]
 
 VARIABLE = "GLINER_FAST_ATTENTION"
 
@@ -60,12 +61,7 @@ def choose_attention(device: torch.device, dtype: torch.dtype, head_dim: int) ->
     """
     asked = os.environ.get(VARIABLE, "")
     if not asked:
-        takes = head_dim in HEAD_DIMS and triton_is_fastest(device, dtype)
-        if takes:
-            return "triton"
-        if device.type != "cpu":
-            return "padded"  # on a GPU many short calls would cost more than the padding
-        return "rust" if dtype is torch.float32 and rust_is_fastest() else "grouped"
+        return fastest_attention(device, dtype, head_dim)
     if asked not in get_args(AttentionExecutor):
         names = ", ".join(get_args(AttentionExecutor))
         raise ValueError(f"{VARIABLE} is {asked!r}: expected one of {names}, or leave it unset for the fastest")
@@ -73,7 +69,18 @@ def choose_attention(device: torch.device, dtype: torch.dtype, head_dim: int) ->
         raise ValueError(f"{VARIABLE} is 'rust', but the model is {dtype} on {device}: expected float32 on the CPU")
     if asked == "triton":
         expect_triton(device, VARIABLE)
+    if asked == "disentangled-flash":
+        expect_flash(device, dtype, head_dim, VARIABLE)
     return cast(AttentionExecutor, asked)
+
+
+def fastest_attention(device: torch.device, dtype: torch.dtype, head_dim: int) -> AttentionExecutor:
+    """The fastest executor for a model on a device."""
+    if head_dim in HEAD_DIMS and triton_is_fastest(device, dtype):
+        return "triton"
+    if device.type != "cpu":
+        return "padded"  # on a GPU many short calls would cost more than the padding
+    return "rust" if dtype is torch.float32 and rust_is_fastest() else "grouped"
 
 
 def attend(

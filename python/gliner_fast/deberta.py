@@ -12,27 +12,37 @@ It reads padded texts, or packed ones (DESIGN 3.6), with the same weights and up
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gliner_fast.attention_executor import AttentionExecutor, PackedTexts, attend, choose_attention, runs_of_equals
+from gliner_fast.attention_executor import (
+    AttentionExecutor,
+    PackedTexts,
+    attend,
+    choose_attention,
+    fastest_attention,
+    runs_of_equals,
+)
 from gliner_fast.deberta_config import DebertaConfig, position_rows
+from gliner_fast.deberta_positions import LayerPositions
+from gliner_fast.flash_attention import MOST_SUBWORDS, FlashAttention, FlashTexts
 from gliner_fast.kernels.disentangled_attention import Positions
 from gliner_fast.linear import Linear
 from gliner_fast.native import torch_must_see
+from gliner_fast.span_executor import allows_tf32
 from gliner_fast.sublayers import finish_layer
 from gliner_fast.upload import upload
 
 # Scores of a group of heads held at once, in elements: 2**26 float32 are 256 MiB. Texts of up to about 1,000
 # subwords fit whole at any sensible batch; only far longer ones are done a few heads at a time.
 _MAX_SCORES = 2**26
-# Subwords from which a text's position scores are computed in blocks on a CPU, and the rows of a block.
-_LONG_TEXT, _BLOCK_ROWS = 160, 64
+
+Made = TypeVar("Made")
 
 
 class DebertaLayer(nn.Module):
@@ -61,12 +71,12 @@ class DebertaLayer(nn.Module):
         batch, length, width = hidden.shape
         qkv = self.qkv(hidden).view(batch, length, 3, self.heads, -1)
         attended = self._attend(qkv, positions, key_padding).reshape(batch, length, width)
-        return self._finish(hidden, attended, wanted)
+        return self.finish(hidden, attended, wanted)
 
     def forward_grouped(self, hidden: Tensor, groups: Sequence[Group], wanted: Tensor | None = None) -> Tensor:
         """(N, D) -> (N, D) for packed texts, without dropout and gradient; (R, D) where only some rows are wanted."""
         qkv = self.qkv(hidden).view(len(hidden), 3, self.heads, -1)  # (N, 3, H, head_dim)
-        return self._finish(hidden, self.attend_grouped(qkv, groups), wanted)
+        return self.finish(hidden, self.attend_grouped(qkv, groups), wanted)
 
     def attend_grouped(self, qkv: Tensor, groups: Sequence[Group]) -> Tensor:
         """(N, 3, H, head_dim) -> (N, D): each group by itself, so that neither padding nor a mask is computed."""
@@ -90,9 +100,9 @@ class DebertaLayer(nn.Module):
         """(N, D) -> (N, D) for packed texts, without dropout; (R, D) where only some rows are wanted."""
         qkv = self.qkv(hidden).view(len(hidden), 3, self.heads, -1)  # (N, 3, H, head_dim)
         attended = attend(qkv, positions, texts, scale=scale, executor=executor)  # (N, H, head_dim)
-        return self._finish(hidden, attended.flatten(1), wanted)
+        return self.finish(hidden, attended.flatten(1), wanted)
 
-    def _finish(self, hidden: Tensor, attended: Tensor, wanted: Tensor | None) -> Tensor:
+    def finish(self, hidden: Tensor, attended: Tensor, wanted: Tensor | None) -> Tensor:
         """All that comes after the attention, subword by subword: (..., D) twice -> (..., D), or (R, D)."""
         if wanted is not None:
             hidden, attended = hidden.flatten(0, -2)[wanted], attended.flatten(0, -2)[wanted]
@@ -146,44 +156,6 @@ class DebertaLayer(nn.Module):
 
 
 @dataclass(frozen=True)
-class LayerPositions:
-    """Position keys and queries of one layer for texts of L subwords, scaled as the scores are.
-
-    Attributes:
-        keys: (H, 2L-1, head_dim) in order of descending distance i - j; None without content-to-position scores.
-        queries: (H, 2L-1, head_dim) in order of ascending distance; None without position-to-content scores.
-        scale: factor of query . key.
-    """
-
-    keys: Tensor | None
-    queries: Tensor | None
-    scale: float
-
-    def bias(self, query: Tensor, key: Tensor, first_head: int) -> Tensor | None:
-        """Content-to-position plus position-to-content scores, (B, h, L, L), for query and key (B, h, L, head_dim).
-
-        The product with 2L-1 consecutive distances holds the score of (i, j) on a diagonal: column L-1-i+j of row
-        i for the keys, column L-1+i-j of row j for the queries. A view with row stride 2L-2 reads it off. Half of the
-        product is not on it, so that long texts are taken a block of rows at a time, each with the distances it reads.
-        """
-        heads = slice(first_head, first_head + query.shape[1])
-        bias = None
-        if self.keys is not None:
-            parts = [scores for _, scores in _diagonals(query, self.keys[heads])]
-            bias = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
-        if self.queries is not None:
-            by_key = [(rows, scores.mT) for rows, scores in _diagonals(key, self.queries[heads])]
-            if bias is None:
-                bias = torch.cat([scores for _, scores in by_key], dim=3)
-            elif len(by_key) == 1:
-                bias = bias + by_key[0][1]
-            else:
-                for rows, scores in by_key:
-                    bias[..., rows].add_(scores)
-        return bias
-
-
-@dataclass(frozen=True)
 class Group:
     """Neighbours of one length among packed texts.
 
@@ -198,41 +170,6 @@ class Group:
     positions: LayerPositions
 
 
-def _diagonals(content: Tensor, table: Tensor) -> list[tuple[slice, Tensor]]:
-    """Scores of content (B, h, L, head_dim) against distances (h, 2L-1, head_dim), blocks of rows: (B, h, R, L), views.
-
-    [b, h, i, j] is the score of content i against row L-1-i+j of the table.
-    """
-    length = content.shape[2]
-    # Blocks of equal size or nearly. A gradient, a compiler and a GPU do better with one product.
-    by_torch = torch.is_grad_enabled() or torch.compiler.is_compiling() or content.device.type != "cpu"
-    in_blocks = length >= _LONG_TEXT and not by_torch
-    count = round(length / _BLOCK_ROWS) if in_blocks else 1
-    size = -(-length // count)
-    blocks = []
-    for first in range(0, length, size):
-        rows = slice(first, min(length, first + size))
-        blocks.append(
-            (rows, _block_diagonals(content[:, :, rows], table[:, length - rows.stop : 2 * length - 1 - first]))
-        )
-    return blocks
-
-
-def _block_diagonals(content: Tensor, table: Tensor) -> Tensor:
-    """Scores of content (B, h, R, head_dim) against distances (h, L+R-1, head_dim): (B, h, R, L), a view.
-
-    [b, h, i, j] is the score of content i against row R-1-i+j of the table.
-    """
-    batch, heads, rows, head_dim = content.shape
-    columns = table.shape[1]
-    # One product a head for all texts, so that the table is read once.
-    by_head = content.transpose(0, 1).reshape(heads, batch * rows, head_dim)
-    scores = by_head @ table.mT  # (h, B*R, L+R-1)
-    strides = (rows * columns, batch * rows * columns, columns - 1, 1)
-    shape = (batch, heads, rows, columns - rows + 1)
-    return scores.as_strided(shape, strides, scores.storage_offset() + rows - 1)
-
-
 class DebertaEncoder(nn.Module):
     """DeBERTa-v2/v3: subword ids -> hidden states."""
 
@@ -244,7 +181,7 @@ class DebertaEncoder(nn.Module):
         self.relative_embeddings = nn.Embedding(2 * config.span, config.hidden_size)
         self.relative_norm = nn.LayerNorm(config.hidden_size, config.norm_eps)
         self.layers = nn.ModuleList(DebertaLayer(config) for _ in range(config.layers))
-        self._tables: tuple[tuple[object, ...], list[tuple[Tensor, Tensor]]] | None = None
+        self._made: tuple[tuple[object, ...], list[Any]] | None = None
         self._rows: dict[tuple[int, torch.device], Tensor] = {}
 
     def forward(
@@ -295,8 +232,13 @@ class DebertaEncoder(nn.Module):
 
     @property
     def _executor(self) -> AttentionExecutor:
+        return choose_attention(*self._kind)
+
+    @property
+    def _kind(self) -> tuple[torch.device, torch.dtype, int]:
+        """What the choice of an executor depends on."""
         weight = self.word_embeddings.weight
-        return choose_attention(weight.device, weight.dtype, self.config.hidden_size // self.config.heads)
+        return weight.device, weight.dtype, self.config.hidden_size // self.config.heads
 
     def _forward_packed(self, input_ids: Tensor, texts: PackedTexts, wanted: Tensor | None) -> Tensor:
         """(N,) -> (N, D) or (R, D), inference only: no subword of padding is computed, and no score is kept."""
@@ -304,8 +246,12 @@ class DebertaEncoder(nn.Module):
         executor = self._executor if not torch.is_grad_enabled() else "torch"  # autograd sees through torch alone
         if executor == "rust" and torch_must_see():
             executor = "grouped"
+        if executor == "disentangled-flash" and max(texts.lengths, default=0) > MOST_SUBWORDS:
+            executor = fastest_attention(*self._kind)
         if executor == "grouped":
             return self._forward_grouped(input_ids, texts.lengths, wanted)
+        if executor == "disentangled-flash":
+            return self._forward_flash(input_ids, texts, wanted)
         kinds = self.config.pos_att_type
         hidden: Tensor = self.embedding_norm(self.word_embeddings(input_ids))  # (N, D)
         rows = self._rows_by_distance(max(texts.lengths, default=1), hidden.device)
@@ -320,6 +266,14 @@ class DebertaEncoder(nn.Module):
         hidden: Tensor = self.embedding_norm(self.word_embeddings(input_ids))  # (N, D)
         for layer, groups in zip(self._layers(), self._groups(lengths), strict=True):
             hidden = layer.forward_grouped(hidden, groups, wanted if layer is self.layers[-1] else None)
+        return hidden
+
+    def _forward_flash(self, input_ids: Tensor, texts: PackedTexts, wanted: Tensor | None) -> Tensor:
+        """As `_forward_packed`, by the disentangled-flash package, products of the layer included."""
+        hidden: Tensor = self.embedding_norm(self.word_embeddings(input_ids))  # (N, D)
+        told = FlashTexts(texts.lengths, texts.offsets)
+        for layer, attention in zip(self._layers(), self._flash_attentions(), strict=True):
+            hidden = layer.finish(hidden, attention(hidden, told), wanted if layer is self.layers[-1] else None)
         return hidden
 
     def _groups(self, lengths: Sequence[int]) -> Iterator[list[Group]]:
@@ -361,29 +315,53 @@ class DebertaEncoder(nn.Module):
         """Position keys and queries of every layer, each (H, 2*span, head_dim).
 
         Rows ascend with the distance; those of the keys descend where `mirrored`, as the diagonals are read.
-        They depend on weights alone. Where no gradient is wanted they are kept until a weight is replaced or changed in
-        place.
+        """
+        return self._kept(("tables", mirrored), lambda: self._project_tables(mirrored=mirrored))
+
+    def _flash_attentions(self) -> list[FlashAttention]:
+        """The attention of every layer by the disentangled-flash package."""
+        return self._kept(("flash", allows_tf32()), self._make_flash_attentions)
+
+    def _kept(self, kind: tuple[object, ...], make: Callable[[], list[Made]]) -> list[Made]:
+        """What layers make of weights alone.
+
+        Where no gradient is wanted it is kept until a weight is replaced or changed in place, or another kind is asked
+        for.
         """
         if torch.is_grad_enabled():
             # What is kept must not outlive a step of training: torch's fused optimizers change weights in place
             # without counting it as a new version.
-            self._tables = None
-            return self._project_tables(mirrored=mirrored)
+            self._made = None
+            return make()
         weights = [self.relative_embeddings.weight, self.relative_norm.weight, self.relative_norm.bias]
         for layer in self._layers():
             weights += [layer.qkv.weight, layer.qkv.bias]
         under_autocast = torch.is_autocast_enabled(self.relative_embeddings.weight.device.type)  # of another dtype then
-        state = (mirrored, under_autocast, *((id(weight), weight.data_ptr(), _version(weight)) for weight in weights))
-        tables = self._tables  # read once: another thread may be replacing it with an equal one
-        if tables is None or tables[0] != state:
+        state = (kind, under_autocast, *((id(weight), weight.data_ptr(), _version(weight)) for weight in weights))
+        made = self._made  # read once: another thread may be replacing it with an equal one
+        if made is None or made[0] != state:
             with torch.no_grad():
-                tables = (state, self._project_tables(mirrored=mirrored))
-            self._tables = tables
-        return tables[1]
+                made = (state, make())
+            self._made = made
+        return made[1]
+
+    def _make_flash_attentions(self) -> list[FlashAttention]:
+        relative = self._relative_vectors()
+        made: list[FlashAttention] = []
+        for layer in self._layers():
+            beside = made[0] if made else None
+            weights = layer.qkv.weight, layer.qkv.bias
+            made.append(FlashAttention(self.config, *weights, relative, beside, allow_tf32=allows_tf32()))
+        return made
+
+    def _relative_vectors(self) -> Tensor:
+        """(2*span, D), by ascending distance: what layers project for the positions."""
+        vectors: Tensor = self.relative_norm(self.relative_embeddings.weight[: 2 * self.config.span])
+        return vectors
 
     def _project_tables(self, *, mirrored: bool) -> list[tuple[Tensor, Tensor]]:
         config = self.config
-        embeddings = self.relative_norm(self.relative_embeddings.weight[: 2 * config.span])  # (2*span, D)
+        embeddings = self._relative_vectors()
         tables = []
         for layer in self._layers():
             width = config.hidden_size
