@@ -127,9 +127,10 @@ def _disentangled_attention_kernel(
         key = tl.load(key_at, mask=inside[:, None], other=0.0)
         value = tl.load(key_at + H * D, mask=inside[:, None], other=0.0)
         scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
-        # Where a tile reaches over the text's end, distances may pass the table's: nobody reads their scores.
-        distance = first - first_key - (BLOCK - 1) + strip
-        row = tl.load(rows_ptr + tl.minimum(tl.maximum(distance + farthest, 0), 2 * farthest))
+        if C2P or P2C:
+            # Where a tile reaches over the text's end, distances may pass the table's: nobody reads their scores.
+            distance = first - first_key - (BLOCK - 1) + strip
+            row = tl.load(rows_ptr + tl.minimum(tl.maximum(distance + farthest, 0), 2 * farthest))
         if C2P:
             vectors = tl.load(keys_ptr + table + row[:, None] * D)
             by_distance = tl.dot(query, tl.trans(vectors), input_precision=PRECISION)

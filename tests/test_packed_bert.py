@@ -7,8 +7,10 @@ from itertools import accumulate
 import pytest
 import torch
 
+from gliner_fast import attention_executor, span_executor
 from gliner_fast.attention_executor import VARIABLE, runs_of_equals
 from gliner_fast.encoder import TransformersEncoder
+from gliner_fast.kernels._triton import INTERPRETED
 
 SETTINGS = {
     "vocab_size": 101, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
@@ -43,7 +45,11 @@ def texts_of(lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_hidden_states_are_those_of_padded_texts(kind: str, lengths: list[int]) -> None:
+@pytest.mark.parametrize("executor", ["grouped", "torch"])
+def test_hidden_states_are_those_of_padded_texts(
+    executor: str, kind: str, lengths: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, executor)
     encoder = make_encoder(kind).double()
     ids, is_subword = texts_of(lengths)
     counts, offsets = torch.tensor(lengths), torch.tensor([0, *accumulate(lengths)])
@@ -54,6 +60,47 @@ def test_hidden_states_are_those_of_padded_texts(kind: str, lengths: list[int]) 
         some = encoder(ids[is_subword], counts, offsets, wanted=wanted)
     torch.testing.assert_close(packed, padded, rtol=0, atol=1e-9)
     torch.testing.assert_close(some, padded[wanted], rtol=0, atol=1e-9)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="needs Triton, and a machine without a GPU")
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_the_kernel_of_disentangled_attention_attends_without_positions(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, lengths = make_encoder(kind, hidden_size=64, num_attention_heads=2), [33, 1, 70, 2]
+    ids, is_subword = texts_of(lengths)
+    counts, offsets = torch.tensor(lengths), torch.tensor([0, *accumulate(lengths)])
+    with torch.inference_mode():
+        padded = encoder(ids, counts)[is_subword]
+        started = []
+        kernel = attention_executor.disentangled_attention
+        monkeypatch.setattr(
+            attention_executor,
+            "disentangled_attention",
+            lambda qkv, positions, **options: started.append(positions) or kernel(qkv, positions, **options),
+        )
+        monkeypatch.setenv(VARIABLE, "triton")
+        packed = encoder(ids[is_subword], counts, offsets)
+    assert [(positions.keys, positions.queries) for positions in started] == [(None, None)] * 2  # layers
+    torch.testing.assert_close(packed, padded, rtol=0, atol=1e-5 * float(padded.abs().max()))
+
+
+@pytest.mark.parametrize("executor", ["grouped", "torch", "triton"])
+def test_where_a_gradient_is_wanted_packed_texts_have_one(executor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(span_executor, "INTERPRETED", True)
+    monkeypatch.setattr(span_executor, "HAS_TRITON", True)
+    monkeypatch.setenv(VARIABLE, executor)
+    encoder = make_encoder("bert")
+    encoder(torch.arange(2, 10), torch.tensor([5, 3]), torch.tensor([0, 5, 8])).square().sum().backward()
+    attention = encoder.model.encoder.layer[0].attention.self
+    for projection in (attention.query, attention.key, attention.value):
+        assert projection.weight.grad.abs().sum() > 0
+
+
+def test_no_subwords_have_no_hidden_states() -> None:
+    with torch.inference_mode():
+        found = make_encoder("bert")(torch.zeros(0, dtype=torch.int64), torch.zeros(0).long(), torch.tensor([0]))
+    assert found.shape == (0, 32)
 
 
 def test_the_last_layer_is_finished_for_wanted_rows_alone() -> None:
@@ -98,8 +145,11 @@ def test_who_reads_packed_texts(
     monkeypatch.delenv(VARIABLE, raising=False)
     encoder = make_encoder(kind, attention, **changes)
     assert encoder.reads_packed is reads_packed
-    monkeypatch.setenv(VARIABLE, "padded")
-    assert not encoder.reads_packed
+    monkeypatch.setenv(VARIABLE, "torch")
+    assert encoder.reads_packed is reads_packed
+    for name in ("padded", "disentangled-flash"):  # the latter has DeBERTa's attention alone
+        monkeypatch.setenv(VARIABLE, name)
+        assert not encoder.reads_packed
 
 
 def test_neighbours_of_one_length_are_found() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gliner_fast.attention_executor import choose_attention
+from gliner_fast.attention_executor import AttentionExecutor, PackedTexts, choose_attention
 from gliner_fast.deberta import DebertaEncoder
 from gliner_fast.deberta_config import DebertaConfig
 from gliner_fast.errors import CheckpointError, UnsupportedCheckpointError
@@ -54,7 +54,7 @@ class TransformersEncoder(nn.Module):
     ) -> Tensor:
         """As `DebertaEncoder.forward`; packed texts only where `reads_packed`."""
         if offsets is not None:
-            return run_packed(self.model, input_ids, lengths.tolist(), wanted)
+            return run_packed(self.model, input_ids, PackedTexts(lengths.tolist(), offsets), wanted, self._executor)
         columns = torch.arange(input_ids.shape[1], device=input_ids.device)
         mask = (columns < lengths.to(input_ids.device, non_blocking=True)[:, None]).long()  # (B, L)
         hidden = cast(Tensor, self.model(input_ids, attention_mask=mask).last_hidden_state)  # (B, L, E)
@@ -63,10 +63,13 @@ class TransformersEncoder(nn.Module):
     @property
     def reads_packed(self) -> bool:
         """Whether texts should come packed, where the weights are now."""
+        return self._is_bert_like and self._executor not in ("padded", "disentangled-flash")
+
+    @property
+    def _executor(self) -> AttentionExecutor:
         weight = next(self.model.parameters())
         head_dim = self.width // int(getattr(self.model.config, "num_attention_heads", 1))
-        executor = choose_attention(weight.device, weight.dtype, head_dim)
-        return self._is_bert_like and executor in ("grouped", "rust")
+        return choose_attention(weight.device, weight.dtype, head_dim)
 
 
 def build_encoder(

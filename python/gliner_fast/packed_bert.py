@@ -1,19 +1,22 @@
 """BERT and its kin over packed texts: transformers' modules and weights, no padding (DESIGN 3.3).
 
 transformers pads texts to the longest, and computes the padding. Here the linear layers run over all subwords of a
-batch in one product, and the attention over texts of one length at a time, without a mask. For inference alone.
+batch in one product, and the attention over texts of one length at a time, without a mask, or by a kernel that takes
+texts of any lengths at once. For inference alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gliner_fast.attention_executor import runs_of_equals
+from gliner_fast.attention_executor import AttentionExecutor, PackedTexts, attend, runs_of_equals
+from gliner_fast.kernels.disentangled_attention import Positions
 from gliner_fast.linear import Linear, linear
 from gliner_fast.sublayers import finish_layer
 
@@ -38,34 +41,61 @@ def is_bert_like(config: Mapping[str, Any], model: nn.Module) -> bool:
     )
 
 
-def run_packed(model: Any, input_ids: Tensor, lengths: Sequence[int], wanted: Tensor | None) -> Tensor:
+def run_packed(
+    model: Any, input_ids: Tensor, texts: PackedTexts, wanted: Tensor | None, executor: AttentionExecutor
+) -> Tensor:
     """Hidden states of the last layer.
 
     Args:
         model: for which `is_bert_like` holds, in eval mode.
         input_ids: (N,) int64, one text after another.
-        lengths: subwords of each text.
+        texts: how subwords belong to texts.
         wanted: (R,) rows to compute; None for all.
+        executor: of the attention, one for packed texts.
 
     Returns:
         (N, E), or (R, E).
     """
     assert not model.training, "packed texts know no dropout"
-    runs = runs_of_equals(lengths)
-    if not runs:
+    if not len(input_ids):
         return torch.zeros(0, model.config.hidden_size, dtype=model.dtype, device=input_ids.device)
-    # By the model's own module, which knows how its positions are counted.
-    embedded = [model.embeddings(input_ids=input_ids[rows].view(-1, length)).flatten(0, 1) for rows, length in runs]
-    hidden: Tensor = torch.cat(embedded)  # (N, E)
+    if executor not in ("torch", "triton") or torch.is_grad_enabled():
+        runs = runs_of_equals(texts.lengths)
+        hidden = _embed_in_runs(model, input_ids, runs)
+        attend_in = partial(_attend_in_runs, runs=runs)
+    else:
+        hidden = _embed_padded(model, input_ids, texts)
+        # Without positions of its own a distance has no row; the kernel wants to know how far texts reach.
+        rows = torch.zeros(2 * max(texts.lengths) - 1, dtype=torch.int32, device=input_ids.device)
+        attend_in = partial(_attend_at_once, texts=texts, positions=Positions(None, None, rows), executor=executor)
     if hasattr(model, "embeddings_project"):
         hidden = model.embeddings_project(hidden)
     layers = model.encoder.layer
     for layer in layers:
-        attended = _attend(layer.attention.self, hidden, runs)
+        attended = attend_in(layer.attention.self, hidden)
         if wanted is not None and layer is layers[-1]:
             hidden, attended = hidden[wanted], attended[wanted]
         hidden = _finish(layer, attended, hidden)
     return hidden
+
+
+def _embed_in_runs(model: Any, input_ids: Tensor, runs: Sequence[tuple[slice, int]]) -> Tensor:
+    """(N,) -> (N, E) by the model's own module, which knows how its positions are counted."""
+    return torch.cat(
+        [model.embeddings(input_ids=input_ids[rows].view(-1, length)).flatten(0, 1) for rows, length in runs]
+    )
+
+
+def _embed_padded(model: Any, input_ids: Tensor, texts: PackedTexts) -> Tensor:
+    """As `_embed_in_runs`, in one call: a GPU would wait longer for many than for what padding costs here."""
+    lengths, subwords = texts.offsets.diff(), len(input_ids)
+    count, longest = len(lengths), max(texts.lengths)
+    text = torch.arange(count, device=input_ids.device).repeat_interleave(lengths, output_size=subwords)  # (N,)
+    place = torch.arange(subwords, device=input_ids.device) - texts.offsets[text] + text * longest  # in B*L
+    padded = input_ids.new_full((count * longest,), model.config.pad_token_id or 0)
+    padded[place] = input_ids
+    embedded: Tensor = model.embeddings(input_ids=padded.view(count, longest))  # (B, L, E)
+    return embedded.flatten(0, 1)[place]
 
 
 def _finish(layer: Any, attended: Tensor, hidden: Tensor) -> Tensor:
@@ -86,7 +116,7 @@ def _finish(layer: Any, attended: Tensor, hidden: Tensor) -> Tensor:
     return _add_and_norm(second, _inner(layer.intermediate, hidden), hidden)
 
 
-def _attend(attention: Any, hidden: Tensor, runs: Sequence[tuple[slice, int]]) -> Tensor:
+def _attend_in_runs(attention: Any, hidden: Tensor, runs: Sequence[tuple[slice, int]]) -> Tensor:
     """(N, E) -> (N, E)."""
     heads = attention.num_attention_heads
     projected = [attention.query(hidden), attention.key(hidden), attention.value(hidden)]
@@ -97,6 +127,17 @@ def _attend(attention: Any, hidden: Tensor, runs: Sequence[tuple[slice, int]]) -
         out = F.scaled_dot_product_attention(query, key, value)
         context[rows].view(-1, length, heads, value.shape[-1]).copy_(out.transpose(1, 2))
     return context
+
+
+def _attend_at_once(
+    attention: Any, hidden: Tensor, texts: PackedTexts, positions: Positions, executor: AttentionExecutor
+) -> Tensor:
+    """(N, E) -> (N, E)."""
+    heads = attention.num_attention_heads
+    qkv = torch.stack([attention.query(hidden), attention.key(hidden), attention.value(hidden)], 1)  # (N, 3, E)
+    qkv = qkv.view(len(hidden), 3, heads, -1)  # (N, 3, H, head_dim)
+    scale = qkv.shape[-1] ** -0.5
+    return attend(qkv, positions, texts, scale=scale, executor=executor).flatten(1)
 
 
 def _inner(intermediate: Any, hidden: Tensor) -> Tensor:

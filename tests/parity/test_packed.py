@@ -21,12 +21,19 @@ TEXTS = [*sorted((text for text in CROSSNER if len(text.split()) >= 6), key=len)
 LABELS = ALL_LABELS[:3]
 
 
-@pytest.fixture(params=["grouped", "torch", "rust", "triton"])
+EXECUTORS = {
+    "deberta": ["grouped", "torch", "rust", "triton", "disentangled-flash"],
+    "bert": ["grouped", "torch", "triton"],
+}
+
+
+@pytest.fixture(params=[(kind, name) for kind, names in EXECUTORS.items() for name in names], ids=" ".join)
 def both(request: pytest.FixtureRequest, pair, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pair, list[tuple]]]:
     """Ours over packed texts beside gliner, and for each batch its subwords and those that the encoder was given."""
-    monkeypatch.setenv(attention_executor.VARIABLE, request.param)
-    monkeypatch.setenv(span_executor.VARIABLE, "torch" if request.param == "grouped" else request.param)
-    loaded, seen = pair("deberta"), []
+    kind, executor = request.param
+    monkeypatch.setenv(attention_executor.VARIABLE, executor)
+    monkeypatch.setenv(span_executor.VARIABLE, executor if executor in ("rust", "triton") else "torch")
+    loaded, seen = pair(kind), []
     hook = loaded.ours.model.encoder.register_forward_hook(
         lambda _, given, __: seen.append((int(given[1].sum()), given[0].numel(), len(given[1])))
     )
@@ -54,7 +61,7 @@ def test_a_text_answers_alone_as_among_others_and_as_where_texts_are_padded(both
         assert report.entities > 0
 
 
-@pytest.mark.parametrize("kind", ["bert", "deberta-v2"])
+@pytest.mark.parametrize("kind", ["modernbert", "deberta-v2"])
 def test_encoders_of_transformers_keep_their_own_attention(kind: str, pair, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(attention_executor.VARIABLE, "torch")
     loaded = pair(kind)
