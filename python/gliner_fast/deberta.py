@@ -34,6 +34,7 @@ from gliner_fast.flash_attention import MOST_SUBWORDS, FlashAttention, FlashText
 from gliner_fast.kernels.disentangled_attention import Positions
 from gliner_fast.linear import Linear
 from gliner_fast.native import torch_must_see
+from gliner_fast.residual_norm import add_and_norm
 from gliner_fast.span_executor import allows_tf32
 from gliner_fast.sublayers import finish_layer
 from gliner_fast.upload import upload
@@ -118,10 +119,9 @@ class DebertaLayer(nn.Module):
         if native is not None:
             return native
         attended = F.dropout(self.attention_output(attended), self.hidden_dropout, self.training)
-        hidden = self.attention_norm(attended.add_(hidden) if not torch.is_grad_enabled() else attended + hidden)
+        hidden = add_and_norm(attended, hidden, self.attention_norm)
         out = F.dropout(self.output(self.intermediate(hidden)), self.hidden_dropout, self.training)
-        result: Tensor = self.output_norm(out.add_(hidden) if not torch.is_grad_enabled() else out + hidden)
-        return result
+        return add_and_norm(out, hidden, self.output_norm)
 
     def _attend(self, qkv: Tensor, positions: LayerPositions, key_padding: Tensor | None) -> Tensor:
         """Attends in texts of L subwords: (B, L, 3, H, head_dim) -> (B, L, H, head_dim), a view."""

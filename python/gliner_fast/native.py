@@ -1,4 +1,4 @@
-"""When the network's work goes to the native module instead of torch."""
+"""When the network's work goes to the native module, or to a kernel, instead of torch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from gliner_fast import _rust
 from gliner_fast.openmp import parallel_address
@@ -61,3 +62,10 @@ def torch_must_see() -> bool:
 def is_recorded() -> bool:
     """Whether torch records what is done, to compile or trace it: of the native module's work it would see nothing."""
     return torch.compiler.is_compiling() or bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+
+
+def is_bare(module: nn.Module) -> bool:
+    """Whether to call a module is to call its class's `forward`, as in inference."""
+    own = module._forward_hooks, module._forward_pre_hooks, module._compiled_call_impl  # noqa: SLF001  (nowhere else)
+    everyone_s = torch.nn.modules.module._global_forward_hooks, torch.nn.modules.module._global_forward_pre_hooks  # noqa: SLF001
+    return not (module.training or "forward" in module.__dict__ or any(own) or any(everyone_s))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gliner_fast.attention_executor import AttentionExecutor, PackedTexts, attend, runs_of_equals
 from gliner_fast.kernels.disentangled_attention import Positions
 from gliner_fast.linear import Linear, linear
+from gliner_fast.residual_norm import add_and_norm
 from gliner_fast.sublayers import finish_layer
 
 # Their layers are copies of BERT's, with BERT's names.
@@ -150,5 +151,4 @@ def _inner(intermediate: Any, hidden: Tensor) -> Tensor:
 
 
 def _add_and_norm(output: Any, vectors: Tensor, residual: Tensor) -> Tensor:
-    normed: Tensor = output.LayerNorm(output.dense(vectors) + residual)
-    return normed
+    return add_and_norm(output.dense(vectors), residual, output.LayerNorm)

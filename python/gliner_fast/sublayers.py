@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gliner_fast import _rust
 from gliner_fast.linear import Linear, is_packable, packing_pays
-from gliner_fast.native import torch_must_see
+from gliner_fast.native import is_bare, torch_must_see
 from gliner_fast.openmp import parallel_address
 from gliner_fast.packed_weights import readable
 
@@ -94,14 +94,7 @@ def _is_float32(tensor: Tensor) -> bool:
 
 
 def _is_ours(module: nn.Module) -> TypeGuard[Linear]:
-    return type(module) is Linear and _is_bare(module)
-
-
-def _is_bare(module: nn.Module) -> bool:
-    """Whether to call a module is to call its class's `forward`, as in inference."""
-    own = module._forward_hooks, module._forward_pre_hooks, module._compiled_call_impl  # noqa: SLF001  (nowhere else)
-    everyone_s = torch.nn.modules.module._global_forward_hooks, torch.nn.modules.module._global_forward_pre_hooks  # noqa: SLF001
-    return not (module.training or "forward" in module.__dict__ or any(own) or any(everyone_s))
+    return type(module) is Linear and is_bare(module)
 
 
 def _is_readable(layer: Linear) -> bool:
@@ -117,7 +110,7 @@ def _native_dense(layer: Linear, pays: Callable[[], bool]) -> NativeDense | None
 
 
 def _native_norm(norm: nn.Module) -> NativeNorm | None:
-    if type(norm) is not nn.LayerNorm or not _is_bare(norm):
+    if type(norm) is not nn.LayerNorm or not is_bare(norm):
         return None
     weight, bias = norm.weight, norm.bias
     if weight is None or bias is None or weight.dim() != 1 or not (_is_float32(weight) and _is_float32(bias)):

@@ -1,0 +1,66 @@
+"""Who adds the residual and norms the sum: a Triton kernel over many rows on CUDA, torch else."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor, nn
+
+from gliner_fast.kernels.add_norm import MOST_COLUMNS, add_norm
+from gliner_fast.native import is_bare, is_recorded
+from gliner_fast.span_executor import expect_triton, triton_is_fastest
+
+VARIABLE = "GLINER_FAST_NORM"
+# Rows from which on the kernel is taken: with fewer a GPU waits for the host, which starts it more slowly than the two
+# calls of torch. An estimate; `pytest benches/bench_add_norm.py` on a card tells.
+FEWEST_ROWS = 1024
+
+
+def add_and_norm(vectors: Tensor, residual: Tensor, norm: nn.Module) -> Tensor:
+    """norm(vectors + residual), (..., D) twice -> (..., D).
+
+    Args:
+        vectors: fresh; without a gradient the sum may take its place.
+        residual: what they are added to.
+        norm: a layer norm, or what stands in its place.
+
+    Raises:
+        ValueError: the environment variable names nobody, or one that cannot run there.
+    """
+    if _takes_kernel(vectors, residual, norm):
+        assert isinstance(norm, nn.LayerNorm)
+        return add_norm(vectors, residual, norm.weight, norm.bias, eps=norm.eps)
+    normed: Tensor = norm(vectors + residual if torch.is_grad_enabled() else vectors.add_(residual))
+    return normed
+
+
+def _takes_kernel(vectors: Tensor, residual: Tensor, norm: nn.Module) -> bool:
+    if torch.is_grad_enabled() or is_recorded():
+        return False
+    asked = os.environ.get(VARIABLE, "")
+    if asked not in ("", "torch", "triton"):
+        raise ValueError(f"{VARIABLE} is {asked!r}: expected torch or triton, or leave it unset for the fastest")
+    if asked == "triton":
+        expect_triton(vectors.device, VARIABLE)
+    elif asked == "torch" or not vectors.is_cuda or len(vectors) < FEWEST_ROWS:
+        return False
+    return (
+        not torch.is_autocast_enabled(vectors.device.type)
+        and _fits(vectors, residual, norm)
+        and (asked == "triton" or triton_is_fastest(vectors.device, vectors.dtype))
+    )
+
+
+def _fits(vectors: Tensor, residual: Tensor, norm: nn.Module) -> bool:
+    if type(norm) is not nn.LayerNorm or not is_bare(norm) or norm.weight is None or norm.bias is None:
+        return False
+    parts = residual, norm.weight, norm.bias
+    return (
+        vectors.dim() == 2
+        and vectors.shape == residual.shape
+        and norm.weight.shape == (vectors.shape[1],)
+        and vectors.shape[1] <= MOST_COLUMNS
+        and vectors.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        and all(part.dtype is vectors.dtype and part.device == vectors.device for part in parts)
+    )

@@ -1,0 +1,189 @@
+"""Who adds the residual and norms the sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import accumulate
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from gliner_fast import residual_norm, span_executor
+from gliner_fast.kernels._triton import INTERPRETED
+from gliner_fast.residual_norm import FEWEST_ROWS, VARIABLE, add_and_norm
+from tests.test_deberta import pair
+from tests.test_packed_bert import make_encoder
+
+needs_interpreter = pytest.mark.skipif(not INTERPRETED, reason="needs Triton, and a machine without a GPU")
+WIDTH = 16
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
+    """The shapes that the kernel is started for."""
+    shapes: list[torch.Size] = []
+    kernel = residual_norm.add_norm
+
+    def counted(vectors: Tensor, *given: Tensor, **options: float) -> Tensor:
+        shapes.append(vectors.shape)
+        return kernel(vectors, *given, **options)
+
+    monkeypatch.setattr(residual_norm, "add_norm", counted)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    return shapes
+
+
+def random_norm() -> nn.LayerNorm:
+    norm = nn.LayerNorm(WIDTH).eval()
+    with torch.no_grad():
+        for weight in norm.parameters():
+            weight.normal_()
+    return norm
+
+
+def both_ways(norm: nn.Module, monkeypatch: pytest.MonkeyPatch) -> tuple[Tensor, Tensor]:
+    """What the kernel gives where it is asked for, or who stands in for it, and what torch gives."""
+    vectors, residual = torch.randn(2, 5, WIDTH, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        monkeypatch.setenv(VARIABLE, "triton")
+        found = add_and_norm(vectors.clone(), residual, norm)
+        monkeypatch.setenv(VARIABLE, "torch")
+        return found, add_and_norm(vectors.clone(), residual, norm)
+
+
+@needs_interpreter
+def test_the_kernel_norms_where_it_is_asked_for(launched: list[torch.Size], monkeypatch: pytest.MonkeyPatch):
+    found, expected = both_ways(random_norm(), monkeypatch)
+    assert launched == [(5, WIDTH)]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@needs_interpreter
+@pytest.mark.parametrize("make", [lambda: pair()[1], lambda: make_encoder("bert")], ids=["deberta", "bert"])
+def test_an_encoder_norms_by_the_kernel(
+    make: Callable[[], nn.Module], launched: list[torch.Size], monkeypatch: pytest.MonkeyPatch
+):
+    encoder, lengths = make(), [7, 3]
+    ids, counts, offsets = torch.arange(10) + 3, torch.tensor(lengths), torch.tensor([0, *accumulate(lengths)])
+    with torch.inference_mode():
+        expected = encoder(ids, counts, offsets)
+        assert launched == []
+        monkeypatch.setenv(VARIABLE, "triton")
+        monkeypatch.setenv("GLINER_FAST_ATTENTION", "torch")
+        found = encoder(ids, counts, offsets)
+    assert launched == [(10, 32)] * 4  # two layers, two norms each
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+# --- who stands in for it ---------------------------------------------------------------------------------------------
+
+
+class Doubled(nn.LayerNorm):
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        return 2 * super().forward(input)
+
+
+def hooked() -> nn.LayerNorm:
+    norm = random_norm()
+    norm.register_forward_hook(lambda _, __, out: out + 1)
+    return norm
+
+
+@needs_interpreter
+@pytest.mark.parametrize(
+    "make",
+    [
+        hooked,
+        lambda: Doubled(WIDTH).eval(),
+        lambda: nn.LayerNorm(WIDTH, elementwise_affine=False).eval(),
+        lambda: nn.LayerNorm(WIDTH, bias=False).eval(),
+        lambda: nn.RMSNorm(WIDTH).eval(),
+        lambda: nn.LayerNorm((5, WIDTH)).eval(),
+    ],
+    ids=["a hook", "another class's forward", "no weights", "no bias", "another norm", "over rows"],
+)
+def test_other_norms_are_called_as_they_are(
+    make: Callable[[], nn.Module], launched: list[torch.Size], monkeypatch: pytest.MonkeyPatch
+):
+    norm = make()
+    vectors, residual = torch.randn(2, 5, WIDTH, generator=torch.Generator().manual_seed(0))
+    found, _ = both_ways(norm, monkeypatch)
+    assert launched == []
+    torch.testing.assert_close(found, norm(vectors + residual), rtol=0, atol=0)
+
+
+@needs_interpreter
+def test_a_gradient_is_torch_s(launched: list[torch.Size], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(VARIABLE, "triton")
+    norm, vectors = random_norm(), torch.randn(5, WIDTH, requires_grad=True)
+    add_and_norm(vectors * 1, torch.randn(5, WIDTH), norm).square().sum().backward()
+    assert launched == []
+    assert vectors.grad is not None
+    assert vectors.grad.abs().sum() > 0
+
+
+@needs_interpreter
+def test_under_autocast_torch_chooses_the_precision(launched: list[torch.Size], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(VARIABLE, "triton")
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        add_and_norm(torch.randn(5, WIDTH), torch.randn(5, WIDTH), random_norm())
+    assert launched == []
+
+
+@needs_interpreter
+def test_weights_in_another_precision_are_torch_s(launched: list[torch.Size], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(VARIABLE, "triton")
+    with torch.inference_mode(), pytest.raises(RuntimeError):  # as torch says of them
+        add_and_norm(torch.randn(5, WIDTH).double(), torch.randn(5, WIDTH).double(), random_norm())
+    assert launched == []
+
+
+def test_a_cpu_norms_by_torch_unless_asked(launched: list[torch.Size], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(residual_norm, "triton_is_fastest", lambda *_: True)
+    with torch.inference_mode():
+        add_and_norm(torch.randn(FEWEST_ROWS, WIDTH), torch.randn(FEWEST_ROWS, WIDTH), random_norm())
+    assert launched == []
+
+
+# --- on CUDA, of which nothing is computed here -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "asked", "is_fastest", "takes"),
+    [
+        (FEWEST_ROWS, "", True, True),
+        (FEWEST_ROWS - 1, "", True, False),
+        (FEWEST_ROWS - 1, "triton", True, True),
+        (FEWEST_ROWS, "torch", True, False),
+        (FEWEST_ROWS, "", False, False),
+    ],
+)
+def test_many_rows_on_cuda_go_to_the_kernel(rows, asked, is_fastest, takes, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(VARIABLE, asked)
+    monkeypatch.setattr(span_executor, "HAS_TRITON", True)
+    monkeypatch.setattr(residual_norm, "triton_is_fastest", lambda *_: is_fastest)
+    monkeypatch.setattr(residual_norm, "add_norm", lambda *_, **__: "the kernel's")
+    with FakeTensorMode(), torch.no_grad():
+        vectors, residual = torch.empty(2, rows, WIDTH, device="cuda")
+        norm = nn.LayerNorm(WIDTH, device="cuda").eval()
+        found = add_and_norm(vectors, residual, norm)
+    assert isinstance(found, Tensor) is not takes
+
+
+def test_an_unknown_name_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(VARIABLE, "apex")
+    with (
+        torch.inference_mode(),
+        pytest.raises(ValueError, match="is 'apex': expected torch or triton"),
+    ):
+        add_and_norm(torch.randn(5, WIDTH), torch.randn(5, WIDTH), random_norm())
+
+
+def test_triton_is_refused_on_a_cpu_without_its_interpreter(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(VARIABLE, "triton")
+    monkeypatch.setattr(span_executor, "HAS_TRITON", True)
+    monkeypatch.setattr(span_executor, "INTERPRETED", False)
+    with torch.inference_mode(), pytest.raises(ValueError, match="GLINER_FAST_NORM is 'triton', but the model is on"):
+        add_and_norm(torch.randn(5, WIDTH), torch.randn(5, WIDTH), random_norm())
