@@ -1,4 +1,4 @@
-"""Residual and layer norm on a CUDA device: one kernel beside torch's two calls. Tells from how many rows on it pays."""
+"""Residual and layer norm on a CUDA device: one kernel beside torch's two calls, and from how many rows on it pays."""
 
 from __future__ import annotations
 

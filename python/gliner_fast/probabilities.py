@@ -22,5 +22,8 @@ def to_probabilities(padded: Tensor) -> None:
     On a CPU torch computes vectors one way and what is left of a tensor behind them, or of a thread's share, another, a
     rounding apart. Here nothing is left but what is no logit.
     """
+    if len(padded) <= _ONE_THREAD:  # to split takes longer than to compute the few of a text
+        padded.sigmoid_()
+        return
     for part in padded.split(_ONE_THREAD):  # type: ignore[no-untyped-call]
         part.sigmoid_()
