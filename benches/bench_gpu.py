@@ -25,6 +25,7 @@ from benches.floor import encoder_operations, measure_peaks, span_scores_work
 from benches.gpu_peers import gpu_peers
 from gliner_fast import GLiNER
 from gliner_fast.attention_executor import VARIABLE as ATTENTION
+from gliner_fast.cuda_graphs import VARIABLE as GRAPHS
 from gliner_fast.request import Options, Request
 from gliner_fast.stats import Stats
 from gliner_fast.verification import compare, find_reference_candidates
@@ -225,13 +226,18 @@ def bench_gpu_attentions(race: Race, name: str, size: str, device: str, monkeypa
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.timeout(1_800)
-def bench_gpu_latency(race: Race, dtype: str, size: str, device: str) -> None:
-    """One text at a time."""
+def bench_gpu_latency(race: Race, dtype: str, size: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One text at a time, with and without CUDA graphs."""
     texts, labels = distinct_texts("short", 16), LABELS[:5]
     model, (shipped, best) = ours_of(size, dtype, device), references(size, device)
 
     def one_by_one(predictor: Any) -> Answers:
         return [predictor.predict_entities(text, labels, threshold=THRESHOLD) for text in texts]
+
+    def recorded() -> Answers:
+        with monkeypatch.context() as patched:
+            patched.setenv(GRAPHS, "1")  # which is read at each call
+            return one_by_one(model)
 
     agreement = check(
         one_by_one(model), one_by_one(shipped), lambda index: near_misses(shipped, texts[index], labels), dtype
@@ -241,8 +247,10 @@ def bench_gpu_latency(race: Race, dtype: str, size: str, device: str) -> None:
         {
             "gliner as shipped": lambda: one_by_one(shipped),
             "gliner fp16 compiled": lambda: one_by_one(best),
+            "ours with CUDA graphs": recorded,
         },
         agreement=agreement,
+        agreements={"ours with CUDA graphs": told(keys(recorded()), keys(one_by_one(shipped)))},
         amount=len(texts),
         unit="texts",
         labels=len(labels),

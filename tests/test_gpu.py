@@ -11,6 +11,7 @@ import torch
 
 from gliner_fast import GLiNER, verify
 from gliner_fast.attention_executor import VARIABLE as ATTENTION
+from gliner_fast.cuda_graphs import VARIABLE as GRAPHS
 from gliner_fast.kernels.span_scores import PendingCandidates
 from gliner_fast.scorer import SpanScorer
 from gliner_fast.span_executor import VARIABLE
@@ -97,6 +98,22 @@ def test_packed_and_padded_texts_have_the_same_entities(
     assert report.entities > 100
     # Scores at the threshold; a random checkpoint's crowd there, and each executor rounds elsewhere to 16 bits.
     assert len(report.differences) <= report.entities / (100 if dtype == "fp32" else 2)
+
+
+def test_recorded_texts_have_the_entities_that_they_have_without(checkpoint, monkeypatch: pytest.MonkeyPatch):
+    model = GLiNER.from_pretrained(checkpoint("deberta"), map_location=DEVICE)
+    without = [model.predict_entities(text, LABELS, threshold=0.3) for text in CROSSNER]
+    monkeypatch.setenv(GRAPHS, "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # where it could not be recorded, that is warned of
+        recorded = [model.predict_entities(text, LABELS, threshold=0.3) for text in CROSSNER]
+        again = [model.predict_entities(text, LABELS, threshold=0.3) for text in CROSSNER]
+    assert len(model.model.encoder._graphs._recorded) > 1
+    assert again == recorded
+    report = compare(recorded, without, lambda _: [], threshold=0.3)
+    assert report.entities > 100
+    assert report.moved == 0
+    assert len(report.differences) <= report.entities / 100  # scores at the threshold
 
 
 # --- who waits for the device -----------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from gliner_fast.attention_executor import (
     fastest_attention,
     runs_of_equals,
 )
+from gliner_fast.cuda_graphs import Encode, EncoderGraphs, state_of, wants_graphs
 from gliner_fast.deberta_config import DebertaConfig, position_rows
 from gliner_fast.deberta_positions import LayerPositions
 from gliner_fast.flash_attention import MOST_SUBWORDS, FlashAttention, FlashTexts
@@ -181,6 +182,7 @@ class DebertaEncoder(nn.Module):
         self.relative_embeddings = nn.Embedding(2 * config.span, config.hidden_size)
         self.relative_norm = nn.LayerNorm(config.hidden_size, config.norm_eps)
         self.layers = nn.ModuleList(DebertaLayer(config) for _ in range(config.layers))
+        self._graphs = EncoderGraphs()
         self._made: tuple[tuple[object, ...], list[Any]] | None = None
         self._rows: dict[tuple[int, torch.device], Tensor] = {}
 
@@ -252,14 +254,40 @@ class DebertaEncoder(nn.Module):
             return self._forward_grouped(input_ids, texts.lengths, wanted)
         if executor == "disentangled-flash":
             return self._forward_flash(input_ids, texts, wanted)
+        if executor == "triton" and wanted is not None and wants_graphs(input_ids, len(texts.lengths)):
+            state = (allows_tf32(), *state_of(self))
+            found = self._graphs.run(self._to_be_recorded, input_ids, wanted, state)
+            if found is not None:
+                return found
+        tables = self._position_tables(mirrored=False)
+        return self._run_layers(input_ids, texts, wanted, tables, executor)
+
+    def _run_layers(
+        self,
+        input_ids: Tensor,
+        texts: PackedTexts,
+        wanted: Tensor | None,
+        tables: list[tuple[Tensor, Tensor]],
+        executor: AttentionExecutor,
+    ) -> Tensor:
         kinds = self.config.pos_att_type
         hidden: Tensor = self.embedding_norm(self.word_embeddings(input_ids))  # (N, D)
         rows = self._rows_by_distance(max(texts.lengths, default=1), hidden.device)
-        for layer, (keys, queries) in zip(self._layers(), self._position_tables(mirrored=False), strict=True):
+        for layer, (keys, queries) in zip(self._layers(), tables, strict=True):
             positions = Positions(keys if "c2p" in kinds else None, queries if "p2c" in kinds else None, rows)
             own = wanted if layer is self.layers[-1] else None
             hidden = layer.forward_packed(hidden, positions, texts, own, scale=self._scale, executor=executor)
         return hidden
+
+    def _to_be_recorded(self) -> Encode:
+        """The layers with the tables of now, for one text that may be shorter than the subwords that it gets."""
+        tables = self._position_tables(mirrored=False)
+
+        def encode(input_ids: Tensor, offsets: Tensor, wanted: Tensor) -> Tensor:
+            # The host says how far programs have to reach, the offsets where the text ends.
+            return self._run_layers(input_ids, PackedTexts([len(input_ids)], offsets), wanted, tables, "triton")
+
+        return encode
 
     def _forward_grouped(self, input_ids: Tensor, lengths: Sequence[int], wanted: Tensor | None) -> Tensor:
         """As `_forward_packed`, the attention over texts of one length at a time."""

@@ -1,0 +1,254 @@
+"""What is recorded of the encoder for one text at a time, by a stand-in that runs it again; kernels are interpreted."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gliner_fast import cuda_graphs, deberta
+from gliner_fast.attention_executor import VARIABLE as ATTENTION
+from gliner_fast.cuda_graphs import EncoderGraphs, state_of, wants_graphs
+from gliner_fast.deberta import DebertaEncoder
+from gliner_fast.kernels._triton import INTERPRETED
+from tests.test_deberta import pair
+
+needs_interpreter = pytest.mark.skipif(not INTERPRETED, reason="needs Triton, and a machine without a GPU")
+
+
+class Recorder:
+    """As CUDA records: the function is called once before, and what repeats it writes where the first result lies."""
+
+    def __init__(self) -> None:
+        self.recorded = self.replayed = 0
+
+    def __call__(self, run: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+        self.recorded += 1
+        run()
+        out = run()
+
+        def replay() -> None:
+            self.replayed += 1
+            out.copy_(run())
+
+        return replay, out
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> tuple[DebertaEncoder, Recorder]:
+    """An encoder that has each single text recorded."""
+    monkeypatch.setenv(ATTENTION, "triton")
+    monkeypatch.setattr(deberta, "wants_graphs", lambda ids, texts: texts == 1 and len(ids) > 0)
+    _, encoder = pair(hidden_size=64, num_attention_heads=2)
+    recorder = Recorder()
+    encoder._graphs = EncoderGraphs(recorder)
+    return encoder, recorder
+
+
+def run(encoder: DebertaEncoder, length: int, wanted: list[int], seed: int = 0) -> Tensor:
+    ids = torch.randint(3, 101, (length,), generator=torch.Generator().manual_seed(seed))
+    with torch.inference_mode():
+        hidden: Tensor = encoder(ids, torch.tensor([length]), torch.tensor([0, length]), wanted=torch.tensor(wanted))
+    return hidden
+
+
+def run_without(encoder: DebertaEncoder, length: int, wanted: list[int], seed: int = 0) -> Tensor:
+    plain = DebertaEncoder(encoder.config).eval()
+    plain.load_state_dict(encoder.state_dict())
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(deberta, "wants_graphs", lambda *_: False)
+        return run(plain, length, wanted, seed)
+
+
+@needs_interpreter
+def test_texts_of_any_length_have_the_hidden_states_that_they_have_without(recorded):
+    encoder, recorder = recorded
+    # Each side of a bucket's end; longer and shorter ones after each other, in memory that the last one left.
+    for seed, length in enumerate([5, 1, 31, 32, 33, 2, 64, 32, 9]):
+        wanted = [length - 1, 0, length // 2]
+        found = run(encoder, length, wanted, seed)
+        torch.testing.assert_close(found, run_without(encoder, length, wanted, seed), rtol=0, atol=1e-5)
+    assert recorder.recorded == 2  # up to 32, up to 64
+    assert recorder.replayed == 9
+
+
+@needs_interpreter
+def test_what_lies_behind_a_text_is_never_read(recorded, monkeypatch: pytest.MonkeyPatch):
+    encoder, _ = recorded
+    expected = run_without(encoder, 20, [19, 3])
+    new_empty = Tensor.new_empty
+
+    def of_nan(like: Tensor, *size: int, **options: Any) -> Tensor:
+        # What the kernel does not write is what the memory held before: the worst of it, here.
+        empty = new_empty(like, *size, **options)
+        return empty.fill_(torch.nan) if empty.is_floating_point() else empty
+
+    monkeypatch.setattr(Tensor, "new_empty", of_nan)
+    torch.testing.assert_close(run(encoder, 20, [19, 3]), expected, rtol=0, atol=1e-5)
+
+
+@needs_interpreter
+def test_a_result_outlives_the_next_text(recorded):
+    encoder, _ = recorded
+    first = run(encoder, 9, [0, 8])
+    kept = first.clone()
+    run(encoder, 9, [0, 8], seed=1)
+    assert torch.equal(first, kept)
+
+
+@needs_interpreter
+def test_more_rows_may_be_wanted_than_there_are_subwords(recorded):
+    encoder, _ = recorded
+    wanted = [index % 5 for index in range(40)]
+    found = run(encoder, 5, wanted)
+    torch.testing.assert_close(found, run_without(encoder, 5, wanted), rtol=0, atol=1e-5)
+
+
+@needs_interpreter
+@pytest.mark.parametrize("change", ["in place", "replaced", "its data"])
+@pytest.mark.parametrize("name", ["layers.0.qkv.weight", "layers.1.output.bias", "relative_embeddings.weight"])
+def test_other_weights_are_recorded_anew(name: str, change: str, recorded):
+    encoder, recorder = recorded
+    before = run(encoder, 9, [0, 8])
+    owner, _, leaf = name.rpartition(".")
+    module, weight = encoder.get_submodule(owner), encoder.get_parameter(name)
+    other = torch.randn(weight.shape)
+    with torch.no_grad():
+        if change == "in place":
+            weight.copy_(other)
+        elif change == "replaced":
+            setattr(module, leaf, torch.nn.Parameter(other))
+        else:
+            weight.data = other
+    after = run(encoder, 9, [0, 8])
+    assert recorder.recorded == 2
+    assert not torch.allclose(after, before, atol=1e-3)
+    torch.testing.assert_close(after, run_without(encoder, 9, [0, 8]), rtol=0, atol=1e-5)
+
+
+@needs_interpreter
+def test_the_tables_that_were_recorded_stay_while_others_are_made(recorded, monkeypatch: pytest.MonkeyPatch):
+    encoder, recorder = recorded
+    first = run(encoder, 9, [0, 8])
+    with torch.inference_mode():
+        encoder(torch.randint(3, 101, (2, 9)), torch.tensor([9, 7]))  # padded: the tables mirrored
+    torch.testing.assert_close(run(encoder, 9, [0, 8]), first, rtol=0, atol=0)
+    assert recorder.recorded == 1
+
+
+@needs_interpreter
+def test_batches_and_gradients_are_not_recorded(recorded):
+    encoder, recorder = recorded
+    ids = torch.randint(3, 101, (12,))
+    with torch.inference_mode():
+        encoder(ids, torch.tensor([7, 5]), torch.tensor([0, 7, 12]), wanted=torch.tensor([0]))
+        encoder(ids, torch.tensor([12]), torch.tensor([0, 12]))  # all rows
+    encoder(ids, torch.tensor([12]), torch.tensor([0, 12]), wanted=torch.tensor([0])).sum().backward()
+    assert recorder.recorded == 0
+
+
+@needs_interpreter
+def test_a_copy_records_for_itself(recorded):
+    encoder, recorder = recorded
+    run(encoder, 9, [0])
+    for other in (copy.deepcopy(encoder), copy.deepcopy(copy.deepcopy(encoder))):
+        assert other._graphs is not encoder._graphs
+        assert other._graphs._recorded == {}
+        torch.testing.assert_close(run(other, 9, [0]), run(encoder, 9, [0]), rtol=0, atol=0)
+    assert recorder.recorded == 3
+
+
+def test_an_encoder_is_pickled_without_what_was_recorded():
+    graphs = pickle.loads(pickle.dumps(EncoderGraphs()))
+    assert graphs._recorded == {}
+    assert graphs._record is cuda_graphs.record_on_cuda
+
+
+@needs_interpreter
+def test_threads_do_not_take_each_other_s_text(recorded):
+    encoder, recorder = recorded
+    expected = [run_without(encoder, 9, [0, 8], seed) for seed in range(4)]
+    found: dict[int, Tensor] = {}
+
+    def work(seed: int) -> None:
+        for _ in range(3):
+            found[seed] = run(encoder, 9, [0, 8], seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert recorder.recorded == 1
+    for seed, hidden in enumerate(expected):
+        torch.testing.assert_close(found[seed], hidden, rtol=0, atol=1e-5)
+
+
+@needs_interpreter
+def test_where_it_cannot_be_recorded_it_runs_without_and_says_so_once(recorded):
+    encoder, _ = recorded
+    tried = []
+
+    def fails(_: object) -> None:
+        tried.append(1)
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    encoder._graphs = EncoderGraphs(fails)
+    with pytest.warns(UserWarning, match=r"could not be recorded as a CUDA graph, and runs without \(operation not"):
+        found = run(encoder, 9, [0, 8])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(encoder, 40, [0, 8])
+    assert len(tried) == 1
+    torch.testing.assert_close(found, run_without(encoder, 9, [0, 8]), rtol=0, atol=0)
+
+
+# --- when it is asked for ---------------------------------------------------------------------------------------------
+
+
+class OnCuda:
+    """Ids of which only their place and number are looked at."""
+
+    is_cuda = True
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+
+@pytest.mark.parametrize(
+    ("length", "texts", "asked", "expected"),
+    [(9, 1, "1", True), (512, 1, "1", True), (513, 1, "1", False), (9, 2, "1", False), (9, 1, "", False),
+     (9, 1, "0", False), (0, 1, "1", False)],
+)  # fmt: skip
+def test_graphs_are_for_one_short_text_where_they_are_asked_for(
+    length: int, texts: int, asked: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(cuda_graphs.VARIABLE, asked)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    with torch.inference_mode():
+        assert wants_graphs(OnCuda(length), texts) is expected
+        assert not wants_graphs(torch.zeros(9), 1)  # on a CPU
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        assert not wants_graphs(OnCuda(length), texts)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    assert not wants_graphs(OnCuda(length), texts)  # a gradient is wanted
+
+
+def test_the_state_of_a_module_changes_with_its_weights_alone():
+    module = torch.nn.Linear(3, 3)
+    before = state_of(module)
+    module(torch.zeros(1, 3))
+    assert state_of(module) == before
+    with torch.no_grad():
+        module.bias.add_(1)
+    assert state_of(module) != before
