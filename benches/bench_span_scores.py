@@ -139,12 +139,12 @@ def kernel_figures(inputs: tuple[Tensor, Tensor, Tensor, Tensor], shape: dict[st
     u, _, _, c = inputs
     tiling = span_tiling.cut_tiles(u, *shape.values())
     logits = u.new_empty(tiling.logits)
-    launch = partial(kernel._launch, *inputs, tiling, MAX_WIDTH, allow_tf32=False)
+    launch = partial(kernel.launch, *inputs, tiling, MAX_WIDTH, allow_tf32=False)
     seconds = device_seconds(partial(launch, logits))
     bound = float(logits[torch.isfinite(logits)].float().quantile(0.99))
     keys = torch.empty(tiling.logits, dtype=torch.int64, device=u.device)
-    count = keys.new_zeros(1, dtype=kernel._count_dtype(tiling.logits))
-    hits = kernel._Hits(keys, count, torch.full_like(c, bound, dtype=torch.float32), None)
+    count = keys.new_zeros(1, dtype=kernel.count_dtype(tiling.logits))
+    hits = kernel.Hits(keys, count, torch.full_like(c, bound, dtype=torch.float32), None)
     found = torch.empty(tiling.logits, device=u.device)
 
     def find() -> None:

@@ -74,7 +74,7 @@ def timer(own: ShapeClass) -> Callable[[Blocks], float]:
         tiling = span_tiling.cut_tiles(u, word_counts, class_counts, MAX_WIDTH)
         logits = u.new_empty(tiling.logits)
         try:
-            return device_seconds(lambda: kernel._launch(u, v, g, c, tiling, MAX_WIDTH, logits, allow_tf32=False))
+            return device_seconds(lambda: kernel.launch(u, v, g, c, tiling, MAX_WIDTH, logits, allow_tf32=False))
         except OutOfResources:
             return float("inf")
 

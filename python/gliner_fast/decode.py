@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gliner_fast import _rust
 from gliner_fast.candidates import Candidates, only, those_that_pass
-from gliner_fast.kernels.span_scores import PendingCandidates, SpanCandidates
+from gliner_fast.kernels.span_candidates import PendingCandidates, SpanCandidates
 from gliner_fast.probabilities import probabilities
 
 _TOP_CLASSES = 5

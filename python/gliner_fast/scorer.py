@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_fast.candidates import Candidates
-from gliner_fast.kernels.span_scores import PendingCandidates
+from gliner_fast.kernels.span_candidates import PendingCandidates
 from gliner_fast.linear import Linear, linear
 from gliner_fast.span_executor import Executor, SpanLayout, choose_executor, find_spans, score_spans
 

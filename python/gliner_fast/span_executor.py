@@ -14,12 +14,8 @@ from torch.autograd.function import once_differentiable
 from gliner_fast import _rust
 from gliner_fast.candidates import Candidates
 from gliner_fast.kernels._triton import HAS_TRITON, INTERPRETED
-from gliner_fast.kernels.span_scores import (
-    PendingCandidates,
-    span_candidates,
-    span_scores,
-    span_scores_reference,
-)
+from gliner_fast.kernels.span_candidates import PendingCandidates, span_candidates
+from gliner_fast.kernels.span_scores import span_scores, span_scores_reference
 from gliner_fast.kernels.span_scores_gradient import span_scores_gradient, span_scores_gradient_reference
 from gliner_fast.native_candidates import native_candidates
 from gliner_fast.upload import upload

@@ -53,18 +53,18 @@ class Recorder:
 
 
 def compiled(dtype: torch.dtype, types: int, words: int, output: str, allow_tf32: bool) -> Any:
-    """The kernel as `_launch` would start it for one text on an H100."""
+    """The kernel as `launch` would start it for one text on an H100."""
     hidden, max_width = 3072, 12
     u, g = torch.empty(words, hidden, dtype=dtype), torch.empty(types, hidden, dtype=dtype)
     room = torch.empty(words * types * max_width, dtype=torch.float32 if output == "hits" else dtype)
     keys, allowed = torch.empty(len(room), dtype=torch.int64), torch.empty(words, max_width, dtype=torch.bool)
-    count = torch.zeros(1, dtype=module._count_dtype(len(room)))
-    hits = module._Hits(keys, count, torch.empty(types), allowed) if output == "hits" else None
+    count = torch.zeros(1, dtype=module.count_dtype(len(room)))
+    hits = module.Hits(keys, count, torch.empty(types), allowed) if output == "hits" else None
     kernel, recorder = module._span_scores_kernel, Recorder()
     module._span_scores_kernel = recorder
     try:
         tiling = span_tiling.cut_tiles(u, [words], [types], max_width)
-        module._launch(u, u, g, g[:, 0], tiling, max_width, room, allow_tf32=allow_tf32, hits=hits)
+        module.launch(u, u, g, g[:, 0], tiling, max_width, room, allow_tf32=allow_tf32, hits=hits)
     finally:
         module._span_scores_kernel = kernel
     options = {name: recorder.constants.pop(name) for name in OPTIONS}

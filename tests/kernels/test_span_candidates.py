@@ -10,14 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gliner_fast.kernels import span_scores as module
+from gliner_fast.kernels import span_candidates as module
+from gliner_fast.kernels import span_scores as scores_module
 from gliner_fast.kernels import span_tiling
-from gliner_fast.kernels.span_scores import (
-    SpanCandidates,
-    span_candidates_reference,
-    span_scores,
-    span_scores_reference,
-)
+from gliner_fast.kernels.span_candidates import SpanCandidates, span_candidates_reference
+from gliner_fast.kernels.span_scores import span_scores, span_scores_reference
 from tests.kernels.spans import (
     DEVICES,
     DTYPES,
@@ -37,8 +34,8 @@ pytestmark = needs_triton
 
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> CountingKernel:
-    counting = CountingKernel(module._span_scores_kernel)
-    monkeypatch.setattr(module, "_span_scores_kernel", counting)
+    counting = CountingKernel(scores_module._span_scores_kernel)
+    monkeypatch.setattr(scores_module, "_span_scores_kernel", counting)
     return counting
 
 
@@ -227,8 +224,8 @@ def test_hits_stay_in_their_room_and_all_are_counted(capacity: int, count_dtype:
     tiling = span_tiling.cut_tiles(batch.tensors[0], *batch.shape.values())
     keys, found = (torch.full((capacity + 200,), -7, device=device, dtype=own) for own in (torch.int64, torch.float32))
     count = torch.zeros(1, dtype=count_dtype, device=device)
-    hits = module._Hits(keys[100 : 100 + capacity], count, torch.ones(12, device=device), None)
-    module._launch(*batch.tensors, tiling, 6, found[100 : 100 + capacity], allow_tf32=False, hits=hits)
+    hits = module.Hits(keys[100 : 100 + capacity], count, torch.ones(12, device=device), None)
+    module.launch(*batch.tensors, tiling, 6, found[100 : 100 + capacity], allow_tf32=False, hits=hits)
     assert int(count) == len(wanted)
     used = 100 + min(capacity, len(wanted))
     own = keys[100:used].tolist()
@@ -245,7 +242,7 @@ def test_the_order_in_which_hits_find_their_places_does_not_show(device: str, mo
     batch = random_batch([40, 7], [5, 5], 12, 16, device=device)
     asked = {"thresholds": torch.full((10,), 0.7, device=device)}
     wanted = span_candidates(*batch.tensors, **batch.shape, **asked)
-    launch, generator = module._launch, torch.Generator().manual_seed(0)
+    launch, generator = module.launch, torch.Generator().manual_seed(0)
 
     def launch_and_shuffle(*inputs: Any, hits: Any, **options: Any) -> None:
         launch(*inputs, hits=hits, **options)
@@ -254,7 +251,7 @@ def test_the_order_in_which_hits_find_their_places_does_not_show(device: str, mo
         logits.copy_(logits[order])
         hits.keys.copy_(hits.keys[order])
 
-    monkeypatch.setattr(module, "_launch", launch_and_shuffle)
+    monkeypatch.setattr(module, "launch", launch_and_shuffle)
     assert len(wanted.scores) > 100
     for _ in range(3):
         ours = span_candidates(*batch.tensors, **batch.shape, **asked)
@@ -270,8 +267,8 @@ def test_places_beyond_2_to_the_31_are_kept(device: str):
     first = 2**31 + 48
     tiling.texts[:, 5] += first  # as if texts with so many logits came before
     keys = torch.full((256,), module._NO_KEY, device=device)
-    hits = module._Hits(keys, keys.new_zeros(1), module.logit_bounds(thresholds), None)
-    module._launch(*batch.tensors, tiling, 3, torch.empty(256, device=device), allow_tf32=False, hits=hits)
+    hits = module.Hits(keys, keys.new_zeros(1), module.logit_bounds(thresholds), None)
+    module.launch(*batch.tensors, tiling, 3, torch.empty(256, device=device), allow_tf32=False, hits=hits)
     own = keys[keys != module._NO_KEY].sort().values
     cells = (wanted.starts * 3 + wanted.widths) * 5 + wanted.types
     assert len(own) > 10

@@ -123,7 +123,7 @@ def test_every_logit_is_written_and_nothing_else(shape, device: str):
     batch = random_batch(*shape, device=device)
     tiling = span_tiling.cut_tiles(batch.tensors[0], *batch.shape.values())
     room = torch.full((tiling.logits + 200,), math.nan, device=device)
-    module._launch(*batch.tensors, tiling, batch.shape["max_width"], room[100:-100], allow_tf32=False)
+    module.launch(*batch.tensors, tiling, batch.shape["max_width"], room[100:-100], allow_tf32=False)
     assert room[100:-100].isnan().sum() == 0
     assert room[:100].isnan().all()
     assert room[-100:].isnan().all()
