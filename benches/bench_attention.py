@@ -101,19 +101,25 @@ def bench_attention_with_products(race: Race, length: int, dtype: torch.dtype, d
     weight = (torch.randn(3 * width, width, device=device) * width**-0.5).to(dtype)
     bias, relative = torch.randn(3 * width, device=device).to(dtype), torch.randn(512, width, device=device).to(dtype)
     rows = position_rows(length, config).int().to(device)
-    projected = torch.nn.functional.linear(relative, weight[: 2 * width], bias[: 2 * width]) * scale
-    queries, keys = (part.contiguous() for part in projected.view(-1, 2, HEADS, HEAD_DIM).permute(1, 2, 0, 3))
+
+    def project_tables(dtype: torch.dtype) -> torch.Tensor:
+        given = [part.to(dtype) for part in (relative, weight[: 2 * width], bias[: 2 * width])]
+        projected = torch.nn.functional.linear(*given) * scale
+        return projected.view(-1, 2, HEADS, HEAD_DIM).permute(1, 2, 0, 3).contiguous()  # (2, H, rows, head_dim)
+
+    tables = project_tables(dtype)
     offsets = torch.tensor([0, *accumulate(lengths)], device=device)
     packed, told = PackedTexts(lengths, offsets), FlashTexts(lengths, offsets)
 
-    def attend_in_ours(hidden: torch.Tensor, executor: AttentionExecutor) -> torch.Tensor:
-        own = [part.to(hidden.dtype) for part in (weight, bias, keys, queries)]
-        qkv = torch.nn.functional.linear(hidden, own[0], own[1]).view(-1, 3, HEADS, HEAD_DIM)
-        return attend(qkv, Positions(own[2], own[3], rows), packed, scale=scale, executor=executor).flatten(1)
+    def attend_in_ours(hidden: torch.Tensor, tables: torch.Tensor, executor: AttentionExecutor) -> torch.Tensor:
+        qkv = torch.nn.functional.linear(hidden, weight.to(hidden.dtype), bias.to(hidden.dtype))
+        queries, keys = tables
+        qkv = qkv.view(-1, 3, HEADS, HEAD_DIM)
+        return attend(qkv, Positions(keys, queries, rows), packed, scale=scale, executor=executor).flatten(1)
 
     @torch.inference_mode()
     def ours() -> torch.Tensor:
-        return attend_in_ours(hidden, "triton")
+        return attend_in_ours(hidden, tables, "triton")
 
     with torch.inference_mode():
         package = FlashAttention(config, weight, bias, relative)
@@ -122,7 +128,7 @@ def bench_attention_with_products(race: Race, length: int, dtype: torch.dtype, d
     def theirs() -> torch.Tensor:
         return package(hidden, told)
 
-    exact = attend_in_ours(hidden.double(), "torch")
+    exact = attend_in_ours(hidden.double(), project_tables(torch.float64), "torch")
     error, bound = (float((found.double() - exact).abs().max()) for found in (ours(), theirs()))
     assert error <= 2 * bound + 1e-5
     race.run(

@@ -1,9 +1,10 @@
 """Texts -> entities on a CUDA device: ours in fp32 and bf16 beside gliner as shipped and gliner at its best.
 
 "As shipped" is fp32, batches of 8 in input order. "At its best" is fp16, compiled, sorted by length, with the batch
-size that was fastest in a trial on this card. Beside the speed: subwords a second, the share of the measured product
-peak that the useful operations make, the share of the time that the card was busy, the stages' seconds and the peak
-memory.
+size that was fastest in a trial on this card. `bench_gpu_attentions` has other people's attention under gliner instead,
+and under ours; `bench_gpu_latency` single texts, also with CUDA graphs. Beside the speed: subwords a second, the share
+of the measured product peak that the useful operations make, the share of the time that the card was busy, the stages'
+seconds and the peak memory.
 """
 
 from __future__ import annotations
@@ -181,11 +182,12 @@ def bench_gpu(race: Race, name: str, label_count: int, dtype: str, size: str, de
 @pytest.mark.timeout(1_800)
 def bench_gpu_attentions(race: Race, name: str, size: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ours in bf16 beside `gliner` in fp16 with other people's attention, and beside ours with one of them."""
-    peers = gpu_peers()
-    if not peers:
-        pytest.skip("neither flashdeberta nor disentangled-flash is installed: carry the wheels of `make gpu-wheels`")
     texts, labels = distinct_texts(name, max(32, round(TEXTS * SCALE))), LABELS[:5]
     model = ours_of(size, "bf16", device)
+    config = model.model.encoder.config
+    peers = gpu_peers(config.hidden_size // config.heads)
+    if not peers:
+        pytest.skip("neither flashdeberta nor disentangled-flash is installed: carry the wheels of `make gpu-wheels`")
     shipped, _ = references(size, device)
 
     def ours(executor: str = "") -> Answers:

@@ -1,7 +1,7 @@
 """`gliner` with other people's attention under it: what a user with a card could pick instead of ours.
 
-Both are loaded as `gliner` loads a checkpoint, in fp16, and are to be given sorted texts. Neither is compiled: torch
-cannot trace their kernels.
+Both are loaded as `gliner` loads a checkpoint, in fp16, and are to be given sorted texts. Neither is compiled: `gliner`
+itself keeps FlashDeBERTa from its compiler, and of disentangled-flash nothing is compiled for packed texts.
 """
 
 from __future__ import annotations
@@ -16,16 +16,21 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from gliner_fast.flash_attention import HEAD_DIMS
 
-def gpu_peers() -> dict[str, Callable[[Path, str], Any]]:
-    """Those that are installed, by name: each loads a checkpoint onto a device."""
-    loaders = {"flashdeberta": load_flash_deberta, "disentangled_flash": load_disentangled_flash}
-    names = {"flashdeberta": "FlashDeBERTa", "disentangled_flash": "disentangled-flash"}
-    return {names[package]: load for package, load in loaders.items() if find_spec(package) is not None}
+
+def gpu_peers(head_dim: int) -> dict[str, Callable[[Path, str], Any]]:
+    """Those that are installed and take heads of this width, by name: each loads a checkpoint onto a device."""
+    peers: dict[str, Callable[[Path, str], Any]] = {}
+    if find_spec("flashdeberta") is not None:
+        peers["FlashDeBERTa"] = load_flash_deberta
+    if find_spec("disentangled_flash") is not None and head_dim in HEAD_DIMS:
+        peers["disentangled-flash"] = load_disentangled_flash
+    return peers
 
 
 def load_flash_deberta(path: Path, device: str) -> Any:
-    """`gliner`'s own switch for FlashDeBERTa, which packs the texts in each layer anew."""
+    """`gliner`'s own switch for FlashDeBERTa."""
     with patch.dict(os.environ, USE_FLASHDEBERTA="1"):
         model = _load(path, device)
     name = type(model.model.token_rep_layer.bert_layer.model).__name__

@@ -13,7 +13,9 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("gliner", "torch", "transformers", "tokenizers", "numpy")
+PACKAGES = (
+    "gliner", "torch", "transformers", "tokenizers", "numpy", "triton", "disentangled-flash", "flashdeberta",
+)  # fmt: skip
 
 
 def cpu_name() -> str:

@@ -34,6 +34,7 @@ DATA = Path(__file__).parent / "data"
 # (layers, hidden, heads, intermediate, hidden of the GLiNER head, rows of the embedding matrix)
 SIZES = {
     "tiny": (2, 64, 4, 128, 48, 2_048),
+    "tiny-two-heads": (2, 64, 2, 128, 48, 2_048),  # as wide as kernels of others take them
     "small": (6, 768, 12, 3_072, 512, 128_004),
     "base": (12, 768, 12, 3_072, 512, 128_004),
     "large": (24, 1_024, 16, 4_096, 512, 128_004),
@@ -100,6 +101,7 @@ WIDTH = SIZES["tiny"][1]  # a head of this width has no projection
 
 KINDS: dict[str, Recipe] = {
     "deberta": Recipe(),
+    "deberta-two-heads": Recipe(size="tiny-two-heads", seed=26),
     "deberta-same-width": Recipe(hidden_size=WIDTH, seed=1),
     "deberta-no-lstm": Recipe(num_rnn_layers=0, seed=2),
     "deberta-two-lstm": Recipe(num_rnn_layers=2, seed=3),

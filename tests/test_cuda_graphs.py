@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import threading
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from gliner_fast import cuda_graphs, deberta
 from gliner_fast.attention_executor import VARIABLE as ATTENTION
-from gliner_fast.cuda_graphs import EncoderGraphs, state_of, wants_graphs
+from gliner_fast.cuda_graphs import EncoderGraphs, Weights, wants_graphs
 from gliner_fast.deberta import DebertaEncoder
 from gliner_fast.kernels._triton import INTERPRETED
 from tests.test_deberta import pair
@@ -156,19 +158,93 @@ def test_batches_and_gradients_are_not_recorded(recorded):
 
 @needs_interpreter
 def test_a_copy_records_for_itself(recorded):
-    encoder, recorder = recorded
-    run(encoder, 9, [0])
-    for other in (copy.deepcopy(encoder), copy.deepcopy(copy.deepcopy(encoder))):
+    encoder, _ = recorded
+    first = run(encoder, 9, [0])
+    for other in (copy.deepcopy(encoder), pickle.loads(pickle.dumps(encoder))):
         assert other._graphs is not encoder._graphs
         assert other._graphs._recorded == {}
-        torch.testing.assert_close(run(other, 9, [0]), run(encoder, 9, [0]), rtol=0, atol=0)
-    assert recorder.recorded == 3
+        other._graphs = EncoderGraphs(Recorder())
+        torch.testing.assert_close(run(other, 9, [0]), first, rtol=0, atol=0)
+        assert len(other._graphs._recorded) == 1
 
 
-def test_an_encoder_is_pickled_without_what_was_recorded():
-    graphs = pickle.loads(pickle.dumps(EncoderGraphs()))
-    assert graphs._recorded == {}
-    assert graphs._record is cuda_graphs.record_on_cuda
+@needs_interpreter
+def test_what_is_recorded_in_inference_mode_serves_without_it_and_the_other_way_round(recorded):
+    encoder, recorder = recorded
+    ids, lengths, offsets, wanted = torch.arange(3, 12), torch.tensor([9]), torch.tensor([0, 9]), torch.tensor([0, 8])
+    first = run(encoder, 9, [0, 8])
+    assert first.is_inference()
+    with torch.no_grad():
+        second = encoder(ids, lengths, offsets, wanted=wanted)
+        second.add_(0)  # may be written to
+        longer = torch.cat([ids, ids, ids, ids])
+        encoder(longer, torch.tensor([36]), torch.tensor([0, 36]), wanted=wanted)
+    run(encoder, 40, [0, 8])
+    assert recorder.recorded == 2
+
+
+@needs_interpreter
+def test_a_layer_s_hook_is_called_for_every_text(recorded):
+    encoder, recorder = recorded
+    run(encoder, 9, [0, 8])
+    called = []
+    hook = encoder.layers[0].output_norm.register_forward_hook(lambda *_: called.append(1))
+    for _ in range(3):
+        run(encoder, 9, [0, 8])
+    assert called == [1] * 3
+    hook.remove()
+    run(encoder, 9, [0, 8])
+    assert (len(called), recorder.recorded) == (3, 1)
+
+
+@needs_interpreter
+def test_a_hook_of_the_whole_encoder_is_called_beside(recorded):
+    encoder, recorder = recorded
+    called = []
+    encoder.register_forward_hook(lambda *_: called.append(1))
+    for _ in range(2):
+        run(encoder, 9, [0, 8])
+    assert (len(called), recorder.recorded, recorder.replayed) == (2, 1, 2)
+
+
+@needs_interpreter
+def test_something_in_the_place_of_a_layer_is_recorded_anew(recorded):
+    encoder, recorder = recorded
+    before = run(encoder, 9, [0, 8])
+    encoder.layers[1].output_norm = torch.nn.Identity().eval()
+    after = run(encoder, 9, [0, 8])
+    assert recorder.recorded == 2
+    assert not torch.allclose(after, before, atol=1e-3)
+
+
+@needs_interpreter
+def test_an_encoder_is_freed_with_what_was_recorded(recorded):
+    encoder = copy.deepcopy(recorded[0])
+    graphs = encoder._graphs = EncoderGraphs(lambda run: (lambda: None, run()))
+    run(encoder, 9, [0, 8])
+    assert graphs._recorded
+    gone = weakref.ref(encoder)
+    gc.disable()  # a card's memory does not wait for the collector
+    try:
+        del encoder
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+@needs_interpreter
+def test_out_of_memory_is_told_and_tried_again(recorded):
+    encoder, recorder = recorded
+
+    def has_none(_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    encoder._graphs = EncoderGraphs(has_none)
+    with pytest.raises(torch.OutOfMemoryError):
+        run(encoder, 9, [0, 8])
+    encoder._graphs._record = recorder
+    run(encoder, 9, [0, 8])
+    assert recorder.recorded == 1
 
 
 @needs_interpreter
@@ -238,17 +314,29 @@ def test_graphs_are_for_one_short_text_where_they_are_asked_for(
     with torch.inference_mode():
         assert wants_graphs(OnCuda(length), texts) is expected
         assert not wants_graphs(torch.zeros(9), 1)  # on a CPU
+        with monkeypatch.context() as patched:
+            patched.setattr(torch, "is_autocast_enabled", lambda device: device == "cuda")
+            assert not wants_graphs(OnCuda(length), texts)
         monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
         assert not wants_graphs(OnCuda(length), texts)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     assert not wants_graphs(OnCuda(length), texts)  # a gradient is wanted
 
 
-def test_the_state_of_a_module_changes_with_its_weights_alone():
-    module = torch.nn.Linear(3, 3)
-    before = state_of(module)
+def test_the_state_of_a_module_changes_with_its_weights_and_modules_alone():
+    module, weights = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.ReLU()).eval(), Weights()
+    states = [weights.state(module)]
     module(torch.zeros(1, 3))
-    assert state_of(module) == before
+    assert weights.state(module) == states[0]
     with torch.no_grad():
-        module.bias.add_(1)
-    assert state_of(module) != before
+        module[0].bias.add_(1)
+    states.append(weights.state(module))
+    module[0].bias = torch.nn.Parameter(torch.zeros(3))
+    states.append(weights.state(module))
+    module[1] = torch.nn.Linear(3, 3).eval()
+    states.append(weights.state(module))
+    with torch.no_grad():
+        module[1].weight.add_(1)  # of what came later
+    states.append(weights.state(module))
+    assert len(set(states)) == len(states)
+    assert weights.state(module) == states[-1]

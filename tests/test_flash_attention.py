@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 
 import pytest
 import torch
 from torch import Tensor
 
-from gliner_fast import deberta, flash_attention
+from gliner_fast import flash_attention
 from gliner_fast.attention_executor import VARIABLE, choose_attention
 from gliner_fast.deberta import DebertaEncoder
 from gliner_fast.deberta_config import DebertaConfig, position_rows
@@ -117,7 +120,7 @@ def test_a_text_beyond_what_the_package_takes_is_attended_in_by_ours(
     _, ours = pair()
     whole = packed_hidden(ours, [12, 9])
     attended.clear()
-    monkeypatch.setattr(deberta, "MOST_SUBWORDS", 11)
+    monkeypatch.setattr(flash_attention, "MOST_SUBWORDS", 11)
     found = packed_hidden(ours, [12, 9])
     assert attended == []
     torch.testing.assert_close(found, whole, rtol=0, atol=1e-5)
@@ -149,12 +152,36 @@ def test_our_weights_stay_as_they_are(attended: list[int]):
         assert torch.equal(weight, values)
 
 
+def test_an_encoder_that_was_used_is_copied_and_pickled(attended: list[int]):
+    _, ours = pair()
+    expected = packed_hidden(ours, [12, 9])
+    for other in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        torch.testing.assert_close(packed_hidden(other, [12, 9]), expected, rtol=0, atol=0)
+
+
+def test_under_autocast_ours_attends(attended: list[int]):
+    _, ours = pair()
+    with torch.autocast("cpu", torch.bfloat16):
+        packed_hidden(ours, [12, 9])
+    assert attended == []
+
+
+def test_threads_may_come_first_together(attended: list[int]):
+    _, ours = pair()
+    expected = packed_hidden(copy.deepcopy(ours), [12, 9])
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: packed_hidden(ours, [12, 9]), range(8)))
+    for hidden in found:
+        torch.testing.assert_close(hidden, expected, rtol=0, atol=0)
+
+
 def test_layers_share_one_plan_of_positions():
     config = read_config()
     weights = torch.zeros(3 * WIDTH, WIDTH), torch.zeros(3 * WIDTH), torch.zeros(2 * config.span, WIDTH)
     first = FlashAttention(config, *weights)
     second = FlashAttention(config, *weights, first)
     assert second.module.position_plan_cache is first.module.position_plan_cache
+    assert second.module._profile_registry is first.module._profile_registry
 
 
 # --- where it cannot attend -------------------------------------------------------------------------------------------

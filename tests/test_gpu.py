@@ -89,7 +89,7 @@ def test_packed_and_padded_texts_have_the_same_entities(
 ):
     if executor == "disentangled-flash":
         pytest.importorskip("disentangled_flash", reason="carry the wheels of `make gpu-wheels`")
-    model, found = GLiNER.from_pretrained(checkpoint("deberta"), map_location=DEVICE, dtype=dtype), {}
+    model, found = GLiNER.from_pretrained(checkpoint("deberta-two-heads"), map_location=DEVICE, dtype=dtype), {}
     for name in ("padded", executor):
         monkeypatch.setenv(ATTENTION, name)
         assert model.model.reads_packed is (name != "padded")

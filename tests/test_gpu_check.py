@@ -36,4 +36,6 @@ def test_a_result_names_the_packages_that_are_here(monkeypatch: pytest.MonkeyPat
         return "1.0"
 
     monkeypatch.setattr(hardware, "version", version)
-    assert hardware.installed_versions() == dict.fromkeys(("torch", "transformers", "tokenizers", "numpy"), "1.0")
+    assert hardware.installed_versions() == dict.fromkeys(
+        ("torch", "transformers", "tokenizers", "numpy", "triton", "disentangled-flash", "flashdeberta"), "1.0"
+    )

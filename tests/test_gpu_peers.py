@@ -37,10 +37,13 @@ def test_gliner_with_disentangled_flash_answers_as_it_does_without(checkpoint):
 
 
 def test_peers_are_those_that_are_installed(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(gpu_peers, "find_spec", lambda package: package if package == "flashdeberta" else None)
-    assert gpu_peers.gpu_peers() == {"FlashDeBERTa": gpu_peers.load_flash_deberta}
+    monkeypatch.setattr(gpu_peers, "find_spec", lambda package: package)
+    assert list(gpu_peers.gpu_peers(64)) == ["FlashDeBERTa", "disentangled-flash"]
+    assert list(gpu_peers.gpu_peers(16)) == ["FlashDeBERTa"]
+    monkeypatch.setattr(gpu_peers, "find_spec", lambda package: package if package == "disentangled_flash" else None)
+    assert gpu_peers.gpu_peers(64) == {"disentangled-flash": gpu_peers.load_disentangled_flash}
     monkeypatch.setattr(gpu_peers, "find_spec", lambda _: None)
-    assert gpu_peers.gpu_peers() == {}
+    assert gpu_peers.gpu_peers(64) == {}
 
 
 def test_a_gliner_that_does_not_know_of_flashdeberta_is_told(checkpoint, monkeypatch: pytest.MonkeyPatch):

@@ -152,6 +152,13 @@ def test_who_reads_packed_texts(
         assert not encoder.reads_packed
 
 
+@pytest.mark.parametrize("kind", ["bert", "modernbert"])
+def test_a_name_that_no_attention_has_is_told_whatever_the_encoder(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "flashy")
+    with pytest.raises(ValueError, match="GLINER_FAST_ATTENTION is 'flashy'"):
+        _ = make_encoder(kind).reads_packed
+
+
 def test_neighbours_of_one_length_are_found() -> None:
     assert runs_of_equals([4, 4, 3, 1, 1, 0]) == [(slice(0, 8), 4), (slice(8, 11), 3), (slice(11, 13), 1)]
     assert runs_of_equals([]) == []

@@ -114,6 +114,24 @@ def test_other_norms_are_called_as_they_are(
     torch.testing.assert_close(found, norm(vectors + residual), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("in_place", [True, False])
+def test_vectors_are_written_to_only_where_that_is_said(in_place: bool):
+    vectors, residual = torch.randn(2, 5, WIDTH)
+    before, norm = vectors.clone(), random_norm()
+    with torch.inference_mode():
+        found = add_and_norm(vectors, residual, norm, in_place=in_place)
+        torch.testing.assert_close(found, norm(before + residual), rtol=0, atol=0)
+    assert torch.equal(vectors, before) is not in_place
+
+
+def test_a_residual_of_more_bits_keeps_them():
+    vectors, residual = torch.randn(5, WIDTH).bfloat16(), torch.randn(5, WIDTH)
+    norm = random_norm()
+    with torch.inference_mode():
+        found = add_and_norm(vectors, residual, norm, in_place=True)
+        torch.testing.assert_close(found, norm(vectors + residual), rtol=0, atol=0)
+
+
 @needs_interpreter
 def test_a_gradient_is_torch_s(launched: list[torch.Size], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(VARIABLE, "triton")

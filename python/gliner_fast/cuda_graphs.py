@@ -2,8 +2,7 @@
 
 A short text keeps a card busy for less time than the host takes to start its hundred kernels one after another. What is
 recorded reads the same memory in each replay, so a text is copied there, and lengths are rounded up to buckets:
-subwords behind the text belong to no text, and nobody reads what becomes of them. Hooks of the layers are called while
-they are recorded, and not again.
+subwords behind the text belong to no text, and nobody reads what becomes of them.
 
 Not measured on a card yet, so that `GLINER_FAST_CUDA_GRAPHS=1` has to ask for it.
 """
@@ -21,16 +20,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gliner_fast.native import is_recorded
+from gliner_fast.native import is_bare, is_recorded
 
 VARIABLE = "GLINER_FAST_CUDA_GRAPHS"
 MOST_SUBWORDS = 512  # from there on the card has enough to do
-_BUCKET = 32  # a card takes no longer for these more subwords; each bucket takes some MB
+_BUCKET = 32  # a card takes no longer for these more subwords
 
 # ids (L,), offsets (2,), wanted (L,) -> (L, D), however many of the subwords the offsets say are the text's.
 Encode = Callable[[Tensor, Tensor, Tensor], Tensor]
 # Runs a function and gives what repeats it, and where its result is then found.
 Record = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
+
+_recording = Lock()  # torch records one graph at a time in a process
+_asides: dict[tuple[int, int], tuple[Any, Any]] = {}  # by device and stream: where to record, and memory for it
 
 
 def wants_graphs(input_ids: Tensor, texts: int) -> bool:
@@ -42,20 +44,32 @@ def wants_graphs(input_ids: Tensor, texts: int) -> bool:
         and os.environ.get(VARIABLE) == "1"
         and not torch.is_grad_enabled()
         and not is_recorded()
+        and not torch.is_autocast_enabled("cuda")  # which keeps converted weights for as long as it lasts alone
         and not torch.cuda.is_current_stream_capturing()
     )
 
 
 def record_on_cuda(run: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-    """Records what a function starts on the current device; it must wait for nothing."""
-    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        run()  # once before, so that kernels are compiled and the libraries have their memory
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads go on with their own work
-        out = run()
+    """Records what a function starts on the current device; it must wait for nothing.
+
+    What is recorded for one stream shares memory, so it must be replayed on that stream, and its result read before the
+    next replay.
+    """
+    current = torch.cuda.current_stream()
+    with _recording:
+        # One stream for all that is recorded for a stream: cuBLAS keeps tens of MB for each that it meets.
+        place = torch.cuda.current_device(), current.cuda_stream
+        if place not in _asides:
+            _asides[place] = torch.cuda.Stream(), torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
+        aside, pool = _asides[place]
+        aside.wait_stream(current)
+        with torch.cuda.stream(aside):  # left again whatever goes wrong, which torch's own context does not promise
+            run()  # once before, so that kernels are compiled and the libraries have their memory
+            graph = torch.cuda.CUDAGraph()
+            # Other threads go on with their own work.
+            with torch.cuda.graph(graph, pool=pool, stream=aside, capture_error_mode="thread_local"):
+                out = run()
+        current.wait_stream(aside)
     return graph.replay, out
 
 
@@ -69,7 +83,7 @@ class _Recorded:
         wanted: (L,), rows that are to be computed.
         replay: starts it.
         out: (L, D), where it writes.
-        encode: what was recorded, for what it refers to.
+        read: what else it reads and others might let go of.
     """
 
     input_ids: Tensor
@@ -77,7 +91,7 @@ class _Recorded:
     wanted: Tensor
     replay: Callable[[], None]
     out: Tensor
-    encode: Encode
+    read: object
 
 
 class EncoderGraphs:
@@ -94,69 +108,93 @@ class EncoderGraphs:
         self._recorded: dict[tuple[int, object], _Recorded] = {}
         self._failed = False
 
+    def __reduce__(self) -> tuple[type[EncoderGraphs], tuple[()]]:
+        """A copy of an encoder has other weights, and records for itself."""
+        return EncoderGraphs, ()
+
     def run(
-        self, encode: Callable[[], Encode], input_ids: Tensor, wanted: Tensor, state: tuple[object, ...]
+        self,
+        encode: Callable[[], tuple[Encode, object]],
+        input_ids: Tensor,
+        wanted: Tensor,
+        state: tuple[object, ...],
     ) -> Tensor | None:
         """What the encoder gives for one text; None where it could not be recorded, which is warned of once.
 
         Args:
-            encode: gives the encoder as it is now, where it has to be recorded; what that refers to is kept alive,
-                since what is recorded reads it.
+            encode: gives the encoder as it is now, where it has to be recorded, and what that reads beside its weights.
             input_ids: (N,) of the text.
             wanted: (R,) rows to compute.
-            state: all that the encoder's result depends on beside the text, as `state_of` tells of its weights.
+            state: all that the encoder's result depends on beside the text, as `Weights.state` tells of its weights.
 
         Returns:
             (R, D).
+
+        Raises:
+            torch.OutOfMemoryError: there is no memory to record it.
         """
         length, rows = len(input_ids), len(wanted)
         bucket = -(-max(length, rows) // _BUCKET) * _BUCKET
-        with self._lock:  # what is copied in is the text of this thread until its result is copied out
+        # What is copied in is the text of this thread until its result is copied out.
+        with self._lock:
             if state != self._state:
                 self._recorded.clear()
                 self._state, self._failed = state, False
             if self._failed:
                 return None
-            key = bucket, _stream(input_ids)
-            recorded = self._recorded.get(key)
-            if recorded is None:
-                try:
-                    recorded = self._recorded[key] = self._begin(encode(), bucket, input_ids)
-                except RuntimeError as error:
-                    self._failed = True
-                    warnings.warn(
-                        f"the encoder could not be recorded as a CUDA graph, and runs without ({error})", stacklevel=2
-                    )
+            with torch.inference_mode():  # always: who comes later could not write to what this mode makes
+                recorded = self._find(encode, bucket, input_ids)
+                if recorded is None:
                     return None
-            recorded.input_ids[:length].copy_(input_ids)
-            recorded.offsets[1:].fill_(length)
-            recorded.wanted[:rows].copy_(wanted)
-            recorded.replay()
+                recorded.input_ids[:length].copy_(input_ids)
+                recorded.offsets[1:].fill_(length)
+                recorded.wanted[:rows].copy_(wanted)
+                recorded.replay()
             return recorded.out[:rows].clone()
 
-    def _begin(self, encode: Encode, bucket: int, like: Tensor) -> _Recorded:
+    def _find(self, encode: Callable[[], tuple[Encode, object]], bucket: int, like: Tensor) -> _Recorded | None:
+        # For the current stream: two may run at once.
+        key = bucket, torch.cuda.current_stream(like.device).cuda_stream if like.is_cuda else None
+        recorded = self._recorded.get(key)
+        if recorded is not None:
+            return recorded
+        run, read = encode()
         input_ids, wanted = like.new_zeros(bucket), like.new_zeros(bucket)
         offsets = torch.tensor([0, bucket], device=like.device)
-        with torch.cuda.device(like.device) if like.is_cuda else nullcontext():
-            replay, out = self._record(lambda: encode(input_ids, offsets, wanted))
-        return _Recorded(input_ids, offsets, wanted, replay, out, encode)
-
-    def __deepcopy__(self, memo: Any) -> EncoderGraphs:
-        return type(self)(self._record)  # a copy of the encoder has other weights
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._record,)
-
-
-def state_of(module: nn.Module) -> tuple[object, ...]:
-    """Tells whether a module's weights are still those that they were, and as they were."""
-    return tuple(
-        (id(weight), weight.data_ptr(), -1 if weight.is_inference() else weight._version)
-        for own in module.modules()
-        for weight in own.parameters(recurse=False)
-    )
+        try:
+            with torch.cuda.device(like.device) if like.is_cuda else nullcontext():
+                replay, out = self._record(lambda: run(input_ids, offsets, wanted))
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self._failed = True
+            warnings.warn(
+                f"the encoder could not be recorded as a CUDA graph, and runs without ({error})", stacklevel=2
+            )
+            return None
+        recorded = self._recorded[key] = _Recorded(input_ids, offsets, wanted, replay, out, read)
+        return recorded
 
 
-def _stream(tensor: Tensor) -> object:
-    """The stream that is current: what is recorded for one must not run on two at once."""
-    return torch.cuda.current_stream(tensor.device).cuda_stream if tensor.is_cuda else None
+class Weights:
+    """The weights of a module, to tell quickly whether they are still those that they were, and as they were."""
+
+    def __init__(self) -> None:
+        self._inner: list[nn.Module] = []  # without the module itself, which is likely to hold this
+        self._children: list[int] = []
+
+    def state(self, module: nn.Module) -> tuple[object, ...] | None:
+        """The same as long as modules and weights are the same; None where a module inside has hooks to be called."""
+        # What is private here takes a tenth of the time of what is public.
+        children = [id(child) for each in (module, *self._inner) for child in each._modules.values()]  # noqa: SLF001
+        if children != self._children:
+            self._inner = list(module.modules())[1:]
+            self._children = [id(child) for each in module.modules() for child in each._modules.values()]  # noqa: SLF001
+        if not all(map(is_bare, self._inner)):
+            return None
+        weights: list[object] = [*self._children]
+        for each in (module, *self._inner):
+            for weight in each._parameters.values():
+                if weight is not None:
+                    weights += id(weight), weight.data_ptr(), -1 if weight.is_inference() else weight._version
+        return tuple(weights)

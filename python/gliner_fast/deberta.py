@@ -28,10 +28,11 @@ from gliner_fast.attention_executor import (
     fastest_attention,
     runs_of_equals,
 )
-from gliner_fast.cuda_graphs import Encode, EncoderGraphs, state_of, wants_graphs
+from gliner_fast.cuda_graphs import MOST_SUBWORDS as GRAPH_SUBWORDS
+from gliner_fast.cuda_graphs import Encode, EncoderGraphs, Weights, wants_graphs
 from gliner_fast.deberta_config import DebertaConfig, position_rows
 from gliner_fast.deberta_positions import LayerPositions
-from gliner_fast.flash_attention import MOST_SUBWORDS, FlashAttention, FlashTexts
+from gliner_fast.flash_attention import FlashAttention, FlashTexts, takes_flash
 from gliner_fast.kernels.disentangled_attention import Positions
 from gliner_fast.linear import Linear
 from gliner_fast.native import torch_must_see
@@ -120,9 +121,9 @@ class DebertaLayer(nn.Module):
         if native is not None:
             return native
         attended = F.dropout(self.attention_output(attended), self.hidden_dropout, self.training)
-        hidden = add_and_norm(attended, hidden, self.attention_norm)
+        hidden = add_and_norm(attended, hidden, self.attention_norm, in_place=True)
         out = F.dropout(self.output(self.intermediate(hidden)), self.hidden_dropout, self.training)
-        return add_and_norm(out, hidden, self.output_norm)
+        return add_and_norm(out, hidden, self.output_norm, in_place=True)
 
     def _attend(self, qkv: Tensor, positions: LayerPositions, key_padding: Tensor | None) -> Tensor:
         """Attends in texts of L subwords: (B, L, 3, H, head_dim) -> (B, L, H, head_dim), a view."""
@@ -182,9 +183,13 @@ class DebertaEncoder(nn.Module):
         self.relative_embeddings = nn.Embedding(2 * config.span, config.hidden_size)
         self.relative_norm = nn.LayerNorm(config.hidden_size, config.norm_eps)
         self.layers = nn.ModuleList(DebertaLayer(config) for _ in range(config.layers))
-        self._graphs = EncoderGraphs()
+        self._graphs, self._weights = EncoderGraphs(), Weights()
         self._made: tuple[tuple[object, ...], list[Any]] | None = None
         self._rows: dict[tuple[int, torch.device], Tensor] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: all but what was made of the weights."""
+        return {**self.__dict__, "_made": None, "_weights": Weights()}
 
     def forward(
         self, input_ids: Tensor, lengths: Tensor, offsets: Tensor | None = None, wanted: Tensor | None = None
@@ -246,21 +251,21 @@ class DebertaEncoder(nn.Module):
         """(N,) -> (N, D) or (R, D), inference only: no subword of padding is computed, and no score is kept."""
         assert not self.training, "attention over packed texts knows no dropout"
         executor = self._executor if not torch.is_grad_enabled() else "torch"  # autograd sees through torch alone
+        if executor == "disentangled-flash" and not takes_flash(texts.lengths, input_ids.device):
+            executor = fastest_attention(*self._kind)
         if executor == "rust" and torch_must_see():
             executor = "grouped"
-        if executor == "disentangled-flash" and max(texts.lengths, default=0) > MOST_SUBWORDS:
-            executor = fastest_attention(*self._kind)
         if executor == "grouped":
             return self._forward_grouped(input_ids, texts.lengths, wanted)
         if executor == "disentangled-flash":
             return self._forward_flash(input_ids, texts, wanted)
         if executor == "triton" and wanted is not None and wants_graphs(input_ids, len(texts.lengths)):
-            state = (allows_tf32(), *state_of(self))
-            found = self._graphs.run(self._to_be_recorded, input_ids, wanted, state)
+            found = self._replay(input_ids, wanted)
             if found is not None:
                 return found
         tables = self._position_tables(mirrored=False)
-        return self._run_layers(input_ids, texts, wanted, tables, executor)
+        rows = self._rows_by_distance(max(texts.lengths, default=1), input_ids.device)
+        return self._run_layers(input_ids, texts, wanted, tables, rows, executor)
 
     def _run_layers(
         self,
@@ -268,26 +273,35 @@ class DebertaEncoder(nn.Module):
         texts: PackedTexts,
         wanted: Tensor | None,
         tables: list[tuple[Tensor, Tensor]],
+        rows: Tensor,
         executor: AttentionExecutor,
     ) -> Tensor:
         kinds = self.config.pos_att_type
         hidden: Tensor = self.embedding_norm(self.word_embeddings(input_ids))  # (N, D)
-        rows = self._rows_by_distance(max(texts.lengths, default=1), hidden.device)
         for layer, (keys, queries) in zip(self._layers(), tables, strict=True):
             positions = Positions(keys if "c2p" in kinds else None, queries if "p2c" in kinds else None, rows)
             own = wanted if layer is self.layers[-1] else None
             hidden = layer.forward_packed(hidden, positions, texts, own, scale=self._scale, executor=executor)
         return hidden
 
-    def _to_be_recorded(self) -> Encode:
+    def _replay(self, input_ids: Tensor, wanted: Tensor) -> Tensor | None:
+        """(R, D) of one text, by what was recorded; None where nothing can be."""
+        weights = self._weights.state(self)
+        if weights is None:
+            return None
+        return self._graphs.run(self._to_be_recorded, input_ids, wanted, (allows_tf32(), *weights))
+
+    def _to_be_recorded(self) -> tuple[Encode, object]:
         """The layers with the tables of now, for one text that may be shorter than the subwords that it gets."""
         tables = self._position_tables(mirrored=False)
+        # For all lengths at once, and here: what is uploaded while it is recorded, others would find half-way.
+        rows = self._rows_by_distance(GRAPH_SUBWORDS, self.word_embeddings.weight.device)
 
         def encode(input_ids: Tensor, offsets: Tensor, wanted: Tensor) -> Tensor:
             # The host says how far programs have to reach, the offsets where the text ends.
-            return self._run_layers(input_ids, PackedTexts([len(input_ids)], offsets), wanted, tables, "triton")
+            return self._run_layers(input_ids, PackedTexts([len(input_ids)], offsets), wanted, tables, rows, "triton")
 
-        return encode
+        return encode, (tables, rows)
 
     def _forward_grouped(self, input_ids: Tensor, lengths: Sequence[int], wanted: Tensor | None) -> Tensor:
         """As `_forward_packed`, the attention over texts of one length at a time."""

@@ -63,7 +63,8 @@ class TransformersEncoder(nn.Module):
     @property
     def reads_packed(self) -> bool:
         """Whether texts should come packed, where the weights are now."""
-        return self._is_bert_like and self._executor not in ("padded", "disentangled-flash")
+        executor = self._executor  # whatever the encoder, a name that nobody has is told
+        return self._is_bert_like and executor not in ("padded", "disentangled-flash")
 
     @property
     def _executor(self) -> AttentionExecutor:

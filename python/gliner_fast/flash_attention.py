@@ -37,12 +37,17 @@ def expect_flash(device: torch.device, dtype: torch.dtype, head_dim: int, variab
         )
 
 
+def takes_flash(lengths: Sequence[int], device: torch.device) -> bool:
+    """Whether the package takes texts of these lengths; under autocast none, which leaves its weights as they are."""
+    return max(lengths, default=0) <= MOST_SUBWORDS and not torch.is_autocast_enabled(device.type)
+
+
 class FlashTexts:
     """How packed subwords belong to texts, as the package wants to be told.
 
     Attributes:
         offsets: (B+1,) where each text begins, and N; on the device.
-        info: the same on the host, so that the package waits for no device.
+        info: the same on the host, so that the package waits for the device only where a length is new.
     """
 
     def __init__(self, lengths: Sequence[int], offsets: Tensor) -> None:
@@ -87,6 +92,8 @@ class FlashAttention:
                 _as_the_package_reads(config),
                 backend="triton" if weight.device.type == "cuda" else "torch",
                 fp32_precision="fast" if allow_tf32 else "strict",
+                # Read from a file of a megabyte, and kept by the package for ever.
+                profile_registry=None if beside is None else beside.module._profile_registry,  # noqa: SLF001  (it has no public name)
             )
         if beside is not None:
             module.set_position_plan_cache(beside.module.position_plan_cache)
@@ -95,14 +102,18 @@ class FlashAttention:
             projection.weight = nn.Parameter(own, requires_grad=False)
             projection.bias = nn.Parameter(offset, requires_grad=False)
         self.module: Any = module.eval()
-        self._relative = relative
+        self.module.prepare_for_inference(relative)  # here: in its first call, threads would be in each other's way
 
     def __call__(self, hidden: Tensor, texts: FlashTexts) -> Tensor:
         """(N, D) -> (N, D)."""
+        from disentangled_flash.tuning import tuning_sequence_length
+
+        longest = texts.info.max_seqlen
+        if hidden.is_cuda:
+            # Where the plan of one of its few lengths is there, those of the lengths below share the tables with it.
+            self.module.prepare_shape(tuning_sequence_length(longest), hidden.device)
         attended: Tensor
-        attended, _ = self.module.forward_packed(
-            hidden, texts.offsets, texts.info.max_seqlen, rel_embeddings=self._relative, packed_info=texts.info
-        )
+        attended, _ = self.module.forward_packed(hidden, texts.offsets, longest, packed_info=texts.info)
         return attended
 
 

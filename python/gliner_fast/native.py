@@ -66,6 +66,13 @@ def is_recorded() -> bool:
 
 def is_bare(module: nn.Module) -> bool:
     """Whether to call a module is to call its class's `forward`, as in inference."""
-    own = module._forward_hooks, module._forward_pre_hooks, module._compiled_call_impl  # noqa: SLF001  (nowhere else)
-    everyone_s = torch.nn.modules.module._global_forward_hooks, torch.nn.modules.module._global_forward_pre_hooks  # noqa: SLF001
-    return not (module.training or "forward" in module.__dict__ or any(own) or any(everyone_s))
+    everyone_s = torch.nn.modules.module
+    return not (
+        module.training
+        or module._forward_hooks  # noqa: SLF001  (nowhere else)
+        or module._forward_pre_hooks  # noqa: SLF001
+        or module._compiled_call_impl  # noqa: SLF001
+        or "forward" in module.__dict__
+        or everyone_s._global_forward_hooks  # noqa: SLF001
+        or everyone_s._global_forward_pre_hooks  # noqa: SLF001
+    )

@@ -17,13 +17,14 @@ VARIABLE = "GLINER_FAST_NORM"
 FEWEST_ROWS = 1024
 
 
-def add_and_norm(vectors: Tensor, residual: Tensor, norm: nn.Module) -> Tensor:
+def add_and_norm(vectors: Tensor, residual: Tensor, norm: nn.Module, *, in_place: bool = False) -> Tensor:
     """norm(vectors + residual), (..., D) twice -> (..., D).
 
     Args:
-        vectors: fresh; without a gradient the sum may take its place.
-        residual: what they are added to.
+        vectors: what is added.
+        residual: what it is added to.
         norm: a layer norm, or what stands in its place.
+        in_place: without a gradient the sum may take the place of the vectors.
 
     Raises:
         ValueError: the environment variable names nobody, or one that cannot run there.
@@ -31,7 +32,8 @@ def add_and_norm(vectors: Tensor, residual: Tensor, norm: nn.Module) -> Tensor:
     if _takes_kernel(vectors, residual, norm):
         assert isinstance(norm, nn.LayerNorm)
         return add_norm(vectors, residual, norm.weight, norm.bias, eps=norm.eps)
-    normed: Tensor = norm(vectors + residual if torch.is_grad_enabled() else vectors.add_(residual))
+    in_place = in_place and not torch.is_grad_enabled() and vectors.dtype is residual.dtype
+    normed: Tensor = norm(vectors.add_(residual) if in_place else vectors + residual)
     return normed
 
 

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,22 @@ from gliner_fast.kernels import disentangled_attention as module
 DTYPES = {"bf16": (16, "ieee"), "fp16": (16, "ieee"), "fp32": (32, "ieee"), "tf32": (32, "tf32")}
 
 
-def compiled(dtype: str, head_dim: int) -> Any:
+def compiled(dtype: str, head_dim: int, *, positions: bool = True) -> Any:
     """The kernel for sm_90 as the launch function starts it for 12 heads, its pointers at multiples of 16 bytes."""
     bits, precision = DTYPES[dtype]
     blocks = module._DEFAULT_BLOCKS[module.ShapeClass(bits, head_dim)]
     kernel = module._disentangled_attention_kernel
     names = kernel.arg_names
-    constants = {"H": 12, "D": head_dim, "BLOCK": blocks.rows, "C2P": True, "P2C": True, "PRECISION": precision}
+    constants = {
+        "H": 12,
+        "D": head_dim,
+        "BLOCK": blocks.rows,
+        "C2P": positions,
+        "P2C": positions,
+        "PRECISION": precision,
+    }
+    if not positions:
+        constants |= {"keys_ptr": None, "queries_ptr": None}
     types = dict.fromkeys(constants, "constexpr") | {"rows_ptr": "*i32", "offsets_ptr": "*i64", "scale": "fp32"}
     pointer = "*fp32" if bits == 32 else f"*{dtype}"
     source = ASTSource(
@@ -38,7 +48,7 @@ def compiled(dtype: str, head_dim: int) -> Any:
         attrs={
             (place,): [["tt.divisibility", 16]]
             for place, name in enumerate(names)
-            if name.endswith("_ptr") or name == "R"
+            if (name.endswith("_ptr") or name == "R") and name not in constants
         },
     )
     options = {"num_warps": blocks.warps, "num_stages": blocks.stages}
@@ -59,10 +69,10 @@ def main() -> None:
     """Prints a JSON object: of each variant its shared memory and spilled bytes, and whether it has certain PTX."""
     found = {}
     for dtype in DTYPES:
-        for head_dim in module.HEAD_DIMS:
-            kernel = compiled(dtype, head_dim)
+        for head_dim, positions in product(module.HEAD_DIMS, (True, False)):
+            kernel = compiled(dtype, head_dim, positions=positions)
             ptx = kernel.asm["ptx"]
-            found[f"{dtype} {head_dim}"] = {
+            found[f"{dtype} {head_dim}" + ("" if positions else " without positions")] = {
                 "shared": kernel.metadata.shared,
                 "spilled": stack_bytes(kernel.asm["cubin"]),
                 "matrix units": "mma.sync" in ptx or "wgmma" in ptx,
