@@ -9,9 +9,8 @@ use crate::offsets::Offsets;
 use crate::queue::{BestFirst, Ranked, Turn};
 use crate::span::{Span, WordIndex};
 
-/// So many candidates are put in order at once: they fit into the first-level cache, and to choose among them gains
-/// nothing.
-const FEW: usize = 256;
+/// So many candidates are put in order at once: to choose among them gains nothing.
+const FEW: usize = 64;
 
 /// Which spans may stand together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,8 +198,8 @@ impl TextDecoder {
         self.kept.clear();
         while self.queue.len() > 0 {
             let count = match overlap {
-                // The best quarter covers so many words that most others have lost, and are never sorted.
-                Overlap::Flat | Overlap::FlatMultiLabel => FEW.max(self.queue.len() / 4),
+                // The best eighth covers so many words that most others have lost, and are never sorted.
+                Overlap::Flat | Overlap::FlatMultiLabel => FEW.max(self.queue.len() / 8),
                 // Nesting spares too many: asking the others costs more than it saves.
                 Overlap::Nested | Overlap::NestedMultiLabel => self.queue.len(),
             };
