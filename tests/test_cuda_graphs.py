@@ -47,7 +47,7 @@ class Recorder:
 def recorded(monkeypatch: pytest.MonkeyPatch) -> tuple[DebertaEncoder, Recorder]:
     """An encoder that has each single text recorded."""
     monkeypatch.setenv(ATTENTION, "triton")
-    monkeypatch.setattr(deberta, "wants_graphs", lambda ids, texts: texts == 1 and len(ids) > 0)
+    monkeypatch.setattr(deberta, "wants_graphs", lambda ids, _, texts: texts == 1 and len(ids) > 0)
     _, encoder = pair(hidden_size=64, num_attention_heads=2)
     recorder = Recorder()
     encoder._graphs = EncoderGraphs(recorder)
@@ -302,25 +302,26 @@ class OnCuda:
 
 
 @pytest.mark.parametrize(
-    ("length", "texts", "asked", "expected"),
-    [(9, 1, "1", True), (512, 1, "1", True), (513, 1, "1", False), (9, 2, "1", False), (9, 1, "", False),
-     (9, 1, "0", False), (0, 1, "1", False)],
+    ("length", "rows", "texts", "asked", "expected"),
+    [(9, 5, 1, "1", True), (512, 512, 1, "1", True), (513, 5, 1, "1", False), (9, 513, 1, "1", False),
+     (9, 5, 2, "1", False), (9, 5, 1, "", False), (9, 5, 1, "0", False), (0, 0, 1, "1", False)],
 )  # fmt: skip
 def test_graphs_are_for_one_short_text_where_they_are_asked_for(
-    length: int, texts: int, asked: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+    length: int, rows: int, texts: int, asked: str, expected: bool, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv(cuda_graphs.VARIABLE, asked)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    given = OnCuda(length), OnCuda(rows), texts
     with torch.inference_mode():
-        assert wants_graphs(OnCuda(length), texts) is expected
-        assert not wants_graphs(torch.zeros(9), 1)  # on a CPU
+        assert wants_graphs(*given) is expected
+        assert not wants_graphs(torch.zeros(9), torch.zeros(5), 1)  # on a CPU
         with monkeypatch.context() as patched:
             patched.setattr(torch, "is_autocast_enabled", lambda device: device == "cuda")
-            assert not wants_graphs(OnCuda(length), texts)
-        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-        assert not wants_graphs(OnCuda(length), texts)
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    assert not wants_graphs(OnCuda(length), texts)  # a gradient is wanted
+            assert not wants_graphs(*given)
+        with monkeypatch.context() as patched:
+            patched.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+            assert not wants_graphs(*given)
+    assert not wants_graphs(*given)  # a gradient is wanted
 
 
 def test_the_state_of_a_module_changes_with_its_weights_and_modules_alone():

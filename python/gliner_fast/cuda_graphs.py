@@ -35,12 +35,12 @@ _recording = Lock()  # torch records one graph at a time in a process
 _asides: dict[tuple[int, int], tuple[Any, Any]] = {}  # by device and stream: where to record, and memory for it
 
 
-def wants_graphs(input_ids: Tensor, texts: int) -> bool:
+def wants_graphs(input_ids: Tensor, wanted: Tensor, texts: int) -> bool:
     """Whether a batch is one that graphs are for, and they are asked for."""
     return (
         texts == 1
         and input_ids.is_cuda
-        and 0 < len(input_ids) <= MOST_SUBWORDS
+        and 0 < max(len(input_ids), len(wanted)) <= MOST_SUBWORDS
         and os.environ.get(VARIABLE) == "1"
         and not torch.is_grad_enabled()
         and not is_recorded()

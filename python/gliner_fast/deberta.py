@@ -259,7 +259,7 @@ class DebertaEncoder(nn.Module):
             return self._forward_grouped(input_ids, texts.lengths, wanted)
         if executor == "disentangled-flash":
             return self._forward_flash(input_ids, texts, wanted)
-        if executor == "triton" and wanted is not None and wants_graphs(input_ids, len(texts.lengths)):
+        if executor == "triton" and wanted is not None and wants_graphs(input_ids, wanted, len(texts.lengths)):
             found = self._replay(input_ids, wanted)
             if found is not None:
                 return found
