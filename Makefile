@@ -84,8 +84,9 @@ bench-check: $(EXTENSION) ## Run every bench once on a tiny checkpoint: do both 
 # Python is used, not .venv, with what lies in WHEELS. The tests need no more than that and the tree with the built
 # $(EXTENSION) (abi3: one build serves every Python from 3.10); benches need pytest-benchmark, and what
 # compares with gliner needs gliner. Tests are named, since to collect the others would import pyarrow, Ray, pandas, ...
-# Results go to the folder OUT, else benches/results.
+# Results go to the folder OUT, else benches/results; BENCHES names files of benches, for a part of them.
 WHEELS ?= dist/gpu-wheels
+BENCHES ?= benches
 GPU_PACKAGES := gliner disentangled-flash flashdeberta einops sentencepiece accelerate psutil pytest-benchmark py-cpuinfo2 pytest-timeout
 
 .PHONY: gpu-wheels
@@ -112,8 +113,9 @@ gpu-check: ## Run GPU tests and GPU benches with PYTHON as it is; needs no netwo
 	has pytest_benchmark || { echo "pytest-benchmark is missing, so no bench runs: carry 'make gpu-wheels'" >&2; exit 1; }; \
 	mkdir -p "$${OUT:-benches/results}"; \
 	result="$${OUT:-benches/results}/$$(date +%F)-$$($(PYTHON) -m benches.hardware --device cuda).json"; \
-	$(PYTHON) -m pytest -q benches --ignore benches/bench_jobs.py -m "$$chosen" --benchmark-json="$$result" || failed=1; \
-	$(PYTHON) -m benches.report "$$result"; \
+	rm -f "$$result"; \
+	$(PYTHON) -m pytest -q $(BENCHES) --continue-on-collection-errors --ignore benches/bench_jobs.py -m "$$chosen" --benchmark-json="$$result" || failed=1; \
+	if test -s "$$result"; then $(PYTHON) -m benches.report "$$result"; else echo "no bench ran to its end" >&2; failed=1; fi; \
 	exit $$failed # only now: a card that is lent for minutes should not go back without figures
 
 ##@ Rest

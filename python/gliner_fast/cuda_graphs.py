@@ -4,7 +4,10 @@ A short text keeps a card busy for less time than the host takes to start its hu
 recorded reads the same memory in each replay, so a text is copied there, and lengths are rounded up to buckets:
 subwords behind the text belong to no text, and nobody reads what becomes of them.
 
-Not measured on a card yet, so that `GLINER_FAST_CUDA_GRAPHS=1` has to ask for it.
+Not measured on a card yet, so that `GLINER_FAST_CUDA_GRAPHS=1` has to ask for it. While a length is recorded, no other
+thread may wait for the whole device (`torch.cuda.synchronize`): that breaks a recording, and torch with it, random
+numbers and all. And `torch.compile(mode="reduce-overhead")` in the same process throws memory of cuBLAS away that
+recordings still use.
 """
 
 from __future__ import annotations
@@ -31,7 +34,9 @@ Encode = Callable[[Tensor, Tensor, Tensor], Tensor]
 # Runs a function and gives what repeats it, and where its result is then found.
 Record = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
 
-_recording = Lock()  # torch records one graph at a time in a process
+# From a text's way in to its result's way out. For all encoders at once: torch records one graph at a time in a
+# process, and those of one stream share memory.
+_lock = Lock()
 _asides: dict[tuple[int, int], tuple[Any, Any]] = {}  # by device and stream: where to record, and memory for it
 
 
@@ -52,24 +57,36 @@ def wants_graphs(input_ids: Tensor, wanted: Tensor, texts: int) -> bool:
 def record_on_cuda(run: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
     """Records what a function starts on the current device; it must wait for nothing.
 
-    What is recorded for one stream shares memory, so it must be replayed on that stream, and its result read before the
-    next replay.
+    What is recorded for one stream shares memory, so it must be replayed on that stream, and its result read before
+    anything else of the kind is replayed or recorded.
     """
     current = torch.cuda.current_stream()
-    with _recording:
-        # One stream for all that is recorded for a stream: cuBLAS keeps tens of MB for each that it meets.
-        place = torch.cuda.current_device(), current.cuda_stream
-        if place not in _asides:
-            _asides[place] = torch.cuda.Stream(), torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
-        aside, pool = _asides[place]
-        aside.wait_stream(current)
-        with torch.cuda.stream(aside):  # left again whatever goes wrong, which torch's own context does not promise
+    # One stream for all that is recorded for a stream: cuBLAS keeps tens of MB for each that it meets.
+    place = torch.cuda.current_device(), current.cuda_stream
+    if place not in _asides:
+        _asides[place] = torch.cuda.Stream(), torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
+    aside, pool = _asides[place]
+    aside.wait_stream(current)
+    with torch.cuda.stream(aside):  # left again whatever goes wrong, which torch's own context does not promise
+        try:
             run()  # once before, so that kernels are compiled and the libraries have their memory
-            graph = torch.cuda.CUDAGraph()
-            # Other threads go on with their own work.
-            with torch.cuda.graph(graph, pool=pool, stream=aside, capture_error_mode="thread_local"):
+        finally:
+            current.wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # What torch keeps for itself is not to be of inference mode, or nobody else could record without it. Other
+            # threads go on with their own work.
+            with (
+                torch.inference_mode(mode=False),
+                torch.no_grad(),
+                torch.cuda.graph(graph, pool=pool, stream=aside, capture_error_mode="thread_local"),
+                torch.inference_mode(),
+            ):
                 out = run()
-        current.wait_stream(aside)
+        except BaseException:
+            del _asides[place]  # torch may take its memory for one that is being recorded
+            raise
+    current.wait_stream(aside)
     return graph.replay, out
 
 
@@ -103,9 +120,8 @@ class EncoderGraphs:
 
     def __init__(self, record: Record = record_on_cuda) -> None:
         self._record = record
-        self._lock = Lock()
         self._state: tuple[object, ...] = ()
-        self._recorded: dict[tuple[int, object], _Recorded] = {}
+        self._recorded: dict[tuple[int, object], _Recorded | None] = {}  # None: there was no memory for it
         self._failed = False
 
     def __reduce__(self) -> tuple[type[EncoderGraphs], tuple[()]]:
@@ -129,14 +145,10 @@ class EncoderGraphs:
 
         Returns:
             (R, D).
-
-        Raises:
-            torch.OutOfMemoryError: there is no memory to record it.
         """
         length, rows = len(input_ids), len(wanted)
         bucket = -(-max(length, rows) // _BUCKET) * _BUCKET
-        # What is copied in is the text of this thread until its result is copied out.
-        with self._lock:
+        with _lock:
             if state != self._state:
                 self._recorded.clear()
                 self._state, self._failed = state, False
@@ -155,9 +167,8 @@ class EncoderGraphs:
     def _find(self, encode: Callable[[], tuple[Encode, object]], bucket: int, like: Tensor) -> _Recorded | None:
         # For the current stream: two may run at once.
         key = bucket, torch.cuda.current_stream(like.device).cuda_stream if like.is_cuda else None
-        recorded = self._recorded.get(key)
-        if recorded is not None:
-            return recorded
+        if key in self._recorded:
+            return self._recorded[key]
         run, read = encode()
         input_ids, wanted = like.new_zeros(bucket), like.new_zeros(bucket)
         offsets = torch.tensor([0, bucket], device=like.device)
@@ -165,7 +176,8 @@ class EncoderGraphs:
             with torch.cuda.device(like.device) if like.is_cuda else nullcontext():
                 replay, out = self._record(lambda: run(input_ids, offsets, wanted))
         except torch.OutOfMemoryError:
-            raise
+            self._recorded[key] = None  # it may fit without
+            return None
         except RuntimeError as error:
             self._failed = True
             warnings.warn(
@@ -177,20 +189,25 @@ class EncoderGraphs:
 
 
 class Weights:
-    """The weights of a module, to tell quickly whether they are still those that they were, and as they were."""
+    """The weights of a module, to tell quickly whether they are still those that they were, and as they were.
 
-    def __init__(self) -> None:
+    Args:
+        known: kinds of modules inside whose results depend on their weights alone.
+    """
+
+    def __init__(self, known: frozenset[type[nn.Module]]) -> None:
+        self._known = known
         self._inner: list[nn.Module] = []  # without the module itself, which is likely to hold this
         self._children: list[int] = []
 
     def state(self, module: nn.Module) -> tuple[object, ...] | None:
-        """The same as long as modules and weights are the same; None where a module inside has hooks to be called."""
+        """The same as long as modules and weights are the same; None where one inside is not known or has hooks."""
         # What is private here takes a tenth of the time of what is public.
         children = [id(child) for each in (module, *self._inner) for child in each._modules.values()]  # noqa: SLF001
         if children != self._children:
             self._inner = list(module.modules())[1:]
             self._children = [id(child) for each in module.modules() for child in each._modules.values()]  # noqa: SLF001
-        if not all(map(is_bare, self._inner)):
+        if not all(type(each) in self._known and is_bare(each) for each in self._inner):
             return None
         weights: list[object] = [*self._children]
         for each in (module, *self._inner):

@@ -172,6 +172,10 @@ class Group:
     positions: LayerPositions
 
 
+# An adapter, say, depends on more than its weights.
+_OURS = frozenset({nn.ModuleList, DebertaLayer, Linear, nn.LayerNorm, nn.Embedding})
+
+
 class DebertaEncoder(nn.Module):
     """DeBERTa-v2/v3: subword ids -> hidden states."""
 
@@ -183,13 +187,13 @@ class DebertaEncoder(nn.Module):
         self.relative_embeddings = nn.Embedding(2 * config.span, config.hidden_size)
         self.relative_norm = nn.LayerNorm(config.hidden_size, config.norm_eps)
         self.layers = nn.ModuleList(DebertaLayer(config) for _ in range(config.layers))
-        self._graphs, self._weights = EncoderGraphs(), Weights()
+        self._graphs, self._weights = EncoderGraphs(), Weights(_OURS)
         self._made: tuple[tuple[object, ...], list[Any]] | None = None
         self._rows: dict[tuple[int, torch.device], Tensor] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """What is copied and pickled: all but what was made of the weights."""
-        return {**self.__dict__, "_made": None, "_weights": Weights()}
+        return {**self.__dict__, "_made": None, "_weights": Weights(_OURS)}
 
     def forward(
         self, input_ids: Tensor, lengths: Tensor, offsets: Tensor | None = None, wanted: Tensor | None = None
