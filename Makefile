@@ -46,7 +46,7 @@ lint: $(EXTENSION) ## ruff, mypy --strict, stubtest, rustfmt, clippy
 lint-types:
 	$(BIN)/mypy
 
-lint-stubs:
+lint-stubs: lint-types # not beside it: both write to mypy's cache, which one may find locked
 	MYPYPATH=python $(BIN)/python -m mypy.stubtest gliner_fast._rust --mypy-config-file pyproject.toml
 
 lint-style:
