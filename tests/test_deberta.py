@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gliner_fast import deberta
+from gliner_fast import deberta_layer
 from gliner_fast.attention_executor import VARIABLE
 from gliner_fast.deberta import DebertaEncoder
 from gliner_fast.deberta_config import DebertaConfig, position_rows
@@ -192,7 +192,7 @@ def test_heads_done_in_groups_give_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     ids, lengths = torch.randint(3, 101, (2, 40)), torch.tensor([40, 31])
     with torch.inference_mode():
         whole = ours(ids, lengths)
-        monkeypatch.setattr(deberta, "_MAX_SCORES", 3 * 2 * 40 * 79)  # three of four heads fit
+        monkeypatch.setattr(deberta_layer, "_MAX_SCORES", 3 * 2 * 40 * 79)  # three of four heads fit
         grouped = ours(ids, lengths)
     torch.testing.assert_close(grouped[0], whole[0], rtol=0, atol=1e-5)
 
