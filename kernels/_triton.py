@@ -1,7 +1,8 @@
 """The one place that asks whether Triton is here.
 
 Kernel files take `jit`, `tl` and `loop_bound` from this file and nothing else from Triton, so that a machine without it
-can import them all and use the plain torch reference that stands beside each kernel.
+can import them all and use the plain torch reference that stands beside each kernel. What all kernels take is told here
+too.
 """
 
 from __future__ import annotations
@@ -9,6 +10,12 @@ from __future__ import annotations
 import os
 from types import ModuleType
 from typing import Any
+
+import torch
+from torch import Tensor
+
+# Of what is given to a kernel.
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def _load_triton() -> tuple[ModuleType | None, Any]:
@@ -28,6 +35,22 @@ HAS_TRITON: bool = _TRITON is not None
 # Kernels run in Triton's interpreter, on the CPU: slow, but tests need no GPU. Triton looks at the variable when a
 # kernel is made, so it must be set before the first of them is imported.
 INTERPRETED: bool = HAS_TRITON and os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def expect_taken(given: Tensor, name: str) -> None:
+    """Raises TypeError or ValueError for a tensor of a dtype or on a device that kernels do not take.
+
+    Args:
+        given: to a kernel.
+        name: of it, with its verb.
+    """
+    if given.dtype not in DTYPES:
+        raise TypeError(f"{name} {given.dtype}: expected float32, float16 or bfloat16; the reference takes any")
+    if not (given.is_cuda or INTERPRETED):
+        raise ValueError(
+            f"{name} on {given.device}: the kernel needs Triton and a CUDA device, or TRITON_INTERPRET=1 set before "
+            "gliner_fast is imported; the reference runs anywhere"
+        )
 
 
 def jit(function: Any) -> Any:

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gliner_fast.kernels._triton import INTERPRETED, jit, loop_bound, tl
+from gliner_fast.kernels._triton import INTERPRETED, expect_taken, jit, loop_bound, tl
 
 # The matrix units take no shorter products, and with heads of 128 float32 no tile fits the registers (on sm_90).
 HEAD_DIMS = (16, 32, 64)
@@ -220,13 +220,7 @@ def disentangled_attention(
 
 
 def _check(qkv: Tensor, positions: Positions, lengths: Sequence[int]) -> None:
-    if qkv.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        raise TypeError(f"qkv is {qkv.dtype}: expected float32, float16 or bfloat16; the reference takes any")
-    if not (qkv.is_cuda or INTERPRETED):
-        raise ValueError(
-            f"qkv is on {qkv.device}: the kernel needs Triton and a CUDA device, or TRITON_INTERPRET=1 set before "
-            "gliner_fast is imported; the reference runs anywhere"
-        )
+    expect_taken(qkv, "qkv is")
     if qkv.shape[-1] not in HEAD_DIMS:
         raise ValueError(f"heads are {qkv.shape[-1]} wide: the kernel takes {HEAD_DIMS}; the reference takes any")
     longest, reach = max(lengths, default=0), len(positions.rows) // 2 + 1

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gliner_fast.kernels._triton import INTERPRETED, jit, tl
+from gliner_fast.kernels._triton import INTERPRETED, expect_taken, jit, tl
 from gliner_fast.kernels.span_tiling import Tiling, cut_tiles
 
 # Rows of relu(u_i + v_j) formed at once, in elements: 2**20 float32 are 4 MiB. Medians of this function on 2 cores of
@@ -244,13 +244,7 @@ def span_scores(
 
 def as_kernel_inputs(u: Tensor, v: Tensor, g: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The inputs in a layout and dtype that the kernel reads."""
-    if u.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        raise TypeError(f"u is {u.dtype}: expected float32, float16 or bfloat16; the reference takes any")
-    if not (u.is_cuda or INTERPRETED):
-        raise ValueError(
-            f"u is on {u.device}: the kernel needs Triton and a CUDA device, or TRITON_INTERPRET=1 set before "
-            "gliner_fast is imported; the reference runs anywhere"
-        )
+    expect_taken(u, "u is")
     if INTERPRETED and u.dtype is torch.bfloat16:
         u, v, g, c = u.float(), v.float(), g.float(), c.float()  # the interpreter adds bf16 as if they were integers
     # Rows may stand apart, as the halves of one wide product do: to copy them would cost more traffic than the kernel.

@@ -7,6 +7,7 @@ import os
 import torch
 from torch import Tensor, nn
 
+from gliner_fast.kernels._triton import DTYPES
 from gliner_fast.kernels.add_norm import MOST_COLUMNS, add_norm
 from gliner_fast.native import is_bare, is_recorded
 from gliner_fast.span_executor import expect_triton, triton_is_fastest
@@ -63,6 +64,6 @@ def _fits(vectors: Tensor, residual: Tensor, norm: nn.Module) -> bool:
         and vectors.shape == residual.shape
         and norm.weight.shape == (vectors.shape[1],)
         and vectors.shape[1] <= MOST_COLUMNS
-        and vectors.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        and vectors.dtype in DTYPES
         and all(part.dtype is vectors.dtype and part.device == vectors.device for part in parts)
     )

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from gliner_fast import _rust
 from gliner_fast.candidates import Candidates
-from gliner_fast.kernels._triton import HAS_TRITON, INTERPRETED
+from gliner_fast.kernels._triton import DTYPES, HAS_TRITON, INTERPRETED
 from gliner_fast.kernels.span_candidates import PendingCandidates, span_candidates
 from gliner_fast.kernels.span_scores import span_scores, span_scores_reference
 from gliner_fast.kernels.span_scores_gradient import span_scores_gradient, span_scores_gradient_reference
@@ -127,10 +127,7 @@ def triton_is_fastest(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether a kernel of ours is the one to take for tensors of a device and dtype."""
     # Triton supports cards from compute capability 8.0 (Ampere) on; matrix units take no float64 there.
     return (
-        HAS_TRITON
-        and device.type == "cuda"
-        and dtype in (torch.float32, torch.float16, torch.bfloat16)
-        and torch.cuda.get_device_capability(device) >= (8, 0)
+        HAS_TRITON and device.type == "cuda" and dtype in DTYPES and torch.cuda.get_device_capability(device) >= (8, 0)
     )
 
 

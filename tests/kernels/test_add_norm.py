@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gliner_fast.kernels import _triton
 from gliner_fast.kernels import add_norm as module
 from gliner_fast.kernels.add_norm import add_norm, add_norm_reference
 from tests.kernels.spans import DEVICES, DTYPES, CountingKernel, assert_close_to_exact, needs_triton
@@ -143,7 +144,7 @@ def test_wider_rows_are_refused():
 
 
 def test_a_cpu_without_the_interpreter_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "INTERPRETED", False)
+    monkeypatch.setattr(_triton, "INTERPRETED", False)
     with pytest.raises(ValueError, match="the kernel needs Triton and a CUDA device, or TRITON_INTERPRET=1"):
         add_norm(*random_rows(1, 8), eps=EPS)
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gliner_fast.deberta_config import DebertaConfig, position_rows
+from gliner_fast.kernels import _triton
 from gliner_fast.kernels import disentangled_attention as module
 from gliner_fast.kernels._triton import INTERPRETED
 from gliner_fast.kernels.disentangled_attention import (
@@ -264,7 +265,7 @@ def test_positions_that_do_not_reach_the_ends_of_a_text_are_refused():
 
 
 def test_a_cpu_without_the_interpreter_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "INTERPRETED", False)
+    monkeypatch.setattr(_triton, "INTERPRETED", False)
     with pytest.raises(ValueError, match="qkv is on cpu: the kernel needs Triton and a CUDA device, or TRITON"):
         Layer([2], 16).attend()
 

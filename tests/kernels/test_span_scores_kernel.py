@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gliner_fast.kernels import _triton, span_tiling
 from gliner_fast.kernels import span_scores as module
-from gliner_fast.kernels import span_tiling
 from gliner_fast.kernels.span_scores import span_scores, span_scores_reference
 from tests.kernels.spans import (
     DEVICES,
@@ -156,7 +156,7 @@ def test_other_dtypes_are_refused():
 
 
 def test_a_cpu_without_the_interpreter_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "INTERPRETED", False)
+    monkeypatch.setattr(_triton, "INTERPRETED", False)
     batch = random_batch([2], [1], 2, 8)
     with pytest.raises(ValueError, match="u is on cpu: the kernel needs Triton and a CUDA device, or TRITON"):
         span_scores(*batch.tensors, **batch.shape)
