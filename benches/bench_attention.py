@@ -17,7 +17,7 @@ from gliner_fast.deberta_config import DebertaConfig, position_rows
 from gliner_fast.deberta_layer import DebertaLayer
 from gliner_fast.deberta_positions import LayerPositions
 from gliner_fast.flash_attention import FlashAttention, FlashTexts
-from gliner_fast.kernels.disentangled_attention import Positions, disentangled_attention_reference
+from gliner_fast.kernels.attention_reference import Positions, disentangled_attention_reference
 
 HEADS, HEAD_DIM, SUBWORDS = 12, 64, 2**14
 CONFIG = {

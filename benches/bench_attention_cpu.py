@@ -9,7 +9,7 @@ from benches.compare import Race
 from gliner_fast.attention_executor import PackedTexts, attend
 from gliner_fast.deberta import DebertaEncoder
 from gliner_fast.deberta_config import DebertaConfig
-from gliner_fast.kernels.disentangled_attention import Positions
+from gliner_fast.kernels.attention_reference import Positions
 
 HEADS, HEAD_DIM = 12, 64
 CONFIG = {

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from benches.compare import Race
 from gliner_fast.candidates import Candidates
-from gliner_fast.kernels.span_candidates import SpanCandidates, span_candidates_reference
+from gliner_fast.kernels.pending_candidates import SpanCandidates
+from gliner_fast.kernels.span_reference import span_candidates_reference
 from gliner_fast.native_candidates import native_candidates
 
 MAX_WIDTH = 12

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benches.compare import Race
 from benches.conftest import SIZES
-from gliner_fast.kernels.span_scores import span_scores_reference
+from gliner_fast.kernels.span_reference import span_scores_reference
 from gliner_fast.scorer import SpanScorer
 from tests import checkpoints
 

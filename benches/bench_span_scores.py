@@ -21,7 +21,7 @@ from benches.compare import Race
 from benches.floor import device_seconds, measure_peaks, span_scores_work
 from gliner_fast.kernels import span_scores as kernel
 from gliner_fast.kernels import span_tiling
-from gliner_fast.kernels.span_scores import span_scores_reference
+from gliner_fast.kernels.span_reference import span_scores_reference
 from gliner_fast.scorer import SpanScorer
 
 MAX_WIDTH = 12

@@ -1,8 +1,8 @@
 """The one place that asks whether Triton is here.
 
 Kernel files take `jit`, `tl` and `loop_bound` from this file and nothing else from Triton, so that a machine without it
-can import them all and use the plain torch reference that stands beside each kernel. What all kernels take is told here
-too.
+can import them all. What all kernels take is told here too. Whoever starts kernels imports them only then: Triton takes
+some 0.1 s to import, and most processes on a CPU never need it.
 """
 
 from __future__ import annotations

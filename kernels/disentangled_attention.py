@@ -4,8 +4,8 @@ A score is content against content, plus content against the distance i - j in b
 
     score[i, j] = scale * q[i] . k[j] + q[i] . position_keys[r] + k[j] . position_queries[r],   r = rows[i - j]
 
-In this order: the specification in plain torch, which also computes what the kernel does not take; the kernel; its
-launch function; the block sizes.
+The specification is in `attention_reference.py`, which also computes what the kernel does not take. Here are the
+kernel, its launch function and the block sizes.
 """
 
 # The arguments of a kernel are told by their comments: pointers and numbers have no Python types.
@@ -24,53 +24,10 @@ import torch
 from torch import Tensor
 
 from gliner_fast.kernels._triton import INTERPRETED, expect_taken, jit, loop_bound, tl
+from gliner_fast.kernels.attention_reference import Positions
 
 # The matrix units take no shorter products, and with heads of 128 float32 no tile fits the registers (on sm_90).
 HEAD_DIMS = (16, 32, 64)
-
-
-@dataclass(frozen=True)
-class Positions:
-    """What a layer knows of distances, scaled as the scores are.
-
-    Attributes:
-        keys: (H, R, d), what queries are multiplied with; None without content-to-position scores.
-        queries: (H, R, d), what keys are multiplied with; None without position-to-content scores.
-        rows: (2M-1,) int32, the row of both for the distances -(M-1)..M-1; M is at least the longest text.
-    """
-
-    keys: Tensor | None
-    queries: Tensor | None
-    rows: Tensor
-
-
-def disentangled_attention_reference(
-    qkv: Tensor, positions: Positions, *, lengths: Sequence[int], scale: float
-) -> Tensor:
-    """Values, averaged by the softmax of the scores within each text.
-
-    Args:
-        qkv: (N, 3, H, d), queries, keys and values of the packed subwords.
-        positions: of this layer.
-        lengths: subwords of each text; N in all.
-        scale: factor of query . key.
-
-    Returns:
-        (N, H, d).
-    """
-    farthest = len(positions.rows) // 2  # distance 0 stands in the middle
-    contexts = [qkv.new_empty(0, *qkv.shape[2:])]
-    for text, length in zip(qkv.split(list(lengths)), lengths, strict=True):
-        query, key, value = text.permute(1, 2, 0, 3)  # each (H, L, d)
-        scores = query @ key.mT * scale  # (H, L, L)
-        at = torch.arange(length, device=qkv.device)
-        index = positions.rows[at[:, None] - at + farthest].long().expand_as(scores)  # [h, i, j] = row of i - j
-        if positions.keys is not None:
-            scores += (query @ positions.keys.mT).gather(-1, index)  # (H, L, R) -> (H, L, L)
-        if positions.queries is not None:
-            scores += (key @ positions.queries.mT).gather(-1, index.mT).mT
-        contexts.append((scores.softmax(-1) @ value).transpose(0, 1))  # (L, H, d)
-    return torch.cat(contexts)
 
 
 @jit

@@ -1,80 +1,22 @@
 """The spans above their entity type's threshold, found where they are scored: no logit of another is ever stored.
 
-In this order: the specification in plain torch; the launch function, of the kernel in `span_scores.py`; what is waited
-for. A CPU finds candidates in Rust (`native_candidates.py`).
+The specification is in `span_reference.py`; here is the launch function, of the kernel in `span_scores.py`. A CPU finds
+candidates in Rust (`native_candidates.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from gliner_fast.kernels.span_scores import Hits, as_kernel_inputs, count_dtype, launch, span_scores_reference
+from gliner_fast.kernels.pending_candidates import PendingCandidates
+from gliner_fast.kernels.span_scores import Hits, as_kernel_inputs, count_dtype, launch
 from gliner_fast.kernels.span_tiling import Tiling, cut_tiles
 
 # Stands in a place that no hit has taken: greater than every key.
 _NO_KEY = torch.iinfo(torch.int64).max
-
-
-@dataclass(frozen=True)
-class SpanCandidates:
-    """Spans that score above their type's threshold, in the order of the dense layout: text, start, width, type.
-
-    Attributes:
-        texts: (S,) int64, the text of each.
-        starts: (S,) int64, its first word, counted in its text.
-        widths: (S,) int64, its width index: k stands for k + 1 words.
-        types: (S,) int64, its entity type, counted in its text.
-        scores: (S,) sigmoids, in the dtype of the logits.
-    """
-
-    texts: Tensor
-    starts: Tensor
-    widths: Tensor
-    types: Tensor
-    scores: Tensor
-
-
-def span_candidates_reference(
-    u: Tensor,
-    v: Tensor,
-    g: Tensor,
-    c: Tensor,
-    *,
-    word_counts: Sequence[int],
-    class_counts: Sequence[int],
-    max_width: int,
-    thresholds: Tensor,
-    allowed_spans: Tensor | None = None,
-) -> SpanCandidates:
-    """Spans within their text whose sigmoid, in the logits' dtype, is greater than the threshold rounded to that dtype.
-
-    Beside what `span_scores_reference` takes: `thresholds` (T,), one for each packed type, infinite for a type that
-    admits none; `allowed_spans` (N, K) bool, where given, False for the spans that are not asked for, each by its first
-    word and its width. A NaN is no candidate.
-    """
-    logits = span_scores_reference(u, v, g, c, word_counts=word_counts, class_counts=class_counts, max_width=max_width)
-    scores, thresholds = logits.sigmoid(), thresholds.to(logits)
-    found = []
-    word = type_ = at = 0
-    for text, (words, classes) in enumerate(zip(word_counts, class_counts, strict=True)):
-        size = words * max_width * classes
-        block = scores[at : at + size].view(words, max_width, classes)  # (W, K, C)
-        wanted = block > thresholds[type_ : type_ + classes]
-        if allowed_spans is not None:
-            wanted &= allowed_spans[word : word + words, :, None]
-        start, width, own_type = torch.where(wanted)  # each (S_b,)
-        inside = start + width < words  # a score past the end is 0, which a threshold below 0 would let in
-        start, width, own_type = start[inside], width[inside], own_type[inside]
-        found.append((torch.full_like(start, text), start, width, own_type, block[start, width, own_type]))
-        word, type_, at = word + words, type_ + classes, at + size
-    if not found:
-        none = scores.new_empty(0, dtype=torch.int64)
-        return SpanCandidates(none, none, none, none, scores)
-    return SpanCandidates(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
 def span_candidates(
@@ -107,37 +49,6 @@ def span_candidates(
         return _search(inputs, tiling, max_width, thresholds, allowed_spans, u.dtype, room, allow_tf32=allow_tf32)
 
     return PendingCandidates(u.dtype, search, *search(_first_room(len(u)) if tiling.logits else 0))
-
-
-@dataclass(frozen=True)
-class PendingCandidates:
-    """Candidates that the device is looking for; where it is the CPU, they are found already.
-
-    Attributes:
-        dtype: of the logits, and so of the scores.
-        search: looks for as many as there is room for, again.
-        table: (2 + 5 * room,) int32 on the host, as `_search` lays it out; not to be read before `wait`.
-        is_there: happens once the table has come; None where it has.
-    """
-
-    dtype: torch.dtype
-    search: Callable[[int], tuple[Tensor, torch.cuda.Event | None]]
-    table: Tensor
-    is_there: torch.cuda.Event | None
-
-    def wait(self) -> SpanCandidates:
-        """The candidates, on the host."""
-        table, is_there = self.table, self.is_there
-        while True:
-            if is_there is not None:
-                is_there.synchronize()
-            hits, found = table[:2].tolist()
-            columns = table[2:].view(5, -1)
-            if hits <= columns.shape[1]:
-                texts, starts, widths, types, bits = columns[:, :found]
-                scores = bits.contiguous().view(torch.float32).to(self.dtype)
-                return SpanCandidates(texts.long(), starts.long(), widths.long(), types.long(), scores)
-            table, is_there = self.search(hits)
 
 
 def _search(

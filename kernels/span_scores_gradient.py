@@ -8,7 +8,7 @@ With d the gradient of the logits and r[i, k] = relu(u[i] + v[i + k]), which is 
     where m[i, k] = (sum over t of d[i, k, t] g[t]) where u[i] + v[i + k] > 0, else 0
 
 So training keeps u, v and g, (words + types) x 4D values, and never spans x 4D of them. Every sum has one order: the
-kernels use no atomics, and the same input gives the same bits.
+kernels use no atomics, and the same input gives the same bits. The specification is in `span_reference.py`.
 """
 
 # The arguments of a kernel are told by their comments: pointers and numbers have no Python types.
@@ -26,78 +26,11 @@ from torch import Tensor
 
 from gliner_fast.kernels._triton import jit, tl
 
-# Elements of relu(u_i + v_j) formed at once by the reference; see `span_scores.py`.
-_BLOCK_ELEMENTS = 2**20
-
 # Not measured on a card yet: the largest blocks that spill no registers when compiled for sm_90 (Triton 3.6, ptxas).
 _BLOCK_WORDS = 32
 _BLOCK_BYTES = 128  # of the hidden units of a word: 64 of them in 16 bits, 32 in fp32
 _FEWEST_TYPES, _MOST_TYPES = 16, 32  # powers of two; the matrix units take no fewer
 _MOST_SPLITS = 8  # parts that the words of a long text are summed in for dg and dc
-
-
-def span_scores_gradient_reference(
-    u: Tensor,
-    v: Tensor,
-    g: Tensor,
-    d_logits: Tensor,
-    *,
-    word_counts: Sequence[int],
-    class_counts: Sequence[int],
-    max_width: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients with respect to u, v, g and c, given those of the logits.
-
-    Args:
-        u: (N, H), start halves of the packed words, as `span_scores` took them.
-        v: (N, H), end halves.
-        g: (T, H), the texts' entity types, packed.
-        d_logits: gradient of the flat logits, in blocks (W_b, K, C_b); what it holds past the end of a text is ignored.
-        word_counts: words of each text; N in all.
-        class_counts: entity types of each text; T in all.
-        max_width: K, the widest span in words.
-
-    Returns:
-        du (N, H), dv (N, H), dg (T, H) and dc (T,), in the dtype of u. Sums over blocks run in fp32 at least.
-    """
-    exact = torch.promote_types(u.dtype, torch.float32)
-    du, dv, dg = (torch.zeros(like.shape, dtype=exact, device=like.device) for like in (u, v, g))
-    dc = torch.zeros(len(g), dtype=exact, device=g.device)
-    word = type_ = at = 0
-    for words, classes in zip(word_counts, class_counts, strict=True):
-        own, types = slice(word, word + words), slice(type_, type_ + classes)
-        size = words * max_width * classes
-        d = d_logits[at : at + size].view(words, max_width, classes)  # (W, K, C)
-        _add_text(u[own], v[own], g[types], d, du[own], dv[own], dg[types], dc[types])
-        word, type_, at = word + words, type_ + classes, at + size
-    return du.to(u.dtype), dv.to(u.dtype), dg.to(u.dtype), dc.to(u.dtype)
-
-
-def _add_text(u: Tensor, v: Tensor, g: Tensor, d: Tensor, du: Tensor, dv: Tensor, dg: Tensor, dc: Tensor) -> None:
-    """Adds one text to its gradients: u, v, du, dv (W, H); g, dg (C, H); dc (C,); d (W, K, C)."""
-    words, max_width, classes = d.shape
-    if not words or not classes:
-        return
-    width = min(max_width, words)  # no span is wider than its text
-    hidden = u.shape[1]
-    step = max(1, _BLOCK_ELEMENTS // (width * hidden))
-    for first in range(0, words, step):
-        stop = min(first + step, words)
-        start = torch.arange(first, stop, device=u.device)  # (w,)
-        end = start[:, None] + torch.arange(width, device=u.device)  # (w, K)
-        outside = end >= words
-        spans = u[start][:, None] + v[end.clamp(max=words - 1)]  # (w, K, H)
-        inactive = (spans <= 0) | outside[:, :, None]  # ReLU's derivative at 0 is 0; one of NaN is 1, as in torch
-        spans.masked_fill_(inactive, 0.0)
-        own = d[start, :width].masked_fill(outside[:, :, None], 0.0)  # (w, K, C)
-        dg += own.flatten(0, 1).mT @ spans.flatten(0, 1)
-        dc += own.sum((0, 1), dtype=dc.dtype)
-        passed = (own @ g).masked_fill_(inactive, 0.0)  # (w, K, H)
-        du[start] = passed.sum(1, dtype=du.dtype)
-        for k in range(width):
-            last = min(stop, words - k)  # spans of this width that start before it end in the text
-            if last > first:
-                dv[first + k : last + k] += passed[: last - first, k]
 
 
 @jit

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from gliner_fast import attention_executor, span_executor
+from gliner_fast import attention_executor
 from gliner_fast.attention_executor import VARIABLE, choose_attention
+from gliner_fast.kernels import _triton, disentangled_attention
 from gliner_fast.kernels._triton import INTERPRETED
 from tests.small_network import small_batch, small_network
 
@@ -51,15 +52,15 @@ def test_rust_takes_float32_on_a_cpu_alone(device, dtype, asked):
     ],
 )
 def test_triton_attends_on_cuda_where_it_can(asked, monkeypatch, has_triton, capability, dtype, head_dim, chosen):
-    monkeypatch.setattr(span_executor, "HAS_TRITON", has_triton)
+    monkeypatch.setattr(_triton, "HAS_TRITON", has_triton)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     assert choose_attention(CUDA, dtype, head_dim) == chosen
 
 
 @pytest.mark.parametrize("name", ["padded", "grouped", "torch", "rust", "triton"])
 def test_the_variable_decides(name, asked, monkeypatch):
-    monkeypatch.setattr(span_executor, "HAS_TRITON", True)
-    monkeypatch.setattr(span_executor, "INTERPRETED", True)
+    monkeypatch.setattr(_triton, "HAS_TRITON", True)
+    monkeypatch.setattr(_triton, "INTERPRETED", True)
     asked(name)
     assert choose_attention(CPU, torch.float32, 64) == name
 
@@ -74,8 +75,8 @@ def test_an_unknown_name_is_refused(asked):
 
 def test_triton_is_refused_on_a_cpu_without_its_interpreter(asked, monkeypatch):
     asked("triton")
-    monkeypatch.setattr(span_executor, "HAS_TRITON", True)
-    monkeypatch.setattr(span_executor, "INTERPRETED", False)
+    monkeypatch.setattr(_triton, "HAS_TRITON", True)
+    monkeypatch.setattr(_triton, "INTERPRETED", False)
     with pytest.raises(ValueError, match="GLINER_FAST_ATTENTION is 'triton', but the model is on cpu"):
         choose_attention(CPU, torch.float32, 64)
 
@@ -86,18 +87,18 @@ def test_the_executor_that_is_chosen_computes(name, asked, monkeypatch):
         pytest.skip("needs Triton, and a machine without a GPU")
     asked(name)
     ran = []
-    for executor, function in (
-        ("torch", "disentangled_attention_reference"),
-        ("rust", "native_attention"),
-        ("triton", "disentangled_attention"),
+    for executor, home, function in (
+        ("torch", attention_executor, "disentangled_attention_reference"),
+        ("rust", attention_executor, "native_attention"),
+        ("triton", disentangled_attention, "disentangled_attention"),
     ):
-        compute = getattr(attention_executor, function)
+        compute = getattr(home, function)
 
         def counted(*given, executor=executor, compute=compute, **options):
             ran.append(executor)
             return compute(*given, **options)
 
-        monkeypatch.setattr(attention_executor, function, counted)
+        monkeypatch.setattr(home, function, counted)
     network = small_network()
     assert network.reads_packed
     with torch.inference_mode():

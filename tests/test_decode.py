@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gliner_fast import _rust
 from gliner_fast.candidates import Candidates
 from gliner_fast.decode import Selection, find_candidates, flat_allowed_spans, flat_thresholds
-from gliner_fast.kernels.span_candidates import PendingCandidates
+from gliner_fast.kernels.pending_candidates import PendingCandidates
 
 WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH = np.array([3, 1, 0, 4]), np.array([2, 3, 1, 2]), 2
 

@@ -19,7 +19,7 @@ from gliner_fast.attention_executor import VARIABLE, choose_attention
 from gliner_fast.deberta import DebertaEncoder
 from gliner_fast.deberta_config import DebertaConfig, position_rows
 from gliner_fast.flash_attention import FlashAttention, FlashTexts
-from gliner_fast.kernels.disentangled_attention import Positions, disentangled_attention_reference
+from gliner_fast.kernels.attention_reference import Positions, disentangled_attention_reference
 from tests.test_deberta import SETTINGS, pair
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)

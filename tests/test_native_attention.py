@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gliner_fast import _rust
 from gliner_fast.deberta import DebertaEncoder
 from gliner_fast.deberta_config import DebertaConfig, position_rows
-from gliner_fast.kernels.disentangled_attention import Positions, disentangled_attention_reference
+from gliner_fast.kernels.attention_reference import Positions, disentangled_attention_reference
 from gliner_fast.native_attention import native_attention
 from gliner_fast.openmp import parallel_address
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gliner_fast.candidates import Candidates
-from gliner_fast.kernels.span_candidates import span_candidates_reference
+from gliner_fast.kernels.span_reference import span_candidates_reference
 from gliner_fast.native_candidates import native_candidates
 from tests.kernels.spans import EXTREME_LOGITS, LONG, PASSES_OF_EXTREME, SHAPES, Batch, constant_logits, random_batch
 

@@ -7,9 +7,9 @@ from itertools import accumulate
 import pytest
 import torch
 
-from gliner_fast import attention_executor, span_executor
 from gliner_fast.attention_executor import VARIABLE, runs_of_equals
 from gliner_fast.encoder import TransformersEncoder
+from gliner_fast.kernels import _triton, disentangled_attention
 from gliner_fast.kernels._triton import INTERPRETED
 
 SETTINGS = {
@@ -73,9 +73,9 @@ def test_the_kernel_of_disentangled_attention_attends_without_positions(
     with torch.inference_mode():
         padded = encoder(ids, counts)[is_subword]
         started = []
-        kernel = attention_executor.disentangled_attention
+        kernel = disentangled_attention.disentangled_attention
         monkeypatch.setattr(
-            attention_executor,
+            disentangled_attention,
             "disentangled_attention",
             lambda qkv, positions, **options: started.append(positions) or kernel(qkv, positions, **options),
         )
@@ -87,8 +87,8 @@ def test_the_kernel_of_disentangled_attention_attends_without_positions(
 
 @pytest.mark.parametrize("executor", ["grouped", "torch", "triton"])
 def test_where_a_gradient_is_wanted_packed_texts_have_one(executor: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(span_executor, "INTERPRETED", True)
-    monkeypatch.setattr(span_executor, "HAS_TRITON", True)
+    monkeypatch.setattr(_triton, "INTERPRETED", True)
+    monkeypatch.setattr(_triton, "HAS_TRITON", True)
     monkeypatch.setenv(VARIABLE, executor)
     encoder = make_encoder("bert")
     encoder(torch.arange(2, 10), torch.tensor([5, 3]), torch.tensor([0, 5, 8])).square().sum().backward()

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from gliner_fast import residual_norm, span_executor
+from gliner_fast import residual_norm
+from gliner_fast.kernels import _triton
+from gliner_fast.kernels import add_norm as add_norm_module
 from gliner_fast.kernels._triton import INTERPRETED
 from gliner_fast.residual_norm import FEWEST_ROWS, VARIABLE, add_and_norm
 from tests.test_deberta import pair
@@ -24,13 +26,13 @@ WIDTH = 16
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     """The shapes that the kernel is started for."""
     shapes: list[torch.Size] = []
-    kernel = residual_norm.add_norm
+    kernel = add_norm_module.add_norm
 
     def counted(vectors: Tensor, *given: Tensor, **options: float) -> Tensor:
         shapes.append(vectors.shape)
         return kernel(vectors, *given, **options)
 
-    monkeypatch.setattr(residual_norm, "add_norm", counted)
+    monkeypatch.setattr(add_norm_module, "add_norm", counted)
     monkeypatch.delenv(VARIABLE, raising=False)
     return shapes
 
@@ -180,9 +182,9 @@ def test_a_cpu_norms_by_torch_unless_asked(launched: list[torch.Size], monkeypat
 )
 def test_many_rows_on_cuda_go_to_the_kernel(rows, asked, is_fastest, takes, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(VARIABLE, asked)
-    monkeypatch.setattr(span_executor, "HAS_TRITON", True)
+    monkeypatch.setattr(_triton, "HAS_TRITON", True)
     monkeypatch.setattr(residual_norm, "triton_is_fastest", lambda *_: is_fastest)
-    monkeypatch.setattr(residual_norm, "add_norm", lambda *_, **__: "the kernel's")
+    monkeypatch.setattr(add_norm_module, "add_norm", lambda *_, **__: "the kernel's")
     with FakeTensorMode(), torch.no_grad():
         vectors, residual = torch.empty(2, rows, WIDTH, device="cuda")
         norm = nn.LayerNorm(WIDTH, device="cuda").eval()
@@ -201,7 +203,7 @@ def test_an_unknown_name_is_refused(monkeypatch: pytest.MonkeyPatch):
 
 def test_triton_is_refused_on_a_cpu_without_its_interpreter(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(VARIABLE, "triton")
-    monkeypatch.setattr(span_executor, "HAS_TRITON", True)
-    monkeypatch.setattr(span_executor, "INTERPRETED", False)
+    monkeypatch.setattr(_triton, "HAS_TRITON", True)
+    monkeypatch.setattr(_triton, "INTERPRETED", False)
     with torch.inference_mode(), pytest.raises(ValueError, match="GLINER_FAST_NORM is 'triton', but the model is on"):
         add_and_norm(torch.randn(5, WIDTH), torch.randn(5, WIDTH), random_norm())

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from gliner_fast import span_executor
+from gliner_fast.kernels import _triton
 from gliner_fast.kernels._triton import INTERPRETED
-from gliner_fast.kernels.span_scores import span_scores_reference
+from gliner_fast.kernels.span_reference import span_scores_reference
 from gliner_fast.span_executor import VARIABLE, SpanLayout, choose_executor, find_spans, score_spans
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -57,14 +58,14 @@ def test_rust_computes_on_a_cpu_where_it_can(asked, monkeypatch, has_vectors, dt
     ],
 )
 def test_triton_computes_on_cuda_where_it_can(asked, monkeypatch, has_triton, capability, dtype, chosen):
-    monkeypatch.setattr(span_executor, "HAS_TRITON", has_triton)
+    monkeypatch.setattr(_triton, "HAS_TRITON", has_triton)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     assert choose_executor(CUDA, dtype) == chosen
 
 
 def test_the_variable_decides(asked, monkeypatch):
-    monkeypatch.setattr(span_executor, "HAS_TRITON", True)
-    monkeypatch.setattr(span_executor, "INTERPRETED", True)
+    monkeypatch.setattr(_triton, "HAS_TRITON", True)
+    monkeypatch.setattr(_triton, "INTERPRETED", True)
     asked("torch")
     assert choose_executor(CUDA, torch.float32) == "torch"
     asked("triton")
@@ -89,15 +90,15 @@ def test_rust_is_refused_where_it_cannot_compute(asked, device, dtype):
 
 def test_triton_is_refused_where_it_is_not_installed(asked, monkeypatch):
     asked("triton")
-    monkeypatch.setattr(span_executor, "HAS_TRITON", False)
+    monkeypatch.setattr(_triton, "HAS_TRITON", False)
     with pytest.raises(ValueError, match=r"Triton is not installed: pip install 'gliner-fast\[gpu\]'"):
         choose_executor(CUDA, torch.float32)
 
 
 def test_triton_is_refused_on_a_cpu_without_its_interpreter(asked, monkeypatch):
     asked("triton")
-    monkeypatch.setattr(span_executor, "HAS_TRITON", True)
-    monkeypatch.setattr(span_executor, "INTERPRETED", False)
+    monkeypatch.setattr(_triton, "HAS_TRITON", True)
+    monkeypatch.setattr(_triton, "INTERPRETED", False)
     with pytest.raises(ValueError, match="the model is on cpu: load it with map_location='cuda', or set TRITON_INTER"):
         choose_executor(CPU, torch.float32)
 

@@ -9,7 +9,7 @@ import torch
 
 from gliner_fast import GLiNER, attention_executor, predict, span_executor
 from gliner_fast.kernels._triton import INTERPRETED
-from gliner_fast.kernels.span_candidates import PendingCandidates
+from gliner_fast.kernels.pending_candidates import PendingCandidates
 from gliner_fast.request import Options, Request
 from gliner_fast.stages import HostStages
 from gliner_fast.stats import Stats

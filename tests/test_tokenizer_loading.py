@@ -352,11 +352,11 @@ def type_of_no_model():
 
 @pytest.mark.gliner
 @pytest.mark.skipif(not is_known_transformers(), reason="a transformers that reads the files itself")
-def test_a_deberta_is_loaded_and_predicts_without_transformers_and_torch_s_compiler(checkpoint):
+def test_a_deberta_is_loaded_and_predicts_without_transformers_triton_and_torch_s_compiler(checkpoint):
     code = (
         f"from gliner_fast import GLiNER; model = GLiNER.from_pretrained({str(checkpoint('deberta'))!r})\n"
         "model.predict_entities('Ada Lovelace wrote to Charles Babbage.', ['person'])\n"
-        "import sys; print(*sorted({'torch._dynamo', 'transformers'} & set(sys.modules)))"
+        "import sys; print(*sorted({'torch._dynamo', 'transformers', 'triton'} & set(sys.modules)))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == ""

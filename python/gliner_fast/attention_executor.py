@@ -12,12 +12,7 @@ import torch
 from torch import Tensor
 
 from gliner_fast.flash_attention import expect_flash
-from gliner_fast.kernels.disentangled_attention import (
-    HEAD_DIMS,
-    Positions,
-    disentangled_attention,
-    disentangled_attention_reference,
-)
+from gliner_fast.kernels.attention_reference import Positions, disentangled_attention_reference
 from gliner_fast.native import rust_is_fastest
 from gliner_fast.native_attention import native_attention
 from gliner_fast.span_executor import allows_tf32, expect_triton, triton_is_fastest
@@ -76,8 +71,11 @@ def choose_attention(device: torch.device, dtype: torch.dtype, head_dim: int) ->
 
 def fastest_attention(device: torch.device, dtype: torch.dtype, head_dim: int) -> AttentionExecutor:
     """The fastest executor for a model on a device."""
-    if head_dim in HEAD_DIMS and triton_is_fastest(device, dtype):
-        return "triton"
+    if triton_is_fastest(device, dtype):
+        from gliner_fast.kernels.disentangled_attention import HEAD_DIMS
+
+        if head_dim in HEAD_DIMS:
+            return "triton"
     if device.type != "cpu":
         return "padded"  # on a GPU many short calls would cost more than the padding
     return "rust" if dtype is torch.float32 and rust_is_fastest() else "grouped"
@@ -86,8 +84,10 @@ def fastest_attention(device: torch.device, dtype: torch.dtype, head_dim: int) -
 def attend(
     qkv: Tensor, positions: Positions, texts: PackedTexts, *, scale: float, executor: AttentionExecutor
 ) -> Tensor:
-    """Attention over packed texts, (N, 3, H, d) -> (N, H, d), as `kernels.disentangled_attention` describes it."""
+    """Attention over packed texts, (N, 3, H, d) -> (N, H, d), as `kernels.attention_reference` describes it."""
     if executor == "triton":
+        from gliner_fast.kernels.disentangled_attention import disentangled_attention
+
         return disentangled_attention(
             qkv,
             positions,

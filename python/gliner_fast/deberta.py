@@ -32,7 +32,7 @@ from gliner_fast.deberta_config import DebertaConfig, position_rows
 from gliner_fast.deberta_layer import DebertaLayer, Group
 from gliner_fast.deberta_positions import LayerPositions
 from gliner_fast.flash_attention import FlashAttention, FlashTexts, takes_flash
-from gliner_fast.kernels.disentangled_attention import Positions
+from gliner_fast.kernels.attention_reference import Positions
 from gliner_fast.linear import Linear
 from gliner_fast.native import torch_must_see
 from gliner_fast.span_executor import allows_tf32

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gliner_fast.attention_executor import AttentionExecutor, PackedTexts, attend
 from gliner_fast.deberta_config import DebertaConfig
 from gliner_fast.deberta_positions import LayerPositions
-from gliner_fast.kernels.disentangled_attention import Positions
+from gliner_fast.kernels.attention_reference import Positions
 from gliner_fast.linear import Linear
 from gliner_fast.residual_norm import add_and_norm
 from gliner_fast.sublayers import finish_layer

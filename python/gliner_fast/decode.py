@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gliner_fast import _rust
 from gliner_fast.candidates import Candidates, only, those_that_pass
-from gliner_fast.kernels.span_candidates import PendingCandidates, SpanCandidates
+from gliner_fast.kernels.pending_candidates import PendingCandidates, SpanCandidates
 from gliner_fast.probabilities import probabilities
 
 _TOP_CLASSES = 5
@@ -52,7 +52,7 @@ def find_candidates(
     """Picks the spans of a batch that may be entities.
 
     Args:
-        scored: logits in flat blocks (W_b, K, C_b), as `kernels.span_scores` lays them out; or the spans above
+        scored: logits in flat blocks (W_b, K, C_b), as `kernels.span_reference` lays them out; or the spans above
             `flat_thresholds`, found where they were scored; where a device still looks for them, it is waited for here.
         word_counts: (B,) words of each text.
         class_counts: (B,) scored entity types of each text.

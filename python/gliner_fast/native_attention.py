@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from gliner_fast import _rust
-from gliner_fast.kernels.disentangled_attention import Positions
+from gliner_fast.kernels.attention_reference import Positions
 from gliner_fast.openmp import parallel_address
 
 
 def native_attention(qkv: Tensor, positions: Positions, *, lengths: Sequence[int], scale: float) -> Tensor:
-    """What `kernels.disentangled_attention.disentangled_attention_reference` gives, (N, 3, H, d) -> (N, H, d), a view.
+    """What `kernels.attention_reference.disentangled_attention_reference` gives, (N, 3, H, d) -> (N, H, d), a view.
 
     Takes fp32 on the CPU, and as many threads as torch may use. What becomes of a text depends on that text alone, to
     the last bit. Autograd does not see through the kernel.

@@ -24,7 +24,7 @@ def native_candidates(
     max_width: int,
     thresholds: Tensor,
 ) -> Candidates:
-    """The candidates that `kernels.span_scores.span_candidates_reference` finds, in the same order.
+    """The candidates that `kernels.span_reference.span_candidates_reference` finds, in the same order.
 
     Takes fp32 on the CPU, and as many threads as torch may use. What is found in a text depends on that text alone, to
     the last bit. Autograd does not see through the kernel.

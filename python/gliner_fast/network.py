@@ -12,7 +12,7 @@ from gliner_fast.candidates import Candidates
 from gliner_fast.encoder import build_encoder, encoder_width
 from gliner_fast.errors import CheckpointError
 from gliner_fast.int16 import drop
-from gliner_fast.kernels.span_candidates import PendingCandidates
+from gliner_fast.kernels.pending_candidates import PendingCandidates
 from gliner_fast.linear import Linear
 from gliner_fast.scorer import SpanScorer
 from gliner_fast.word_vectors import WordLSTM, pool_subwords

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_fast.attention_executor import AttentionExecutor, PackedTexts, attend, runs_of_equals
-from gliner_fast.kernels.disentangled_attention import Positions
+from gliner_fast.kernels.attention_reference import Positions
 from gliner_fast.linear import Linear, linear
 from gliner_fast.residual_norm import add_and_norm
 from gliner_fast.sublayers import finish_layer

@@ -7,8 +7,6 @@ import os
 import torch
 from torch import Tensor, nn
 
-from gliner_fast.kernels._triton import DTYPES
-from gliner_fast.kernels.add_norm import MOST_COLUMNS, add_norm
 from gliner_fast.native import is_bare, is_recorded
 from gliner_fast.span_executor import expect_triton, triton_is_fastest
 
@@ -31,6 +29,8 @@ def add_and_norm(vectors: Tensor, residual: Tensor, norm: nn.Module, *, in_place
         ValueError: the environment variable names nobody, or one that cannot run there.
     """
     if _takes_kernel(vectors, residual, norm):
+        from gliner_fast.kernels.add_norm import add_norm
+
         assert isinstance(norm, nn.LayerNorm)
         return add_norm(vectors, residual, norm.weight, norm.bias, eps=norm.eps)
     in_place = in_place and not torch.is_grad_enabled() and vectors.dtype is residual.dtype
@@ -58,6 +58,9 @@ def _takes_kernel(vectors: Tensor, residual: Tensor, norm: nn.Module) -> bool:
 def _fits(vectors: Tensor, residual: Tensor, norm: nn.Module) -> bool:
     if type(norm) is not nn.LayerNorm or not is_bare(norm) or norm.weight is None or norm.bias is None:
         return False
+    from gliner_fast.kernels._triton import DTYPES
+    from gliner_fast.kernels.add_norm import MOST_COLUMNS
+
     parts = residual, norm.weight, norm.bias
     return (
         vectors.dim() == 2

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_fast.candidates import Candidates
-from gliner_fast.kernels.span_candidates import PendingCandidates
+from gliner_fast.kernels.pending_candidates import PendingCandidates
 from gliner_fast.linear import Linear, linear
 from gliner_fast.span_executor import Executor, SpanLayout, choose_executor, find_spans, score_spans
 
@@ -72,7 +72,7 @@ class SpanScorer(nn.Module):
             class_counts: entity types of each text.
 
         Returns:
-            Flat logits, laid out as `kernels.span_scores` says.
+            Flat logits, laid out as `kernels.span_reference` says.
         """
         executor = self.executor_for(words)
         self.executor = "torch" if executor == "rust" else executor  # Rust finds candidates only

@@ -13,10 +13,8 @@ from torch.autograd.function import once_differentiable
 
 from gliner_fast import _rust
 from gliner_fast.candidates import Candidates
-from gliner_fast.kernels._triton import DTYPES, HAS_TRITON, INTERPRETED
-from gliner_fast.kernels.span_candidates import PendingCandidates, span_candidates
-from gliner_fast.kernels.span_scores import span_scores, span_scores_reference
-from gliner_fast.kernels.span_scores_gradient import span_scores_gradient, span_scores_gradient_reference
+from gliner_fast.kernels.pending_candidates import PendingCandidates
+from gliner_fast.kernels.span_reference import span_scores_gradient_reference, span_scores_reference
 from gliner_fast.native_candidates import native_candidates
 from gliner_fast.upload import upload
 
@@ -66,7 +64,7 @@ def choose_executor(device: torch.device, dtype: torch.dtype) -> Executor:
 
 
 def score_spans(u: Tensor, v: Tensor, g: Tensor, c: Tensor, layout: SpanLayout, executor: Executor) -> Tensor:
-    """Logits of all spans, differentiable; arguments and result as `kernels.span_scores` describes them."""
+    """Logits of all spans, differentiable; arguments and result as `kernels.span_reference` describes them."""
     logits: Tensor = _SpanScores.apply(u, v, g, c, layout, executor)  # type: ignore[no-untyped-call]
     return logits
 
@@ -89,6 +87,8 @@ def find_spans(
     with torch.no_grad():
         if executor == "rust":
             return native_candidates(u, v, g, c, thresholds=thresholds, **vars(layout))
+        from gliner_fast.kernels.span_candidates import span_candidates
+
         (thresholds,) = upload([thresholds], u.device)
         if allowed_spans is not None:
             (allowed_spans,) = upload([allowed_spans], u.device)
@@ -105,6 +105,8 @@ class _SpanScores(torch.autograd.Function):
         ctx.save_for_backward(u, v, g)
         ctx.layout, ctx.executor = layout, executor
         if executor == "triton":
+            from gliner_fast.kernels.span_scores import span_scores
+
             return span_scores(u, v, g, c, allow_tf32=allows_tf32(), **vars(layout))
         return span_scores_reference(u, v, g, c, **vars(layout))
 
@@ -113,6 +115,8 @@ class _SpanScores(torch.autograd.Function):
     def backward(ctx: Any, d_logits: Tensor) -> tuple[Tensor | None, ...]:
         u, v, g = ctx.saved_tensors
         if ctx.executor == "triton":
+            from gliner_fast.kernels.span_scores_gradient import span_scores_gradient
+
             gradients = span_scores_gradient(u, v, g, d_logits, allow_tf32=allows_tf32(), **vars(ctx.layout))
         else:
             gradients = span_scores_gradient_reference(u, v, g, d_logits, **vars(ctx.layout))
@@ -125,14 +129,18 @@ def _takes_rust(device: torch.device, dtype: torch.dtype) -> bool:
 
 def triton_is_fastest(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether a kernel of ours is the one to take for tensors of a device and dtype."""
+    if device.type != "cuda":
+        return False
+    from gliner_fast.kernels._triton import DTYPES, HAS_TRITON
+
     # Triton supports cards from compute capability 8.0 (Ampere) on; matrix units take no float64 there.
-    return (
-        HAS_TRITON and device.type == "cuda" and dtype in DTYPES and torch.cuda.get_device_capability(device) >= (8, 0)
-    )
+    return HAS_TRITON and dtype in DTYPES and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def expect_triton(device: torch.device, variable: str) -> None:
     """Raises ValueError, in the terms of the variable that asks for it, where Triton cannot run."""
+    from gliner_fast.kernels._triton import HAS_TRITON, INTERPRETED
+
     if not HAS_TRITON:
         raise ValueError(
             f"{variable} is 'triton', but Triton is not installed: pip install 'gliner-fast[gpu]', or leave the "

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gliner_fast.kernels import span_candidates as module
+from gliner_fast.kernels import span_reference, span_tiling
 from gliner_fast.kernels import span_scores as scores_module
-from gliner_fast.kernels import span_tiling
-from gliner_fast.kernels.span_candidates import SpanCandidates, span_candidates_reference
-from gliner_fast.kernels.span_scores import span_scores, span_scores_reference
+from gliner_fast.kernels.pending_candidates import SpanCandidates
+from gliner_fast.kernels.span_reference import span_candidates_reference, span_scores_reference
+from gliner_fast.kernels.span_scores import span_scores
 from tests.kernels.spans import (
     DEVICES,
     DTYPES,
@@ -49,7 +50,7 @@ def span_candidates(*tensors: Tensor, **asked: Any) -> SpanCandidates:
 def candidates_of_dense_logits(batch: Batch, **asked: Any) -> SpanCandidates:
     """What the reference picks from the kernel's own logits: those round as the candidates' do."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "span_scores_reference", span_scores)
+        patch.setattr(span_reference, "span_scores_reference", span_scores)
         return span_candidates_reference(*batch.tensors, **batch.shape, **asked)
 
 
@@ -224,7 +225,7 @@ def test_hits_stay_in_their_room_and_all_are_counted(capacity: int, count_dtype:
     tiling = span_tiling.cut_tiles(batch.tensors[0], *batch.shape.values())
     keys, found = (torch.full((capacity + 200,), -7, device=device, dtype=own) for own in (torch.int64, torch.float32))
     count = torch.zeros(1, dtype=count_dtype, device=device)
-    hits = module.Hits(keys[100 : 100 + capacity], count, torch.ones(12, device=device), None)
+    hits = scores_module.Hits(keys[100 : 100 + capacity], count, torch.ones(12, device=device), None)
     module.launch(*batch.tensors, tiling, 6, found[100 : 100 + capacity], allow_tf32=False, hits=hits)
     assert int(count) == len(wanted)
     used = 100 + min(capacity, len(wanted))
@@ -267,7 +268,7 @@ def test_places_beyond_2_to_the_31_are_kept(device: str):
     first = 2**31 + 48
     tiling.texts[:, 5] += first  # as if texts with so many logits came before
     keys = torch.full((256,), module._NO_KEY, device=device)
-    hits = module.Hits(keys, keys.new_zeros(1), module.logit_bounds(thresholds), None)
+    hits = scores_module.Hits(keys, keys.new_zeros(1), module.logit_bounds(thresholds), None)
     module.launch(*batch.tensors, tiling, 3, torch.empty(256, device=device), allow_tf32=False, hits=hits)
     own = keys[keys != module._NO_KEY].sort().values
     cells = (wanted.starts * 3 + wanted.widths) * 5 + wanted.types

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from gliner_fast.kernels import span_scores
-from gliner_fast.kernels.span_scores import span_scores_reference
+from gliner_fast.kernels import span_reference
+from gliner_fast.kernels.span_reference import span_scores_reference
 
 SHAPES = [
     # word counts, class counts, widest span
@@ -27,7 +27,7 @@ SHAPES = [
 def test_scores_are_the_sum_written_out(
     word_counts: list[int], class_counts: list[int], max_width: int, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(span_scores, "_BLOCK_ELEMENTS", block)
+    monkeypatch.setattr(span_reference, "_BLOCK_ELEMENTS", block)
     torch.manual_seed(0)
     hidden = 6
     u, v = torch.randn(2, sum(word_counts), hidden, dtype=torch.float64)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gliner_fast.kernels import span_scores_gradient
+from gliner_fast.kernels import span_reference
 from gliner_fast.kernels._triton import INTERPRETED
+from gliner_fast.kernels.span_reference import span_scores_gradient_reference
 from gliner_fast.kernels.span_scores_gradient import span_scores_gradient as triton_gradient
-from gliner_fast.kernels.span_scores_gradient import span_scores_gradient_reference
 from tests.kernels.spans import DTYPES, LONG
 from tests.kernels.spans import SHAPES as SHAPES_OF_ALL_PATHS
 
@@ -90,7 +90,7 @@ def autograd_gradient(
 def test_gradients_are_those_of_autograd(gradient, word_counts, class_counts, max_width, hidden, monkeypatch):
     if DEVICE == "cuda" and gradient is triton_gradient:
         pytest.skip("the matrix units of a card take no float64; the next test compares what they take")
-    monkeypatch.setattr(span_scores_gradient, "_BLOCK_ELEMENTS", 150)  # several blocks of the reference
+    monkeypatch.setattr(span_reference, "_BLOCK_ELEMENTS", 150)  # several blocks of the reference
     inputs = draw(word_counts, class_counts, max_width, hidden)
     ours = gradient(*inputs, word_counts=word_counts, class_counts=class_counts, max_width=max_width)
     for mine, wanted in zip(ours, autograd_gradient(inputs, word_counts, class_counts, max_width), strict=True):

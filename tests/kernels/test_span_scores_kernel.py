@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from gliner_fast.kernels import _triton, span_tiling
 from gliner_fast.kernels import span_scores as module
-from gliner_fast.kernels.span_scores import span_scores, span_scores_reference
+from gliner_fast.kernels.span_reference import span_scores_reference
+from gliner_fast.kernels.span_scores import span_scores
 from tests.kernels.spans import (
     DEVICES,
     DTYPES,

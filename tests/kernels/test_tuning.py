@@ -15,7 +15,7 @@ from gliner_fast import linear
 from gliner_fast.attention_executor import VARIABLE
 from gliner_fast.deberta import DebertaEncoder
 from gliner_fast.deberta_config import DebertaConfig
-from gliner_fast.kernels.span_scores import span_scores_reference
+from gliner_fast.kernels.span_reference import span_scores_reference
 from gliner_fast.kernels.span_tiling import Blocks
 from tests.test_deberta import SETTINGS
 

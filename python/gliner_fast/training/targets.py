@@ -16,7 +16,7 @@ from gliner_fast.training.example import Span
 
 @dataclass(frozen=True)
 class SpanTargets:
-    """What the flat logits of a batch should be: blocks (W_b, K, C_b), one after another (`kernels.span_scores`).
+    """What the flat logits of a batch should be: blocks (W_b, K, C_b), one after another (`kernels.span_reference`).
 
     Attributes:
         positives: (G,) int64, indices of the logits of gold spans with their types; distinct.

@@ -1,0 +1,59 @@
+"""The spans above their entity type's threshold: what they are, and how the host waits for those that a card finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SpanCandidates:
+    """Spans that score above their type's threshold, in the order of the dense layout: text, start, width, type.
+
+    Attributes:
+        texts: (S,) int64, the text of each.
+        starts: (S,) int64, its first word, counted in its text.
+        widths: (S,) int64, its width index: k stands for k + 1 words.
+        types: (S,) int64, its entity type, counted in its text.
+        scores: (S,) sigmoids, in the dtype of the logits.
+    """
+
+    texts: Tensor
+    starts: Tensor
+    widths: Tensor
+    types: Tensor
+    scores: Tensor
+
+
+@dataclass(frozen=True)
+class PendingCandidates:
+    """Candidates that the device is looking for; where it is the CPU, they are found already.
+
+    Attributes:
+        dtype: of the logits, and so of the scores.
+        search: looks for as many as there is room for, again.
+        table: (2 + 5 * room,) int32 on the host, as `span_candidates.py` lays it out; not to be read before `wait`.
+        is_there: happens once the table has come; None where it has.
+    """
+
+    dtype: torch.dtype
+    search: Callable[[int], tuple[Tensor, torch.cuda.Event | None]]
+    table: Tensor
+    is_there: torch.cuda.Event | None
+
+    def wait(self) -> SpanCandidates:
+        """The candidates, on the host."""
+        table, is_there = self.table, self.is_there
+        while True:
+            if is_there is not None:
+                is_there.synchronize()
+            hits, found = table[:2].tolist()
+            columns = table[2:].view(5, -1)
+            if hits <= columns.shape[1]:
+                texts, starts, widths, types, bits = columns[:, :found]
+                scores = bits.contiguous().view(torch.float32).to(self.dtype)
+                return SpanCandidates(texts.long(), starts.long(), widths.long(), types.long(), scores)
+            table, is_there = self.search(hits)
