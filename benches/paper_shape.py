@@ -98,9 +98,14 @@ def dropping(options: argparse.Namespace, seed: int) -> list[Run]:
 
 def encoders(options: argparse.Namespace, seed: int) -> list[Run]:
     """Encoders to start from."""
+    # The first is what the other comparisons begin from: half of the types negative, so it is the same run.
+    first, *others = options.encoder
     return [
-        ablation(options, f"encoder-{path.parent.name}-{path.name}-{seed}", path.parent.name, seed, encoder=path)
-        for path in options.encoder
+        ablation(options, f"negatives-0.50-{seed}", first.parent.name, seed, negative_share=0.5),
+        *(
+            ablation(options, f"encoder-{path.parent.name}-{path.name}-{seed}", path.parent.name, seed, encoder=path)
+            for path in others
+        ),
     ]
 
 
@@ -232,17 +237,18 @@ def page(options: argparse.Namespace, seeds: list[int], runs: list[Run], scores:
     rows: dict[str, list[dict[str, float]]] = {}
     for run, own in zip(runs, scores, strict=True):
         rows.setdefault(run.row, []).append(own)
-    encoder = ", ".join(path.parent.name for path in options.encoder)
+    encoders = ", ".join(path.parent.name for path in options.encoder)
     spread = "In brackets the least and the most over seeds. " if len(seeds) > 1 else ""
     introduction = (
         f"{str(EXPERIMENTS[options.experiment].__doc__).splitlines()[0]} At most {options.steps} steps of "
-        f"{runs[0].config.batch_tokens:,} subwords, encoder {encoder}, seed{'s' * (len(seeds) > 1)} "
+        f"{runs[0].config.batch_tokens:,} subwords, from {encoders}, seed{'s' * (len(seeds) > 1)} "
         f"{', '.join(map(str, seeds))}; exact-match F1 at 0.5, flat, on at most {options.sentences} sentences of each "
         f"set. {spread}Nothing beyond this budget is claimed."
     )
     scale = f"--steps {options.steps} --batch-tokens {options.batch_tokens}"
+    folders = " ".join(["--encoder ENCODER"] * len(options.encoder))
     command = (
-        f"python -m benches.paper_shape {options.experiment} --data DATA/train --eval DATA/eval --encoder ENCODER "
+        f"python -m benches.paper_shape {options.experiment} --data DATA/train --eval DATA/eval {folders} "
         f"--work WORK {scale} --seeds {options.seeds} --sentences {options.sentences}"
     )
     today = datetime.now(timezone.utc).date().isoformat()

@@ -25,7 +25,7 @@ def make_lstm(inputs: int, width: int, layers: int, seed: int = 0) -> nn.LSTM:
     with torch.no_grad():
         for weight in lstm.parameters():
             weight.mul_(3.0)  # gates that close and open
-    return lstm
+    return lstm.eval()
 
 
 def expected(lstm: nn.LSTM, vectors: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
@@ -109,11 +109,14 @@ def test_who_goes_to_torch():
         assert not takes_native_lstm(make_lstm(8, 4, 1).to("meta"), vectors)
         with torch.autocast("cpu", torch.bfloat16):
             assert not takes_native_lstm(lstm, vectors)
-        lstm.dropout = 0.5
-        assert not takes_native_lstm(lstm, vectors)
+        assert not takes_native_lstm(lstm.train(), vectors)
         assert takes_native_lstm(lstm.eval(), vectors)
         assert not takes_native_lstm(lstm, torch.randn(8, 3).T)
         hook = lstm.register_forward_hook(lambda *_: None)
+        assert not takes_native_lstm(lstm, vectors)
+        hook.remove()
+        assert takes_native_lstm(lstm, vectors)
+        hook = nn.modules.module.register_module_forward_hook(lambda *_: None)
         assert not takes_native_lstm(lstm, vectors)
         hook.remove()
         assert takes_native_lstm(lstm, vectors)
@@ -121,8 +124,8 @@ def test_who_goes_to_torch():
         other = make_lstm(8, 4, 1)
         other.weight_hh_l0 = nn.Parameter(misaligned)
         assert not takes_native_lstm(other, vectors)
-        assert not takes_native_lstm(nn.LSTM(8, 4, bias=False, bidirectional=True), vectors)
-        assert not takes_native_lstm(nn.LSTM(8, 4), vectors)
+        assert not takes_native_lstm(nn.LSTM(8, 4, bias=False, bidirectional=True).eval(), vectors)
+        assert not takes_native_lstm(nn.LSTM(8, 4).eval(), vectors)
         other = make_lstm(8, 4, 1)
         other.register_forward_pre_hook(lambda *_: None)  # as weight_norm and pruning make their weights
         assert not takes_native_lstm(other, vectors)
@@ -134,7 +137,7 @@ def test_who_goes_to_torch():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::torch.jit.TracerWarning")
 def test_a_traced_module_holds_torch_s_lstm(monkeypatch):
     monkeypatch.setenv(VARIABLE, "rust")
-    module, vectors, counts = WordLSTM(8, 1), torch.randn(5, 8), torch.tensor([3, 2])
+    module, vectors, counts = WordLSTM(8, 1).eval(), torch.randn(5, 8), torch.tensor([3, 2])
     with torch.no_grad():
         traced = torch.jit.trace(module, (torch.randn(5, 8), counts), check_trace=False)
         torch.testing.assert_close(traced(vectors, counts), module(vectors, counts), rtol=0, atol=1e-5)
@@ -151,7 +154,7 @@ def test_the_module_asks_who_is_fastest(is_fastest, monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setattr(native_lstm_module, "rust_is_fastest", lambda: is_fastest)
     monkeypatch.setattr(word_vectors, "native_lstm", counted)
-    module, vectors, counts = WordLSTM(8, 1), torch.randn(9, 8), torch.tensor([2, 6, 1])
+    module, vectors, counts = WordLSTM(8, 1).eval(), torch.randn(9, 8), torch.tensor([2, 6, 1])
     with torch.inference_mode():
         out = module(vectors, counts)
         torch.testing.assert_close(out.double(), expected(module.lstm, vectors, counts), rtol=0, atol=1e-6)

@@ -14,6 +14,7 @@ from torch import Tensor
 from gliner_fast import _rust
 from gliner_fast.candidates import Candidates, only, those_that_pass
 from gliner_fast.kernels.pending_candidates import PendingCandidates, SpanCandidates
+from gliner_fast.native import is_float32_on_cpu
 from gliner_fast.probabilities import probabilities
 
 _TOP_CLASSES = 5
@@ -66,7 +67,7 @@ def find_candidates(
         candidates = scored
     elif isinstance(scored, PendingCandidates):
         candidates = _as_candidates(scored.wait(), len(word_counts))
-    elif scored.dtype is torch.float32 and scored.device.type == "cpu":
+    elif is_float32_on_cpu(scored):
         thresholds = flat_thresholds(selection, class_counts)
         likely = _rust.find_likely(scored.numpy(), word_counts, class_counts, max_width, thresholds)
         candidates = those_that_pass(likely, class_counts, thresholds)

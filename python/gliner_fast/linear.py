@@ -25,7 +25,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_fast import _rust
-from gliner_fast.native import is_recorded, is_x86, mkl_is_fastest, rust_is_fastest, torch_must_see
+from gliner_fast.native import (
+    is_float32_on_cpu,
+    is_recorded,
+    is_x86,
+    mkl_is_fastest,
+    rust_is_fastest,
+    torch_must_see,
+)
 from gliner_fast.openmp import parallel_address
 from gliner_fast.packed_weights import Packed, readable
 
@@ -140,7 +147,7 @@ class Linear(nn.Linear):
             return [None] * parts
         if torch.is_grad_enabled() and (self.int16 is not None or self.float32 is not None):
             self.int16 = self.float32 = None
-        if torch_must_see() or vectors.dtype is not torch.float32 or vectors.device.type != "cpu":
+        if torch_must_see() or not is_float32_on_cpu(vectors):
             self._current(parts)  # what became stale is not kept until they are multiplied again
             return [None] * parts
         return self.packed_where(lambda: packing_pays(vectors, self.weight, parts), parts) or [None] * parts
@@ -237,8 +244,12 @@ def packing_pays(vectors: Tensor, weight: Tensor, parts: int = 1) -> bool:
 
 def is_packable(weight: Tensor) -> bool:
     """Whether a weight stays where it is, to be compared with its packed copy: one computed from others does not."""
-    is_float32 = weight.dtype is torch.float32 and weight.device.type == "cpu"
-    return type(weight) is nn.Parameter and is_float32 and weight.is_contiguous() and weight.data_ptr() % 4 == 0
+    return (
+        type(weight) is nn.Parameter
+        and is_float32_on_cpu(weight)
+        and weight.is_contiguous()
+        and weight.data_ptr() % 4 == 0
+    )
 
 
 def _others_can(vectors: Tensor, weight: Tensor) -> bool:
@@ -247,8 +258,8 @@ def _others_can(vectors: Tensor, weight: Tensor) -> bool:
     Nor has oneDNN a fast way with a weight that is a part of another's rows: it was a hundred times slower than torch.
     """
     return not is_recorded() and (
-        vectors.device.type == weight.device.type == "cpu"
-        and vectors.dtype == weight.dtype == torch.float32
+        is_float32_on_cpu(vectors)
+        and is_float32_on_cpu(weight)
         and not torch.is_grad_enabled()
         and weight.is_contiguous()
         and weight.numel() > 0

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gliner_fast import _rust
 from gliner_fast.openmp import parallel_address
@@ -62,6 +62,11 @@ def torch_must_see() -> bool:
 def is_recorded() -> bool:
     """Whether torch records what is done, to compile or trace it: of the native module's work it would see nothing."""
     return torch.compiler.is_compiling() or bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+
+
+def is_float32_on_cpu(tensor: Tensor) -> bool:
+    """Whether the native module computes in what a tensor holds, and where."""
+    return tensor.dtype is torch.float32 and tensor.device.type == "cpu"
 
 
 def is_bare(module: nn.Module) -> bool:

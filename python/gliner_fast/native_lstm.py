@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gliner_fast import _rust
 from gliner_fast.linear import linear
-from gliner_fast.native import rust_is_fastest, torch_must_see
+from gliner_fast.native import is_bare, is_float32_on_cpu, rust_is_fastest, torch_must_see
 from gliner_fast.openmp import parallel_address
 
 VARIABLE = "GLINER_FAST_LSTM"  # torch or rust; unset for the fastest
@@ -37,12 +37,10 @@ def takes_native_lstm(lstm: nn.LSTM, vectors: Tensor) -> bool:
         and lstm.bidirectional
         and lstm.bias
         and not lstm.proj_size
-        and not (lstm._forward_hooks or lstm._forward_pre_hooks)  # noqa: SLF001  (torch has no other word)
-        and not (lstm.training and lstm.dropout and lstm.num_layers > 1)
+        and is_bare(lstm)
         and all(
             type(part) in (Tensor, nn.Parameter)
-            and part.dtype is torch.float32
-            and part.device.type == "cpu"
+            and is_float32_on_cpu(part)
             and part.is_contiguous()
             and part.data_ptr() % 4 == 0
             for part in (vectors, *lstm.parameters())

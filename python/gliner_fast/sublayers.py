@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gliner_fast import _rust
 from gliner_fast.linear import Linear, is_packable, packing_pays
-from gliner_fast.native import is_bare, torch_must_see
+from gliner_fast.native import is_bare, is_float32_on_cpu, torch_must_see
 from gliner_fast.openmp import parallel_address
 from gliner_fast.packed_weights import readable
 
@@ -86,11 +86,7 @@ def finish_layer(
 
 
 def _are_rows(rows: Tensor) -> bool:
-    return type(rows) is Tensor and rows.dim() == 2 and _is_float32(rows)
-
-
-def _is_float32(tensor: Tensor) -> bool:
-    return tensor.dtype is torch.float32 and tensor.device.type == "cpu"
+    return type(rows) is Tensor and rows.dim() == 2 and is_float32_on_cpu(rows)
 
 
 def _is_ours(module: nn.Module) -> TypeGuard[Linear]:
@@ -99,7 +95,7 @@ def _is_ours(module: nn.Module) -> TypeGuard[Linear]:
 
 def _is_readable(layer: Linear) -> bool:
     has_weights = layer.int16 is not None or is_packable(layer.weight)
-    return has_weights and (layer.bias is None or _is_float32(layer.bias))
+    return has_weights and (layer.bias is None or is_float32_on_cpu(layer.bias))
 
 
 def _native_dense(layer: Linear, pays: Callable[[], bool]) -> NativeDense | None:
@@ -113,6 +109,11 @@ def _native_norm(norm: nn.Module) -> NativeNorm | None:
     if type(norm) is not nn.LayerNorm or not is_bare(norm):
         return None
     weight, bias = norm.weight, norm.bias
-    if weight is None or bias is None or weight.dim() != 1 or not (_is_float32(weight) and _is_float32(bias)):
+    if (
+        weight is None
+        or bias is None
+        or weight.dim() != 1
+        or not (is_float32_on_cpu(weight) and is_float32_on_cpu(bias))
+    ):
         return None
     return readable(weight).numpy(), readable(bias).numpy(), norm.eps
