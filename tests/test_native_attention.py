@@ -99,19 +99,29 @@ def test_a_text_s_result_is_its_own_whoever_works(openmp, threads):
     tables = [positions.keys.numpy(), positions.queries.numpy(), positions.rows.numpy()]
 
     def attend(rows: slice, own: list[int], threads: int, openmp: int) -> np.ndarray:
-        return _rust.attention(qkv[rows].numpy(), *tables, np.array(own), 0.1, threads, openmp)
+        out = np.full((sum(own), 4, 64), np.nan, np.float32)
+        _rust.attention(qkv[rows].numpy(), *tables, np.array(own), 0.1, out, threads, openmp)
+        return out
 
     together = attend(slice(None), lengths, threads, openmp)
     starts = np.cumsum(lengths) - lengths
     alone = [attend(slice(at, at + n), [n], 1, 0) for at, n in zip(starts, lengths, strict=True)]
-    np.testing.assert_array_equal(together, np.concatenate(alone, axis=1))
+    np.testing.assert_array_equal(together, np.concatenate(alone))
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         ({"qkv": np.zeros((4, 2, 2, 3), np.float32)}, "qkv has 2 kinds of vectors"),
-        ({"qkv": np.zeros((4, 3, 0, 3), np.float32), "keys": None, "queries": None}, "no heads"),
+        (
+            {
+                "qkv": np.zeros((4, 3, 0, 3), np.float32),
+                "out": np.zeros((4, 0, 3), np.float32),
+                "keys": None,
+                "queries": None,
+            },
+            "no heads",
+        ),
         ({"qkv": np.zeros((4, 3, 2, 6), np.float32)[..., ::2]}, "qkv is not C-contiguous"),
         ({"keys": np.zeros((2, 5, 4), np.float32)}, r"keys is \[2, 5, 4\]: expected 2 heads"),
         ({"queries": np.zeros((2, 6, 3), np.float32)}, r"queries is \[2, 6, 3\]: expected 2 heads, as many rows"),
@@ -119,6 +129,8 @@ def test_a_text_s_result_is_its_own_whoever_works(openmp, threads):
         ({"by_distance": np.full(7, 5, np.int32)}, r"by_distance\[0\] is 5: expected a row below 5"),
         ({"lengths": np.array([3, 2])}, "qkv has 72 values: expected 90"),
         ({"lengths": np.array([5, -1])}, r"lengths\[1\] is -1"),
+        ({"out": np.zeros((2, 4, 3), np.float32)}, r"out is \[2, 4, 3\]: expected 4 subwords, 2 heads, vectors of 3"),
+        ({"out": np.zeros((4, 2, 6), np.float32)[..., ::2]}, "out is not C-contiguous"),
         ({"threads": -1}, "threads is -1"),
     ],
 )
@@ -130,9 +142,11 @@ def test_arrays_that_do_not_fit_are_refused(change, told):
         "by_distance": np.zeros(7, np.int32),
         "lengths": np.array([3, 1]),
         "scale": 1.0,
+        "out": np.full((4, 2, 3), np.nan, np.float32),
         "threads": 1,
     }
-    assert _rust.attention(**given, openmp=0).shape == (2, 4, 3)
+    _rust.attention(**given, openmp=0)
+    assert not given["out"].any()
     with pytest.raises(ValueError, match=told):
         _rust.attention(**given | change, openmp=0)
 

@@ -343,10 +343,11 @@ def attention(
     by_distance: NDArray[np.int32],
     lengths: NDArray[np.int64],
     scale: float,
+    out: NDArray[np.float32],
     threads: int,
     openmp: int,
-) -> NDArray[np.float32]:
-    """Disentangled attention over packed texts (DeBERTa, equations 2 to 4); no score leaves it.
+) -> None:
+    """Fills `out` with disentangled attention over packed texts (DeBERTa, equations 2 to 4); no score leaves it.
 
     What a text becomes depends on that text alone, to the last bit.
 
@@ -357,11 +358,9 @@ def attention(
         by_distance: the row of both for the distances -(M-1)..M-1, (2M-1,); M is at least the longest text.
         lengths: subwords of each text, (B,); N in all.
         scale: factor of query . key.
+        out: (N, H, d).
         threads: as for `find_spans`.
         openmp: as for `find_spans`.
-
-    Returns:
-        (H, N, d): by head, unlike `qkv`.
 
     Raises:
         ValueError: if the shapes do not fit each other, a distance has no row, or an array is not contiguous.

@@ -1,8 +1,7 @@
 //! Disentangled attention, on a CPU.
 
 use gliner_fast_core::{Attention, Positions};
-use numpy::PyUntypedArrayMethods;
-use numpy::{IntoPyArray, PyArray3, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray3, PyReadonlyArray4};
+use numpy::{PyReadonlyArray1, PyReadonlyArray3, PyReadonlyArray4, PyReadwriteArray3, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -19,12 +18,19 @@ pub(crate) fn attention<'py>(
     by_distance: PyReadonlyArray1<'py, i32>,
     lengths: Ints<'py>,
     scale: f32,
+    mut out: PyReadwriteArray3<'py, f32>,
     threads: &Bound<'py, PyAny>,
     openmp: usize,
-) -> PyResult<Bound<'py, PyArray3<f32>>> {
+) -> PyResult<()> {
     let &[subwords, kinds, heads, head_dim] = qkv.shape() else { unreachable!("an array of four dimensions") };
     if kinds != 3 {
         return Err(PyValueError::new_err(format!("qkv has {kinds} kinds of vectors: expected (N, 3, H, d)")));
+    }
+    if out.shape() != [subwords, heads, head_dim] {
+        return Err(PyValueError::new_err(format!(
+            "out is {:?}: expected {subwords} subwords, {heads} heads, vectors of {head_dim}",
+            out.shape()
+        )));
     }
     let mut rows = None;
     for (name, table) in [("keys", &keys), ("queries", &queries)] {
@@ -47,6 +53,6 @@ pub(crate) fn attention<'py>(
     let (lengths, threads) = (slice("lengths", &lengths)?, count("threads", threads)?);
     // SAFETY: what the .pyi asks of callers.
     let host = unsafe { TorchThreads::at(openmp) };
-    let out = py.detach(|| layer.apply(lengths, threads, &host)).map_err(value_error)?;
-    out.into_pyarray(py).reshape([heads, subwords, head_dim])
+    let out = out.as_slice_mut().map_err(|_| PyValueError::new_err("out is not C-contiguous and aligned"))?;
+    py.detach(|| layer.apply(lengths, out, threads, &host)).map_err(value_error)
 }

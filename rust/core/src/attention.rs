@@ -5,13 +5,14 @@
 //! out[i]      = sum over j of softmax(score[i])[j] * v[j]                     (row: of a distance, `Positions`)
 //! ```
 //!
-//! A piece of work is one head of one text, or some queries of it where there are few. Its scores are computed for a
-//! block of queries at a time: in texts of usual length they stay in the second-level cache. A product with consecutive
-//! distances holds the position scores on its diagonals.
+//! A piece of work is some heads of one text, which lie beside each other in memory, or some queries of it where there
+//! are few. Scores are computed for a block of queries at a time: in texts of usual length they stay in the
+//! second-level cache. A product with consecutive distances holds the position scores on its diagonals.
 
 #![expect(clippy::inline_always, reason = "vector instructions are there only in what is inlined into pulp's dispatch")]
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use pulp::{Arch, Simd, WithSimd};
 
@@ -24,8 +25,12 @@ use crate::softmax::softmax;
 const QUERIES: usize = 96;
 /// Queries, or keys, whose position scores are taken at a time: the fewer, the less of a product is off the diagonals.
 const STRIP: usize = 12;
+/// Columns that are added at once.
+const BLOCK: usize = 4;
 /// Pieces for each thread that there should be: texts are of many lengths.
 const PIECES: usize = 4;
+/// Most heads of a piece.
+const HEADS: usize = 4;
 
 /// What a layer knows of distances, scaled as the scores are.
 #[derive(Clone, Copy, Debug)]
@@ -56,49 +61,66 @@ pub struct Attention<'a> {
 }
 
 impl Attention<'_> {
-    /// Values, averaged by the softmax of the scores within each text: (heads, N, `head_dim`).
+    /// Fills `out` with values, averaged by the softmax of the scores within each text: (N, heads, `head_dim`).
     ///
     /// What a text becomes depends on that text alone, to the last bit, whatever the others and the number of threads.
     ///
     /// # Errors
     ///
     /// When the lengths do not fit each other, or a distance has no row.
-    pub fn apply(self, lengths: &[i64], threads: usize, host: &impl Host) -> Result<Vec<f32>, AttentionError> {
-        let (lengths, subwords) = self.check(lengths)?;
+    pub fn apply(
+        self,
+        lengths: &[i64],
+        out: &mut [f32],
+        threads: usize,
+        host: &impl Host,
+    ) -> Result<(), AttentionError> {
+        let (lengths, subwords) = self.check(lengths, out)?;
         if subwords == 0 {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let width = self.heads * self.head_dim;
         let work = lengths.iter().map(|&length| (length as u128).pow(2)).sum::<u128>() * 4 * width as u128;
         let threads = worthwhile(host, work, threads);
         let texts = lengths.iter().filter(|&&length| length > 0).count();
-        let parts = if threads == 1 { 1 } else { (PIECES * threads).div_ceil(self.heads * texts) };
-        let mut out = vec![0.0; subwords * width];
-        // Each piece writes a part of its own, which no other one can reach.
+        let wanted = if threads == 1 { 1 } else { PIECES * threads };
+        let heads = (self.heads * texts / wanted).clamp(1, HEADS.min(self.heads));
+        let parts = wanted.div_ceil(self.heads * texts);
+        // Each piece writes parts of rows of its own, which no other one can reach.
         let mut pieces = Vec::new();
-        let mut rest = out.as_mut_slice();
-        for head in 0..self.heads {
-            let mut first = 0;
-            for &length in &lengths {
-                let step = length.div_ceil(parts).next_multiple_of(QUERIES);
-                for begin in (0..length).step_by(step.max(1)) {
-                    let queries = begin..length.min(begin + step);
-                    let (own, others) = rest.split_at_mut(queries.len() * self.head_dim);
-                    rest = others;
-                    pieces.push(Piece { head, first, length, queries, out: own });
+        let (mut first, mut rest) = (0, out);
+        for length in lengths.iter().copied().filter(|&length| length > 0) {
+            let step = length.div_ceil(parts).next_multiple_of(QUERIES);
+            for begin in (0..length).step_by(step) {
+                let queries = begin..length.min(begin + step);
+                let (own, others) = rest.split_at_mut(queries.len() * width);
+                rest = others;
+                let groups = (0..self.heads).step_by(heads).map(|head| head..self.heads.min(head + heads));
+                let before = pieces.len();
+                pieces.extend(groups.map(|heads| Piece {
+                    heads,
+                    first,
+                    length,
+                    queries: queries.clone(),
+                    out: Vec::new(),
+                }));
+                for row in own.chunks_exact_mut(width) {
+                    for (piece, part) in pieces[before..].iter_mut().zip(row.chunks_mut(heads * self.head_dim)) {
+                        piece.out.push(part);
+                    }
                 }
-                first += length;
             }
+            first += length;
         }
         let longest = lengths.iter().copied().max().unwrap_or_default();
+        let positions: Vec<_> = (0..self.heads).map(|_| OnceLock::new()).collect();
         let pieces = Pieces::from_iter(pieces);
-        let work = || Arch::new().dispatch(Worker { layer: &self, pieces: &pieces, longest });
+        let work = || Arch::new().dispatch(Worker { layer: &self, pieces: &pieces, positions: &positions, longest });
         run_on(host, threads.min(pieces.len()), &work);
-        drop(pieces);
-        Ok(out)
+        Ok(())
     }
 
-    fn check(&self, lengths: &[i64]) -> Result<(Vec<usize>, usize), AttentionError> {
+    fn check(&self, lengths: &[i64], out: &[f32]) -> Result<(Vec<usize>, usize), AttentionError> {
         let Positions { keys, queries, rows, by_distance } = self.positions;
         let mut checked = Vec::with_capacity(lengths.len());
         for (text, &value) in lengths.iter().enumerate() {
@@ -109,9 +131,11 @@ impl Attention<'_> {
             return Err(AttentionError::Empty);
         }
         let subwords = checked.iter().map(|&length| length as u128).sum::<u128>();
-        let expected = subwords.saturating_mul(row);
-        if self.qkv.len() as u128 != expected {
-            return Err(AttentionError::Values { name: "qkv", values: self.qkv.len(), expected });
+        for (name, values, row) in [("qkv", self.qkv.len(), row), ("out", out.len(), row / 3)] {
+            let expected = subwords.saturating_mul(row);
+            if values as u128 != expected {
+                return Err(AttentionError::Values { name, values, expected });
+            }
         }
         for (name, table) in [("keys", keys), ("queries", queries)] {
             let expected = (row / 3).saturating_mul(rows as u128);
@@ -134,10 +158,17 @@ impl Attention<'_> {
         Ok((checked, subwords))
     }
 
-    /// A query (0), key (1) or value (2) of a subword.
+    /// Queries (0), keys (1) or values (2) of some subwords: of each head (subwords, `head_dim`), one after the other.
     #[inline(always)]
-    fn vector(&self, subword: usize, kind: usize, head: usize) -> &[f32] {
-        &self.qkv[((subword * 3 + kind) * self.heads + head) * self.head_dim..][..self.head_dim]
+    fn gather(&self, kind: usize, subwords: Range<usize>, heads: &Range<usize>, to: &mut Vec<f32>) {
+        let (d, count) = (self.head_dim, subwords.len());
+        to.resize(heads.len() * count * d, 0.0);
+        for (at, subword) in subwords.enumerate() {
+            let row = &self.qkv[((subword * 3 + kind) * self.heads + heads.start) * d..][..heads.len() * d];
+            for (from, to) in row.chunks_exact(d).zip(to.chunks_exact_mut(count * d)) {
+                to[at * d..][..d].copy_from_slice(from);
+            }
+        }
     }
 
     /// The row of a table for the distance `place - (longest - 1)`.
@@ -150,22 +181,24 @@ impl Attention<'_> {
     }
 }
 
-/// Queries of one head of one text.
+/// Queries of some heads of one text.
 struct Piece<'a> {
-    head: usize,
+    heads: Range<usize>,
     /// First subword of the text.
     first: usize,
     length: usize,
     /// Counted in the text.
     queries: Range<usize>,
-    /// (queries, `head_dim`).
-    out: &'a mut [f32],
+    /// Of each query (heads, `head_dim`).
+    out: Vec<&'a mut [f32]>,
 }
 
 /// One thread's share: pieces, as long as there are any.
 struct Worker<'a, 'out> {
     layer: &'a Attention<'a>,
     pieces: &'a Pieces<Piece<'out>>,
+    /// Of each head, once a thread has met it.
+    positions: &'a [OnceLock<PositionPanels>],
     /// Subwords of the longest text.
     longest: usize,
 }
@@ -175,9 +208,23 @@ impl WithSimd for Worker<'_, '_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
+        let Self { layer, longest, .. } = self;
         let mut memory = Memory::default();
         while let Some(mut piece) = self.pieces.take() {
-            attend(simd, self.layer, &mut piece, self.longest, &mut memory);
+            let (first, own) = (piece.first, &piece.queries);
+            layer.gather(0, first + own.start..first + own.end, &piece.heads, &mut memory.queries);
+            layer.gather(1, first..first + piece.length, &piece.heads, &mut memory.keys);
+            layer.gather(2, first..first + piece.length, &piece.heads, &mut memory.values);
+            for head in piece.heads.clone() {
+                let positions = &self.positions[head];
+                if positions.get().is_none() {
+                    // Where another thread was faster, they are the same.
+                    let _ = positions.set(PositionPanels::of::<S>(layer, head, longest));
+                }
+                if let Some(positions) = positions.get() {
+                    attend(simd, layer, &mut piece, head, positions, longest, &mut memory);
+                }
+            }
         }
     }
 }
@@ -186,11 +233,11 @@ impl WithSimd for Worker<'_, '_> {
 #[derive(Default)]
 struct Memory {
     queries: Vec<f32>,
-    key_rows: Vec<f32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
     scaled: Vec<f32>,
-    keys: Panels,
-    values: Panels,
-    positions: PositionPanels,
+    key_panels: Panels,
+    value_panels: Panels,
     scores: Vec<f32>,
     strip: Vec<f32>,
     context: Vec<f32>,
@@ -202,51 +249,51 @@ struct Memory {
 /// (M - 1), which a column of scores meets from top to bottom.
 #[derive(Default)]
 struct PositionPanels {
-    head: Option<usize>,
     keys: Panels,
     queries: Panels,
 }
 
 impl PositionPanels {
     #[inline(always)]
-    fn fill<S: Simd>(&mut self, layer: &Attention<'_>, head: usize, longest: usize) {
-        if self.head.replace(head) == Some(head) {
-            return;
-        }
+    fn of<S: Simd>(layer: &Attention<'_>, head: usize, longest: usize) -> Self {
+        let mut made = Self::default();
         let (d, distances) = (layer.head_dim, 2 * longest - 1);
         if let Some(table) = layer.positions.keys {
             let row = |x| layer.table_row(table, head, longest, distances - 1 - x);
-            self.keys.fill_columns::<S>(d, distances, row);
+            made.keys.fill_columns::<S>(d, distances, row);
         }
         if let Some(table) = layer.positions.queries {
-            self.queries.fill_columns::<S>(d, distances, |x| layer.table_row(table, head, longest, x));
+            made.queries.fill_columns::<S>(d, distances, |x| layer.table_row(table, head, longest, x));
         }
+        made
     }
 }
 
 #[inline(always)]
-fn attend<S: Simd>(simd: S, layer: &Attention<'_>, piece: &mut Piece<'_>, longest: usize, memory: &mut Memory) {
-    let &mut Piece { head, first, length, queries: ref asked, ref mut out } = piece;
+fn attend<S: Simd>(
+    simd: S,
+    layer: &Attention<'_>,
+    piece: &mut Piece<'_>,
+    head: usize,
+    positions: &PositionPanels,
+    longest: usize,
+    memory: &mut Memory,
+) {
+    let &mut Piece { ref heads, length, queries: ref asked, ref mut out, .. } = piece;
     let (d, scale) = (layer.head_dim, layer.scale);
-    let Memory { queries, key_rows, scaled, keys, values, positions, scores, strip, context } = memory;
-    queries.clear();
-    for at in asked.clone() {
-        queries.extend_from_slice(layer.vector(first + at, 0, head));
-    }
-    key_rows.clear();
-    for at in 0..length {
-        key_rows.extend_from_slice(layer.vector(first + at, 1, head));
-    }
+    let Memory { queries, keys, values, scaled, key_panels, value_panels, scores, strip, context } = memory;
+    let head = head - heads.start;
+    let [queries, keys, values] = [(&*queries, asked.len()), (&*keys, length), (&*values, length)]
+        .map(|(all, rows)| &all[head * rows * d..][..rows * d]);
     scaled.clear();
-    scaled.extend(key_rows.iter().map(|number| scale * number));
-    keys.fill_columns::<S>(d, length, |at| &scaled[at * d..(at + 1) * d]);
-    values.fill_rows::<S>(length, d, |at| layer.vector(first + at, 2, head));
-    positions.fill::<S>(layer, head, longest);
+    scaled.extend(keys.iter().map(|number| scale * number));
+    key_panels.fill_columns::<S>(d, length, |at| &scaled[at * d..(at + 1) * d]);
+    value_panels.fill_rows::<S>(length, d, |at| &values[at * d..(at + 1) * d]);
     let shorter = longest - length; // columns that this text leaves out on either side
     for begin in asked.clone().step_by(QUERIES) {
         let block = begin..asked.end.min(begin + QUERIES);
         let own = &queries[(block.start - asked.start) * d..(block.end - asked.start) * d];
-        let stride = keys.multiply(simd, own, d, block.len(), 0..length, scores).width;
+        let stride = key_panels.multiply(simd, own, d, block.len(), 0..length, scores).width;
         if layer.positions.keys.is_some() {
             for at in (0..block.len()).step_by(STRIP) {
                 let count = STRIP.min(block.len() - at);
@@ -262,30 +309,52 @@ fn attend<S: Simd>(simd: S, layer: &Attention<'_>, piece: &mut Piece<'_>, longes
         }
         if layer.positions.queries.is_some() {
             for at in (0..length).step_by(STRIP) {
-                let keys = at..length.min(at + STRIP);
-                let left = shorter + length - keys.end + block.start;
-                let columns = left..left + keys.len() + block.len() - 1;
-                let rows = &key_rows[keys.start * d..];
-                let Columns { skipped, width } = positions.queries.multiply(simd, rows, d, keys.len(), columns, strip);
-                for (own, row) in scores.chunks_exact_mut(stride).take(block.len()).enumerate() {
-                    // The next key's score stands a row lower and a column to the left.
-                    let diagonal = strip[skipped + keys.len() - 1 + own..].iter().step_by(width - 1);
-                    for (score, more) in row[keys.clone()].iter_mut().zip(diagonal) {
-                        *score += more;
-                    }
-                }
+                let count = STRIP.min(length - at);
+                let left = shorter + length - (at + count) + block.start;
+                let columns = left..left + count + block.len() - 1;
+                let Columns { skipped, width } =
+                    positions.queries.multiply(simd, &keys[at * d..], d, count, columns, strip);
+                // The next key's score stands a row lower and a column to the left.
+                let diagonals = &strip[skipped + count - 1..];
+                add_transposed(diagonals, width - 1, count, &mut scores[at..], stride, block.len());
             }
         }
-        let mut sums = [1.0; QUERIES];
-        for (sum, row) in sums.iter_mut().zip(scores.chunks_exact_mut(stride)).take(block.len()) {
-            *sum = softmax(simd, &mut row[..length]);
+        let mut shares = [1.0; QUERIES];
+        for (share, row) in shares.iter_mut().zip(scores.chunks_exact_mut(stride)).take(block.len()) {
+            *share = 1.0 / softmax(simd, &mut row[..length]);
         }
-        let width = values.multiply(simd, scores, stride, block.len(), 0..d, context).width;
-        let to = &mut out[(block.start - asked.start) * d..(block.end - asked.start) * d];
-        for (own, to) in to.chunks_exact_mut(d).enumerate() {
-            for (to, number) in to.iter_mut().zip(&context[own * width..]) {
-                *to = number / sums[own];
+        let width = value_panels.multiply(simd, scores, stride, block.len(), 0..d, context).width;
+        let rows = &mut out[block.start - asked.start..][..block.len()];
+        for ((to, share), own) in rows.iter_mut().zip(shares).zip(context.chunks_exact(width)) {
+            for (to, number) in to[head * d..][..d].iter_mut().zip(own) {
+                *to = number * share;
             }
+        }
+    }
+}
+
+/// Adds a matrix, (columns, rows), each column `step` after the other, to one of rows, each `stride` after the other.
+#[inline(always)]
+fn add_transposed(from: &[f32], step: usize, columns: usize, to: &mut [f32], stride: usize, rows: usize) {
+    let mut column = 0;
+    while column < columns {
+        let (from, to) = (&from[column * step..], &mut to[column..]);
+        if columns - column >= BLOCK {
+            add_columns::<BLOCK>(from, step, to, stride, rows);
+            column += BLOCK;
+        } else {
+            add_columns::<1>(from, step, to, stride, rows);
+            column += 1;
+        }
+    }
+}
+
+#[inline(always)]
+fn add_columns<const C: usize>(from: &[f32], step: usize, to: &mut [f32], stride: usize, rows: usize) {
+    let columns: [_; C] = std::array::from_fn(|column| &from[column * step..][..rows]);
+    for (row, to) in to.chunks_mut(stride).take(rows).enumerate() {
+        for (to, column) in to[..C].iter_mut().zip(columns) {
+            *to += column[row];
         }
     }
 }

@@ -2,14 +2,19 @@
 
 #![expect(clippy::inline_always, reason = "vector instructions are there only in what is inlined into pulp's dispatch")]
 
+use std::array;
 use std::ops::Range;
 
-use pulp::Simd;
+use pulp::{NullaryFnOnce, Simd};
 
 /// Rows of a tile: 6 times 2 vectors of sums, 2 of the panel and 1 of the rows fill 16 registers but one.
 const ROWS: usize = 6;
+/// Numbers of a vector that is so long that there are 32 registers: they take the sums of two panels at once.
+const LONG: usize = 16;
+/// Numbers of a column that are transposed at once, and of a row that are met between two looks at where it ends.
+const BLOCK: usize = 8;
 
-/// A matrix, (rows, columns), a panel after the other: (rows, two vectors) each, zeros after the last column.
+/// A matrix, (rows, columns), a panel after the other: (rows, two vectors) each, anything after the last column.
 #[derive(Default)]
 pub(crate) struct Panels {
     numbers: Vec<f32>,
@@ -32,12 +37,16 @@ impl Panels {
         columns: usize,
         column: impl Fn(usize) -> &'a [f32],
     ) {
-        let wide = self.clear::<S>(rows, columns);
+        let wide = self.resize::<S>(rows, columns);
         for (panel, first) in self.numbers.chunks_exact_mut((rows * wide).max(1)).zip((0..columns).step_by(wide)) {
-            for own in 0..wide.min(columns - first) {
-                let to = panel.iter_mut().skip(own).step_by(wide);
-                for (to, &from) in to.zip(column(first + own)) {
-                    *to = from;
+            let own = wide.min(columns - first);
+            for part in (0..own).step_by(BLOCK) {
+                if own - part >= BLOCK {
+                    transpose::<BLOCK>(array::from_fn(|at| column(first + part + at)), rows, &mut panel[part..], wide);
+                } else {
+                    for at in part..own.min(part + BLOCK) {
+                        transpose([column(first + at)], rows, &mut panel[at..], wide);
+                    }
                 }
             }
         }
@@ -46,7 +55,7 @@ impl Panels {
     /// Takes a matrix by its rows, each of `columns` numbers.
     #[inline(always)]
     pub(crate) fn fill_rows<'a, S: Simd>(&mut self, rows: usize, columns: usize, row: impl Fn(usize) -> &'a [f32]) {
-        let wide = self.clear::<S>(rows, columns);
+        let wide = self.resize::<S>(rows, columns);
         for at in 0..rows {
             for (panel, part) in row(at).chunks(wide).enumerate() {
                 self.numbers[(panel * rows + at) * wide..][..part.len()].copy_from_slice(part);
@@ -56,10 +65,9 @@ impl Panels {
 
     /// Columns of a panel.
     #[inline(always)]
-    fn clear<S: Simd>(&mut self, rows: usize, columns: usize) -> usize {
+    fn resize<S: Simd>(&mut self, rows: usize, columns: usize) -> usize {
         let wide = 2 * S::F32_LANES;
         self.rows = rows;
-        self.numbers.clear();
         self.numbers.resize(columns.div_ceil(wide) * wide * rows, 0.0);
         wide
     }
@@ -79,51 +87,136 @@ impl Panels {
         let panels = columns.start / wide..columns.end.div_ceil(wide);
         let width = panels.len() * wide;
         out.resize(out.len().max(count * width), 0.0);
-        let rows = self.rows;
-        for (at, panel) in panels.clone().enumerate() {
-            let panel = &self.numbers[panel * rows * wide..][..rows * wide];
-            let mut row = 0;
-            while row < count {
-                let (x, out) = (&x[row * stride..], &mut out[row * width + at * wide..]);
-                match count - row {
-                    1 => tile::<S, 1>(simd, x, stride, rows, panel, out, width),
-                    2 => tile::<S, 2>(simd, x, stride, rows, panel, out, width),
-                    3 => tile::<S, 3>(simd, x, stride, rows, panel, out, width),
-                    4 => tile::<S, 4>(simd, x, stride, rows, panel, out, width),
-                    5 => tile::<S, 5>(simd, x, stride, rows, panel, out, width),
-                    _ => tile::<S, ROWS>(simd, x, stride, rows, panel, out, width),
-                }
-                row += ROWS;
+        let skipped = columns.start - panels.start * wide;
+        let panels = &self.numbers[panels.start * self.rows * wide..];
+        let columns = skipped..skipped + columns.len();
+        simd.vectorize(Product { simd, x, stride, count, length: self.rows, panels, columns, out, width });
+        Columns { skipped, width }
+    }
+}
+
+/// Writes columns, `length` numbers of each, as rows of a matrix: each row `wide` after the other.
+#[inline(always)]
+fn transpose<const C: usize>(columns: [&[f32]; C], length: usize, to: &mut [f32], wide: usize) {
+    let columns = columns.map(|column| &column[..length]);
+    for (row, to) in to.chunks_mut(wide).take(length).enumerate() {
+        for (to, column) in to[..C].iter_mut().zip(columns) {
+            *to = column[row];
+        }
+    }
+}
+
+/// Rows that meet panels: a function of its own, as it is long and called from several places.
+struct Product<'a, S> {
+    simd: S,
+    /// Each row `stride` after the other.
+    x: &'a [f32],
+    stride: usize,
+    count: usize,
+    /// Of a row.
+    length: usize,
+    panels: &'a [f32],
+    /// Those that are asked for, from the first panel on.
+    columns: Range<usize>,
+    out: &'a mut [f32],
+    /// Of a row of `out`.
+    width: usize,
+}
+
+impl<S: Simd> NullaryFnOnce for Product<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(mut self) {
+        let lanes = S::F32_LANES;
+        let mut panel = 0;
+        while panel * 2 * lanes < self.width {
+            let [second, fourth] = [1, 3].map(|vectors| (2 * panel + vectors) * lanes);
+            // Of the first panel, and of the last, perhaps one vector alone is asked for.
+            if self.columns.start >= second {
+                self.with::<1, 1, 1>(panel);
+            } else if self.columns.end <= second {
+                self.with::<1, 0, 1>(panel);
+            } else if lanes >= LONG && self.columns.end > fourth {
+                self.with::<2, 0, 2>(panel);
+                panel += 1;
+            } else {
+                self.with::<1, 0, 2>(panel);
+            }
+            panel += 1;
+        }
+    }
+}
+
+impl<S: Simd> Product<'_, S> {
+    /// Multiplies all rows with some panels, and of each with so many of its two vectors from `FIRST` on.
+    #[inline(always)]
+    fn with<const PANELS: usize, const FIRST: usize, const VECTORS: usize>(&mut self, panel: usize) {
+        for row in (0..self.count).step_by(ROWS) {
+            match self.count - row {
+                1 => self.tile::<1, PANELS, FIRST, VECTORS>(row, panel),
+                2 => self.tile::<2, PANELS, FIRST, VECTORS>(row, panel),
+                3 => self.tile::<3, PANELS, FIRST, VECTORS>(row, panel),
+                4 => self.tile::<4, PANELS, FIRST, VECTORS>(row, panel),
+                5 => self.tile::<5, PANELS, FIRST, VECTORS>(row, panel),
+                _ => self.tile::<ROWS, PANELS, FIRST, VECTORS>(row, panel),
             }
         }
-        Columns { skipped: columns.start - panels.start * wide, width }
+    }
+
+    #[inline(always)]
+    fn tile<const R: usize, const PANELS: usize, const FIRST: usize, const VECTORS: usize>(
+        &mut self,
+        first_row: usize,
+        first_panel: usize,
+    ) {
+        let &mut Self { simd, x, stride, length, panels, width, .. } = self;
+        let wide = 2 * S::F32_LANES;
+        let x: [_; R] = array::from_fn(|row| x[(first_row + row) * stride..][..length].as_chunks::<BLOCK>());
+        let panels: [_; PANELS] =
+            array::from_fn(|panel| &panels[(first_panel + panel) * length * wide..][..length * wide]);
+        let mut sums = [[[simd.splat_f32s(0.0); VECTORS]; PANELS]; R];
+        let whole = length / BLOCK;
+        for at in 0..whole {
+            let x: [_; R] = array::from_fn(|row| &x[row].0[at]);
+            let panels = panels.map(|panel| &panel[at * BLOCK * wide..][..BLOCK * wide]);
+            for step in 0..BLOCK {
+                let panels = panels.map(|panel| &panel[step * wide..][..wide]);
+                add::<S, R, PANELS, FIRST, VECTORS>(simd, x.map(|x| x[step]), panels, &mut sums);
+            }
+        }
+        for step in 0..length - whole * BLOCK {
+            let panels = panels.map(|panel| &panel[(whole * BLOCK + step) * wide..][..wide]);
+            add::<S, R, PANELS, FIRST, VECTORS>(simd, x.map(|x| x.1[step]), panels, &mut sums);
+        }
+        for (row, sums) in sums.into_iter().enumerate() {
+            for (panel, sums) in sums.into_iter().enumerate() {
+                let (to, _) = S::as_mut_simd_f32s(
+                    &mut self.out[(first_row + row) * width + (first_panel + panel) * wide..][..wide],
+                );
+                to[FIRST..FIRST + VECTORS].copy_from_slice(&sums);
+            }
+        }
     }
 }
 
 #[inline(always)]
-fn tile<S: Simd, const R: usize>(
+fn add<S: Simd, const R: usize, const PANELS: usize, const FIRST: usize, const VECTORS: usize>(
     simd: S,
-    x: &[f32],
-    stride: usize,
-    length: usize,
-    panel: &[f32],
-    out: &mut [f32],
-    width: usize,
+    x: [f32; R],
+    panels: [&[f32]; PANELS],
+    sums: &mut [[[S::f32s; VECTORS]; PANELS]; R],
 ) {
-    let x = std::array::from_fn::<_, R, _>(|row| &x[row * stride..][..length]);
-    let mut sums = [[simd.splat_f32s(0.0); 2]; R];
-    for (at, panel) in panel.chunks_exact(2 * S::F32_LANES).take(length).enumerate() {
-        let (weights, _) = S::as_simd_f32s(panel);
-        let weights = [weights[0], weights[1]];
-        for (sums, x) in sums.iter_mut().zip(x) {
-            let number = simd.splat_f32s(x[at]);
+    let weights: [[_; VECTORS]; PANELS] = panels.map(|panel| {
+        let (panel, _) = S::as_simd_f32s(panel);
+        array::from_fn(|vector| panel[FIRST + vector])
+    });
+    for (sums, x) in sums.iter_mut().zip(x) {
+        let x = simd.splat_f32s(x);
+        for (sums, weights) in sums.iter_mut().zip(weights) {
             for (sum, weight) in sums.iter_mut().zip(weights) {
-                *sum = simd.mul_add_e_f32s(number, weight, *sum);
+                *sum = simd.mul_add_e_f32s(x, weight, *sum);
             }
         }
-    }
-    for (row, sums) in sums.into_iter().enumerate() {
-        let (to, _) = S::as_mut_simd_f32s(&mut out[row * width..][..2 * S::F32_LANES]);
-        to.copy_from_slice(&sums);
     }
 }

@@ -31,41 +31,52 @@ impl Case {
         self.lengths.iter().map(|&length| i64::try_from(length).unwrap()).collect()
     }
 
-    /// (heads, N, d), by the formula.
+    /// (N, heads, d), by the kernel.
+    fn found(&self, threads: usize, host: &impl Host) -> Vec<f32> {
+        found(self.layer(), &self.lengths(), threads, host)
+    }
+
+    /// (N, heads, d), by the formula.
     fn expected(&self) -> Vec<f64> {
         let (heads, d) = (self.heads, self.head_dim);
         let vector = |at: usize, kind: usize, head: usize| &self.qkv[((at * 3 + kind) * heads + head) * d..][..d];
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
         let mut out = Vec::new();
-        for head in 0..heads {
-            let row = |table: &'_ Option<Vec<f32>>, of: &[f32], i: usize, j: usize| {
-                let at = self.by_distance[self.by_distance.len() / 2 + i - j];
-                let first = (head * self.rows + usize::try_from(at).unwrap()) * d;
-                table.as_ref().map_or(0.0, |table| dot(of, &table[first..first + d]))
-            };
-            let mut first = 0;
-            for &length in &self.lengths {
-                for i in 0..length {
-                    let q = vector(first + i, 0, head);
-                    let scores: Vec<f64> = (0..length)
-                        .map(|j| {
-                            let k = vector(first + j, 1, head);
-                            0.3 * dot(q, k) + row(&self.keys, q, i, j) + row(&self.queries, k, i, j)
-                        })
-                        .collect();
-                    let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                    let powers: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
-                    let sum: f64 = powers.iter().sum();
-                    out.extend((0..d).map(|at| {
-                        let of = |(j, power): (usize, &f64)| power * f64::from(vector(first + j, 2, head)[at]);
-                        powers.iter().enumerate().map(of).sum::<f64>() / sum
-                    }));
-                }
-                first += length;
+        let mut first = 0;
+        for &length in &self.lengths {
+            for (i, head) in (0..length).flat_map(|i| (0..heads).map(move |head| (i, head))) {
+                let row = |table: &'_ Option<Vec<f32>>, of: &[f32], j: usize| {
+                    let at = self.by_distance[self.by_distance.len() / 2 + i - j];
+                    let first = (head * self.rows + usize::try_from(at).unwrap()) * d;
+                    table.as_ref().map_or(0.0, |table| dot(of, &table[first..first + d]))
+                };
+                let q = vector(first + i, 0, head);
+                let scores: Vec<f64> = (0..length)
+                    .map(|j| {
+                        let k = vector(first + j, 1, head);
+                        0.3 * dot(q, k) + row(&self.keys, q, j) + row(&self.queries, k, j)
+                    })
+                    .collect();
+                let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let powers: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
+                let sum: f64 = powers.iter().sum();
+                out.extend((0..d).map(|at| {
+                    let of = |(j, power): (usize, &f64)| power * f64::from(vector(first + j, 2, head)[at]);
+                    powers.iter().enumerate().map(of).sum::<f64>() / sum
+                }));
             }
+            first += length;
         }
         out
     }
+}
+
+/// What a layer makes of texts, (N, heads, d).
+fn found(layer: Attention<'_>, lengths: &[i64], threads: usize, host: &impl Host) -> Vec<f32> {
+    let subwords: usize = lengths.iter().map(|&length| usize::try_from(length).unwrap()).sum();
+    let mut out = vec![f32::NAN; subwords * layer.heads * layer.head_dim];
+    layer.apply(lengths, &mut out, threads, host).unwrap();
+    out
 }
 
 fn cases() -> impl Strategy<Value = Case> {
@@ -95,39 +106,38 @@ fn assert_near(found: &[f32], expected: &[f64]) {
 proptest! {
     #[test]
     fn numbers_are_those_of_the_formula(case in cases(), threads in 1_usize..5) {
-        assert_near(&case.layer().apply(&case.lengths(), threads, &Eager).unwrap(), &case.expected());
+        assert_near(&case.found(threads, &Eager), &case.expected());
     }
 
     #[test]
     fn a_text_depends_on_itself_alone(case in cases(), threads in 1_usize..5) {
-        let together = case.layer().apply(&case.lengths(), threads, &Eager).unwrap();
-        let (row, width) = (3 * case.heads * case.head_dim, case.head_dim);
-        let subwords = case.lengths.iter().sum::<usize>();
+        let together = case.found(threads, &Eager);
+        let width = case.heads * case.head_dim;
         let mut first = 0;
         for length in case.lengths() {
-            let count = usize::try_from(length).unwrap();
-            let layer = Attention { qkv: &case.qkv[first * row..(first + count) * row], ..case.layer() };
-            let alone = layer.apply(&[length], 1, &NewThreads).unwrap();
-            for head in 0..case.heads {
-                let part = &together[(head * subwords + first) * width..][..count * width];
-                prop_assert_eq!(part, &alone[head * count * width..][..count * width]);
-            }
-            first += count;
+            let end = first + usize::try_from(length).unwrap();
+            let layer = Attention { qkv: &case.qkv[first * 3 * width..end * 3 * width], ..case.layer() };
+            let alone = found(layer, &[length], 1, &NewThreads);
+            prop_assert_eq!(&together[first * width..end * width], alone);
+            first = end;
         }
     }
 
     #[test]
     fn without_vectors_too(case in cases()) {
-        let width = case.head_dim;
+        let width = case.heads * case.head_dim;
         let length = case.lengths.first().copied().unwrap_or_default();
-        let case = Case { qkv: case.qkv[..length * 3 * case.heads * width].to_vec(), lengths: vec![length], ..case };
+        let case = Case { qkv: case.qkv[..length * 3 * width].to_vec(), lengths: vec![length], ..case };
         let (layer, expected) = (case.layer(), case.expected());
-        for head in 0..if length == 0 { 0 } else { case.heads } {
-            let mut out = vec![0.0; length * width];
-            let pieces = Pieces::from_iter([Piece { head, first: 0, length, queries: 0..length, out: &mut out }]);
-            Worker { layer: &layer, pieces: &pieces, longest: length }.with_simd(Scalar::new());
-            assert_near(&out, &expected[head * length * width..][..length * width]);
+        let mut out = vec![0.0; length * width];
+        let positions: Vec<_> = (0..case.heads).map(|_| OnceLock::new()).collect();
+        if length > 0 {
+            let rows = out.chunks_mut(width).collect();
+            let piece = Piece { heads: 0..case.heads, first: 0, length, queries: 0..length, out: rows };
+            let pieces = Pieces::from_iter([piece]);
+            Worker { layer: &layer, pieces: &pieces, positions: &positions, longest: length }.with_simd(Scalar::new());
         }
+        assert_near(&out, &expected);
     }
 }
 
@@ -137,8 +147,7 @@ fn a_nan_stays_in_its_text_and_head() {
     qkv[0] = f32::NAN; // of the first query of the first head
     let positions = Positions { keys: None, queries: None, rows: 0, by_distance: &[] };
     let layer = Attention { qkv: &qkv, heads: 2, head_dim: 4, positions, scale: 1.0 };
-    let out = layer.apply(&[3, 2], 1, &NewThreads).unwrap();
-    for (at, number) in out.into_iter().enumerate() {
+    for (at, number) in found(layer, &[3, 2], 1, &NewThreads).into_iter().enumerate() {
         assert_eq!(number.is_nan(), at < 4, "{at}");
     }
 }
@@ -151,9 +160,9 @@ fn a_long_text_is_shared_by_many_threads() {
     let by_distance: Vec<_> = (0..999).map(|at| at % 9).collect();
     let positions = Positions { keys: Some(&table), queries: Some(&table), rows: 9, by_distance: &by_distance };
     let layer = Attention { qkv: &qkv, heads: 2, head_dim: 8, positions, scale: 0.3 };
-    let alone = layer.apply(&[500], 1, &NewThreads).unwrap();
+    let alone = found(layer, &[500], 1, &NewThreads);
     for threads in [2, 3, 40] {
-        assert_eq!(layer.apply(&[500], threads, &Eager).unwrap(), alone);
+        assert_eq!(found(layer, &[500], threads, &Eager), alone);
     }
 }
 
@@ -161,8 +170,8 @@ fn a_long_text_is_shared_by_many_threads() {
 fn nothing_of_any_shape_is_nothing() {
     let positions = Positions { keys: None, queries: None, rows: 0, by_distance: &[] };
     let layer = Attention { qkv: &[], heads: usize::MAX, head_dim: usize::MAX, positions, scale: 1.0 };
-    assert_eq!(layer.apply(&[0, 0], 2, &Eager).unwrap(), []);
-    assert!(layer.apply(&[1], 2, &Eager).is_err());
+    assert!(layer.apply(&[0, 0], &mut [], 2, &Eager).is_ok());
+    assert!(layer.apply(&[1], &mut [], 2, &Eager).is_err());
 }
 
 #[test]
@@ -170,7 +179,10 @@ fn what_does_not_fit_is_told() {
     let (qkv, table, by_distance) = ([1.0; 24], [1.0; 12], [0, 1, 2]);
     let positions = Positions { keys: Some(&table), queries: Some(&table), rows: 3, by_distance: &by_distance };
     let sound = Attention { qkv: &qkv, heads: 2, head_dim: 2, positions, scale: 1.0 };
-    assert!(sound.apply(&[2, 0], 1, &NewThreads).is_ok());
+    let mut out = [0.0; 8];
+    assert!(sound.apply(&[2, 0], &mut out, 1, &NewThreads).is_ok());
+    let message = sound.apply(&[2, 0], &mut out[1..], 1, &NewThreads).unwrap_err().to_string();
+    assert!(message.contains("out has 7 values: expected 8"), "{message}");
     let with = |positions| Attention { positions, ..sound };
     for (wrong, lengths, told) in [
         (sound, [-1, 3], "lengths[0] is -1"),
@@ -183,7 +195,7 @@ fn what_does_not_fit_is_told() {
         (with(Positions { by_distance: &[0, 3, 0], ..positions }), [2, 0], "by_distance[1] is 3"),
         (with(Positions { by_distance: &[0, 0, -1], ..positions }), [2, 0], "by_distance[2] is -1"),
     ] {
-        let message = wrong.apply(&lengths, 1, &NewThreads).unwrap_err().to_string();
+        let message = wrong.apply(&lengths, &mut out, 1, &NewThreads).unwrap_err().to_string();
         assert!(message.contains(told), "{message}");
     }
 }

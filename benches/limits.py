@@ -1,0 +1,220 @@
+"""What bounds the speed on a CPU: where the time goes, how near to the peak the products run, and the least it can be.
+
+    python -m benches.limits --size base
+
+Writes docs/limits-cpu.md. One table for texts in bulk, one for single texts. The time of a stage is without the stages
+inside it. The floor is that of `benches.floor`: the products that the answer needs at the peak of the same run, or the
+weights read from memory once for each call, whichever takes longer, and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timezone
+from functools import wraps
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from benches.bench_end_to_end import TEXT_COUNTS, THRESHOLD, useful_operations
+from benches.conftest import LABELS, checkpoint, texts_of
+from benches.floor import Peaks, Work, cpu_peak
+from benches.hardware import cpu_name
+
+PRODUCTS, ATTENTION, GELU, NORM, LSTM, SPANS = "products", "attention", "GELU", "norms", "LSTM", "spans"
+STAGES = (PRODUCTS, ATTENTION, GELU, NORM, LSTM, SPANS)
+ROUNDS = 5
+READ_BYTES = 2**29  # several times a cache of the last level
+
+
+class Clock:
+    """Seconds of each stage, without those of stages inside it, and the operations of the products.
+
+    Attributes:
+        seconds: by stage.
+        operations: a multiply-add is two.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+        self.operations = 0
+        self._inside: list[float] = []  # seconds of what the running stages have started
+
+    def timed(
+        self, stage: str, call: Callable[..., Any], count: Callable[..., int] | None = None
+    ) -> Callable[..., Any]:
+        """The call, timed as a stage; `count` says how many operations its arguments are."""
+
+        @wraps(call)
+        def run(*given: Any, **options: Any) -> Any:
+            self._inside.append(0.0)
+            begin = time.perf_counter()
+            result = call(*given, **options)
+            seconds = time.perf_counter() - begin
+            self.seconds[stage] += seconds - self._inside.pop()
+            if self._inside:
+                self._inside[-1] += seconds
+            if count is not None and result is not None:
+                self.operations += count(*given, **options)
+            return result
+
+        return run
+
+
+@contextmanager
+def watched(clock: Clock) -> Iterator[None]:
+    """Has every stage of a DeBERTa on the CPU timed."""
+    from gliner_fast import deberta_layer, native_lstm, scorer, word_vectors
+    from gliner_fast import linear as linears
+
+    def of_linear(vectors: Any, weight: Any, *_: Any, packed: Any = None, **__: Any) -> int:
+        outputs, inputs = weight.shape if packed is None else packed.shape
+        return 2 * vectors.numel() // inputs * inputs * outputs
+
+    def of_rest(attended: Any, _: Any, **modules: Any) -> int:
+        linear = ("attention_output", "intermediate", "output")
+        return 2 * len(attended) * sum(modules[name].weight.numel() for name in linear)
+
+    stages = [
+        (PRODUCTS, linears, "linear", of_linear),
+        (PRODUCTS, scorer, "linear", of_linear),
+        (PRODUCTS, native_lstm, "linear", of_linear),
+        (PRODUCTS, deberta_layer, "finish_layer", of_rest),
+        (ATTENTION, deberta_layer, "attend", None),
+        (GELU, torch.nn.functional, "gelu", None),
+        (NORM, deberta_layer, "add_and_norm", None),
+        (LSTM, word_vectors.WordLSTM, "forward", None),
+        (SPANS, scorer.SpanScorer, "find", None),
+    ]
+    with ExitStack() as patches:
+        for stage, home, name, count in stages:
+            call = clock.timed(stage, getattr(home, name), count)
+            patches.enter_context(mock.patch.object(home, name, call))
+        yield
+
+
+def measure(model: Any, texts: Sequence[str], labels: list[str], *, single: bool) -> tuple[list[str], Peaks]:
+    """A row of the table, and the peaks beside it: all texts in one call, or each in a call of its own."""
+
+    def call() -> None:
+        for own in [[text] for text in texts] if single else [texts]:
+            model.inference(own, labels, threshold=THRESHOLD)
+
+    call()  # packs weights, fills the caches of words
+    before = Peaks(bytes_per_second(), cpu_peak())
+    clocks, totals = [], []
+    for _ in range(ROUNDS):
+        clock = Clock()
+        with watched(clock):
+            begin = time.perf_counter()
+            call()
+            totals.append(time.perf_counter() - begin)
+        clocks.append(clock)
+    peaks = Peaks(max(before.bytes, bytes_per_second()), max(before.operations, cpu_peak()))
+    total = statistics.median(totals)
+    shares = {
+        stage: statistics.median(own.seconds[stage] / whole for own, whole in zip(clocks, totals, strict=True))
+        for stage in STAGES
+    }
+    speed = statistics.median(own.operations / own.seconds[PRODUCTS] for own in clocks)
+    work = useful_operations(model, call)
+    calls = len(texts) if single else 1
+    floor = peaks.floor(Work(calls * weight_bytes(model.model), work))
+    rest = max(0.0, 1 - sum(shares.values()))
+    row = [
+        f"{1e3 * total / len(texts):.1f}",
+        f"{shares[PRODUCTS]:.0%}",
+        f"{speed / 1e9:.0f}",
+        f"{speed / peaks.operations:.0%}",
+        *(f"{share:.1%}" for share in (*(shares[stage] for stage in STAGES[1:]), rest)),
+        f"{total / floor:.2f}x",
+    ]
+    return row, peaks
+
+
+def weight_bytes(network: torch.nn.Module) -> int:
+    """Bytes of all weights but the table of word embeddings, of which few rows are read."""
+    table = max(parameter.numel() for parameter in network.parameters())
+    return 4 * (sum(parameter.numel() for parameter in network.parameters()) - table)
+
+
+def bytes_per_second() -> float:
+    """What torch's threads read from memory, at best."""
+    data = torch.ones(READ_BYTES // 4)
+    seconds = []
+    for _ in range(7):
+        begin = time.perf_counter()
+        data.sum()
+        seconds.append(time.perf_counter() - begin)
+    return READ_BYTES / min(seconds)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="base", help="of the random checkpoint (default: %(default)s)")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the page (default: %(default)s)")
+    options = parser.parse_args(arguments)
+
+    from gliner_fast import GLiNER
+
+    model = GLiNER.from_pretrained(checkpoint(options.size))
+    cases = [(f"{name}, {count} types", name, count, False) for name in TEXT_COUNTS for count in (5, 25)]
+    cases += [(f"{name}, 5 types, one at a time", name, 5, True) for name in ("short", "mixed")]
+    rows, peaks = [], []
+    for title, name, count, single in cases:
+        row, own = measure(model, texts_of(name, TEXT_COUNTS[name]), LABELS[:count], single=single)
+        peaks.append(own)
+        rows.append([title, *row])
+        print(" | ".join(rows[-1]), flush=True)
+    options.docs.mkdir(exist_ok=True)
+    page = options.docs / "limits-cpu.md"
+    page.write_text(text_of(options.size, rows, peaks), encoding="utf-8")
+    print(page.read_text(encoding="utf-8"))
+
+
+def text_of(size: str, rows: list[list[str]], peaks: list[Peaks]) -> str:
+    """The page."""
+    operations = sorted(own.operations / 1e9 for own in peaks)
+    memory = sorted(own.bytes / 1e9 for own in peaks)
+    heads = ["texts", "ms a text", PRODUCTS, "GFLOP/s", "of the peak", *STAGES[1:], "the rest", "to be had"]
+    introduction = (
+        f"A checkpoint of DeBERTa-v3-{size}'s shape in float32, medians of {ROUNDS} rounds: where the time goes, and "
+        "how fast the linear layers multiply beside the fastest float32 product of the same run (768 x 768 x 3072, by "
+        "MKL or oneDNN). Where what follows the attention is one native call, its GELU and norms count as products. "
+        "The rest is the host's: preparing, decoding, Python between the stages. *To be had* is the time beside a "
+        "floor that nothing can pass: the products that the answer needs at that peak (attention's included; padding, "
+        "positions and heads left out) or, if that takes longer, every weight read from memory once for each call; "
+        "all else for nothing."
+    )
+    machine = (
+        f"{datetime.now(timezone.utc).date().isoformat()}, {cpu_name()}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}; peaks, each measured before and after its row, {operations[0]:.0f} to "
+        f"{operations[-1]:.0f} GFLOP/s and {memory[0]:.0f} to {memory[-1]:.0f} GB/s read; made by"
+    )
+    lines = [
+        "# What bounds the speed on a CPU",
+        "",
+        introduction,
+        "",
+        machine,
+        "",
+        "```bash",
+        f"python -m benches.limits --size {size}",
+        "```",
+        "",
+        f"| {' | '.join(heads)} |",
+        f"|{'---|' * len(heads)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
