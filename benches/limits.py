@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import wraps
 from pathlib import Path
@@ -24,6 +25,7 @@ from unittest import mock
 import torch
 
 from benches.bench_end_to_end import TEXT_COUNTS, THRESHOLD, useful_operations
+from benches.compare import SCALE
 from benches.conftest import LABELS, checkpoint, texts_of
 from benches.floor import Peaks, Work, cpu_peak
 from benches.hardware import cpu_name
@@ -100,8 +102,44 @@ def watched(clock: Clock) -> Iterator[None]:
         yield
 
 
-def measure(model: Any, texts: Sequence[str], labels: list[str], *, single: bool) -> tuple[list[str], Peaks]:
-    """A row of the table, and the peaks beside it: all texts in one call, or each in a call of its own."""
+@dataclass(frozen=True)
+class Row:
+    """What was measured of some texts.
+
+    Attributes:
+        title: of the row.
+        texts: how many.
+        seconds: of all.
+        shares: of the seconds, by stage.
+        speed: operations of the linear layers a second.
+        work: that cannot be left out.
+        peaks: the higher of those before and after.
+    """
+
+    title: str
+    texts: int
+    seconds: float
+    shares: dict[str, float]
+    speed: float
+    work: Work
+    peaks: Peaks
+
+    def cells(self, peaks: Peaks) -> list[str]:
+        """The row of the table, with the highest peaks of the run."""
+        rest = max(0.0, 1 - sum(self.shares.values()))
+        return [
+            self.title,
+            f"{1e3 * self.seconds / self.texts:.1f}",
+            f"{self.shares[PRODUCTS]:.0%}",
+            f"{self.speed / 1e9:.0f} of {self.peaks.operations / 1e9:.0f}",
+            f"{self.speed / self.peaks.operations:.0%}",
+            *(f"{share:.1%}" for share in (*(self.shares[stage] for stage in STAGES[1:]), rest)),
+            f"{self.seconds / peaks.floor(self.work):.2f}x",
+        ]
+
+
+def measure(title: str, model: Any, texts: Sequence[str], labels: list[str], *, single: bool) -> Row:
+    """All texts in one call, or each in a call of its own."""
 
     def call() -> None:
         for own in [[text] for text in texts] if single else [texts]:
@@ -118,25 +156,14 @@ def measure(model: Any, texts: Sequence[str], labels: list[str], *, single: bool
             totals.append(time.perf_counter() - begin)
         clocks.append(clock)
     peaks = Peaks(max(before.bytes, bytes_per_second()), max(before.operations, cpu_peak()))
-    total = statistics.median(totals)
     shares = {
         stage: statistics.median(own.seconds[stage] / whole for own, whole in zip(clocks, totals, strict=True))
         for stage in STAGES
     }
     speed = statistics.median(own.operations / own.seconds[PRODUCTS] for own in clocks)
-    work = useful_operations(model, call)
     calls = len(texts) if single else 1
-    floor = peaks.floor(Work(calls * weight_bytes(model.model), work))
-    rest = max(0.0, 1 - sum(shares.values()))
-    row = [
-        f"{1e3 * total / len(texts):.1f}",
-        f"{shares[PRODUCTS]:.0%}",
-        f"{speed / 1e9:.0f}",
-        f"{speed / peaks.operations:.0%}",
-        *(f"{share:.1%}" for share in (*(shares[stage] for stage in STAGES[1:]), rest)),
-        f"{total / floor:.2f}x",
-    ]
-    return row, peaks
+    work = Work(calls * weight_bytes(model.model), useful_operations(model, call))
+    return Row(title, len(texts), statistics.median(totals), shares, speed, work, peaks)
 
 
 def weight_bytes(network: torch.nn.Module) -> int:
@@ -165,38 +192,38 @@ def main(arguments: list[str] | None = None) -> None:
     from gliner_fast import GLiNER
 
     model = GLiNER.from_pretrained(checkpoint(options.size))
-    cases = [(f"{name}, {count} types", name, count, False) for name in TEXT_COUNTS for count in (5, 25)]
-    cases += [(f"{name}, 5 types, one at a time", name, 5, True) for name in ("short", "mixed")]
-    rows, peaks = [], []
-    for title, name, count, single in cases:
-        row, own = measure(model, texts_of(name, TEXT_COUNTS[name]), LABELS[:count], single=single)
-        peaks.append(own)
-        rows.append([title, *row])
-        print(" | ".join(rows[-1]), flush=True)
+    cases = [(name, count, False) for name in TEXT_COUNTS for count in (5, 25)]
+    cases += [(name, 5, True) for name in ("short", "mixed")]
+    rows = []
+    for name, count, single in cases:
+        texts = texts_of(name, TEXT_COUNTS[name])
+        title = f"{len(texts)} {name}, {count} types{', one at a time' if single else ''}"
+        rows.append(measure(title, model, texts, LABELS[:count], single=single))
+        print(" | ".join(rows[-1].cells(rows[-1].peaks)), flush=True)
     options.docs.mkdir(exist_ok=True)
     page = options.docs / "limits-cpu.md"
-    page.write_text(text_of(options.size, rows, peaks), encoding="utf-8")
+    page.write_text(text_of(options.size, rows), encoding="utf-8")
     print(page.read_text(encoding="utf-8"))
 
 
-def text_of(size: str, rows: list[list[str]], peaks: list[Peaks]) -> str:
+def text_of(size: str, rows: list[Row]) -> str:
     """The page."""
-    operations = sorted(own.operations / 1e9 for own in peaks)
-    memory = sorted(own.bytes / 1e9 for own in peaks)
+    highest = Peaks(max(row.peaks.bytes for row in rows), max(row.peaks.operations for row in rows))
     heads = ["texts", "ms a text", PRODUCTS, "GFLOP/s", "of the peak", *STAGES[1:], "the rest", "to be had"]
     introduction = (
         f"A checkpoint of DeBERTa-v3-{size}'s shape in float32, medians of {ROUNDS} rounds: where the time goes, and "
-        "how fast the linear layers multiply beside the fastest float32 product of the same run (768 x 768 x 3072, by "
-        "MKL or oneDNN). Where what follows the attention is one native call, its GELU and norms count as products. "
-        "The rest is the host's: preparing, decoding, Python between the stages. *To be had* is the time beside a "
-        "floor that nothing can pass: the products that the answer needs at that peak (attention's included; padding, "
-        "positions and heads left out) or, if that takes longer, every weight read from memory once for each call; "
-        "all else for nothing."
+        "how fast the linear layers multiply beside the fastest float32 product (768 x 768 x 3072, by MKL or oneDNN; "
+        "the higher of two measured before and after the row). Where what follows the attention is one native call, as "
+        "it is for few subwords, its GELU and norms count as products, which so look slower than they are. The rest: "
+        "preparing, decoding, word embeddings, pooling, Python between the stages. *To be had* is the time beside a "
+        "floor: the encoder's products that the answer needs (attention's included; padding and positions left out, "
+        "and all that follows the encoder) at the highest peak of all rows or, if that takes longer, every weight read "
+        "from memory once for each call; all else for nothing."
     )
     machine = (
         f"{datetime.now(timezone.utc).date().isoformat()}, {cpu_name()}, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}; peaks, each measured before and after its row, {operations[0]:.0f} to "
-        f"{operations[-1]:.0f} GFLOP/s and {memory[0]:.0f} to {memory[-1]:.0f} GB/s read; made by"
+        f"torch {torch.__version__}; at the highest {highest.operations / 1e9:.0f} GFLOP/s and "
+        f"{highest.bytes / 1e9:.0f} GB/s read; made by"
     )
     lines = [
         "# What bounds the speed on a CPU",
@@ -206,12 +233,12 @@ def text_of(size: str, rows: list[list[str]], peaks: list[Peaks]) -> str:
         machine,
         "",
         "```bash",
-        f"python -m benches.limits --size {size}",
+        f"GLINER_FAST_BENCH_SCALE={SCALE:g} python -m benches.limits --size {size}",
         "```",
         "",
         f"| {' | '.join(heads)} |",
         f"|{'---|' * len(heads)}",
-        *(f"| {' | '.join(row)} |" for row in rows),
+        *(f"| {' | '.join(row.cells(highest))} |" for row in rows),
     ]
     return "\n".join(lines) + "\n"
 

@@ -3,7 +3,8 @@
     python -m benches.make_encoder untrained MINILM OUT           the same shape and tokenizer, random weights
     python -m benches.make_encoder onnx MODEL.onnx MINILM OUT     a BERT's weights out of an ONNX export
 
-MINILM is an encoder's folder of BERT's kind. OUT's parent names the encoder in the table.
+MINILM is an encoder's folder of BERT's kind. OUT's parent names the encoder in the table. ONNX files are read by the
+package `onnx` (extra `peers`).
 """
 
 from __future__ import annotations

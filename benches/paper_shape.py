@@ -70,6 +70,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", default="0,1,2", help="by commas (default: %(default)s)")
     parser.add_argument("--sentences", type=int, default=200, help="of each evaluation set (default: %(default)s)")
     options = parser.parse_args(arguments)
+    if len(options.encoder) > 1 and options.experiment != "encoders":
+        parser.error(f"{options.experiment} begins from one encoder: give --encoder once")
     seeds = [int(seed) for seed in options.seeds.split(",")]
     runs = [run for seed in seeds for run in EXPERIMENTS[options.experiment](options, seed)]
     scores = [finish(run, options.work) for run in runs]

@@ -2,7 +2,7 @@
 
 Kernel files take `jit`, `tl` and `loop_bound` from this file and nothing else from Triton, so that a machine without it
 can import them all. What all kernels take is told here too. Whoever starts kernels imports them only then: Triton takes
-some 0.1 s to import, and most processes on a CPU never need it.
+its time to import, and most processes on a CPU never need it.
 """
 
 from __future__ import annotations

@@ -160,6 +160,14 @@ def test_importing_the_package_loads_nothing_heavy():
     assert in_fresh_python(code) == ""
 
 
+def test_on_a_cpu_nobody_waits_for_triton_s_import():
+    code = (
+        "import gliner_fast, sys; gliner_fast.GLiNER, gliner_fast.extract_files\n"
+        "print(*sorted({'gliner_fast.kernels._triton', 'torch._dynamo', 'transformers', 'triton'} & set(sys.modules)))"
+    )
+    assert in_fresh_python(code) == ""
+
+
 def test_every_public_name_resolves():
     import gliner_fast
 

@@ -47,8 +47,8 @@ def expected(qkv: torch.Tensor, positions: Positions, lengths: list[int], scale:
 @settings(max_examples=150)
 @given(
     lengths=st.lists(st.one_of(st.integers(0, 9), st.integers(90, 130)), max_size=5),
-    heads=st.integers(1, 3),
-    head_dim=st.integers(1, 20),
+    heads=st.integers(1, 7),
+    head_dim=st.integers(1, 40),
     kinds=st.sampled_from(["c2p p2c", "c2p", "p2c", ""]),
     seed=st.integers(0, 99),
 )

@@ -358,11 +358,12 @@ def attention(
         by_distance: the row of both for the distances -(M-1)..M-1, (2M-1,); M is at least the longest text.
         lengths: subwords of each text, (B,); N in all.
         scale: factor of query . key.
-        out: (N, H, d).
+        out: (N, H, d), C-contiguous; shares no memory with the others.
         threads: as for `find_spans`.
         openmp: as for `find_spans`.
 
     Raises:
+        TypeError: if `out` cannot be written to, or shares memory with another array.
         ValueError: if the shapes do not fit each other, a distance has no row, or an array is not contiguous.
     """
 

@@ -25,7 +25,7 @@ def native_attention(qkv: Tensor, positions: Positions, *, lengths: Sequence[int
     """
     if qkv.dtype is not torch.float32 or qkv.device.type != "cpu":
         raise TypeError(f"qkv is {qkv.dtype} on {qkv.device}: expected float32 on the CPU; the reference takes any")
-    out = qkv.new_empty(len(qkv), *qkv.shape[2:], requires_grad=False)
+    out = qkv.new_empty(len(qkv), *qkv.shape[2:])
     _rust.attention(
         qkv.detach().contiguous().numpy(),
         None if positions.keys is None else positions.keys.detach().numpy(),

@@ -11,7 +11,8 @@ use pulp::{NullaryFnOnce, Simd};
 const ROWS: usize = 6;
 /// Numbers of a vector that is so long that there are 32 registers: they take the sums of two panels at once.
 const LONG: usize = 16;
-/// Numbers of a column that are transposed at once, and of a row that are met between two looks at where it ends.
+/// Columns that are transposed at once, and numbers of a row that are met between two looks at where it ends: a head's 32
+/// or 64 numbers are a multiple.
 const BLOCK: usize = 8;
 
 /// A matrix, (rows, columns), a panel after the other: (rows, two vectors) each, anything after the last column.
@@ -44,7 +45,7 @@ impl Panels {
                 if own - part >= BLOCK {
                     transpose::<BLOCK>(array::from_fn(|at| column(first + part + at)), rows, &mut panel[part..], wide);
                 } else {
-                    for at in part..own.min(part + BLOCK) {
+                    for at in part..own {
                         transpose([column(first + at)], rows, &mut panel[at..], wide);
                     }
                 }

@@ -81,7 +81,10 @@ fn found(layer: Attention<'_>, lengths: &[i64], threads: usize, host: &impl Host
 
 fn cases() -> impl Strategy<Value = Case> {
     let lengths = vec(prop_oneof![4 => 0_usize..9, 2 => 40_usize..60, 1 => 90_usize..110], 0..4);
-    (lengths, 1_usize..4, 1_usize..20, 1_usize..9).prop_flat_map(|(lengths, heads, head_dim, rows)| {
+    // Heads in whole groups and others, widths that one panel holds and others.
+    let heads = prop_oneof![4 => 1_usize..4, 1 => 4_usize..8];
+    let head_dim = prop_oneof![4 => 1_usize..18, 1 => 33_usize..40];
+    (lengths, heads, head_dim, 1_usize..9).prop_flat_map(|(lengths, heads, head_dim, rows)| {
         let number = -2.0_f32..2.0;
         let subwords = lengths.iter().sum::<usize>();
         let farthest = lengths.iter().max().copied().unwrap_or_default() + 2;
