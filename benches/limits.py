@@ -2,9 +2,9 @@
 
     python -m benches.limits --size base
 
-Writes docs/limits-cpu.md. One table for texts in bulk, one for single texts. The time of a stage is without the stages
-inside it. The floor is that of `benches.floor`: the products that the answer needs at the peak of the same run, or the
-weights read from memory once for each call, whichever takes longer, and nothing else.
+Writes docs/limits-cpu.md, of texts in bulk and one at a time. The time of a stage is without the stages inside it. The
+floor is that of `benches.floor`: the products that the answer needs at the highest peak of the run, or the weights read
+from memory once for each call, whichever takes longer, and nothing else.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from benches.hardware import cpu_name
 PRODUCTS, ATTENTION, GELU, NORM, LSTM, SPANS = "products", "attention", "GELU", "norms", "LSTM", "spans"
 STAGES = (PRODUCTS, ATTENTION, GELU, NORM, LSTM, SPANS)
 ROUNDS = 5
-READ_BYTES = 2**29  # several times a cache of the last level
+READ_BYTES = 2**29  # twice the last-level cache of a large server CPU
 
 
 class Clock:
