@@ -17,8 +17,8 @@ from gliner_fast.openmp import parallel_address
 def rust_is_fastest() -> bool:
     """Whether the native module's attention, LSTM and spans beat torch's in float32 on this CPU.
 
-    Measured with AVX2 on AMD's CPUs and AVX-512 on Intel's, on torch's threads, as new ones would be in its way. (With
-    AVX2 before the attention had its present form, which an Intel CPU runs faster than the one before by AVX2 too.)
+    Measured with AVX2 on AMD's CPUs and AVX-512 on Intel's, on torch's threads, as new ones would be in its way; the
+    attention's present form with AVX-512 alone.
     """
     is_known = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
     return is_known and is_x86() and _rust.has_vectors() and parallel_address() != 0
