@@ -8,6 +8,8 @@ its time to import, and most processes on a CPU never need it.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -53,9 +55,34 @@ def expect_taken(given: Tensor, name: str) -> None:
         )
 
 
+@cache
+def card_name(device: torch.device) -> str:
+    """The name of a CUDA device; none for the interpreter."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+
+
 def jit(function: Any) -> Any:
     """Makes a Triton kernel of the function; without Triton, returns it unchanged (and nobody starts it)."""
     return function if _TRITON is None else _TRITON.jit(function)
+
+
+def jit_for_any(*, numbers: Sequence[str] = (), addresses: Sequence[str] = ()) -> Callable[[Any], Any]:
+    """`jit` for a kernel with arguments that differ from batch to batch.
+
+    Triton compiles a kernel anew, for a second or so, the first time that a number is 1 or a multiple of 16, and that
+    an address is a multiple of 16 or is not; for these arguments it does not.
+
+    Args:
+        numbers: names of numbers.
+        addresses: names of pointers into larger tensors.
+    """
+
+    def decorate(function: Any) -> Any:
+        if _TRITON is None:
+            return function
+        return _TRITON.jit(function, do_not_specialize=numbers, do_not_specialize_on_alignment=addresses)
+
+    return decorate
 
 
 def _itself(number):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202  # a kernel's types are not Python's

@@ -17,21 +17,45 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gliner_fast.kernels._triton import INTERPRETED, expect_taken, jit, loop_bound, tl
+from gliner_fast.kernels._triton import INTERPRETED, card_name, expect_taken, jit, jit_for_any, loop_bound, tl
 from gliner_fast.kernels.attention_reference import Positions
 
 # The matrix units take no shorter products, and with heads of 128 float32 no tile fits the registers (on sm_90).
 HEAD_DIMS = (16, 32, 64)
 
+LOG2_E = tl.constexpr(1.4426950408889634) if tl is not None else None
+
 
 @jit
-def _disentangled_attention_kernel(
+def _from_distances(
+    by_distance,  # (BLOCK, BLOCK): of row a, the score at one of the distances that leave the remainder c in column c
+    SIGN: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Column b of row a becomes column (SIGN * (a - b) - 1) mod BLOCK: from distances to the other rows."""
+    a = tl.arange(0, BLOCK)[:, None]
+    if BLOCK <= 32:
+        return tl.gather(by_distance, (SIGN * (a - tl.arange(0, BLOCK)[None, :]) - 1) & (BLOCK - 1), 1)
+    else:  # noqa: RET505 (Triton compiles what follows a return)
+        # A warp exchanges 32 numbers by one instruction, but 64 by two and a choice. Hence both halves of 32 columns
+        # are turned by what is left of the distance, and then trade places or not.
+        tl.static_assert(BLOCK == 64)
+        shift = SIGN * (a - tl.arange(0, 32)[None, :]) - 1
+        halves = tl.reshape(by_distance, (BLOCK, 2, 32))
+        within = tl.broadcast_to((shift & 31)[:, None, :], (BLOCK, 2, 32))
+        left, right = tl.split(tl.permute(tl.gather(halves, within, 2), (0, 2, 1)))
+        trade = (shift & 32) != 0
+        halves = tl.join(tl.where(trade, right, left), tl.where(trade, left, right))
+        return tl.reshape(tl.permute(halves, (0, 2, 1)), (BLOCK, BLOCK))
+
+
+@jit_for_any(numbers=("tiles", "farthest"), addresses=("rows_ptr", "offsets_ptr"))
+def _disentangled_attention_kernel(  # noqa: PLR0915
     qkv_ptr,  # (N, 3, H, D)
     keys_ptr,  # (H, R, D); read if C2P
     queries_ptr,  # (H, R, D); read if P2C
@@ -64,15 +88,16 @@ def _disentangled_attention_kernel(
     qkv_ptr += text_start * (3 * H * D) + head * D
     h = tl.arange(0, D)
     n = tl.arange(0, BLOCK)
+    c = n[None, :]
     i = first + n
     query = tl.load(qkv_ptr + i[:, None] * (3 * H * D) + h[None, :], mask=(i < length)[:, None], other=0.0)
-
-    # The distances of a tile are the 2 * BLOCK - 1 consecutive ones from first - first_key - (BLOCK - 1) on: the strip.
-    # One product with the strip holds the position score of (i, j) in column i - j, counted from there.
-    strip = tl.arange(0, 2 * BLOCK)
-    skew = n[:, None] - n[None, :] + (BLOCK - 1)
-    mirrored = n[None, :] - n[:, None] + (BLOCK - 1)
     table = head * R * D + h[None, :]
+
+    # The distances of a tile are the 2 * BLOCK - 1 consecutive ones around first - first_key: BLOCK below, up to and
+    # with it, the others above. Those above are those below of the tile before. A row meets BLOCK distances, no two of
+    # which leave the same remainder, so that scores by distance fit into BLOCK columns.
+    if C2P or P2C:
+        above = tl.load(rows_ptr + tl.minimum(i + 1 + farthest, 2 * farthest))
 
     highest = tl.full((BLOCK,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK,), tl.float32)
@@ -82,26 +107,39 @@ def _disentangled_attention_kernel(
         inside = j < length
         key_at = qkv_ptr + H * D + j[:, None] * (3 * H * D) + h[None, :]
         key = tl.load(key_at, mask=inside[:, None], other=0.0)
-        value = tl.load(key_at + H * D, mask=inside[:, None], other=0.0)
-        scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
         if C2P or P2C:
             # Where a tile reaches over the text's end, distances may pass the table's: nobody reads their scores.
-            distance = first - first_key - (BLOCK - 1) + strip
-            row = tl.load(rows_ptr + tl.minimum(tl.maximum(distance + farthest, 0), 2 * farthest))
-        if C2P:
-            vectors = tl.load(keys_ptr + table + row[:, None] * D)
-            by_distance = tl.dot(query, tl.trans(vectors), input_precision=PRECISION)
-            scores += tl.gather(by_distance, skew, 1)
+            below = tl.load(rows_ptr + tl.maximum(i - first_key - (BLOCK - 1) + farthest, 0))
+        # Positions first, and what needs fewest registers last: more than 255 a thread would lie in memory.
         if P2C:
-            vectors = tl.load(queries_ptr + table + row[:, None] * D)
-            by_distance = tl.dot(key, tl.trans(vectors), input_precision=PRECISION)
-            scores += tl.trans(tl.gather(by_distance, mirrored, 1))
-        scores = tl.where(inside[None, :], scores * 1.4426950408889634, float("-inf"))  # exp2 is what the card has
+            vectors = tl.load(queries_ptr + table + above[:, None] * D)
+            to_above = tl.dot(key, tl.trans(vectors), input_precision=PRECISION)
+            vectors = tl.load(queries_ptr + table + below[:, None] * D)
+            to_below = tl.dot(key, tl.trans(vectors), input_precision=PRECISION)
+            by_distance = tl.where(c < BLOCK - 1 - n[:, None], to_above, to_below)
+            position = tl.trans(_from_distances(by_distance, -1, BLOCK))
+        if C2P:
+            vectors = tl.load(keys_ptr + table + above[:, None] * D)
+            to_above = tl.dot(query, tl.trans(vectors), input_precision=PRECISION)
+            vectors = tl.load(keys_ptr + table + below[:, None] * D)
+            to_below = tl.dot(query, tl.trans(vectors), input_precision=PRECISION)
+            by_distance = tl.where(c < n[:, None], to_above, to_below)
+            if P2C:
+                position += _from_distances(by_distance, 1, BLOCK)
+            else:
+                position = _from_distances(by_distance, 1, BLOCK)
+        scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
+        if C2P or P2C:
+            scores += position
+            above = below
+        scores = tl.where(inside[None, :], scores, float("-inf"))
         new_highest = tl.maximum(highest, tl.max(scores, axis=1))
-        weights = tl.exp2(scores - new_highest[:, None])
-        shrink = tl.exp2(highest - new_highest)
+        # exp2 is what the card has; its factor is part of a multiplication and addition.
+        weights = tl.exp2(scores * LOG2_E - (new_highest * LOG2_E)[:, None])
+        shrink = tl.exp2((highest - new_highest) * LOG2_E)
         total = total * shrink + tl.sum(weights, axis=1)
         context = context * shrink[:, None]
+        value = tl.load(key_at + H * D, mask=inside[:, None], other=0.0)
         context = tl.dot(weights.to(value.dtype), value, context, input_precision=PRECISION)
         highest = new_highest
     out = out_ptr + (text_start * H + head) * D + i[:, None] * (H * D) + h[None, :]
@@ -149,9 +187,9 @@ def disentangled_attention(
     qkv = qkv.contiguous()
     keys, queries = (part if part is None else part.contiguous() for part in (keys, queries))
     heads, head_dim = qkv.shape[2:]
-    blocks = _choose_blocks(qkv, _card(qkv.device))
-    tiles = -(-max(lengths) // blocks.rows)
-    table = keys if keys is not None else queries
+    table, longest = keys if keys is not None else queries, max(lengths)
+    blocks = _choose_blocks(qkv, longest, card_name(qkv.device), has_positions=table is not None)
+    tiles = -(-longest // blocks.rows)
     with torch.cuda.device(qkv.device) if qkv.is_cuda else nullcontext():
         _disentangled_attention_kernel[(tiles * len(lengths), heads)](
             qkv,
@@ -190,7 +228,7 @@ class Blocks:
     """Sizes of a tile.
 
     Attributes:
-        rows: queries, and keys taken at once; at least 16.
+        rows: queries, and keys taken at once: 16, 32 or 64.
         warps: of one program.
         stages: loads in flight.
     """
@@ -201,34 +239,41 @@ class Blocks:
 
 
 class ShapeClass(NamedTuple):
-    """Layers that share block sizes: bits of a number, 16 or 32, and width of a head."""
+    """Layers and batches that share block sizes.
+
+    Attributes:
+        bits: of a number, 16 or 32.
+        head_dim: width of a head.
+        has_positions: whether distances have scores; BERT's have none.
+        is_short: whether no text is longer than 32 subwords.
+    """
 
     bits: int
     head_dim: int
+    has_positions: bool
+    is_short: bool
 
 
-# Not measured on a card. Chosen because, compiled for sm_90 by Triton 3.6, none of these spills a register; with 64
-# rows the strip's product alone takes so many that all of them do. Small tiles also waste little on short texts.
-_DEFAULT_BLOCKS = {
-    ShapeClass(16, 16): Blocks(32, warps=4, stages=2),
-    ShapeClass(16, 32): Blocks(32, warps=4, stages=2),
-    ShapeClass(16, 64): Blocks(32, warps=4, stages=2),
-    ShapeClass(32, 16): Blocks(32, warps=8, stages=1),
-    ShapeClass(32, 32): Blocks(16, warps=4, stages=1),
-    ShapeClass(32, 64): Blocks(16, warps=4, stages=1),
-}
-# By the card's name, as `torch.cuda.get_device_name` gives it, with the date of the measurement. No card has been
-# measured yet.
-_MEASURED_BLOCKS: dict[str, dict[ShapeClass, Blocks]] = {}
+def default_blocks(own: ShapeClass) -> Blocks:
+    """Not measured on a card, but read off what Triton 3.6 compiles for sm_90 (tests/kernels/compile_attention_*).
+
+    In 16 bits, 64 x 64 pairs take 940 instructions of a warp for 1,024 pairs and 32 x 32 pairs 1,400, and read half as
+    much, but for short texts most of them would be for nothing. Everything fits into 255 registers, but for four
+    numbers of the class that matters most. Loads run ahead where two programs then still share a multiprocessor.
+    """
+    if own.bits == 32:
+        return Blocks(32, warps=8 if own.head_dim == 64 else 4, stages=1)
+    if own.is_short:
+        return Blocks(32, warps=2, stages=2)
+    return Blocks(64, warps=4, stages=1 if own.has_positions and own.head_dim == 64 else 2)
 
 
-def _choose_blocks(qkv: Tensor, card: str) -> Blocks:
+# By the card's name, as `torch.cuda.get_device_name` gives it. Lines come from `python -m benches.tune_attention`, with
+# the date that they were measured on. No card has been measured yet.
+MEASURED_BLOCKS: dict[str, dict[ShapeClass, Blocks]] = {}
+
+
+def _choose_blocks(qkv: Tensor, longest: int, card: str, *, has_positions: bool) -> Blocks:
     """What was measured on the card for the class, else the default."""
-    own = ShapeClass(8 * qkv.element_size(), qkv.shape[-1])
-    return _MEASURED_BLOCKS.get(card, {}).get(own) or _DEFAULT_BLOCKS[own]
-
-
-@cache
-def _card(device: torch.device) -> str:
-    """The name of a CUDA device; none for the interpreter."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    own = ShapeClass(8 * qkv.element_size(), qkv.shape[-1], has_positions, is_short=longest <= 32)
+    return MEASURED_BLOCKS.get(card, {}).get(own) or default_blocks(own)

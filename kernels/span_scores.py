@@ -22,11 +22,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gliner_fast.kernels._triton import INTERPRETED, expect_taken, jit, tl
+from gliner_fast.kernels._triton import INTERPRETED, expect_taken, jit, jit_for_any, tl
 from gliner_fast.kernels.span_tiling import Tiling, cut_tiles
 
 
-@jit
+@jit_for_any(numbers=("capacity",), addresses=("texts_ptr", "tile_texts_ptr"))
 def _span_scores_kernel(  # noqa: PLR0915
     u_ptr,  # (N, H), rows u_stride apart
     v_ptr,  # (N, H), rows v_stride apart

@@ -24,7 +24,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from gliner_fast.kernels._triton import jit, tl
+from gliner_fast.kernels._triton import jit, jit_for_any, tl
 
 # Not measured on a card yet: the largest blocks that spill no registers when compiled for sm_90 (Triton 3.6, ptxas).
 _BLOCK_WORDS = 32
@@ -41,7 +41,7 @@ def _load_text(texts_ptr, text):
     return tl.load(row), words, tl.load(row + 2), types, tl.load(row + 4)
 
 
-@jit
+@jit_for_any(addresses=("texts_ptr", "tiles_ptr"))
 def _word_gradient_kernel(
     d_ptr,  # flat blocks (words, K, types)
     own_ptr,  # (N, H), contiguous: u for its own gradient, v for its own
@@ -97,7 +97,7 @@ def _word_gradient_kernel(
     tl.store(d_own_ptr + offset, d_own, mask=stored)
 
 
-@jit
+@jit_for_any(numbers=("T",), addresses=("texts_ptr", "tiles_ptr"))
 def _type_gradient_kernel(
     d_ptr,  # flat blocks (words, K, types)
     u_ptr,  # (N, H), contiguous

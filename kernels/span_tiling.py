@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from gliner_fast.kernels._triton import card_name
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,6 @@ def choose_blocks(u: Tensor, most_types: int, card: str) -> Blocks:
     """What was measured on the card for the class, else the default."""
     own = shape_class(u, most_types)
     return MEASURED_BLOCKS.get(card, {}).get(own) or DEFAULT_BLOCKS[own]
-
-
-@cache
-def card_name(device: torch.device) -> str:
-    """The name of a CUDA device; none for the interpreter."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from gliner_fast.kernels import disentangled_attention as module
 DTYPES = {"bf16": (16, "ieee"), "fp16": (16, "ieee"), "fp32": (32, "ieee"), "tf32": (32, "tf32")}
 
 
-def compiled(dtype: str, head_dim: int, *, positions: bool = True) -> Any:
+def compiled(dtype: str, head_dim: int, *, positions: bool = True, short: bool = False) -> Any:
     """The kernel for sm_90 as the launch function starts it for 12 heads, its pointers at multiples of 16 bytes."""
     bits, precision = DTYPES[dtype]
-    blocks = module._DEFAULT_BLOCKS[module.ShapeClass(bits, head_dim)]
+    blocks = module.default_blocks(module.ShapeClass(bits, head_dim, positions, short))
     kernel = module._disentangled_attention_kernel
     names = kernel.arg_names
     constants = {
@@ -46,35 +46,42 @@ def compiled(dtype: str, head_dim: int, *, positions: bool = True) -> Any:
         signature={name: types.get(name, pointer if name.endswith("_ptr") else "i32") for name in names},
         constexprs={(names.index(name),): value for name, value in constants.items()},
         attrs={
-            (place,): [["tt.divisibility", 16]]
-            for place, name in enumerate(names)
-            if (name.endswith("_ptr") or name == "R") and name not in constants
+            (told.num,): [["tt.divisibility", 16]]
+            for told in kernel.params
+            if told.name not in constants
+            and not told.do_not_specialize_on_alignment
+            and (told.name.endswith("_ptr") or told.name == "R")
         },
     )
     options = {"num_warps": blocks.warps, "num_stages": blocks.stages}
     return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
 
 
-def stack_bytes(cubin: bytes) -> int:
-    """Bytes of a thread's registers that did not fit and lie in memory."""
+def resources(cubin: bytes) -> tuple[int, int]:
+    """Registers of a thread, and bytes of those that did not fit and lie in memory."""
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
         usage = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
-    return int(re.search(r"STACK:(\d+)", usage)[1])
+    return int(re.search(r"REG:(\d+)", usage)[1]), int(re.search(r"STACK:(\d+)", usage)[1])
 
 
 def main() -> None:
-    """Prints a JSON object: of each variant its shared memory and spilled bytes, and whether it has certain PTX."""
+    """Prints a JSON object: what each variant takes of a multiprocessor, and whether it has certain PTX."""
     found = {}
-    for dtype in DTYPES:
-        for head_dim, positions in product(module.HEAD_DIMS, (True, False)):
-            kernel = compiled(dtype, head_dim, positions=positions)
+    for dtype, (bits, _) in DTYPES.items():
+        for head_dim, positions, short in product(module.HEAD_DIMS, (True, False), (True, False)):
+            if short and bits == 32:
+                continue  # the same as for longer texts
+            kernel = compiled(dtype, head_dim, positions=positions, short=short)
             ptx = kernel.asm["ptx"]
-            found[f"{dtype} {head_dim}" + ("" if positions else " without positions")] = {
+            registers, spilled = resources(kernel.asm["cubin"])
+            name = f"{dtype} {head_dim}" + ("" if positions else " without positions") + (" short" if short else "")
+            found[name] = {
                 "shared": kernel.metadata.shared,
-                "spilled": stack_bytes(kernel.asm["cubin"]),
+                "registers": 32 * kernel.metadata.num_warps * -(-registers // 8) * 8,
+                "spilled": spilled,
                 "matrix units": "mma.sync" in ptx or "wgmma" in ptx,
                 "asynchronous copies": "cp.async" in ptx,
             }

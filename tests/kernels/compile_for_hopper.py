@@ -69,14 +69,16 @@ def compiled(dtype: torch.dtype, types: int, words: int, output: str, allow_tf32
         module._span_scores_kernel = kernel
     options = {name: recorder.constants.pop(name) for name in OPTIONS}
     signature, constants, hints = {}, {}, {}
-    for place, name in enumerate(kernel.arg_names):
+    for place, (name, told) in enumerate(zip(kernel.arg_names, kernel.params, strict=True)):
         value = recorder.arguments[place] if place < len(recorder.arguments) else recorder.constants[name]
         if isinstance(value, torch.Tensor):
-            signature[name], hints[(place,)] = POINTERS[value.dtype], [["tt.divisibility", 16]]
+            signature[name] = POINTERS[value.dtype]
+            hints[(place,)] = [] if told.do_not_specialize_on_alignment else [["tt.divisibility", 16]]
         elif value is None or place >= len(recorder.arguments):
             signature[name], constants[(place,)] = "constexpr", value
         else:
-            signature[name], hints[(place,)] = "i32", [["tt.divisibility", 16]] if value % 16 == 0 else []
+            signature[name] = "i32"
+            hints[(place,)] = [["tt.divisibility", 16]] if value % 16 == 0 and not told.do_not_specialize else []
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=hints)
     return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
 

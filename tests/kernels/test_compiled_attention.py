@@ -15,21 +15,25 @@ def compiled() -> dict[str, dict[str, object]]:
 
 
 def test_all_but_strict_fp32_run_on_the_matrix_units(compiled):
-    assert len(compiled) == 24  # with and without positions
+    assert len(compiled) == 36  # with and without positions, and for short texts in 16 bits
     assert {name: found["matrix units"] for name, found in compiled.items()} == {
         name: not name.startswith("fp32") for name in compiled
     }
 
 
-def test_no_register_is_spilled(compiled):
+def test_registers_are_spilled_nowhere_but_a_few_in_the_largest_tile(compiled):
     spilled = {name: found["spilled"] for name, found in compiled.items() if found["spilled"]}
-    # Two numbers, of heads so narrow that no published model has them.
-    assert spilled in ({}, {"tf32 16 without positions": 8})
+    assert set(spilled) <= {"bf16 64", "fp16 64"}
+    assert all(number <= 16 for number in spilled.values())
 
 
-def test_16_bits_are_loaded_ahead(compiled):
-    assert all(found["asynchronous copies"] for name, found in compiled.items() if "16" in name.split()[0])
+def test_16_bits_are_loaded_ahead_where_shared_memory_allows(compiled):
+    ahead = {name for name, found in compiled.items() if found["asynchronous copies"]}
+    assert {name for name in compiled if "16" in name.split()[0]} - ahead == {"bf16 64", "fp16 64"}
 
 
-def test_four_programs_and_more_fit_into_the_shared_memory_of_a_multiprocessor(compiled):
-    assert all(4 * found["shared"] <= 227 * 1024 for found in compiled.values())
+def test_two_programs_and_more_fit_into_a_multiprocessor(compiled):
+    for name, found in compiled.items():
+        assert 2 * found["shared"] <= 227 * 1024, name
+        # But for float32, whose tiles of eight warps have one's worth of registers.
+        assert found["registers"] * (1 if name.startswith(("fp32 64", "tf32 64")) else 2) <= 65_536, name

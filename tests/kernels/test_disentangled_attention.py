@@ -114,8 +114,8 @@ def test_the_kernel_is_as_good_as_plain_torch(
     length: int, head_dim: int, dtype: torch.dtype, device: str, kernel: CountingKernel, monkeypatch: pytest.MonkeyPatch
 ):
     if INTERPRETED and length > 2:  # which takes as long for a small tile as for a large one; still several a text
-        blocks = module.Blocks(64 if length < 200 else 128, warps=4, stages=1)
-        monkeypatch.setattr(module, "_choose_blocks", lambda *_: blocks)
+        blocks = module.Blocks(64, warps=4, stages=1)
+        monkeypatch.setattr(module, "_choose_blocks", lambda *_, **__: blocks)
     layer = Layer([length], head_dim, heads=1, dtype=dtype, device=device)
     ours = layer.attend()
     assert kernel.launches == 1
@@ -134,7 +134,7 @@ def test_texts_of_all_lengths_share_a_batch(head_dim: int, dtype: torch.dtype, d
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_text_beyond_1_024_subwords(device: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "_choose_blocks", lambda *_: module.Blocks(128, warps=8, stages=1))
+    monkeypatch.setattr(module, "_choose_blocks", lambda *_, **__: module.Blocks(64, warps=4, stages=1))
     Layer([1_100], 16, heads=1, device=device).check()
 
 
@@ -159,7 +159,7 @@ def test_any_small_batch(lengths: list[int], heads: int, head_dim: int, device: 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("rows", [16, 32, 64])
 def test_any_tile_gives_the_same(rows: int, device: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "_choose_blocks", lambda *_: module.Blocks(rows, warps=4, stages=1))
+    monkeypatch.setattr(module, "_choose_blocks", lambda *_, **__: module.Blocks(rows, warps=4, stages=1))
     Layer([33, 5, 64], 32, heads=1, device=device).check()
 
 
@@ -268,11 +268,14 @@ def test_a_cpu_without_the_interpreter_is_refused(monkeypatch: pytest.MonkeyPatc
 
 def test_measured_blocks_come_before_the_default(monkeypatch: pytest.MonkeyPatch):
     qkv = torch.empty(4, 3, 2, 64, dtype=torch.bfloat16)
-    own = module.ShapeClass(16, 64)
-    assert module._choose_blocks(qkv, "a card") == module._DEFAULT_BLOCKS[own]
+    own = module.ShapeClass(16, 64, has_positions=True, is_short=False)
+    assert module._choose_blocks(qkv, 33, "a card", has_positions=True) == module.default_blocks(own)
     best = module.Blocks(64, warps=8, stages=3)
-    monkeypatch.setitem(module._MEASURED_BLOCKS, "a card", {own: best})
-    assert module._choose_blocks(qkv, "a card") == best
+    monkeypatch.setitem(module.MEASURED_BLOCKS, "a card", {own: best})
+    assert module._choose_blocks(qkv, 33, "a card", has_positions=True) == best
+    for longest, has_positions in ((32, True), (33, False)):
+        others = module.default_blocks(own._replace(has_positions=has_positions, is_short=longest <= 32))
+        assert module._choose_blocks(qkv, longest, "a card", has_positions=has_positions) == others != best
 
 
 # --- on a card --------------------------------------------------------------------------------------------------------

@@ -30,17 +30,20 @@ def test_without_triton_the_door_opens_on_plain_functions(monkeypatch: pytest.Mo
     assert not alone.HAS_TRITON
     assert alone.tl is None
     assert alone.jit(add_one) is add_one
+    assert alone.jit_for_any(numbers=["x"])(add_one) is add_one
 
 
 def test_a_stand_in_for_triton_gets_the_function(monkeypatch: pytest.MonkeyPatch):
     language, triton = ModuleType("triton.language"), ModuleType("triton")
-    triton.language, triton.jit = language, lambda function: ("kernel of", function)
+    triton.language, triton.jit = language, lambda function, **options: ("kernel of", function, options)
     monkeypatch.setitem(sys.modules, "triton", triton)
     monkeypatch.setitem(sys.modules, "triton.language", language)
     with_triton = load_again()
     assert with_triton.HAS_TRITON
     assert with_triton.tl is language
-    assert with_triton.jit(add_one) == ("kernel of", add_one)
+    assert with_triton.jit(add_one) == ("kernel of", add_one, {})
+    given = {"do_not_specialize": ["n"], "do_not_specialize_on_alignment": ["at"]}
+    assert with_triton.jit_for_any(numbers=["n"], addresses=["at"])(add_one) == ("kernel of", add_one, given)
 
 
 def test_the_door_agrees_with_what_is_installed():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -10,11 +11,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benches.bench_span_scores import mixed_lengths
 from benches.floor import Peaks, Work, encoder_operations, span_scores_work
+from benches.tune_attention import CHOICES, fastest
 from benches.tune_span_scores import improve
 from gliner_fast import linear
 from gliner_fast.attention_executor import VARIABLE
 from gliner_fast.deberta import DebertaEncoder
 from gliner_fast.deberta_config import DebertaConfig
+from gliner_fast.kernels import disentangled_attention as attention
 from gliner_fast.kernels.span_reference import span_scores_reference
 from gliner_fast.kernels.span_tiling import Blocks
 from tests.test_deberta import SETTINGS
@@ -35,6 +38,19 @@ def test_a_size_that_helps_only_once_another_has_changed_is_found():
 def test_a_difference_within_noise_changes_nothing():
     start = Blocks(64, 16, 64, warps=4, stages=4)
     assert improve(start, lambda blocks: 1 - 0.01 * (blocks.warps == 8)) == (start, 1)
+
+
+def test_the_fastest_sizes_are_found_among_those_that_run():
+    def seconds(blocks: attention.Blocks) -> float:
+        return math.inf if blocks.stages == 3 else 1 / (blocks.rows * blocks.warps * blocks.stages)
+
+    best, best_seconds = fastest(CHOICES, seconds)
+    assert (best, best_seconds) == (attention.Blocks(64, warps=8, stages=2), 1 / 1024)
+
+
+def test_the_default_sizes_are_among_those_tried():
+    for bits, head_dim, positions, short in product((16, 32), attention.HEAD_DIMS, (True, False), (True, False)):
+        assert attention.default_blocks(attention.ShapeClass(bits, head_dim, positions, short)) in CHOICES
 
 
 def test_the_least_work_is_that_of_true_spans():
