@@ -50,7 +50,7 @@ def timer(own: ShapeClass) -> Callable[[Blocks], float]:
         rows = position_rows(longest, config).int().to("cuda")
         positions = Positions(keys, queries, rows) if own.has_positions else Positions(None, None, rows)
         offsets = torch.tensor([0, *accumulate(lengths)], device="cuda")
-        attend = partial(kernel.disentangled_attention, lengths=lengths, offsets=offsets, scale=scale)
+        attend = partial(kernel.disentangled_attention, longest=longest, offsets=offsets, scale=scale)
         calls.append(partial(attend, qkv, positions))
 
     def seconds(blocks: Blocks) -> float:

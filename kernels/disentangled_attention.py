@@ -14,7 +14,6 @@ kernel, its launch function and the block sizes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -150,7 +149,7 @@ def disentangled_attention(
     qkv: Tensor,
     positions: Positions,
     *,
-    lengths: Sequence[int],
+    longest: int,
     offsets: Tensor,
     scale: float,
     allow_tf32: bool = False,
@@ -164,8 +163,8 @@ def disentangled_attention(
     Args:
         qkv: (N, 3, H, d) of the packed subwords.
         positions: of this layer, on the same device and in the same dtype.
-        lengths: subwords of each text, of which the host needs the longest; N in all.
-        offsets: (B+1,) int64 on the device, 0 and the sums of the lengths.
+        longest: subwords of the longest text; of the others the host need not know.
+        offsets: (B+1,) int64 on the device, 0 and the sums of the texts' lengths, N in all.
         scale: factor of query . key.
         allow_tf32: see above.
 
@@ -176,7 +175,7 @@ def disentangled_attention(
         TypeError: for another dtype.
         ValueError: for another device or head_dim, or positions that do not reach the longest text's ends.
     """
-    _check(qkv, positions, lengths)
+    _check(qkv, positions, longest)
     out = qkv.new_empty(len(qkv), *qkv.shape[2:])
     if not len(qkv):
         return out
@@ -187,11 +186,11 @@ def disentangled_attention(
     qkv = qkv.contiguous()
     keys, queries = (part if part is None else part.contiguous() for part in (keys, queries))
     heads, head_dim = qkv.shape[2:]
-    table, longest = keys if keys is not None else queries, max(lengths)
+    table = keys if keys is not None else queries
     blocks = _choose_blocks(qkv, longest, card_name(qkv.device), has_positions=table is not None)
     tiles = -(-longest // blocks.rows)
     with torch.cuda.device(qkv.device) if qkv.is_cuda else nullcontext():
-        _disentangled_attention_kernel[(tiles * len(lengths), heads)](
+        _disentangled_attention_kernel[(tiles * (len(offsets) - 1), heads)](
             qkv,
             keys,
             queries,
@@ -214,11 +213,11 @@ def disentangled_attention(
     return out.to(dtype)
 
 
-def _check(qkv: Tensor, positions: Positions, lengths: Sequence[int]) -> None:
+def _check(qkv: Tensor, positions: Positions, longest: int) -> None:
     expect_taken(qkv, "qkv is")
     if qkv.shape[-1] not in HEAD_DIMS:
         raise ValueError(f"heads are {qkv.shape[-1]} wide: the kernel takes {HEAD_DIMS}; the reference takes any")
-    longest, reach = max(lengths, default=0), len(positions.rows) // 2 + 1
+    reach = len(positions.rows) // 2 + 1
     if longest > reach:
         raise ValueError(f"a text has {longest} subwords, and positions.rows reaches {reach}: make it longer")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 
 from gliner_fast import _rust
 from gliner_fast.candidates import Candidates
-from gliner_fast.decode import Selection, find_candidates, flat_allowed_spans, flat_thresholds
+from gliner_fast.decode import Selection, class_probabilities, find_candidates, flat_allowed_spans, flat_thresholds
 from gliner_fast.kernels.pending_candidates import PendingCandidates
+from gliner_fast.pending_scores import PendingScores
 
 WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH = np.array([3, 1, 0, 4]), np.array([2, 3, 1, 2]), 2
 
@@ -90,6 +92,22 @@ def test_candidates_from_a_device_are_those_of_the_scores(selection: Selection):
     wanted = find_candidates(logits, WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, selection)
     ours = find_candidates(found_on_a_device(logits, selection), WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, selection)
     assert_equal(ours, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_scores_on_their_way_are_waited_for_and_give_the_same(dtype: torch.dtype):
+    logits, arrival = draw_logits().to(dtype), Arrival()
+    coming = replace(PendingScores.of(logits), is_there=arrival)
+    wanted = find_candidates(logits, WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, select())
+    assert arrival.waits == 0
+    assert_equal(find_candidates(coming, WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, select()), wanted)
+    assert arrival.waits == 1
+    names = [[f"{text}.{label}" for label in range(5)] for text in range(len(WORD_COUNTS))]
+    best = [
+        class_probabilities(scored, wanted, WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, names) for scored in (coming, logits)
+    ]
+    assert best[0] == best[1]
+    assert any(best[0])
 
 
 @given(

@@ -42,6 +42,13 @@ def test_names_are_taken_as_they_are():
     assert parse_devices("cpu") == [CPU]
 
 
+def test_a_card_without_a_number_is_this_thread_s_current_one(monkeypatch):
+    monkeypatch.setattr("gliner_fast.devices.choose_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    named = parse_devices(["cuda", "cuda:0", "cpu"])
+    assert named == [torch.device("cuda", 1), torch.device("cuda", 0), torch.device("cpu")]
+
+
 @pytest.mark.parametrize(("devices", "message"), [([], "devices is empty: name at least one"), (["tpu"], "tpu")])
 def test_other_devices_are_refused_when_the_stream_is_asked_for(devices, message, model):
     with pytest.raises(ValueError, match=message):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -16,6 +15,8 @@ from gliner_fast.kernels.pending_candidates import PendingCandidates
 from gliner_fast.scorer import SpanScorer
 from gliner_fast.span_executor import VARIABLE
 from gliner_fast.verification import compare
+from gliner_fast.word_vectors import WordLSTM
+from tests.device_waits import counted_waits, no_wait
 from tests.samples import CROSSNER, LABELS
 from tests.small_network import small_batch, small_network
 
@@ -119,20 +120,6 @@ def test_recorded_texts_have_the_entities_that_they_have_without(checkpoint, mon
 # --- who waits for the device -----------------------------------------------------------------------------------------
 
 
-@contextmanager
-def counted_waits() -> Iterator[list[str]]:
-    """Gathers torch's warnings about what makes the host wait for the device."""
-    waits: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            yield waits
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    waits += [str(each.message) for each in caught if "synchronizing" in str(each.message)]
-
-
 @pytest.mark.parametrize("pooling", ["first", "mean", "max"])
 @pytest.mark.parametrize("threshold", [None, 0.5235], ids=["all scores", "candidates"])
 @pytest.mark.parametrize("packed", [False, True])
@@ -159,12 +146,9 @@ def test_a_call_waits_for_the_device_once_a_batch_to_read_its_candidates(kind, c
     waits, batches, wait = [], [], PendingCandidates.wait
     monkeypatch.setattr(PendingCandidates, "wait", lambda pending: waits.append(1) or wait(pending))
     hook = model.model.register_forward_hook(lambda *_: batches.append(1))
-    torch.cuda.set_sync_debug_mode("error")  # for all but what `wait` does: it waits for an event
-    try:
+    with no_wait():  # for all but what `wait` does: it waits for an event
         found = model.inference(CROSSNER, LABELS, threshold=0.3)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-        hook.remove()
+    hook.remove()
     assert len(waits) == len(batches) > 3
     assert found == expected
 
@@ -175,6 +159,34 @@ def test_all_devices_together_give_the_results_of_one(checkpoint):
     alone = list(model.stream(CROSSNER, LABELS, threshold=0.3, window_size=8))
     devices = ["cuda:0", "cuda:0"] if torch.cuda.device_count() == 1 else "all"
     assert list(model.stream(CROSSNER, LABELS, threshold=0.3, window_size=8, devices=devices)) == alone
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_batches_in_flight_give_what_they_give_one_by_one(probabilities: bool):
+    model = GLiNER.from_pretrained(map_location=DEVICE)
+    model.token_budget = 2_000
+    options = {"threshold": 0.3, "return_class_probs": probabilities}
+    expected = [entities for text in CROSSNER for entities in [model.inference([text], LABELS, **options)[0]]]
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):  # of the caller; other threads have the default one
+        for found in (model.inference(CROSSNER, LABELS, **options), list(model.stream(CROSSNER, LABELS, **options))):
+            assert compare(found, expected, lambda _: [], threshold=0.3).moved == 0
+
+
+# --- the word LSTM ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_the_word_lstm_reads_its_weights_where_they_lie(dtype: torch.dtype):
+    torch.manual_seed(0)
+    exact, counts = WordLSTM(64, 1).double().eval(), torch.tensor([5, 3, 1, 9])
+    vectors = torch.randn(18, 64)
+    module = copy.deepcopy(exact).to(DEVICE, dtype)
+    with torch.inference_mode():  # torch warns of weights that it copies, and a warning is an error here
+        found = module(vectors.to(DEVICE, dtype), counts)
+        wanted = exact(vectors.double(), counts)
+    assert len({weight.untyped_storage().data_ptr() for weight in module.parameters()}) == 1
+    assert (found.cpu().double() - wanted).abs().max() < 32 * torch.finfo(dtype).eps
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

@@ -42,6 +42,16 @@ def predict_all(model, stats=None):
     return predictor.predict(predictor.prepare(Request.read(TEXTS, LABELS, Options(threshold=0.3))), stats)
 
 
+def requests_of(model, sizes, asked=None):
+    """Prepared requests of so many texts each; their numbers go to `asked` as they are asked for."""
+    predictor, first = model.predictor(), 0
+    for number, size in enumerate(sizes):
+        if asked is not None:
+            asked.append(number)
+        yield predictor.prepare(Request.read(TEXTS[first : first + size], LABELS, Options(threshold=0.3)))
+        first += size
+
+
 # --- HostStages -------------------------------------------------------------------------------------------------------
 
 
@@ -83,7 +93,7 @@ def test_a_batch_is_decoded_and_the_next_laid_out_while_another_is_computed(mode
     forward, assemble, find = model.model.forward, model._batcher.assemble, predict.find_candidates
     predictor = model.predictor()
     prepared = predictor.prepare(Request.read(TEXTS, LABELS, Options(threshold=0.3)))
-    batches = len(predictor._plan(prepared, prepared.scorable, predictor.budget))
+    batches = len(predictor.plan(prepared, prepared.scorable, predictor.budget))
 
     def count(stage):
         threads[stage].add(threading.get_ident())
@@ -118,25 +128,44 @@ def test_a_batch_is_decoded_and_the_next_laid_out_while_another_is_computed(mode
     assert len(set.union(*threads.values())) == 3
 
 
-def test_no_more_batches_are_started_than_two_before_one_is_decoded(model, monkeypatch, overlapping):
-    started, decoded, ahead = [0], [0], []
-    forward, find = model.model.forward, predict.find_candidates
+class Progress:
+    """Counts batches that were started and decoded; decoding waits until so many more than it has done are started."""
 
-    def compute(*given):
-        started[0] += 1
-        ahead.append(started[0] - decoded[0])
-        return forward(*given)
+    def __init__(self, model, monkeypatch, ahead, total):
+        self.started = self.decoded = self.most_ahead = 0
+        self._changed = threading.Condition()
+        forward, find = model.model.forward, predict.find_candidates
 
-    def decode(*given):
-        found = find(*given)
-        decoded[0] += 1
-        return found
+        def compute(*given):
+            with self._changed:
+                self.started += 1
+                self.most_ahead = max(self.most_ahead, self.started - self.decoded)
+                self._changed.notify_all()
+            return forward(*given)
 
-    monkeypatch.setattr(model.model, "forward", compute)
-    monkeypatch.setattr(predict, "find_candidates", decode)
+        def decode(*given):
+            with self._changed:
+                wanted = min(self.decoded + ahead, total)
+                assert self._changed.wait_for(lambda: self.started >= wanted, timeout=60)
+            found = find(*given)
+            with self._changed:
+                self.decoded += 1
+            return found
+
+        monkeypatch.setattr(model.model, "forward", compute)
+        monkeypatch.setattr(predict, "find_candidates", decode)
+
+
+def batches_of(model, requests):
+    return [len(model.predictor().plan(own, own.scorable, model.token_budget)) for own in requests]
+
+
+def test_three_batches_are_started_before_one_is_decoded_and_no_more(model, monkeypatch, overlapping):
+    (total,) = batches_of(model, requests_of(model, [len(TEXTS)]))
+    progress = Progress(model, monkeypatch, ahead=3, total=total)
     predict_all(model)
-    assert started[0] == decoded[0] > 4
-    assert max(ahead) <= 2
+    assert progress.started == progress.decoded == total > 4
+    assert progress.most_ahead == 3
 
 
 @pytest.mark.filterwarnings("ignore:out of memory")
@@ -180,6 +209,95 @@ def test_another_error_in_either_stage_is_raised_to_the_caller(stage, model, mon
     monkeypatch.setattr(model.model if stage == "forward" else predict, stage, fail)
     with pytest.raises(RuntimeError, match="an illegal memory access"):
         predict_all(model)
+
+
+@pytest.mark.filterwarnings("ignore:out of memory")
+def test_a_text_that_does_not_fit_beside_others_is_tried_alone(model, monkeypatch, overlapping):
+    forward, decoded, find, refused = model.model.forward, [0], predict.find_candidates, []
+    started = [0]
+
+    def compute(batch, *others):
+        if len(batch.rows) == 1 and started[0] > decoded[0]:
+            refused.append(len(batch.rows))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        started[0] += 1
+        return forward(batch, *others)
+
+    def decode(*given):
+        found = find(*given)
+        decoded[0] += 1
+        return found
+
+    monkeypatch.setattr(model, "token_budget", 30)
+    monkeypatch.setattr(model.model, "forward", compute)
+    monkeypatch.setattr(predict, "find_candidates", decode)
+    assert any(predict_all(model))
+    assert refused
+    assert model.token_budget == 30
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+
+SIZES = [9, 1, 0, 8, 2]
+
+
+def test_requests_give_what_they_give_alone_to_the_last_bit(model, overlapping):
+    predictor, stats, own = model.predictor(), Stats(), Stats()
+    pairs = list(predictor.predict_each(requests_of(model, SIZES), stats))
+    assert [len(prepared.request.texts) for prepared, _ in pairs] == SIZES
+    assert [found for _, found in pairs] == [predictor.predict(own_, own) for own_ in requests_of(model, SIZES)]
+    assert any(any(found) for _, found in pairs)
+    for name in ("texts", "windows", "words", "subwords", "padded_subwords", "entities"):
+        assert getattr(stats, name) == getattr(own, name) > 0
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_only_where_stages_overlap_is_the_next_request_begun_while_one_is_decoded(overlap, model, monkeypatch):
+    monkeypatch.setattr(predict, "HostStages", lambda **_: HostStages(overlap=overlap))
+    sizes = [6, 6, 6, 6]
+    batches = batches_of(model, requests_of(model, sizes))
+    progress = Progress(model, monkeypatch, ahead=2 if overlap else 1, total=sum(batches))
+    asked, done = [], 0
+    for number, _ in enumerate(model.predictor().predict_each(requests_of(model, sizes, asked))):
+        done += batches[number]
+        if not overlap:
+            assert (len(asked), progress.started) == (number + 1, done)
+        elif number + 1 < len(sizes):
+            assert progress.started > done
+            assert len(asked) == number + 2
+    assert progress.started == sum(batches)
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("stage", ["prepare", "forward", "find_candidates"])
+def test_an_error_is_raised_once_what_requests_before_it_found_is_given(stage, overlap, model, monkeypatch):
+    monkeypatch.setattr(predict, "HostStages", lambda **_: HostStages(overlap=overlap))
+    error, calls = RuntimeError("CUDA error: an illegal memory access was encountered"), [0]
+    place, name = {"prepare": (None, ""), "forward": (model.model, stage)}.get(stage, (predict, stage))
+    first = len(model.predictor().plan(one := next(requests_of(model, [6])), one.scorable, 120))
+
+    def failing(work):
+        def call(*given):
+            calls[0] += 1
+            if calls[0] > first:
+                raise error
+            return work(*given)
+
+        return call
+
+    def requests():
+        yield from requests_of(model, [6] if stage == "prepare" else [6, 6, 6])
+        raise error
+
+    if place is not None:
+        monkeypatch.setattr(place, name, failing(getattr(place, name)))
+    given = []
+    with pytest.raises(RuntimeError) as raised:
+        given.extend(found for _, found in model.predictor().predict_each(requests()))
+    assert raised.value is error
+    assert len(given) == 1
+    assert any(given[0])
 
 
 # --- who waits for the device -----------------------------------------------------------------------------------------

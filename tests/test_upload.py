@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gliner_fast.upload import upload
+from tests.device_waits import no_wait
 from tests.small_network import small_batch
 
 PARTS = [torch.arange(6).view(2, 3), torch.zeros(0, dtype=torch.int64), torch.arange(100, 104)]
@@ -36,9 +37,6 @@ def test_a_batch_moves_what_the_network_indexes_with_and_keeps_what_steers_it(pa
 
 @pytest.mark.gpu
 def test_on_cuda_the_numbers_arrive_and_the_host_waits_for_nothing():
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_wait():
         moved = upload(PARTS, torch.device("cuda"))
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert all(torch.equal(mine.cpu(), part) for mine, part in zip(moved, PARTS, strict=True))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from gliner_fast.word_vectors import WordLSTM, pool_subwords, time_major
+from gliner_fast.word_vectors import WordLSTM, keep_in_one_piece, pool_subwords, time_major
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max"])
@@ -87,3 +89,26 @@ def test_without_gradients_the_lstm_is_torchs() -> None:
     with torch.no_grad():
         out = module(vectors, torch.tensor([5]))
         torch.testing.assert_close(out, module.lstm(vectors[None])[0][0])
+
+
+def test_weights_are_laid_into_one_piece_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    lstm, calls = WordLSTM(6, 2).lstm, []
+    before = [weight.clone() for weight in lstm.parameters()]
+
+    def flatten(weights, per_layer, *shape):
+        calls.append((per_layer, *shape))
+        flat = torch.cat([weight.reshape(-1) for weight in weights])
+        for weight, part in zip(weights, flat.split([weight.numel() for weight in weights]), strict=True):
+            weight.set_(part.view(weight.shape))
+
+    monkeypatch.setattr(torch, "_use_cudnn_rnn_flatten_weight", lambda: True)
+    monkeypatch.setattr(torch, "_cudnn_rnn_flatten_weight", flatten)
+    monkeypatch.setattr("torch.backends.cudnn.rnn.get_cudnn_mode", {"LSTM": 2}.__getitem__)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    with torch.inference_mode():
+        keep_in_one_piece(lstm)
+        keep_in_one_piece(lstm)
+    assert calls == [(4, 6, 2, 3, 0, 2, True, True)]
+    assert all(torch.equal(weight, old) for weight, old in zip(lstm.parameters(), before, strict=True))
+    lstm(torch.ones(1, 2, 6))[0].sum().backward()  # outside of inference mode they can still be trained
+    assert all(weight.grad is not None for weight in lstm.parameters())

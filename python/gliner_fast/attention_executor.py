@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import Literal, cast, get_args
 
@@ -36,6 +37,11 @@ class PackedTexts:
 
     lengths: Sequence[int]
     offsets: Tensor
+
+    @cached_property
+    def longest(self) -> int:
+        """Subwords of the longest text; every layer asks."""
+        return max(self.lengths, default=0)
 
 
 def runs_of_equals(lengths: Sequence[int]) -> list[tuple[slice, int]]:
@@ -91,7 +97,7 @@ def attend(
         return disentangled_attention(
             qkv,
             positions,
-            lengths=texts.lengths,
+            longest=texts.longest,
             offsets=texts.offsets,
             scale=scale,
             allow_tf32=allows_tf32(),

@@ -15,6 +15,7 @@ from gliner_fast import _rust
 from gliner_fast.candidates import Candidates, only, those_that_pass
 from gliner_fast.kernels.pending_candidates import PendingCandidates, SpanCandidates
 from gliner_fast.native import is_float32_on_cpu
+from gliner_fast.pending_scores import PendingScores
 from gliner_fast.probabilities import probabilities
 
 _TOP_CLASSES = 5
@@ -44,7 +45,7 @@ class Decoded(Candidates):
 
 
 def find_candidates(
-    scored: Tensor | PendingCandidates | Candidates,
+    scored: Tensor | PendingScores | PendingCandidates | Candidates,
     word_counts: NDArray[np.int64],
     class_counts: NDArray[np.int64],
     max_width: int,
@@ -53,8 +54,8 @@ def find_candidates(
     """Picks the spans of a batch that may be entities.
 
     Args:
-        scored: logits in flat blocks (W_b, K, C_b), as `kernels.span_reference` lays them out; or the spans above
-            `flat_thresholds`, found where they were scored; where a device still looks for them, it is waited for here.
+        scored: logits in flat blocks (W_b, K, C_b), as `kernels.span_reference` lays them out, or their scores; or the
+            spans above `flat_thresholds`, found where they were scored. What is on its way is waited for here.
         word_counts: (B,) words of each text.
         class_counts: (B,) scored entity types of each text.
         max_width: K.
@@ -67,14 +68,15 @@ def find_candidates(
         candidates = scored
     elif isinstance(scored, PendingCandidates):
         candidates = _as_candidates(scored.wait(), len(word_counts))
-    elif is_float32_on_cpu(scored):
+    elif isinstance(scored, Tensor) and is_float32_on_cpu(scored):
         thresholds = flat_thresholds(selection, class_counts)
         likely = _rust.find_likely(scored.numpy(), word_counts, class_counts, max_width, thresholds)
         candidates = those_that_pass(likely, class_counts, thresholds)
     else:
-        scores = torch.sigmoid(scored).float().cpu().numpy()
+        coming = scored if isinstance(scored, PendingScores) else PendingScores.of(scored)
         # Scores are compared in their own precision, as the package does it: 0.3 in bf16 is not 0.3 in float32.
-        thresholds = torch.from_numpy(flat_thresholds(selection, class_counts)).to(scored.dtype).float().numpy()
+        thresholds = torch.from_numpy(flat_thresholds(selection, class_counts)).to(coming.dtype).float().numpy()
+        scores = coming.wait().numpy()
         candidates = Candidates(*_rust.find_candidates(scores, word_counts, class_counts, max_width, thresholds))
     return _only_allowed(candidates, selection.allowed_spans)
 
@@ -160,7 +162,7 @@ def _only_allowed(candidates: Candidates, spans: Sequence[set[tuple[int, int]] |
 
 
 def class_probabilities(
-    logits: Tensor,
+    scored: Tensor | PendingScores,
     decoded: Candidates,
     word_counts: NDArray[np.int64],
     class_counts: NDArray[np.int64],
@@ -170,7 +172,7 @@ def class_probabilities(
     """For each entity its best labels with their scores, best first, ties by label order (compat section 6.3).
 
     Args:
-        logits: flat, as for `find_candidates`.
+        scored: logits or scores of all spans, as for `find_candidates`.
         decoded: the entities.
         word_counts: (B,).
         class_counts: (B,).
@@ -185,7 +187,10 @@ def class_probabilities(
         for text, first in zip(texts.tolist(), firsts.tolist(), strict=True)
     ]
     index = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *places]))
-    scores = probabilities(logits[index.to(logits.device)]).float().cpu().numpy()
+    if isinstance(scored, PendingScores):
+        scores = scored.wait()[index].numpy()
+    else:
+        scores = probabilities(scored[index.to(scored.device)]).float().cpu().numpy()
     best: list[Mapping[Any, float]] = []
     end = 0
     for text, own_places in zip(texts.tolist(), places, strict=True):

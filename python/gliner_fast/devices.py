@@ -41,7 +41,12 @@ def parse_devices(devices: Devices) -> list[torch.device]:
     names = [devices] if isinstance(devices, str) else list(devices)
     if not names:
         raise ValueError("devices is empty: name at least one, such as ['cuda:0', 'cuda:1'], or 'all'")
-    return [choose_device(str(name)) for name in names]
+    return [_numbered(choose_device(str(name))) for name in names]
+
+
+def _numbered(device: torch.device) -> torch.device:
+    """The same by its number: "cuda" is this thread's current device, which need not be another thread's."""
+    return torch.device("cuda", torch.cuda.current_device()) if str(device) == "cuda" else device
 
 
 def spread(model: GLiNER, devices: Sequence[torch.device]) -> list[Predictor]:

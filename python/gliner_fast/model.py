@@ -22,7 +22,7 @@ from gliner_fast.int16 import is_quantized, quantize
 from gliner_fast.labels import Labels, Threshold
 from gliner_fast.loading import Parts, create_parts, load_parts
 from gliner_fast.network import SpanNetwork, SpanScores
-from gliner_fast.pipeline import prepare_ahead, stream_texts
+from gliner_fast.pipeline import predict_parts, stream_texts
 from gliner_fast.precision import INT16, parse_precision
 from gliner_fast.predict import Predictor
 from gliner_fast.request import OnLong, Options, Request
@@ -386,15 +386,14 @@ class GLiNER(nn.Module):
             return_label_vectors=return_label_vectors,
             on_long=on_long,
         )
-        found: list[list[Entity]] = []
-        is_cuda = self.device.type == "cuda"
+        predictor, is_cuda = self.predictor(), self.device.type == "cuda"
         window = _CUDA_WINDOW if is_cuda else _WINDOW
         parts = Request.read(texts, labels, options).parts(window, _WINDOW_CHARACTERS)
-        prepare = lambda part: self.predictor().prepare(part)  # noqa: E731
-        with closing(prepare_ahead(prepare, parts, in_thread=is_cuda and len(texts) > window)) as all_prepared:
-            for prepared in all_prepared:
+        found: list[list[Entity]] = []
+        with closing(predict_parts(predictor, parts, ahead=is_cuda and len(texts) > window)) as pairs:
+            for prepared, own in pairs:
                 prepared.warn(stacklevel=2)
-                found += self.predictor().predict(prepared)
+                found += own
         return found
 
     def stream(
@@ -417,7 +416,8 @@ class GLiNER(nn.Module):
         """Finds the entities of any number of texts, lazily and in order, in memory that does not grow.
 
         Texts are read in this thread, in windows of 32, 64, ... `window_size` texts, one window ahead of the one that
-        is computed. What a text gets does not depend on its window, up to rounding; equal runs give equal bits.
+        is computed (on CUDA two, so that the device need not wait). What a text gets does not depend on its window, up
+        to rounding; equal runs give equal bits.
 
         Example:
             >>> with open("notes.txt") as lines:  # doctest: +SKIP

@@ -14,6 +14,7 @@ from gliner_fast.errors import CheckpointError
 from gliner_fast.int16 import drop
 from gliner_fast.kernels.pending_candidates import PendingCandidates
 from gliner_fast.linear import Linear
+from gliner_fast.pending_scores import PendingScores
 from gliner_fast.scorer import SpanScorer
 from gliner_fast.word_vectors import WordLSTM, pool_subwords
 
@@ -33,12 +34,14 @@ class SpanScores:
         prompts: (T, D) packed prompt representations that spans were scored against.
         candidates: the spans above the thresholds, where some were given and the scorer finds them itself. On CUDA
             nobody has waited for them yet.
+        on_host: the sigmoids of `logits`, where these are on a device that goes on to other work.
     """
 
     logits: Tensor
     words: Tensor
     prompts: Tensor
     candidates: PendingCandidates | Candidates | None = None
+    on_host: PendingScores | None = None
 
 
 class SpanNetwork(nn.Module):

@@ -65,9 +65,9 @@ def run_packed(
         hidden = _embed_in_runs(model, input_ids, runs)
         attend_in = partial(_attend_in_runs, runs=runs)
     else:
-        hidden = _embed_padded(model, input_ids, texts)
+        hidden = _embed_at_once(model, input_ids, texts)
         # Without positions of its own a distance has no row; the kernel wants to know how far texts reach.
-        rows = torch.zeros(2 * max(texts.lengths) - 1, dtype=torch.int32, device=input_ids.device)
+        rows = torch.zeros(2 * texts.longest - 1, dtype=torch.int32, device=input_ids.device)
         attend_in = partial(_attend_at_once, texts=texts, positions=Positions(None, None, rows), executor=executor)
     if hasattr(model, "embeddings_project"):
         hidden = model.embeddings_project(hidden)
@@ -87,16 +87,23 @@ def _embed_in_runs(model: Any, input_ids: Tensor, runs: Sequence[tuple[slice, in
     )
 
 
-def _embed_padded(model: Any, input_ids: Tensor, texts: PackedTexts) -> Tensor:
-    """As `_embed_in_runs`, in one call: a GPU would wait longer for many than for what padding costs here."""
-    lengths, subwords = texts.offsets.diff(), len(input_ids)
-    count, longest = len(lengths), max(texts.lengths)
-    text = torch.arange(count, device=input_ids.device).repeat_interleave(lengths, output_size=subwords)  # (N,)
-    place = torch.arange(subwords, device=input_ids.device) - texts.offsets[text] + text * longest  # in B*L
-    padded = input_ids.new_full((count * longest,), model.config.pad_token_id or 0)
-    padded[place] = input_ids
-    embedded: Tensor = model.embeddings(input_ids=padded.view(count, longest))  # (B, L, E)
-    return embedded.flatten(0, 1)[place]
+def _embed_at_once(model: Any, input_ids: Tensor, texts: PackedTexts) -> Tensor:
+    """As `_embed_in_runs`, in one call, for which places in texts are counted here: a GPU would wait for many calls."""
+    embeddings, subwords, device = model.embeddings, len(input_ids), input_ids.device
+    text = torch.arange(len(texts.lengths), device=device)
+    starts = texts.offsets[
+        text.repeat_interleave(texts.offsets.diff(), output_size=subwords)
+    ]  # (N,) of each one's text
+    places = torch.arange(subwords, device=device) - starts  # (N,)
+    padding = getattr(embeddings, "padding_idx", None)
+    if padding is not None:  # RoBERTa and its kin begin behind the padding's place, and do not count padding
+        is_counted = input_ids != padding
+        counted = F.pad(is_counted.cumsum(0), (1, 0))  # (N + 1,) before each
+        places = (counted[1:] - counted[starts]) * is_counted + padding
+    embedded: Tensor = embeddings(
+        input_ids=input_ids[None], token_type_ids=torch.zeros_like(input_ids)[None], position_ids=places[None]
+    )
+    return embedded[0]
 
 
 def _finish(layer: Any, attended: Tensor, hidden: Tensor) -> Tensor:

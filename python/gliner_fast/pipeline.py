@@ -20,6 +20,7 @@ from gliner_fast.stats import Stats
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
     from gliner_fast.model import GLiNER
+    from gliner_fast.predict import Predictor
 
 # The first window of a stream is small, so that its results come soon.
 _FIRST_TEXTS = 32
@@ -61,7 +62,8 @@ def predict_windows(
 
     Args:
         model: predicts.
-        windows: read lazily, one ahead of the one that is computed.
+        windows: read lazily, one ahead of the one that is computed; on CUDA, where the first batches of a window are
+            computed while the last of the one before are decoded, two ahead of the one whose results come next.
         options: for all windows without their own.
         stats: what is done is added to it, window by window.
         read_ahead: read the windows in the thread too, beside the computation. An end that comes early then waits for
@@ -94,44 +96,69 @@ def predict_windows(
             if isinstance(source, Generator):
                 source.close()
         return
-    pool = ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-prepare")
+    under_way: deque[Window] = deque()
 
-    def prepare_if_any(window: Window | None) -> tuple[Window, Prepared] | None:
-        return None if window is None else (window, prepare(window))
-
-    def submit_next() -> Future[tuple[Window, Prepared] | None]:
-        if read_ahead:
-            return pool.submit(lambda: prepare_if_any(next(source, None)))
-        return pool.submit(prepare_if_any, next(source, None))
+    def prepared_windows() -> Generator[Prepared, None, None]:
+        """Prepares a window in a thread, once the one before is asked for."""
+        with ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-prepare") as pool:
+            try:
+                coming = _submit_next(pool, source, prepare, read_ahead=read_ahead)
+                while (ready := coming.result()) is not None:
+                    coming = _submit_next(pool, source, prepare, read_ahead=read_ahead)
+                    window, prepared = ready
+                    under_way.append(window)
+                    yield prepared
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     try:
-        coming = submit_next()
-        while (ready := coming.result()) is not None:
-            coming = submit_next()
-            window, prepared = ready
-            prepared.warn(stacklevel=2)
-            yield window, model.predictor().predict(prepared, stats)
+        with closing(prepared_windows()) as ready, closing(model.predictor().predict_each(ready, stats)) as pairs:
+            for prepared, found in pairs:
+                prepared.warn(stacklevel=2)
+                yield under_way.popleft(), found
     finally:
-        pool.shutdown(cancel_futures=True)
         if isinstance(source, Generator):
             source.close()
 
 
-def prepare_ahead(
-    prepare: Callable[[Request], Prepared], requests: Iterable[Request], *, in_thread: bool
-) -> Generator[Prepared, None, None]:
-    """Prepares requests in their order; in a thread, one ahead of what is asked for, or in this one when it is."""
-    if not in_thread:
-        yield from map(prepare, requests)
+def _submit_next(
+    pool: ThreadPoolExecutor,
+    source: Iterator[Window],
+    prepare: Callable[[Window], Prepared],
+    *,
+    read_ahead: bool,
+) -> Future[tuple[Window, Prepared] | None]:
+    """Has the next window prepared in the pool's thread; read there too, or in this one."""
+
+    def prepare_if_any(window: Window | None) -> tuple[Window, Prepared] | None:
+        return None if window is None else (window, prepare(window))
+
+    if read_ahead:
+        return pool.submit(lambda: prepare_if_any(next(source, None)))
+    return pool.submit(prepare_if_any, next(source, None))
+
+
+def predict_parts(
+    predictor: Predictor, parts: Iterable[Request], *, ahead: bool
+) -> Generator[tuple[Prepared, list[list[Entity]]], None, None]:
+    """Prepares and predicts the parts of a request in their order; with `ahead` the next is prepared in a thread."""
+    if not ahead:
+        for prepared in map(predictor.prepare, parts):
+            yield prepared, predictor.predict(prepared)
         return
-    with ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-prepare") as pool:
-        coming: deque[Future[Prepared]] = deque()
-        for request in requests:
-            coming.append(pool.submit(prepare, request))
-            if len(coming) == 2:
+
+    def prepared_parts() -> Generator[Prepared, None, None]:
+        with ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-prepare") as pool:
+            coming: deque[Future[Prepared]] = deque()
+            for part in parts:
+                coming.append(pool.submit(predictor.prepare, part))
+                if len(coming) == 2:
+                    yield coming.popleft().result()
+            while coming:
                 yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
+
+    with closing(prepared_parts()) as ready, closing(predictor.predict_each(ready)) as pairs:
+        yield from pairs
 
 
 def stream_texts(

@@ -19,12 +19,13 @@ class HostStages(AbstractContextManager["HostStages"]):
 
     Attributes:
         overlap: whether there are threads.
-        most_in_flight: batches that may be started and not decoded: with threads one is decoded while one is computed.
+        most_in_flight: batches that may be started and not decoded: with threads one is decoded while one is computed,
+            and one more waits on the device, so that it goes on where the host pauses.
     """
 
     def __init__(self, *, overlap: bool) -> None:
         self.overlap = overlap
-        self.most_in_flight = 2 if overlap else 1
+        self.most_in_flight = 3 if overlap else 1
         self._threads = ExitStack()
         self._layer: ThreadPoolExecutor | None = None
         self._decoder: ThreadPoolExecutor | None = None

@@ -44,10 +44,33 @@ class WordLSTM(nn.Module):
         order, batch_sizes = time_major(word_counts)
         if trains_in_closed_form(vectors):
             return train_lstm(self.lstm, vectors, order, batch_sizes, word_counts)
+        if vectors.is_cuda:
+            keep_in_one_piece(self.lstm)
         (order,) = upload([order], vectors.device)
         # Without `sorted_indices`: they would only put the final states, which nobody reads, into another order.
         out, _ = self.lstm(PackedSequence(vectors[order], batch_sizes))
         return torch.empty_like(out.data).index_copy(0, order, out.data)
+
+
+def keep_in_one_piece(lstm: nn.LSTM) -> None:
+    """Lays an LSTM's weights into one piece of memory, in cuDNN's order, where they are not yet.
+
+    From there cuDNN reads them; from elsewhere torch copies them there at every call, with a warning. torch's own
+    `flatten_parameters` leaves bf16 out (2.11: `torch.backends.cudnn.CUDNN_TENSOR_DTYPES`), in which cuDNN computes.
+    """
+    from torch.backends.cudnn.rnn import get_cudnn_mode
+
+    weights = [weight for weight in lstm._flat_weights if isinstance(weight, Tensor)]  # noqa: SLF001
+    pieces = {weight.untyped_storage().data_ptr() for weight in weights}
+    if len(pieces) == 1 or lstm.proj_size or not torch._use_cudnn_rnn_flatten_weight():  # noqa: SLF001
+        return
+    mode = get_cudnn_mode(lstm.mode)  # type: ignore[no-untyped-call]
+    shape = (lstm.input_size, mode, lstm.hidden_size, lstm.proj_size, lstm.num_layers)
+    # The weights are used outside of inference mode, too.
+    with torch.cuda.device(weights[0].device), torch.inference_mode(mode=False), torch.no_grad():
+        torch._cudnn_rnn_flatten_weight(  # noqa: SLF001
+            weights, 4 if lstm.bias else 2, *shape, lstm.batch_first, lstm.bidirectional
+        )
 
 
 def time_major(word_counts: Tensor) -> tuple[Tensor, Tensor]:

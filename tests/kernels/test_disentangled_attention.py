@@ -18,6 +18,7 @@ from gliner_fast.kernels import disentangled_attention as module
 from gliner_fast.kernels._triton import INTERPRETED
 from gliner_fast.kernels.attention_reference import Positions, disentangled_attention_reference
 from gliner_fast.kernels.disentangled_attention import HEAD_DIMS, disentangled_attention
+from tests.device_waits import no_wait
 from tests.kernels.spans import DEVICES, DTYPES, CountingKernel, assert_close_to_exact, needs_triton
 from tests.test_deberta import SETTINGS
 
@@ -56,7 +57,7 @@ class Layer:
     def attend(self, **options: bool) -> Tensor:
         offsets = torch.tensor([0, *accumulate(self.lengths)], device=self.qkv.device)
         return disentangled_attention(
-            self.qkv, self.positions, lengths=self.lengths, offsets=offsets, scale=self.scale, **options
+            self.qkv, self.positions, longest=max(self.lengths, default=0), offsets=offsets, scale=self.scale, **options
         )
 
     def plain(self) -> Tensor:
@@ -294,14 +295,11 @@ def test_the_host_waits_for_nothing():
     offsets = torch.tensor([0, *accumulate(MIXED)], device="cuda")
 
     def attend() -> None:
-        disentangled_attention(layer.qkv, layer.positions, lengths=MIXED, offsets=offsets, scale=layer.scale)
+        disentangled_attention(layer.qkv, layer.positions, longest=max(MIXED), offsets=offsets, scale=layer.scale)
 
     attend()  # compiles
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_wait():
         attend()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.gpu

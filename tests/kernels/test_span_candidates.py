@@ -16,6 +16,7 @@ from gliner_fast.kernels import span_scores as scores_module
 from gliner_fast.kernels.pending_candidates import SpanCandidates
 from gliner_fast.kernels.span_reference import span_candidates_reference, span_scores_reference
 from gliner_fast.kernels.span_scores import span_scores
+from tests.device_waits import no_wait
 from tests.kernels.spans import (
     DEVICES,
     DTYPES,
@@ -322,9 +323,6 @@ def test_the_search_waits_for_nothing():
     batch = random_batch([30, 9], [5, 3], 12, 64, dtype=torch.bfloat16, device="cuda")
     asked = {"thresholds": torch.full((8,), 0.9, device="cuda")}
     span_candidates(*batch.tensors, **batch.shape, **asked)  # compiles
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_wait():
         pending = module.span_candidates(*batch.tensors, **batch.shape, **asked)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert len(pending.wait().scores) > 0

@@ -14,6 +14,7 @@ from gliner_fast.kernels import _triton, span_tiling
 from gliner_fast.kernels import span_scores as module
 from gliner_fast.kernels.span_reference import span_scores_reference
 from gliner_fast.kernels.span_scores import span_scores
+from tests.device_waits import no_wait
 from tests.kernels.spans import (
     DEVICES,
     DTYPES,
@@ -260,8 +261,5 @@ def test_offsets_beyond_2_to_the_31():
 def test_the_host_waits_for_nothing():
     batch = random_batch([30, 9], [5, 3], 12, 64, dtype=torch.bfloat16, device="cuda")
     span_scores(*batch.tensors, **batch.shape)  # compiles
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_wait():
         span_scores(*batch.tensors, **batch.shape)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")

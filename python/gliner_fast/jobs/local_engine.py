@@ -43,9 +43,9 @@ def run_here(
     """Works through the slices that are not finished, in order.
 
     Three threads, one for each resource: the pipeline's own reads and prepares the next slice, this one computes, one
-    writes the last slice. None is more than one slice ahead, so that memory holds three slices at most. On several
-    devices this thread reads and others compute; two slices a device are under way, and the first one is written when
-    as many have been read.
+    writes the last slice. None is more than one slice ahead, so that memory holds three slices at most; on CUDA, where
+    two are computed, four. On several devices this thread reads and others compute; two slices a device are under way,
+    and the first one is written when as many have been read.
 
     Args:
         job: what to do.

@@ -1,0 +1,186 @@
+"""Which batch is laid out, computed and decoded when, of one request after another (DESIGN 2)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gliner_fast.collecting import Collector
+from gliner_fast.describing import Findings
+from gliner_fast.preparing import Prepared
+from gliner_fast.stages import HostStages
+from gliner_fast.stats import Stats
+
+if TYPE_CHECKING:
+    from gliner_fast.entity import Entity
+    from gliner_fast.predict import LaidOut, Predictor
+
+# Requests under way where the stages overlap: one whose last batches are decoded, and one that is computed.
+_MOST_REQUESTS = 2
+
+
+class _Planned(NamedTuple):
+    """A batch to come: rows of a request."""
+
+    collector: Collector
+    rows: NDArray[np.int64]
+
+
+class Schedule:
+    """Takes requests through a predictor's stages, batch by batch.
+
+    With overlapping stages the next batch is laid out and the one before decoded, in a thread each, while the device
+    computes; and the first batches of a request are computed while the last of the one before are decoded. No batch has
+    texts of two.
+    """
+
+    def __init__(self, predictor: Predictor, requests: Iterator[Prepared], stats: Stats | None) -> None:
+        self._predictor = predictor
+        self._requests: Iterator[Prepared] | None = requests  # None where no more are to come
+        self._stats = Stats() if stats is None else stats
+        self._is_timed = stats is not None
+        self._budget = predictor.budget
+        self._collectors: deque[Collector] = deque()  # of the requests under way
+        self._waiting: deque[_Planned] = deque()
+        self._coming: Future[LaidOut] | None = None  # of the first that waits
+        self._in_flight: deque[tuple[_Planned, Future[tuple[Findings, Findings | None]]]] = deque()
+        self._is_draining = False  # nothing is started until all that is in flight is decoded
+        self._failure: Exception | None = None
+
+    def run(self, stages: HostStages) -> Generator[tuple[Prepared, list[list[Entity]]], None, None]:
+        """Each request with its entities, in order.
+
+        An error ends this in the turn of its request: what those before have found is given first.
+        """
+        while True:
+            self._ask_for_more(stages)
+            if not self._in_flight:
+                self._is_draining = False
+            if self._waiting and not self._is_draining and len(self._in_flight) < stages.most_in_flight:
+                self._start(stages)
+            elif self._collectors and not self._collectors[0].undone:
+                collector = self._collectors.popleft()
+                yield collector.prepared, collector.result(self._stats)
+            elif self._collectors:
+                self._finish()
+            elif self._failure is not None:
+                raise self._failure
+            else:
+                return
+
+    def _ask_for_more(self, stages: HostStages) -> None:
+        """Plans further requests where too few batches wait: the next is laid out while another is started."""
+        least, most = (2, _MOST_REQUESTS) if stages.overlap else (1, 1)
+        while self._requests is not None and len(self._waiting) < least and len(self._collectors) < most:
+            try:
+                prepared = next(self._requests, None)
+            except Exception as error:  # noqa: BLE001  # raised when those before are done
+                prepared, self._failure = None, error
+            if prepared is None:
+                self._requests = None
+                return
+            collector = Collector(prepared)
+            self._collectors.append(collector)
+            self._plan(collector, prepared.scorable)
+
+    def _plan(self, collector: Collector, rows: NDArray[np.int64]) -> None:
+        batches = self._predictor.plan(collector.prepared, rows, self._budget)
+        collector.undone += len(batches)
+        self._waiting.extend(_Planned(collector, chosen) for chosen in batches)
+
+    def _start(self, stages: HostStages) -> None:
+        """Starts the first batch that waits."""
+        predictor, stats, planned = self._predictor, self._stats, self._waiting[0]
+        prepared = planned.collector.prepared
+        try:
+            coming = self._coming or stages.lay_out(predictor.lay_out, prepared, planned.rows)
+            self._coming = None
+            laid_out = coming.result()
+            if stages.overlap and len(self._waiting) > 1:
+                following = self._waiting[1]
+                self._coming = stages.lay_out(predictor.lay_out, following.collector.prepared, following.rows)
+            # No name for the scores, or the ones of a batch would live until the next has its own.
+            decoding = stages.decode(
+                predictor.decode, prepared, predictor.score(laid_out, stats, timed=self._is_timed), stats
+            )
+        except Exception as error:  # noqa: BLE001  # raised in its turn
+            self._give_way(error)
+        else:
+            self._in_flight.append((self._waiting.popleft(), decoding))
+
+    def _finish(self) -> None:
+        """Waits for the first batch in flight."""
+        planned, decoding = self._in_flight.popleft()
+        if planned.collector not in self._collectors:
+            return  # its request has failed, and those before are still to be given
+        try:
+            whole, windows = decoding.result()
+        except Exception as error:  # noqa: BLE001  # raised in its turn
+            self._waiting.appendleft(planned)
+            self._give_way(error)
+        else:
+            planned.collector.add(whole, windows)
+
+    def _give_way(self, error: Exception) -> None:
+        """Makes batches smaller if memory was short for the first that waits; else ends with the error."""
+        self._coming = None
+        if is_out_of_memory(error):
+            self._is_draining = bool(self._in_flight)  # which hold some
+            if self._is_draining and len(self._waiting[0].rows) == 1:
+                return  # it may fit alone
+            try:
+                self._shrink(error)
+            except MemoryError as told:
+                error = told
+            else:
+                return
+        failed = self._waiting[0].collector
+        while self._collectors.pop() is not failed:
+            pass
+        self._waiting.clear()
+        self._requests, self._failure = None, error
+
+    def _shrink(self, error: Exception) -> None:
+        """Plans all that waits anew, with half the budget."""
+        predictor, planned = self._predictor, list(self._waiting)
+        first, rows = planned[0]
+        padded = not predictor.network.reads_packed
+        self._budget = min(self._budget, _half_of(first.prepared, rows, error, padded=padded))
+        predictor.lower_budget(self._budget)
+        self._waiting.clear()
+        for collector, batches in groupby(planned, key=lambda batch: batch.collector):
+            parts = [batch.rows for batch in batches]
+            collector.undone -= len(parts)
+            self._plan(collector, np.concatenate(parts))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device, or the host, had no room."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    # torch has a class for its own CUDA allocator alone. On the CPU it says "can't allocate memory", of pinned memory
+    # and of kernels the driver "out of memory", Triton too, and cuBLAS CUBLAS_STATUS_ALLOC_FAILED.
+    told = ("allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(part in str(error) for part in told)
+
+
+def _half_of(prepared: Prepared, rows: NDArray[np.int64], error: Exception, *, padded: bool) -> int:
+    """Half the subwords of a batch that did not fit, padding included where there is any.
+
+    Raises:
+        MemoryError: a single row cannot be halved; told in the user's terms.
+    """
+    subwords = int(prepared.lengths[rows].max())
+    if len(rows) == 1:
+        raise MemoryError(
+            f"1 texts of up to {subwords:,} subwords, labels included, do not fit into memory: ask for fewer labels at "
+            "a time, or cut the text or its longest word"
+        ) from error
+    return (len(rows) * subwords if padded else int(prepared.lengths[rows].sum())) // 2
