@@ -22,16 +22,18 @@ def small_network(pooling: str = "first") -> SpanNetwork:
     return SpanNetwork(config).eval()
 
 
-def small_batch() -> Batch:
-    """Two texts of 12 and 7 words, each one subword, behind the prompts of three labels."""
-    first_words = [torch.arange(8, 20), 20 + torch.arange(8, 15)]
+def small_batch(*word_counts: int) -> Batch:
+    """Texts of so many words (12 and 7 if none are named), each one subword, behind the prompts of three labels."""
+    words = torch.tensor(word_counts or (12, 7))
+    texts, longest = len(words), 8 + int(words.max())
+    rows = torch.arange(texts)[:, None] * longest
     return Batch(
-        rows=np.arange(2),
-        input_ids=torch.randint(1, 100, (2, 20), generator=torch.Generator().manual_seed(0)),
-        lengths=torch.tensor([20, 15]),
-        word_counts=torch.tensor([12, 7]),
-        class_counts=torch.tensor([3, 3]),
-        pooled_positions=torch.cat(first_words),
-        pooled_words=torch.arange(19),
-        class_positions=torch.tensor([1, 3, 5, 21, 23, 25]),
+        rows=np.arange(texts),
+        input_ids=torch.randint(1, 100, (texts, longest), generator=torch.Generator().manual_seed(0)),
+        lengths=8 + words,
+        word_counts=words,
+        class_counts=torch.full((texts,), 3),
+        pooled_positions=torch.cat([first + torch.arange(8, 8 + own) for first, own in zip(rows, words, strict=True)]),
+        pooled_words=torch.arange(int(words.sum())),
+        class_positions=(rows + torch.tensor([1, 3, 5])).flatten().clone(),  # a view tells a compiler of its base
     )

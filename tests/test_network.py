@@ -75,3 +75,21 @@ def test_a_compiled_network_scores_as_before(executor: str, monkeypatch: pytest.
         candidates, wanted_candidates = candidates.wait(), wanted_candidates.wait()
     if candidates is not None:
         assert candidates.starts.tolist() == wanted_candidates.starts.tolist()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_network_is_compiled_in_few_pieces_and_for_texts_of_any_length():
+    network = small_network()
+    batches = [small_batch(*counts) for counts in ([12, 7, 5], [30, 9, 5, 4], [11] * 5, [100, 3, 8])]
+    with torch.inference_mode():
+        wanted = [network(batch).logits for batch in batches]
+        network.compile(backend="eager", dynamic=True)
+        torch._dynamo.utils.counters.clear()
+        found, pieces = [], []
+        for batch in batches:
+            found.append(network(batch).logits)
+            pieces.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert pieces[0] <= 6  # none for each layer
+    assert pieces == [pieces[0]] * 4

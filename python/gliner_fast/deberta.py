@@ -34,7 +34,7 @@ from gliner_fast.deberta_positions import LayerPositions
 from gliner_fast.flash_attention import FlashAttention, FlashTexts, takes_flash
 from gliner_fast.kernels.attention_reference import Positions
 from gliner_fast.linear import Linear
-from gliner_fast.native import torch_must_see
+from gliner_fast.native import is_recorded, torch_must_see
 from gliner_fast.span_executor import allows_tf32
 from gliner_fast.upload import upload
 
@@ -85,15 +85,22 @@ class DebertaEncoder(nn.Module):
         hidden: Tensor = self.embedding_norm(self.word_embeddings(input_ids))  # (B, L, D)
         hidden = F.dropout(hidden, self.config.hidden_dropout, self.training)
         key_padding = None
-        if int(lengths.min()) < length:
+        if is_recorded() or int(lengths.min()) < length:  # a compiler cannot choose by what a tensor holds
             columns = torch.arange(length, device=hidden.device)
             key_padding = columns >= lengths.to(hidden.device, non_blocking=True)[:, None]  # (B, L)
             key_padding = key_padding[:, None, None, :]  # (B, 1, 1, L): the same for every head and query
-        rows = self._table_rows(length, hidden.device)
-        for layer, tables in zip(self._layers(), self._position_tables(), strict=True):
+        for layer, positions in zip(self._layers(), self.padded_positions(length), strict=True):
             own = wanted if layer is self.layers[-1] else None
-            hidden = layer(hidden, self._layer_positions(tables, rows), key_padding, own)
+            hidden = layer(hidden, positions, key_padding, own)
         return hidden
+
+    def padded_positions(self, length: int) -> list[LayerPositions]:
+        """What each layer needs of the positions in texts of L subwords.
+
+        A function of its own since no compiler follows it: it asks whether the weights are still the same.
+        """
+        rows = self._table_rows(length, self.word_embeddings.weight.device)
+        return [self._layer_positions(tables, rows) for tables in self._position_tables()]
 
     def _layer_positions(
         self, tables: tuple[Tensor, Tensor], rows: tuple[slice | Tensor, slice | Tensor]

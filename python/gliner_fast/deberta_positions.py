@@ -55,11 +55,12 @@ def _diagonals(content: Tensor, table: Tensor) -> list[tuple[slice, Tensor]]:
     [b, h, i, j] is the score of content i against row L-1-i+j of the table.
     """
     length = content.shape[2]
+    table = table.narrow(1, 0, 2 * length - 1)  # which tells a compiler how many distances there are, for any length
     # Blocks of equal size or nearly. A gradient, a compiler and a GPU do better with one product.
     by_torch = torch.is_grad_enabled() or torch.compiler.is_compiling() or content.device.type != "cpu"
-    in_blocks = length >= _LONG_TEXT and not by_torch
-    count = round(length / _BLOCK_ROWS) if in_blocks else 1
-    size = -(-length // count)
+    if by_torch or length < _LONG_TEXT:  # asked in this order: a compiler would take a loop for one length only
+        return [(slice(0, length), _block_diagonals(content, table))]
+    size = -(-length // round(length / _BLOCK_ROWS))
     blocks = []
     for first in range(0, length, size):
         rows = slice(first, min(length, first + size))
@@ -78,7 +79,7 @@ def _block_diagonals(content: Tensor, table: Tensor) -> Tensor:
     columns = table.shape[1]
     # One product a head for all texts, so that the table is read once.
     by_head = content.transpose(0, 1).reshape(heads, batch * rows, head_dim)
-    scores = by_head @ table.mT  # (h, B*R, L+R-1)
+    scores = by_head @ table.mT  # (h, B*R, L+R-1), at the beginning of memory of its own
     strides = (rows * columns, batch * rows * columns, columns - 1, 1)
     shape = (batch, heads, rows, columns - rows + 1)
-    return scores.as_strided(shape, strides, scores.storage_offset() + rows - 1)
+    return scores.as_strided(shape, strides, rows - 1)

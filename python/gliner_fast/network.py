@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gliner_fast.candidates import Candidates
+from gliner_fast.deberta import DebertaEncoder
 from gliner_fast.encoder import build_encoder, encoder_width
 from gliner_fast.errors import CheckpointError
 from gliner_fast.int16 import drop
@@ -99,8 +100,13 @@ class SpanNetwork(nn.Module):
         return not is_compiled and self.encoder.reads_packed
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compiles the network with `torch.compile`, all but its scorer: that runs a kernel of its own as it is."""
+        """Compiles the network with `torch.compile`, all but scorer and LSTM, which run kernels of their own."""
         drop(self)  # compiled layers multiply in float32, and so should the scorer
-        for name in ("forward", "find", "executor_for"):
-            setattr(self.scorer, name, torch.compiler.disable(getattr(self.scorer, name)))  # type: ignore[no-untyped-call]
+        as_they_are: list[tuple[nn.Module, str]] = [(self.scorer, name) for name in ("forward", "find", "executor_for")]
+        if self.rnn is not None:
+            as_they_are.append((self.rnn, "forward"))
+        if isinstance(self.encoder, DebertaEncoder):
+            as_they_are.append((self.encoder, "padded_positions"))
+        for module, name in as_they_are:
+            setattr(module, name, torch.compiler.disable(getattr(module, name)))  # type: ignore[no-untyped-call]
         super().compile(*args, **kwargs)
