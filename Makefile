@@ -81,42 +81,21 @@ bench-check: $(EXTENSION) ## Run every bench once on a tiny checkpoint: do both 
 	  $(BIN)/python -m pytest -q benches -m "not gpu" --benchmark-disable
 
 # A GPU machine often has no network, but torch, Triton, transformers, pytest, hypothesis and numpy already: the ambient
-# Python is used, not .venv, with what lies in WHEELS. The tests need no more than that and the tree with the built
-# $(EXTENSION) (abi3: one build serves every Python from 3.10); benches need pytest-benchmark, and what
-# compares with gliner needs gliner. Tests are named, since to collect the others would import pyarrow, Ray, pandas, ...
-# Results go to the folder OUT, else benches/results; BENCHES names files of benches, for a part of them.
+# Python is used, not .venv, with what lies in WHEELS. `python -m benches.gpu_check --help` tells the PARTS.
 WHEELS ?= dist/gpu-wheels
-BENCHES ?= benches
+PARTS ?=
 GPU_PACKAGES := gliner disentangled-flash flashdeberta einops sentencepiece accelerate psutil pytest-benchmark py-cpuinfo2 pytest-timeout
 
 .PHONY: gpu-wheels
 gpu-wheels: $(VENV)/.tools ## Fetch the wheels that a GPU machine without a network may lack, into WHEELS
+	rm -rf $(WHEELS) # two versions of one would stop the whole installation
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.12 \
 	  --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
 	  --constraint .ci/constraints.txt --dest $(WHEELS) $(GPU_PACKAGES)
 
 .PHONY: gpu-check
-gpu-check: ## Run GPU tests and GPU benches with PYTHON as it is; needs no network and no compiler
-	@test -f $(EXTENSION) || { echo "$(EXTENSION) is missing: run 'make env' where cargo is and carry it here" >&2; exit 1; }
-	carried=$$(mktemp -d); trap 'rm -rf "$$carried"' EXIT; \
-	if compgen -G "$(WHEELS)/*.whl" >/dev/null; then \
-	  $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-index --no-deps --target "$$carried" $(WHEELS)/*.whl; \
-	fi; \
-	export $(OFFLINE) PYTHONPATH="python:$$carried$${PYTHONPATH:+:$$PYTHONPATH}"; \
-	has() { $(PYTHON) -c "import sys; from importlib.util import find_spec; sys.exit(find_spec('$$1') is None)"; }; \
-	$(PYTHON) -c "import torch; assert torch.cuda.is_available(), 'no CUDA device'; print(torch.cuda.get_device_name())"; \
-	chosen="gpu"; \
-	has gliner || { chosen="gpu and not gliner"; echo "gliner is missing: what compares with it is left out" >&2; }; \
-	! has flashdeberta || $(PYTHON) -c "import flashdeberta" || { rm -rf "$$carried"/flashdeberta*; echo "flashdeberta does not run with what is here, and is left out" >&2; }; \
-	failed=0; \
-	$(PYTHON) -m pytest -q tests/test_gpu.py tests/test_upload.py tests/kernels -m "$$chosen" || failed=1; \
-	has pytest_benchmark || { echo "pytest-benchmark is missing, so no bench runs: carry 'make gpu-wheels'" >&2; exit 1; }; \
-	mkdir -p "$${OUT:-benches/results}"; \
-	result="$${OUT:-benches/results}/$$(date +%F)-$$($(PYTHON) -m benches.hardware --device cuda).json"; \
-	rm -f "$$result"; \
-	$(PYTHON) -m pytest -q $(BENCHES) --continue-on-collection-errors --ignore benches/bench_jobs.py -m "$$chosen" --benchmark-json="$$result" || failed=1; \
-	if test -s "$$result"; then $(PYTHON) -m benches.report "$$result"; else echo "no bench ran to its end" >&2; failed=1; fi; \
-	exit $$failed # only now: a card that is lent for minutes should not go back without figures
+gpu-check: ## Run GPU tests and GPU benches with PYTHON as it is; needs no network
+	PYTHONPATH=python $(PYTHON) -m benches.gpu_check $(PARTS) --wheels $(WHEELS) $(if $(OUT),--out $(OUT))
 
 ##@ Rest
 .PHONY: format

@@ -21,9 +21,10 @@ from tests import checkpoints
 
 MAX_WIDTH = 12
 TEXTS = {"cpu": 8, "cuda": 32}
-# Largest difference of a weight's gradient over its largest value: sums of thousands of terms in another order. bf16
-# keeps 8 bits: there factored and unfactored differ by 0.05 on a CPU.
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
+# Largest difference of a weight's gradient over its largest value. Factored and unfactored sums round differently, and
+# where one is on the other side of zero the ReLU lets another gradient through: on a CPU, of as many words, they differ
+# by 0.006 in float32, and by 0.07 in bf16, which keeps 8 bits.
+TOLERANCE = {torch.float32: 2e-2, torch.bfloat16: 0.1}
 
 Step = Callable[[], dict[str, Tensor]]
 

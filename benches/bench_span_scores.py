@@ -40,7 +40,7 @@ SHAPES = [
 CASES = [
     ("cpu", 32, 5, 100, torch.float32),
     *(
-        pytest.param("cuda", *shape, dtype, marks=pytest.mark.gpu)
+        pytest.param("cuda", *shape, dtype, marks=pytest.mark.gpu, id="-".join(map(str, ("cuda", *shape, dtype))))
         for shape in SHAPES
         for dtype in TOLERANCE
         if torch.cuda.is_available()

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -102,6 +102,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "pair" in getattr(item, "fixturenames", ()):
             item.add_marker("gliner")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # before pytest-benchmark's own wrapper
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
+    """Forgets a bench that was interrupted in its first round: pytest-benchmark would fail to write all the others."""
+    benches = getattr(session.config, "_benchmarksession", None)
+    if benches is not None:
+        benches.benchmarks = [bench for bench in benches.benchmarks if bench]
+    yield
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:

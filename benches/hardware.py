@@ -63,12 +63,17 @@ def installed_versions() -> dict[str, str]:
     return versions
 
 
+def short_name(device: str) -> str:
+    """The name for a result file, in lower case and hyphens."""
+    name = re.sub(r"\((r|tm)\)|\bcpu\b|\bprocessor\b|@.*", " ", device_name(device).lower())
+    return re.sub(r"[^a-z0-9]+", "-", name).strip("-")
+
+
 def main() -> None:
-    """Prints the name, in lower case and hyphens."""
+    """Prints the name for a result file."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    name = re.sub(r"\((r|tm)\)|\bcpu\b|\bprocessor\b|@.*", " ", device_name(parser.parse_args().device).lower())
-    print(re.sub(r"[^a-z0-9]+", "-", name).strip("-"))
+    print(short_name(parser.parse_args().device))
 
 
 if __name__ == "__main__":

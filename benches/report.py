@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +91,13 @@ def write_between_marks(path: Path, tables: str) -> None:
     path.write_text(f"{before}{begin}\n{tables}\n{end}{after}", encoding="utf-8")
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     """Prints a table for each result file."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("results", nargs="+", type=Path, help="JSON files that pytest-benchmark wrote")
     parser.add_argument("--only", default="", metavar="PART", help="only benches whose name contains this")
     parser.add_argument("--into", type=Path, metavar="FILE", help="write between the file's figures marks, too")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     results = (json.loads(path.read_text(encoding="utf-8")) for path in arguments.results)
     tables = "\n\n".join(as_markdown(result, arguments.only) for result in results)
     print(tables)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
+import torch
 
-from benches import hardware
+from benches import gpu_check, hardware
 
 ROOT = Path(__file__).resolve().parent.parent
 # What stands in for a machine without them: Python itself refuses these imports.
@@ -27,6 +30,61 @@ def test_gpu_tests_need_neither_plugins_nor_gliner():
     assert done.returncode == 0, done.stdout + done.stderr
     assert "test_the_built_in_model_answers_as_on_the_cpu" in done.stdout
     assert "test_a_random_checkpoint_answers_as_gliner_does" not in done.stdout
+
+
+BENCH = """
+import time
+
+def test_{name}(benchmark):
+    benchmark.pedantic(lambda: time.sleep({seconds}), rounds=1)
+"""
+
+
+def test_a_part_that_takes_too_long_leaves_the_figures_of_what_it_did(tmp_path: Path):
+    for name, seconds in (("quick", 0), ("slow", 60)):
+        (tmp_path / f"test_{name}.py").write_text(BENCH.format(name=name, seconds=seconds))
+    result, log = tmp_path / "result.json", tmp_path / "log"
+    files = [str(tmp_path / f"test_{name}.py") for name in ("quick", "slow")]
+    part = gpu_check.Part("", 1, ("pytest", "-p", "benches.conftest", "-c", os.devnull, *files))
+    whole = gpu_check.command(part, result, "not slow", in_parallel=True)
+    began = time.monotonic()
+    assert not gpu_check.run(whole, 20, os.environ, log)
+    assert time.monotonic() - began < 55
+    assert [bench["name"] for bench in json.loads(result.read_text())["benchmarks"]] == ["test_quick"]
+    assert "KeyboardInterrupt" in log.read_text()
+
+
+def test_a_part_that_fails_is_told_from_one_that_does_not(tmp_path: Path):
+    log = tmp_path / "log"
+    assert gpu_check.run([sys.executable, "-c", "print('well')"], 60, os.environ, log)
+    assert not gpu_check.run([sys.executable, "-c", "import sys; sys.exit('not well')"], 60, os.environ, log)
+    assert log.read_text().split() == ["well", "not", "well"]
+
+
+def test_what_parts_name_is_there():
+    named = [case for part in gpu_check.PARTS.values() if part.given[0] == "pytest" for case in part.given[1:]]
+    listed = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--collect-only", "-m", "gpu", *named],
+        cwd=ROOT, env=os.environ | {"GLINER_FAST_BENCH_SIZES": "base"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert listed.returncode == 0, listed.stdout + listed.stderr
+    cases = [case for case in named if "::" in case]
+    assert len(cases) > 30
+    assert set(cases) <= set(listed.stdout.splitlines())
+    modules = [part.given[0] for part in gpu_check.PARTS.values() if part.given[0] != "pytest"]
+    assert modules == ["benches.tune_attention"]
+
+
+def test_a_part_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        gpu_check.main(["speed", "sped"])
+    assert "no part is called sped: expected some of tests, speed, " in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a card")
+def test_without_a_card_nothing_is_begun():
+    with pytest.raises(SystemExit, match="no CUDA device"):
+        gpu_check.main([])
 
 
 def test_a_result_names_the_packages_that_are_here(monkeypatch: pytest.MonkeyPatch):

@@ -1,0 +1,219 @@
+"""GPU tests and GPU benches in parts, the most telling first; `make gpu-check` runs them all.
+
+A card that is lent for minutes must not go back without figures. So each part is a process of its own, with a time of
+its own: it is interrupted then, and still writes the figures that it has. Nothing needs a network or .venv: the Python
+that runs this is used, with what lies in WHEELS (`make gpu-wheels`) beside it for as long as this runs, and the built
+extension, of which one build serves every Python from 3.10.
+
+Example, in two calls of six minutes:
+    PYTHONPATH=python python3 -m benches.gpu_check tests speed attention --out "$OUT"
+    PYTHONPATH=python python3 -m benches.gpu_check speed-25 latency peers kernels tune --out "$OUT"
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from importlib.util import find_spec
+from pathlib import Path
+
+from benches import report
+from benches.hardware import short_name
+
+ROOT = Path(__file__).resolve().parent.parent
+GRACE = 30  # seconds to write results in, once interrupted
+_SHOWN = 1_500  # characters of what a part printed last; all is in the log
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is run as one process.
+
+    Attributes:
+        about: what it tells.
+        seconds: after which it is interrupted.
+        given: to Python after -m; pytest is told the markers and where to write in addition.
+        is_bench: whether pytest writes figures.
+    """
+
+    about: str
+    seconds: int
+    given: tuple[str, ...]
+    is_bench: bool = True
+
+
+def _benches(about: str, seconds: int, file: str, *cases: str) -> Part:
+    return Part(about, seconds, ("pytest", *(f"benches/{file}::{case}" for case in cases)))
+
+
+def _end_to_end(labels: int) -> list[str]:
+    works = [("short", "bf16"), ("mixed", "bf16"), ("short", "fp32"), ("mixed", "fp32")]
+    return [f"bench_gpu[{corpus}-{labels}-{dtype}-base-cuda]" for corpus, dtype in works]
+
+
+def _by_dtype(*benches: str, lengths: Sequence[int]) -> list[str]:
+    dtypes = ("bfloat16", "float32")
+    return [f"{name}[{length}-torch.{dtype}-cuda]" for dtype in dtypes for length in lengths for name in benches]
+
+
+TESTS = ("tests/test_gpu.py", "tests/test_upload.py", "tests/kernels")
+PARTS = {
+    "tests": Part("every GPU test, in as many processes as there are cores", 150, ("pytest", *TESTS), is_bench=False),
+    "speed": _benches("texts to entities with 5 types, beside gliner", 200, "bench_gpu.py", *_end_to_end(5)),
+    "attention": _benches(
+        "our attention beside torch's and disentangled-flash's", 80, "bench_attention.py",
+        *_by_dtype("bench_attention_with_products", "bench_attention", lengths=(64, 128, 512, 32, 256)),
+    ),
+    "speed-25": _benches("texts to entities with 25 types", 120, "bench_gpu.py", *_end_to_end(25)),
+    "latency": _benches(
+        "single texts, with and without CUDA graphs", 90, "bench_gpu.py",
+        "bench_gpu_latency[bf16-base-cuda]", "bench_gpu_latency[fp32-base-cuda]",
+    ),
+    "peers": _benches(
+        "beside FlashDeBERTa and disentangled-flash", 90, "bench_gpu.py",
+        "bench_gpu_attentions[short-base-cuda]", "bench_gpu_attentions[mixed-base-cuda]",
+    ),
+    "kernels": Part(
+        "span scores, residual and norm, each beside torch", 90,
+        ("pytest", "benches/bench_span_scores.py", "benches/bench_add_norm.py"),
+    ),
+    "tune": Part("block sizes of the attention", 120, ("benches.tune_attention",), is_bench=False),
+    "gradient": Part("the span scores' gradient", 60, ("pytest", "benches/bench_span_gradient.py")),
+    "speed-100": _benches("texts to entities with 100 types", 400, "bench_gpu.py", *_end_to_end(100)),
+}  # fmt: skip
+
+
+def command(part: Part, result: Path, markers: str, *, in_parallel: bool) -> list[str]:
+    """What runs a part."""
+    whole = [sys.executable, "-m", *part.given]
+    if part.given[0] != "pytest":
+        return whole
+    whole += ["-q", "-m", markers]
+    if part.is_bench:
+        # Other people's warnings fail a test here, but should not cost a figure.
+        return [*whole, "-W", "default", f"--benchmark-json={result}"]
+    return [*whole, *(["-n", str(min(12, os.cpu_count() or 1)), "--dist", "load"] if in_parallel else [])]
+
+
+def run(whole: Sequence[str], seconds: float, environment: Mapping[str, str], log: Path) -> bool:
+    """Runs a command for so long at most, then interrupts it; whether it ended well by itself.
+
+    What it prints is added to the log.
+    """
+    with log.open("ab") as file:
+        process = subprocess.Popen(whole, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            print(f"interrupted after {seconds:.0f} seconds", flush=True)
+            process.send_signal(signal.SIGINT)  # pytest writes what it has, and its workers end with it
+            try:
+                process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            return False
+    return process.returncode == 0
+
+
+@contextlib.contextmanager
+def environment_with(wheels: Path) -> Iterator[dict[str, str]]:
+    """The environment of the parts: offline, with the packages of some wheels as long as the context lasts."""
+    with tempfile.TemporaryDirectory() as carried:
+        found = sorted(map(str, wheels.glob("*.whl")))
+        if found:
+            install = ["pip", "install", "-q", "--no-index", "--no-deps", "--no-compile", "--target", carried, *found]
+            if subprocess.run([sys.executable, "-m", *install], check=False).returncode:
+                print(f"the wheels of {wheels} cannot be installed: what needs them is left out", flush=True)
+        environment = {
+            **os.environ,
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT / "python"), carried, os.environ.get("PYTHONPATH")])),
+            "PYTHONUNBUFFERED": "1",
+        }
+        environment.setdefault("GLINER_FAST_BENCH_SIZES", "base")
+        flash = Path(carried, "flashdeberta")
+        if flash.exists() and not _runs("import flashdeberta", environment):
+            print("flashdeberta does not run with what is here, and is left out", flush=True)
+            shutil.rmtree(flash)
+        yield environment
+
+
+def _runs(code: str, environment: Mapping[str, str]) -> bool:
+    return not subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, check=False
+    ).returncode
+
+
+def _has(package: str, environment: Mapping[str, str]) -> bool:
+    found = f"import sys; from importlib.util import find_spec; sys.exit(find_spec({package!r}) is None)"
+    return _runs(found, environment)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the parts, prints their logs and the tables of their figures; 1 where one failed or ran out of time."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = "\n".join(f"  {name:10} {part.seconds:4} s  {part.about}" for name, part in PARTS.items())
+    parser.epilog = f"parts, and the time that each may take:\n{parts}"
+    parser.add_argument("parts", nargs="*", metavar="PART", help="in the order wanted; all, if none is named")
+    parser.add_argument("--out", type=Path, default=ROOT / "benches" / "results", help="folder of the result files")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="for all parts together")
+    parser.add_argument("--wheels", type=Path, default=ROOT / "dist" / "gpu-wheels")
+    asked = parser.parse_args(arguments)
+    unknown = set(asked.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"no part is called {', '.join(sorted(unknown))}: expected some of {', '.join(PARTS)}")
+    if find_spec("gliner_fast._rust") is None:
+        sys.exit(
+            "the extension is not built: run `make env` where cargo is, and carry python/gliner_fast/_rust.abi3.so"
+        )
+    import torch
+
+    if not torch.cuda.is_available():
+        sys.exit("no CUDA device: these tests and benches are for one")
+    print(torch.cuda.get_device_name(), flush=True)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    name, end = f"{date.today()}-{short_name('cuda')}", time.monotonic() + asked.seconds  # noqa: DTZ011
+    log, failed, results = asked.out / "gpu-check.log", list[str](), list[Path]()
+    log.unlink(missing_ok=True)
+    with environment_with(asked.wheels) as environment:
+        has_gliner = _has("gliner", environment)
+        if not has_gliner:
+            print("gliner is missing: what compares with it is left out; carry `make gpu-wheels`", flush=True)
+        if not _has("pytest_benchmark", environment):
+            sys.exit("pytest-benchmark is missing, so that no bench runs: carry `make gpu-wheels`")
+        markers, in_parallel = "gpu" if has_gliner else "gpu and not gliner", _has("xdist", environment)
+        for part_name in asked.parts or PARTS:
+            part, left = PARTS[part_name], end - time.monotonic()
+            result = asked.out / f"{name}-{part_name}.json"
+            result.unlink(missing_ok=True)
+            print(f"\n=== {part_name}: {part.about} ===", flush=True)
+            began, told = time.monotonic(), log.stat().st_size if log.exists() else 0
+            ended = left > GRACE and run(
+                command(part, result, markers, in_parallel=in_parallel),
+                min(part.seconds, left - GRACE), environment, log,
+            )  # fmt: skip
+            if log.exists():
+                print(log.read_bytes()[told:].decode(errors="replace")[-_SHOWN:], flush=True)
+            print(f"{part_name}: {'done' if ended else 'FAILED'} in {time.monotonic() - began:.0f} s", flush=True)
+            failed += [] if ended else [part_name]
+            results += [result] if result.exists() and result.stat().st_size else []
+    if results:
+        report.main([str(result) for result in results])
+    print(f"failed or interrupted: {', '.join(failed) or 'nothing'}")
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
