@@ -24,7 +24,7 @@ from benches.bench_end_to_end import THRESHOLD, Answers, fastest_batch_size, inf
 from benches.bench_precision import keys
 from benches.bench_span_scores import peak_bytes
 from benches.compare import SCALE, Race
-from benches.conftest import LABELS, SIZES, checkpoint, read_texts
+from benches.conftest import LABELS, SIZES, checkpoint, distinct_texts
 from benches.floor import encoder_operations, measure_peaks, span_scores_work
 from benches.gpu_peers import gpu_peers
 from gliner_fast import GLiNER
@@ -46,20 +46,6 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # scores crowd at the threshold: of base, `gliner` itself finds a third again. What bf16 does to a trained model is for
 # `python -m benches.precision` to say.
 LEAST_AGREEMENT = 0.1
-
-
-def distinct_texts(name: str, count: int) -> list[str]:
-    """Texts of a corpus; once it is used up, again with their words turned round by one, by two, ...
-
-    Equal texts are computed once by ours, so that repeated ones would flatter it.
-    """
-    own = read_texts(name)
-    texts = []
-    for index in range(count):
-        words = own[index % len(own)].split(" ")
-        turn = index // len(own) % len(words)
-        texts.append(" ".join([*words[turn:], *words[:turn]]))
-    return texts
 
 
 @lru_cache(maxsize=1)

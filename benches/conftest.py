@@ -59,6 +59,20 @@ def texts_of(name: str, count: int) -> list[str]:
     return list(read_texts(name)[: max(2, round(count * SCALE))])
 
 
+def distinct_texts(name: str, count: int) -> list[str]:
+    """Texts of a corpus; once it is used up, again with their words turned round by one, by two, ...
+
+    Equal texts are computed once by ours, so that repeated ones would flatter it.
+    """
+    own = read_texts(name)
+    texts = []
+    for index in range(count):
+        words = own[index % len(own)].split(" ")
+        turn = index // len(own) % len(words)
+        texts.append(" ".join([*words[turn:], *words[:turn]]))
+    return texts
+
+
 def checkpoint(size: str) -> Path:
     """A random calibrated checkpoint of a size, made once and kept until the recipe changes."""
     recipe = b"".join(Path(module.__file__).read_bytes() for module in (checkpoints, tokenizer_makers))

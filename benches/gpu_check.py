@@ -7,7 +7,7 @@ extension, of which one build serves every Python from 3.10.
 
 Example, in two calls of six minutes:
     PYTHONPATH=python python3 -m benches.gpu_check tests speed attention --out "$OUT"
-    PYTHONPATH=python python3 -m benches.gpu_check speed-25 latency peers kernels tune --out "$OUT"
+    PYTHONPATH=python python3 -m benches.gpu_check speed-25 latency peers kernels budget tune --out "$OUT"
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ PARTS = {
         "span scores, residual and norm, each beside torch", 90,
         ("pytest", "benches/bench_span_scores.py", "benches/bench_add_norm.py"),
     ),
+    "budget": Part("subwords a batch", 60, ("benches.tune_budget",), is_bench=False),
     "tune": Part("block sizes of the attention", 120, ("benches.tune_attention",), is_bench=False),
     "gradient": Part("the span scores' gradient", 60, ("pytest", "benches/bench_span_gradient.py")),
     "speed-100": _benches("texts to entities with 100 types", 400, "bench_gpu.py", *_end_to_end(100)),

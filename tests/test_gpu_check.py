@@ -72,7 +72,7 @@ def test_what_parts_name_is_there():
     assert len(cases) > 30
     assert set(cases) <= set(listed.stdout.splitlines())
     modules = [part.given[0] for part in gpu_check.PARTS.values() if part.given[0] != "pytest"]
-    assert modules == ["benches.tune_attention"]
+    assert modules == ["benches.tune_budget", "benches.tune_attention"]
 
 
 def test_a_part_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]):

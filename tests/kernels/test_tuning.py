@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from itertools import product
+from typing import ClassVar
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benches import tune_budget
 from benches.bench_span_scores import mixed_lengths
 from benches.floor import Peaks, Work, encoder_operations, span_scores_work
 from benches.tune_attention import CHOICES, fastest
@@ -46,6 +48,22 @@ def test_the_fastest_sizes_are_found_among_those_that_run():
 
     best, best_seconds = fastest(CHOICES, seconds)
     assert (best, best_seconds) == (attention.Blocks(64, warps=8, stages=2), 1 / 1024)
+
+
+def test_budgets_are_set_one_after_another_and_each_has_its_line(monkeypatch: pytest.MonkeyPatch):
+    class Model:
+        token_budget = 0
+        asked: ClassVar[list[int]] = []
+
+        def inference(self, texts: list[str], labels: list[str]) -> None:
+            assert (texts, labels) == (["a b", "c"], ["d"])
+            self.asked.append(self.token_budget)
+
+    monkeypatch.setattr(tune_budget, "BUDGETS", (100, 200))
+    lines = tune_budget.rows(Model(), ["a b", "c"], ["d"], lambda call: call() or 2**29)
+    assert Model.asked == [100, 200] * 4 + [100, 200]  # a round that is not counted, three, and one for the memory
+    assert [line.split()[0] for line in lines] == ["100", "200"]
+    assert all(line.endswith("0.50 GiB") for line in lines)
 
 
 def test_the_default_sizes_are_among_those_tried():
