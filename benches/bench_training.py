@@ -164,9 +164,10 @@ def loss_and_norm(side: Ours | Theirs) -> tuple[float, float]:
     """The loss without dropout, and the norm of its gradient."""
     side.model.eval()
     total = 0.0
-    for loss in side.losses():
-        loss.backward()
-        total += float(loss.detach())
+    with torch.backends.cudnn.flags(enabled=False):  # type: ignore[no-untyped-call]  # its LSTM has no way back in eval
+        for loss in side.losses():
+            loss.backward()
+            total += float(loss.detach())
     side.gather_gradients()
     norm = nn.utils.get_total_norm([p.grad for p in side.model.parameters() if p.grad is not None])
     side.model.zero_grad()
