@@ -44,12 +44,14 @@ class Part:
         seconds: after which it is interrupted.
         given: to Python after -m; pytest is told the markers and where to write in addition.
         is_bench: whether pytest writes figures.
+        needs: a package without which it does not run.
     """
 
     about: str
     seconds: int
     given: tuple[str, ...]
     is_bench: bool = True
+    needs: str = "pytest_benchmark"
 
 
 def _benches(about: str, seconds: int, file: str, *cases: str) -> Part:
@@ -68,7 +70,7 @@ def _by_dtype(*benches: str, lengths: Sequence[int]) -> list[str]:
 
 TESTS = ("tests/test_gpu.py", "tests/test_upload.py", "tests/kernels")
 PARTS = {
-    "tests": Part("every GPU test, in as many processes as there are cores", 150, ("pytest", *TESTS), is_bench=False),
+    "tests": Part("every GPU test, several at once", 150, ("pytest", *TESTS), is_bench=False, needs="pytest"),
     "speed": _benches("texts to entities with 5 types, beside gliner", 240, "bench_gpu.py", *_end_to_end(5)),
     "attention": _benches(
         "our attention beside torch's and disentangled-flash's", 80, "bench_attention.py",
@@ -87,8 +89,8 @@ PARTS = {
         "span scores, residual and norm, each beside torch", 90,
         ("pytest", "benches/bench_span_scores.py", "benches/bench_add_norm.py"),
     ),
-    "budget": Part("subwords a batch", 60, ("benches.tune_budget",), is_bench=False),
-    "tune": Part("block sizes of the attention", 120, ("benches.tune_attention",), is_bench=False),
+    "budget": Part("subwords a batch", 60, ("benches.tune_budget",), is_bench=False, needs="gliner"),
+    "tune": Part("block sizes of the attention", 120, ("benches.tune_attention",), is_bench=False, needs="torch"),
     "gradient": Part("the span scores' gradient", 60, ("pytest", "benches/bench_span_gradient.py")),
     "speed-100": _benches("texts to entities with 100 types", 400, "bench_gpu.py", *_end_to_end(100)),
 }  # fmt: skip
@@ -112,7 +114,9 @@ def run(whole: Sequence[str], seconds: float, environment: Mapping[str, str], lo
     What it prints is added to the log.
     """
     with log.open("ab") as file:
-        process = subprocess.Popen(whole, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            whole, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -121,7 +125,7 @@ def run(whole: Sequence[str], seconds: float, environment: Mapping[str, str], lo
             try:
                 process.wait(GRACE)
             except subprocess.TimeoutExpired:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)  # its workers, too
                 process.wait()
             return False
     return process.returncode == 0
@@ -131,11 +135,20 @@ def run(whole: Sequence[str], seconds: float, environment: Mapping[str, str], lo
 def environment_with(wheels: Path) -> Iterator[dict[str, str]]:
     """The environment of the parts: offline, with the packages of some wheels as long as the context lasts."""
     with tempfile.TemporaryDirectory() as carried:
-        found = sorted(map(str, wheels.glob("*.whl")))
-        if found:
-            install = ["pip", "install", "-q", "--no-index", "--no-deps", "--no-compile", "--target", carried, *found]
+        for wheel in sorted(wheels.glob("*.whl")):  # one by one, so that one that does not fit costs no other
+            install = [
+                "pip",
+                "install",
+                "-q",
+                "--no-index",
+                "--no-deps",
+                "--no-compile",
+                "--target",
+                carried,
+                str(wheel),
+            ]
             if subprocess.run([sys.executable, "-m", *install], check=False).returncode:
-                print(f"the wheels of {wheels} cannot be installed: what needs them is left out", flush=True)
+                print(f"{wheel.name} cannot be installed: what needs it is left out", flush=True)
         environment = {
             **os.environ,
             "HF_HUB_OFFLINE": "1",
@@ -192,14 +205,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         has_gliner = _has("gliner", environment)
         if not has_gliner:
             print("gliner is missing: what compares with it is left out; carry `make gpu-wheels`", flush=True)
-        if not _has("pytest_benchmark", environment):
-            sys.exit("pytest-benchmark is missing, so that no bench runs: carry `make gpu-wheels`")
         markers, in_parallel = "gpu" if has_gliner else "gpu and not gliner", _has("xdist", environment)
         for part_name in asked.parts or PARTS:
             part, left = PARTS[part_name], end - time.monotonic()
             result = asked.out / f"{name}-{part_name}.json"
             result.unlink(missing_ok=True)
             print(f"\n=== {part_name}: {part.about} ===", flush=True)
+            if not _has(part.needs, environment):
+                print(f"{part_name}: needs {part.needs}, which is missing; carry `make gpu-wheels`", flush=True)
+                failed.append(part_name)
+                continue
             began, told = time.monotonic(), log.stat().st_size if log.exists() else 0
             ended = left > GRACE and run(
                 command(part, result, markers, in_parallel=in_parallel),

@@ -68,6 +68,13 @@ def test_the_model_s_own_network_serves_once_and_the_others_are_copies(model):
 
 
 @pytest.mark.timeout(120)
+def test_a_compiled_network_is_not_copied(model, monkeypatch):
+    monkeypatch.setattr(model.model, "_compiled_call_impl", model.model.forward)
+    assert len(spread(model, [CPU])) == 1
+    with pytest.raises(ValueError, match="a compiled one cannot be copied to cpu: leave out compile"):
+        spread(model, [CPU, CPU])
+
+
 def test_results_come_in_order_and_are_those_of_one_device(model, monkeypatch):
     windows = [Window(TEXTS[first : first + 3], LABELS, key=first) for first in range(0, 18, 3)]
     alone = list(predict_windows(model, windows, Options(threshold=0.3), stats=(one := Stats())))

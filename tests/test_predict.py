@@ -234,6 +234,23 @@ def test_out_of_memory_halves_the_batches_and_changes_no_result(error, room, mod
 
 
 @pytest.mark.filterwarnings("ignore:out of memory")
+def test_what_one_part_of_many_texts_learned_of_memory_the_next_knows(model, monkeypatch):
+    monkeypatch.setattr("gliner_fast.model._WINDOW", 4)
+    forward, refused = model.model.forward, []
+
+    def fail(batch, *others):
+        if len(batch.rows) > 2:
+            refused.append(len(batch.rows))
+            raise MemoryError("Unable to allocate 2.00 GiB for an array")
+        return forward(batch, *others)
+
+    monkeypatch.setattr(model.model, "forward", fail)
+    texts = [f"Ada Lovelace met number {number:02} in London." for number in range(16)]
+    assert all(model.inference(texts, LABELS, threshold=0.1))
+    assert refused == [4]
+
+
+@pytest.mark.filterwarnings("ignore:out of memory")
 @pytest.mark.parametrize("error", OUT_OF_MEMORY)
 def test_a_single_text_that_does_not_fit_is_told_as_such(error, model, limited):
     limited(20, error)

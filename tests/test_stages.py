@@ -213,6 +213,8 @@ def test_another_error_in_either_stage_is_raised_to_the_caller(stage, model, mon
 
 @pytest.mark.filterwarnings("ignore:out of memory")
 def test_a_text_that_does_not_fit_beside_others_is_tried_alone(model, monkeypatch, overlapping):
+    monkeypatch.setattr(model, "token_budget", 30)
+    expected = predict_all(model)
     forward, decoded, find, refused = model.model.forward, [0], predict.find_candidates, []
     started = [0]
 
@@ -228,10 +230,10 @@ def test_a_text_that_does_not_fit_beside_others_is_tried_alone(model, monkeypatc
         decoded[0] += 1
         return found
 
-    monkeypatch.setattr(model, "token_budget", 30)
     monkeypatch.setattr(model.model, "forward", compute)
     monkeypatch.setattr(predict, "find_candidates", decode)
-    assert any(predict_all(model))
+    assert predict_all(model) == expected
+    assert any(expected)
     assert refused
     assert model.token_budget == 30
 
@@ -267,6 +269,45 @@ def test_only_where_stages_overlap_is_the_next_request_begun_while_one_is_decode
             assert progress.started > done
             assert len(asked) == number + 2
     assert progress.started == sum(batches)
+
+
+@pytest.mark.filterwarnings("ignore:out of memory")
+@pytest.mark.parametrize("error", [RuntimeError("CUDA error: illegal"), torch.OutOfMemoryError("CUDA out of memory.")])
+def test_a_request_that_memory_was_short_for_is_given_before_the_error_of_the_next(
+    error, model, monkeypatch, overlapping
+):
+    predictor, find, forward = model.predictor(), predict.find_candidates, model.model.forward
+    requests = [
+        predictor.prepare(Request.read(texts, LABELS, Options(threshold=0.3)))
+        for texts in (TEXTS[:2], [f"{TEXTS[2]} {TEXTS[3]}"])
+    ]
+    (wanted,) = (found for _, found in predictor.predict_each(requests[:1]))
+    next_begun = threading.Event()
+
+    def compute(batch, *others):
+        if batch.word_counts.tolist() == words_of_the_next:
+            next_begun.set()
+        return forward(batch, *others)
+
+    def decode(scores, word_counts, *others):
+        assert next_begun.wait(timeout=60)
+        if word_counts.tolist() == words_of_the_next:
+            raise error
+        if len(word_counts) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return find(scores, word_counts, *others)
+
+    first_words, words_of_the_next = ((own.rows.lasts - own.rows.firsts).tolist() for own in requests)
+    assert words_of_the_next[0] not in first_words
+    monkeypatch.setattr(model.model, "forward", compute)
+    monkeypatch.setattr(predict, "find_candidates", decode)
+    given = []
+    with pytest.raises((RuntimeError, MemoryError)) as raised:
+        given.extend(found for _, found in predictor.predict_each(requests))
+    assert error in (raised.value, raised.value.__cause__)
+    keys = [[(e["start"], e["end"], e["label"]) for found in own for e in found] for own in (*given, wanted)]
+    assert len(given) == 1
+    assert keys[0] == keys[1] != []
 
 
 @pytest.mark.parametrize("overlap", [False, True])

@@ -53,7 +53,7 @@ def spread(model: GLiNER, devices: Sequence[torch.device]) -> list[Predictor]:
     """A predictor on each device. The model's own network serves its device once; each other has a copy of its own.
 
     Raises:
-        ValueError: the model multiplies int16, and a device is not the CPU.
+        ValueError: the model multiplies int16, and a device is not the CPU; or it is compiled, and would be copied.
     """
     own = model.predictor()
     predictors: list[Predictor] = []
@@ -64,6 +64,11 @@ def spread(model: GLiNER, devices: Sequence[torch.device]) -> list[Predictor]:
         if is_own:
             predictors.append(own)
             continue
+        if getattr(own.network, "_compiled_call_impl", None) is not None:
+            raise ValueError(
+                f"the model is compiled, and a compiled one cannot be copied to {device}: leave out compile(), or give "
+                "each device a model and some of the texts"
+            )
         network = copy.deepcopy(own.network).to(device)
         if is_quantized(own.network):
             quantize(network)  # copies have no whole numbers, and other devices multiply none

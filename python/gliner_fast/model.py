@@ -386,13 +386,12 @@ class GLiNER(nn.Module):
             return_label_vectors=return_label_vectors,
             on_long=on_long,
         )
-        predictor, is_cuda = self.predictor(), self.device.type == "cuda"
+        is_cuda = self.device.type == "cuda"
         window = _CUDA_WINDOW if is_cuda else _WINDOW
         parts = Request.read(texts, labels, options).parts(window, _WINDOW_CHARACTERS)
         found: list[list[Entity]] = []
-        with closing(predict_parts(predictor, parts, ahead=is_cuda and len(texts) > window)) as pairs:
-            for prepared, own in pairs:
-                prepared.warn(stacklevel=2)
+        with closing(predict_parts(self.predictor, parts, ahead=is_cuda and len(texts) > window)) as results:
+            for own in results:
                 found += own
         return found
 

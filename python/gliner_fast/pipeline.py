@@ -116,6 +116,7 @@ def predict_windows(
             for prepared, found in pairs:
                 prepared.warn(stacklevel=2)
                 yield under_way.popleft(), found
+                del prepared, found  # or they would be in memory beside the next
     finally:
         if isinstance(source, Generator):
             source.close()
@@ -139,26 +140,34 @@ def _submit_next(
 
 
 def predict_parts(
-    predictor: Predictor, parts: Iterable[Request], *, ahead: bool
-) -> Generator[tuple[Prepared, list[list[Entity]]], None, None]:
-    """Prepares and predicts the parts of a request in their order; with `ahead` the next is prepared in a thread."""
+    predictor: Callable[[], Predictor], parts: Iterable[Request], *, ahead: bool
+) -> Generator[list[list[Entity]], None, None]:
+    """Prepares and predicts the parts of a request in their order; with `ahead` the next is prepared in a thread.
+
+    `predictor` gives the predictor of the moment: a part may have found that batches must be smaller.
+    """
     if not ahead:
-        for prepared in map(predictor.prepare, parts):
-            yield prepared, predictor.predict(prepared)
+        for part in parts:
+            prepared = predictor().prepare(part)
+            prepared.warn(stacklevel=3)
+            yield predictor().predict(prepared)
         return
 
     def prepared_parts() -> Generator[Prepared, None, None]:
         with ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-prepare") as pool:
             coming: deque[Future[Prepared]] = deque()
             for part in parts:
-                coming.append(pool.submit(predictor.prepare, part))
+                coming.append(pool.submit(predictor().prepare, part))
                 if len(coming) == 2:
                     yield coming.popleft().result()
             while coming:
                 yield coming.popleft().result()
 
-    with closing(prepared_parts()) as ready, closing(predictor.predict_each(ready)) as pairs:
-        yield from pairs
+    with closing(prepared_parts()) as ready, closing(predictor().predict_each(ready)) as pairs:
+        for prepared, found in pairs:
+            prepared.warn(stacklevel=3)
+            yield found
+            del prepared, found  # or they would be in memory beside the next
 
 
 def stream_texts(

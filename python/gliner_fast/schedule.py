@@ -51,7 +51,7 @@ class Schedule:
         self._waiting: deque[_Planned] = deque()
         self._coming: Future[LaidOut] | None = None  # of the first that waits
         self._in_flight: deque[tuple[_Planned, Future[tuple[Findings, Findings | None]]]] = deque()
-        self._is_draining = False  # nothing is started until all that is in flight is decoded
+        self._alone: _Planned | None = None  # a batch for which memory was short beside others, until it is decoded
         self._failure: Exception | None = None
 
     def run(self, stages: HostStages) -> Generator[tuple[Prepared, list[list[Entity]]], None, None]:
@@ -61,19 +61,21 @@ class Schedule:
         """
         while True:
             self._ask_for_more(stages)
-            if not self._in_flight:
-                self._is_draining = False
-            if self._waiting and not self._is_draining and len(self._in_flight) < stages.most_in_flight:
+            if self._waiting and len(self._in_flight) < (stages.most_in_flight if self._alone is None else 1):
                 self._start(stages)
             elif self._collectors and not self._collectors[0].undone:
-                collector = self._collectors.popleft()
-                yield collector.prepared, collector.result(self._stats)
+                yield self._give()
             elif self._collectors:
                 self._finish()
             elif self._failure is not None:
                 raise self._failure
             else:
                 return
+
+    def _give(self) -> tuple[Prepared, list[list[Entity]]]:
+        """The first request with its entities; nothing of it is kept here."""
+        collector = self._collectors.popleft()
+        return collector.prepared, collector.result(self._stats)
 
     def _ask_for_more(self, stages: HostStages) -> None:
         """Plans further requests where too few batches wait: the next is laid out while another is started."""
@@ -127,25 +129,28 @@ class Schedule:
             self._give_way(error)
         else:
             planned.collector.add(whole, windows)
+            if planned is self._alone:
+                self._alone = None
 
     def _give_way(self, error: Exception) -> None:
         """Makes batches smaller if memory was short for the first that waits; else ends with the error."""
         self._coming = None
         if is_out_of_memory(error):
-            self._is_draining = bool(self._in_flight)  # which hold some
-            if self._is_draining and len(self._waiting[0].rows) == 1:
-                return  # it may fit alone
             try:
-                self._shrink(error)
+                # One row that had others beside it may fit alone.
+                if not (self._in_flight and len(self._waiting[0].rows) == 1):
+                    self._shrink(error)
             except MemoryError as told:
                 error = told
             else:
+                self._alone = self._waiting[0]
                 return
         failed = self._waiting[0].collector
         while self._collectors.pop() is not failed:
             pass
-        self._waiting.clear()
-        self._requests, self._failure = None, error
+        # Of requests before it some batches may wait, those for which memory was short.
+        self._waiting = deque(planned for planned in self._waiting if planned.collector in self._collectors)
+        self._requests, self._failure, self._alone = None, error, None
 
     def _shrink(self, error: Exception) -> None:
         """Plans all that waits anew, with half the budget."""

@@ -61,7 +61,7 @@ def test_budgets_are_set_one_after_another_and_each_has_its_line(monkeypatch: py
 
     monkeypatch.setattr(tune_budget, "BUDGETS", (100, 200))
     lines = tune_budget.rows(Model(), ["a b", "c"], ["d"], lambda call: call() or 2**29)
-    assert Model.asked == [100, 200] * 4 + [100, 200]  # a round that is not counted, three, and one for the memory
+    assert Model.asked == [100, 200] * 4  # a round for the memory, and three that are timed
     assert [line.split()[0] for line in lines] == ["100", "200"]
     assert all(line.endswith("0.50 GiB") for line in lines)
 
