@@ -114,9 +114,7 @@ def run(whole: Sequence[str], seconds: float, environment: Mapping[str, str], lo
     What it prints is added to the log.
     """
     with log.open("ab") as file:
-        process = subprocess.Popen(
-            whole, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        process = subprocess.Popen(whole, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -125,7 +123,7 @@ def run(whole: Sequence[str], seconds: float, environment: Mapping[str, str], lo
             try:
                 process.wait(GRACE)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)  # its workers, too
+                process.kill()  # and its workers end where it is gone
                 process.wait()
             return False
     return process.returncode == 0
@@ -136,18 +134,9 @@ def environment_with(wheels: Path) -> Iterator[dict[str, str]]:
     """The environment of the parts: offline, with the packages of some wheels as long as the context lasts."""
     with tempfile.TemporaryDirectory() as carried:
         for wheel in sorted(wheels.glob("*.whl")):  # one by one, so that one that does not fit costs no other
-            install = [
-                "pip",
-                "install",
-                "-q",
-                "--no-index",
-                "--no-deps",
-                "--no-compile",
-                "--target",
-                carried,
-                str(wheel),
-            ]
-            if subprocess.run([sys.executable, "-m", *install], check=False).returncode:
+            install = ["pip", "install", "-q", "--no-index", "--no-deps", "--no-compile", "--target", carried]
+            done = subprocess.run([sys.executable, "-m", *install, str(wheel)], check=False)
+            if done.returncode:
                 print(f"{wheel.name} cannot be installed: what needs it is left out", flush=True)
         environment = {
             **os.environ,
@@ -165,9 +154,8 @@ def environment_with(wheels: Path) -> Iterator[dict[str, str]]:
 
 
 def _runs(code: str, environment: Mapping[str, str]) -> bool:
-    return not subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, check=False
-    ).returncode
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
+    return done.returncode == 0
 
 
 def _has(package: str, environment: Mapping[str, str]) -> bool:

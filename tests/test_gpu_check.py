@@ -50,8 +50,8 @@ def test_a_part_that_takes_too_long_leaves_the_figures_of_what_it_did(tmp_path: 
     part = gpu_check.Part("", 1, ("pytest", "-p", "benches.conftest", "-c", os.devnull, *files))
     whole = gpu_check.command(part, result, "not slow", in_parallel=True)
     began = time.monotonic()
-    assert not gpu_check.run(whole, 20, ENVIRONMENT, log)
-    assert time.monotonic() - began < 55
+    assert not gpu_check.run(whole, 30, ENVIRONMENT, log)
+    assert time.monotonic() - began < 59
     assert [bench["name"] for bench in json.loads(result.read_text())["benchmarks"]] == ["test_quick"]
     assert "KeyboardInterrupt" in log.read_text()
 
