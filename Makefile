@@ -88,14 +88,14 @@ GPU_PACKAGES := gliner disentangled-flash flashdeberta einops sentencepiece acce
 
 .PHONY: gpu-wheels
 gpu-wheels: $(VENV)/.tools ## Fetch the wheels that a GPU machine without a network may lack, into WHEELS
-	rm -rf $(WHEELS) # two versions of one would stop the whole installation
+	rm -f $(WHEELS)/*.whl # one version of each
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.12 \
 	  --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
 	  --constraint .ci/constraints.txt --dest $(WHEELS) $(GPU_PACKAGES)
 
 .PHONY: gpu-check
 gpu-check: ## Run GPU tests and GPU benches with PYTHON as it is; needs no network
-	PYTHONPATH=python $(PYTHON) -m benches.gpu_check $(PARTS) --wheels $(WHEELS) $(if $(OUT),--out $(OUT))
+	PYTHONPATH="python$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -m benches.gpu_check $(PARTS) --wheels $(WHEELS) $(if $(OUT),--out $(OUT))
 
 ##@ Rest
 .PHONY: format

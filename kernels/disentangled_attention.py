@@ -254,11 +254,12 @@ class ShapeClass(NamedTuple):
 
 
 def default_blocks(own: ShapeClass) -> Blocks:
-    """Not measured on a card, but read off what Triton 3.6 compiles for sm_90 (tests/kernels/compile_attention_*).
+    """Not measured on a card, but read off what Triton 3.6 compiles for sm_90.
 
-    In 16 bits, 64 x 64 pairs take 940 instructions of a warp for 1,024 pairs and 32 x 32 pairs 1,400, and read half as
-    much, but for short texts most of them would be for nothing. Everything fits into 255 registers, but for four
-    numbers of the class that matters most. Loads run ahead where two programs then still share a multiprocessor.
+    In 16 bits, 64 x 64 pairs take 940 instructions of a warp for 1,024 pairs and 32 x 32 pairs 1,400
+    (`PYTHONPATH=python python -m tests.kernels.compile_attention_for_hopper`), and read half as much, but for short
+    texts most of them would be for nothing. Everything fits into 255 registers, but for four numbers of the class that
+    matters most. Loads run ahead where two programs then still share a multiprocessor.
     """
     if own.bits == 32:
         return Blocks(32, warps=8 if own.head_dim == 64 else 4, stages=1)

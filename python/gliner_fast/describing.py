@@ -89,8 +89,7 @@ def read_findings(
         names = [
             prepared.label_sets[index].names for index in prepared.set_of_text[prepared.rows.texts[batch.rows]].tolist()
         ]
-        all_scores = scores.logits if scores.on_host is None else scores.on_host
-        best = class_probabilities(all_scores, spans, word_counts, class_counts, max_width, names)
+        best = class_probabilities(scores.dense, spans, word_counts, class_counts, max_width, names)
         extras["class_probs"] = np.empty(len(best), object)
         extras["class_probs"][:] = [dict(own) for own in best]
     if options.return_vectors:

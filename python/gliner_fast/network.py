@@ -44,6 +44,11 @@ class SpanScores:
     candidates: PendingCandidates | Candidates | None = None
     on_host: PendingScores | None = None
 
+    @property
+    def dense(self) -> Tensor | PendingScores:
+        """All scores, from where the host reads them."""
+        return self.logits if self.on_host is None else self.on_host
+
 
 class SpanNetwork(nn.Module):
     """A uni-encoder span model."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from gliner_fast.entity import Entity
     from gliner_fast.model import GLiNER
     from gliner_fast.predict import Predictor
+
+Item = TypeVar("Item")
 
 # The first window of a stream is small, so that its results come soon.
 _FIRST_TEXTS = 32
@@ -86,61 +88,23 @@ def predict_windows(
         request = Request.read(window.texts, window.labels, asked, first_text=window.first_text)
         return model.predictor().prepare(request)
 
-    if devices is not None:
-        try:
-            with closing(predict_on_all(spread(model, devices), source, prepare, stats)) as results:
-                for window, prepared, found in results:
-                    prepared.warn(stacklevel=2)
-                    yield window, found
-        finally:
-            if isinstance(source, Generator):
-                source.close()
-        return
-    under_way: deque[Window] = deque()
-
-    def prepared_windows() -> Generator[Prepared, None, None]:
-        """Prepares a window in a thread, once the one before is asked for."""
-        with ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-prepare") as pool:
-            try:
-                coming = _submit_next(pool, source, prepare, read_ahead=read_ahead)
-                while (ready := coming.result()) is not None:
-                    coming = _submit_next(pool, source, prepare, read_ahead=read_ahead)
-                    window, prepared = ready
-                    under_way.append(window)
-                    yield prepared
-            finally:
-                pool.shutdown(cancel_futures=True)
-
     try:
-        with closing(prepared_windows()) as ready, closing(model.predictor().predict_each(ready, stats)) as pairs:
-            for prepared, found in pairs:
+        if devices is None:
+            results = _predict_ahead(model.predictor(), source, prepare, stats, read_ahead=read_ahead)
+        else:
+            results = predict_on_all(spread(model, devices), source, prepare, stats)
+        with closing(results):
+            for window, prepared, found in results:
                 prepared.warn(stacklevel=2)
-                yield under_way.popleft(), found
-                del prepared, found  # or they would be in memory beside the next
+                yield window, found
+                del window, prepared, found  # or they would be in memory beside the next
     finally:
         if isinstance(source, Generator):
             source.close()
 
 
-def _submit_next(
-    pool: ThreadPoolExecutor,
-    source: Iterator[Window],
-    prepare: Callable[[Window], Prepared],
-    *,
-    read_ahead: bool,
-) -> Future[tuple[Window, Prepared] | None]:
-    """Has the next window prepared in the pool's thread; read there too, or in this one."""
-
-    def prepare_if_any(window: Window | None) -> tuple[Window, Prepared] | None:
-        return None if window is None else (window, prepare(window))
-
-    if read_ahead:
-        return pool.submit(lambda: prepare_if_any(next(source, None)))
-    return pool.submit(prepare_if_any, next(source, None))
-
-
 def predict_parts(
-    predictor: Callable[[], Predictor], parts: Iterable[Request], *, ahead: bool
+    predictor: Callable[[], Predictor], parts: Iterator[Request], *, ahead: bool
 ) -> Generator[list[list[Entity]], None, None]:
     """Prepares and predicts the parts of a request in their order; with `ahead` the next is prepared in a thread.
 
@@ -152,21 +116,47 @@ def predict_parts(
             prepared.warn(stacklevel=3)
             yield predictor().predict(prepared)
         return
-
-    def prepared_parts() -> Generator[Prepared, None, None]:
-        with ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-prepare") as pool:
-            coming: deque[Future[Prepared]] = deque()
-            for part in parts:
-                coming.append(pool.submit(predictor().prepare, part))
-                if len(coming) == 2:
-                    yield coming.popleft().result()
-            while coming:
-                yield coming.popleft().result()
-
-    with closing(prepared_parts()) as ready, closing(predictor().predict_each(ready)) as pairs:
-        for prepared, found in pairs:
+    with closing(_predict_ahead(predictor(), parts, predictor().prepare, None, read_ahead=False)) as results:
+        for _, prepared, found in results:
             prepared.warn(stacklevel=3)
             yield found
+            del prepared, found  # or they would be in memory beside the next
+
+
+def _predict_ahead(
+    predictor: Predictor,
+    source: Iterator[Item],
+    prepare: Callable[[Item], Prepared],
+    stats: Stats | None,
+    *,
+    read_ahead: bool,
+) -> Generator[tuple[Item, Prepared, list[list[Entity]]], None, None]:
+    """Predicts items in their order on one device; a thread prepares the next, and with `read_ahead` reads it."""
+    items: deque[Item] = deque()  # prepared, and not given
+
+    def next_if_any(pool: ThreadPoolExecutor) -> Future[tuple[Item, Prepared] | None]:
+        def prepare_if_any(item: Item | None) -> tuple[Item, Prepared] | None:
+            return None if item is None else (item, prepare(item))
+
+        if read_ahead:
+            return pool.submit(lambda: prepare_if_any(next(source, None)))
+        return pool.submit(prepare_if_any, next(source, None))
+
+    def prepared_items() -> Generator[Prepared, None, None]:
+        with ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-prepare") as pool:
+            try:
+                coming = next_if_any(pool)
+                while (ready := coming.result()) is not None:
+                    coming = next_if_any(pool)
+                    item, prepared = ready
+                    items.append(item)
+                    yield prepared
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    with closing(prepared_items()) as ready, closing(predictor.predict_each(ready, stats)) as pairs:
+        for prepared, found in pairs:
+            yield items.popleft(), prepared, found
             del prepared, found  # or they would be in memory beside the next
 
 

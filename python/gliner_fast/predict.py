@@ -138,8 +138,7 @@ class Predictor:
         batch, selection, scores, rows = scored.batch, scored.selection, scored.scores, scored.batch.rows
         word_counts, class_counts = batch.word_counts.numpy(), batch.class_counts.numpy()
         with nullcontext() if scored.stream is None else torch.cuda.stream(scored.stream):
-            all_scores = scores.logits if scores.on_host is None else scores.on_host
-            found = all_scores if scores.candidates is None else scores.candidates
+            found = scores.dense if scores.candidates is None else scores.candidates
             candidates = find_candidates(found, word_counts, class_counts, self.max_width, selection)
             is_window = prepared.rows.are_windows[rows]  # (B,)
             in_window = is_window[candidates.texts]  # (S,)

@@ -14,7 +14,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from gliner_fast.kernels import add_norm as module
-from tests.kernels.compile_attention_for_hopper import resources
+from tests.kernels.compile_for_hopper import usage
 
 COLUMNS = [384, 768, 1024, 8192]
 
@@ -44,7 +44,7 @@ def main() -> None:
             kernel = compiled(dtype, columns)
             ptx = kernel.asm["ptx"]
             found[f"{dtype} {columns}"] = {
-                "spilled": resources(kernel.asm["cubin"])[1],
+                "spilled": usage(kernel.asm["cubin"])["spilled"],
                 "whole vectors": "ld.global.v4.b32" in ptx,
             }
     json.dump(found, sys.stdout)

@@ -6,12 +6,8 @@ In a process of its own, as `compile_for_hopper.py` and for the same reason.
 from __future__ import annotations
 
 import json
-import re
-import subprocess
 import sys
-import tempfile
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import triton
@@ -19,14 +15,20 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from gliner_fast.kernels import disentangled_attention as module
+from tests.kernels.compile_for_hopper import registers
 
 DTYPES = {"bf16": (16, "ieee"), "fp16": (16, "ieee"), "fp32": (32, "ieee"), "tf32": (32, "tf32")}
+
+
+def blocks_of(bits: int, head_dim: int, positions: bool, short: bool) -> module.Blocks:
+    """The block sizes of a variant."""
+    return module.default_blocks(module.ShapeClass(bits, head_dim, positions, short))
 
 
 def compiled(dtype: str, head_dim: int, *, positions: bool = True, short: bool = False) -> Any:
     """The kernel for sm_90 as the launch function starts it for 12 heads, its pointers at multiples of 16 bytes."""
     bits, precision = DTYPES[dtype]
-    blocks = module.default_blocks(module.ShapeClass(bits, head_dim, positions, short))
+    blocks = blocks_of(bits, head_dim, positions, short)
     kernel = module._disentangled_attention_kernel
     names = kernel.arg_names
     constants = {
@@ -57,16 +59,6 @@ def compiled(dtype: str, head_dim: int, *, positions: bool = True, short: bool =
     return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
 
 
-def resources(cubin: bytes) -> tuple[int, int]:
-    """Registers of a thread, and bytes of those that did not fit and lie in memory."""
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        usage = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
-    return int(re.search(r"REG:(\d+)", usage)[1]), int(re.search(r"STACK:(\d+)", usage)[1])
-
-
 def main() -> None:
     """Prints a JSON object: what each variant takes of a multiprocessor, and whether it has certain PTX."""
     found = {}
@@ -76,12 +68,13 @@ def main() -> None:
                 continue  # the same as for longer texts
             kernel = compiled(dtype, head_dim, positions=positions, short=short)
             ptx = kernel.asm["ptx"]
-            registers, spilled = resources(kernel.asm["cubin"])
+            made, blocks = registers(kernel.asm["cubin"]), blocks_of(bits, head_dim, positions, short)
             name = f"{dtype} {head_dim}" + ("" if positions else " without positions") + (" short" if short else "")
             found[name] = {
                 "shared": kernel.metadata.shared,
-                "registers": 32 * kernel.metadata.num_warps * -(-registers // 8) * 8,
-                "spilled": spilled,
+                "registers": 32 * blocks.warps * -(-made["registers"] // 8) * 8,
+                "spilled": made["spilled"],
+                "instructions for 1,024 pairs": round(made["loop"] * blocks.warps * 1024 / blocks.rows**2),
                 "matrix units": "mma.sync" in ptx or "wgmma" in ptx,
                 "asynchronous copies": "cp.async" in ptx,
             }

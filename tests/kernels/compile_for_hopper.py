@@ -93,23 +93,30 @@ def every_class() -> dict[str, tuple[torch.dtype, int, int, str, bool]]:
     }
 
 
-def registers(cubin: bytes) -> dict[str, int]:
-    """What a thread has of them, bytes that it spills, instructions of its loop and how many read spilled ones."""
-    cuobjdump = triton.knobs.nvidia.cuobjdump.path
+def dump(cubin: bytes, option: str) -> str:
+    """What cuobjdump says of a kernel."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         Path(file.name).write_bytes(cubin)
-        usage, sass = (
-            subprocess.run([cuobjdump, option, file.name], capture_output=True, text=True, check=True).stdout
-            for option in ("--dump-resource-usage", "-sass")
-        )
-    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+        command = [triton.knobs.nvidia.cuobjdump.path, option, file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def usage(cubin: bytes) -> dict[str, int]:
+    """Registers of a thread, and bytes of those that did not fit and lie in memory."""
+    found = re.search(r"REG:(\d+) STACK:(\d+)", dump(cubin, "--dump-resource-usage"))
+    return {"registers": int(found[1]), "spilled": int(found[2])}
+
+
+def registers(cubin: bytes) -> dict[str, int]:
+    """What a thread has of them, bytes that it spills, instructions of its loop and how many read spilled ones."""
+    sass = dump(cubin, "-sass")
     code = {int(at, 16): what for at, what in re.findall(r"/\*([0-9a-f]{4,})\*/\s+(.*?);", sass)}
     jumps = [(at, re.search(r"\bBRA\b.*?(0x[0-9a-f]+)", what)) for at, what in code.items()]
     loops = [range(int(jump[1], 16), at) for at, jump in jumps if jump and int(jump[1], 16) < at]
     bodies = [[code[at] for at in loop if at in code] for loop in loops]
     own = min((body for body in bodies if any(re.search("HGMMA|FFMA", what) for what in body)), key=len)
     reloads = sum(bool(re.search(r"\bLDL\b", what)) for what in own)
-    return {"registers": int(found[1]), "spilled": int(found[2]), "loop": len(own), "reloads in the loop": reloads}
+    return usage(cubin) | {"loop": len(own), "reloads in the loop": reloads}
 
 
 def main() -> None:
