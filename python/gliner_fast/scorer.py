@@ -76,12 +76,11 @@ class SpanScorer(nn.Module):
         """
         executor = self.executor_for(words)
         self.executor = "torch" if executor == "rust" else executor  # Rust finds candidates only
-        first, second = self.halves(words)
         constant = prompts @ self.out.bias  # (T,)
-        if self.joint is None:
-            return self._score_additively(first, second, prompts, constant, word_counts, class_counts)
+        if self.joint is None and self.executor == "torch":
+            return self._score_additively(*self.halves(words), prompts, constant, word_counts, class_counts)
         layout = SpanLayout(word_counts, class_counts, self.max_width)
-        return score_spans(first, second, prompts @ self.out.weight, constant, layout, self.executor)
+        return score_spans(*self._addends(words), prompts @ self.out.weight, constant, layout, self.executor)
 
     def find(
         self,
@@ -103,11 +102,12 @@ class SpanScorer(nn.Module):
         layout = SpanLayout(word_counts, class_counts, self.max_width)
         types = prompts @ self.out.weight  # (T, 4D)
         constant = prompts @ self.out.bias  # (T,)
-        return find_spans(*self.halves(words), types, constant, layout, thresholds, allowed_spans, executor)
+        return find_spans(*self._addends(words), types, constant, layout, thresholds, allowed_spans, executor)
 
     def executor_for(self, words: Tensor) -> Executor:
-        """Who would compute the scores of these words. `marker` has no ReLU, so its sums are torch's everywhere."""
-        return "torch" if self.joint is None else choose_executor(words.device, words.dtype)
+        """Who would compute the scores of these words. The sums of `marker` are few, and on a CPU torch's."""
+        executor = choose_executor(words.device, words.dtype)
+        return "torch" if self.joint is None and executor == "rust" else executor
 
     def halves(self, words: Tensor) -> tuple[Tensor, Tensor]:
         """What a word adds to the spans that start and to those that end with it: two of (N, H).
@@ -124,6 +124,14 @@ class SpanScorer(nn.Module):
             linear(starts, start_weight, self.joint.bias, packed=first),
             linear(ends, end_weight, packed=second),
         )
+
+    def _addends(self, words: Tensor) -> tuple[Tensor, Tensor]:
+        """u and v of `kernels.span_reference`, which scores a span by relu(u_i + v_j): two of (N, H)."""
+        first, second = self.halves(words)
+        if self.joint is not None:
+            return first, second
+        # Neither half of `marker` is negative: relu([s ; 0] + [0 ; e]) is [s ; e], what its layer reads.
+        return F.pad(first, (0, second.shape[1])), F.pad(second, (first.shape[1], 0))  # H = 2D
 
     def span_vectors(self, words: Tensor, starts: Tensor, last_words: Tensor) -> Tensor:
         """Span representations R of chosen spans, (S, D).
@@ -150,7 +158,10 @@ class SpanScorer(nn.Module):
         word_counts: Sequence[int],
         class_counts: Sequence[int],
     ) -> Tensor:
-        """`marker` has no ReLU after its layer, so its score is a start term plus an end term plus a constant."""
+        """`marker` has no ReLU after its layer, so its score is a start term plus an end term plus a constant.
+
+        A few small products for each text: on a GPU they would wait for the host to start them.
+        """
         start_weight, end_weight = self.out.weight.chunk(2, dim=1)  # each (D, D)
         start_types, end_types = prompts @ start_weight, prompts @ end_weight  # each (T, D)
         blocks = []

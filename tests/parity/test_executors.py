@@ -18,11 +18,11 @@ pytestmark = [
 TEXTS = sorted((text for text in CROSSNER if len(text.split()) >= 6), key=len)[:6]
 
 
-@pytest.fixture
-def both(pair, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pair, list[bool]]]:
+@pytest.fixture(params=["deberta", "deberta-marker"])
+def both(request, pair, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pair, list[bool]]]:
     """Ours through Triton beside gliner, and for each batch whether candidates were found without all the scores."""
     monkeypatch.setenv(VARIABLE, "triton")
-    loaded, found = pair("deberta"), []
+    loaded, found = pair(request.param), []
     hook = loaded.ours.model.register_forward_hook(lambda _, __, scores: found.append(scores.candidates is not None))
     yield loaded, found
     hook.remove()
