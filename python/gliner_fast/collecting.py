@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,20 @@ from gliner_fast.stats import Stats
 
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
+
+
+class Found(NamedTuple):
+    """What a batch found.
+
+    Attributes:
+        whole: entities of whole texts.
+        windows: candidates that windows of long texts own, to be resolved with their text's others; None without any.
+        stats: what was done.
+    """
+
+    whole: Findings
+    windows: Findings | None
+    stats: Stats
 
 
 class Collector:
@@ -33,12 +47,12 @@ class Collector:
         self._of_texts: list[list[Entity]] = [[] for _ in prepared.texts]
         self._of_windows: list[Findings] = []
 
-    def add(self, whole: Findings, windows: Findings | None) -> None:
-        """Takes what a batch found: entities of whole texts, and candidates that windows of long texts own."""
+    def add(self, found: Found) -> None:
+        """Takes what a batch found."""
         self.undone -= 1
-        _file(self.prepared, whole, self._of_texts)
-        if windows is not None:
-            self._of_windows.append(windows)
+        _file(self.prepared, found.whole, self._of_texts)
+        if found.windows is not None:
+            self._of_windows.append(found.windows)
 
     def result(self, stats: Stats) -> list[list[Entity]]:
         """For each text of the request its entities in reading order; what was done is added to `stats`."""

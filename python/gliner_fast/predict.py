@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from threading import Event
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 
 from gliner_fast.batch import Batch, Batcher, plan_batches
 from gliner_fast.candidates import Candidates, only
-from gliner_fast.collecting import of_places
+from gliner_fast.collecting import Found, of_places
 from gliner_fast.decode import Selection, find_candidates, flat_allowed_spans, flat_thresholds, resolve
-from gliner_fast.describing import Findings, read_findings
+from gliner_fast.describing import read_findings
 from gliner_fast.labels import label_thresholds
 from gliner_fast.pending_scores import PendingScores
 from gliner_fast.preparing import Prepared, prepare
@@ -81,15 +82,20 @@ class Predictor:
         return found
 
     def predict_each(
-        self, requests: Iterable[Prepared], stats: Stats | None = None
+        self, requests: Iterable[Prepared | None], stats: Stats | None = None, *, unwanted: Event | None = None
     ) -> Generator[tuple[Prepared, list[list[Entity]]], None, None]:
         """Each of some requests with what `predict` gives for it, in their order.
 
         On CUDA the next is asked for as soon as fewer than two batches of those before are left to be started, so that
         the device need not wait; on a CPU once the one before has been given.
+
+        Args:
+            requests: prepared; None says that none is ready while others are under way.
+            stats: what is done is added to it.
+            unwanted: once another thread sets it, this ends with the batch that is started.
         """
         with HostStages(overlap=self._can_overlap) as stages:
-            yield from Schedule(self, iter(requests), stats).run(stages)
+            yield from Schedule(self, iter(requests), stats, unwanted).run(stages)
 
     @property
     def _can_overlap(self) -> bool:
@@ -132,8 +138,8 @@ class Predictor:
         return Scored(laid_out.batch, laid_out.selection, scores, stream)
 
     @torch.inference_mode()  # which is each thread's own, as are the stream and the device
-    def decode(self, prepared: Prepared, scored: Scored, stats: Stats) -> tuple[Findings, Findings | None]:
-        """The entities of whole texts, and the candidates that windows own, to be resolved with their text's others."""
+    def decode(self, prepared: Prepared, scored: Scored) -> Found:
+        """Waits for a batch's scores, and finds its entities."""
         began = perf_counter()
         batch, selection, scores, rows = scored.batch, scored.selection, scored.scores, scored.batch.rows
         word_counts, class_counts = batch.word_counts.numpy(), batch.class_counts.numpy()
@@ -148,12 +154,14 @@ class Predictor:
             if is_window.any():
                 owned = only(candidates, in_window & _owned(prepared, rows, candidates))
                 windows = read_findings(prepared, batch, scores, owned, self.network, self.max_width)
-        stats.windows += len(rows)
-        stats.words += int(word_counts.sum())
-        stats.subwords += int(batch.lengths.sum())
-        stats.padded_subwords += batch.input_ids.numel()
-        stats.decode_seconds += perf_counter() - began
-        return whole, windows
+        stats = Stats(
+            windows=len(rows),
+            words=int(word_counts.sum()),
+            subwords=int(batch.lengths.sum()),
+            padded_subwords=batch.input_ids.numel(),
+            decode_seconds=perf_counter() - began,
+        )
+        return Found(whole, windows, stats)
 
 
 @dataclass(frozen=True)

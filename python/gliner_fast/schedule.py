@@ -6,14 +6,14 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future
 from itertools import groupby
+from threading import Event
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gliner_fast.collecting import Collector
-from gliner_fast.describing import Findings
+from gliner_fast.collecting import Collector, Found
 from gliner_fast.preparing import Prepared
 from gliner_fast.stages import HostStages
 from gliner_fast.stats import Stats
@@ -36,21 +36,31 @@ class _Planned(NamedTuple):
 class Schedule:
     """Takes requests through a predictor's stages, batch by batch.
 
+    A request None says that none is ready now: it is asked for again after the next step. Where none is under way, that
+    must not be said.
+
     With overlapping stages the next batch is laid out and the one before decoded, in a thread each, while the device
     computes; and the first batches of a request are computed while the last of the one before are decoded. No batch has
     texts of two.
     """
 
-    def __init__(self, predictor: Predictor, requests: Iterator[Prepared], stats: Stats | None) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        requests: Iterator[Prepared | None],
+        stats: Stats | None,
+        unwanted: Event | None = None,
+    ) -> None:
         self._predictor = predictor
-        self._requests: Iterator[Prepared] | None = requests  # None where no more are to come
+        self._requests: Iterator[Prepared | None] | None = requests  # None where no more are to come
         self._stats = Stats() if stats is None else stats
         self._is_timed = stats is not None
+        self._unwanted = Event() if unwanted is None else unwanted  # set by another thread: no further batch is started
         self._budget = predictor.budget
         self._collectors: deque[Collector] = deque()  # of the requests under way
         self._waiting: deque[_Planned] = deque()
         self._coming: Future[LaidOut] | None = None  # of the first that waits
-        self._in_flight: deque[tuple[_Planned, Future[tuple[Findings, Findings | None]]]] = deque()
+        self._in_flight: deque[tuple[_Planned, Future[Found]]] = deque()
         self._alone: _Planned | None = None  # a batch for which memory was short beside others, until it is decoded
         self._failure: Exception | None = None
 
@@ -59,7 +69,7 @@ class Schedule:
 
         An error ends this in the turn of its request: what those before have found is given first.
         """
-        while True:
+        while not self._unwanted.is_set():
             self._ask_for_more(stages)
             if self._waiting and len(self._in_flight) < (stages.most_in_flight if self._alone is None else 1):
                 self._start(stages)
@@ -82,11 +92,14 @@ class Schedule:
         least, most = (2, _MOST_REQUESTS) if stages.overlap else (1, 1)
         while self._requests is not None and len(self._waiting) < least and len(self._collectors) < most:
             try:
-                prepared = next(self._requests, None)
-            except Exception as error:  # noqa: BLE001  # raised when those before are done
-                prepared, self._failure = None, error
-            if prepared is None:
+                prepared = next(self._requests)
+            except StopIteration:
                 self._requests = None
+                return
+            except Exception as error:  # noqa: BLE001  # raised when those before are done
+                self._requests, self._failure = None, error
+                return
+            if prepared is None:
                 return
             collector = Collector(prepared)
             self._collectors.append(collector)
@@ -110,7 +123,7 @@ class Schedule:
                 self._coming = stages.lay_out(predictor.lay_out, following.collector.prepared, following.rows)
             # No name for the scores, or the ones of a batch would live until the next has its own.
             decoding = stages.decode(
-                predictor.decode, prepared, predictor.score(laid_out, stats, timed=self._is_timed), stats
+                predictor.decode, prepared, predictor.score(laid_out, stats, timed=self._is_timed)
             )
         except Exception as error:  # noqa: BLE001  # raised in its turn
             self._give_way(error)
@@ -123,12 +136,13 @@ class Schedule:
         if planned.collector not in self._collectors:
             return  # its request has failed, and those before are still to be given
         try:
-            whole, windows = decoding.result()
+            found = decoding.result()
         except Exception as error:  # noqa: BLE001  # raised in its turn
             self._waiting.appendleft(planned)
             self._give_way(error)
         else:
-            planned.collector.add(whole, windows)
+            planned.collector.add(found)
+            self._stats.add(found.stats)
             if planned is self._alone:
                 self._alone = None
 
