@@ -7,11 +7,12 @@ import threading
 import pytest
 import torch
 
-from gliner_fast import GLiNER
+from gliner_fast import GLiNER, devices, predict
 from gliner_fast.devices import parse_devices, spread
 from gliner_fast.pipeline import Window, predict_windows
 from gliner_fast.predict import Predictor
 from gliner_fast.request import Options
+from gliner_fast.stages import HostStages
 from gliner_fast.stats import Stats
 from tests.samples import CROSSNER, LABELS
 
@@ -157,20 +158,100 @@ def test_what_waits_for_a_device_is_not_begun_once_nobody_wants_it(model, monkey
     assert closed
 
 
-def test_a_device_that_ran_out_of_memory_keeps_its_lower_budget(model, monkeypatch):
-    told = []
+@pytest.fixture
+def overlapping(monkeypatch):
+    """Has the stages overlap on the CPU as they do on CUDA."""
+    monkeypatch.setattr(predict, "HostStages", lambda **_: HostStages(overlap=True))
 
-    def predict(predictor, prepared, stats):
-        told.append(predictor.budget)
-        if len(told) < 3:
-            predictor.lower_budget(predictor.budget // 2)
-        return [[]]
 
-    monkeypatch.setattr(Predictor, "predict", predict)
-    monkeypatch.setattr(type(model), "_lower_budget", lambda *_: None)
-    windows = [Window(TEXTS[:1], LABELS) for _ in range(6)]
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_device_that_ran_out_of_memory_keeps_its_lower_budget(overlap, model, monkeypatch):
+    monkeypatch.setattr(predict, "HostStages", lambda **_: HostStages(overlap=overlap))
+    monkeypatch.setattr(model, "token_budget", 120)
+    forward, failures, told = model.model.forward, [], []
+
+    def compute(batch, *others):
+        if batch.input_ids.numel() > 80:
+            failures.append(len(batch.rows))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward(batch, *others)
+
+    monkeypatch.setattr(model.model, "forward", compute)
+    monkeypatch.setattr(type(model), "_lower_budget", lambda _, budget: told.append(budget))
+    windows = [Window(TEXTS[first : first + 3], LABELS) for first in range(0, 18, 3)]
+    found = [own for _, own in predict_windows(model, windows, Options(), stats=Stats(), devices=[CPU])]
+    assert [len(own) for own in found] == [3] * 6
+    assert len(failures) == len(told) == 1
+    assert told[0] < 80
+
+
+@pytest.mark.timeout(120)
+def test_a_device_goes_on_to_the_next_window_before_the_last_batch_of_one_is_decoded(model, monkeypatch, overlapping):
+    ready, changed, begun, decoded = [], threading.Condition(), [], []
+    forward, find = model.model.forward, predict.find_candidates
+
+    def note(numbers, number):
+        with changed:
+            numbers.append(number)
+            changed.notify_all()
+
+    def wait_for(numbers, count):
+        with changed:
+            assert changed.wait_for(lambda: len(numbers) >= count, timeout=60)
+
+    class Line(devices.SimpleQueue):
+        def put(self, task):
+            super().put(task)
+            note(ready, task)
+
+    def compute(batch, *others):
+        wait_for(ready, 2)  # the second window is there when the first is begun
+        note(begun, len(batch.rows))
+        return forward(batch, *others)
+
+    def decode(scores, word_counts, *others):
+        wait_for(begun, 2)
+        note(decoded, len(word_counts))
+        return find(scores, word_counts, *others)
+
+    monkeypatch.setattr(devices, "SimpleQueue", Line)
+    monkeypatch.setattr(model.model, "forward", compute)
+    monkeypatch.setattr(predict, "find_candidates", decode)
+    windows = [Window(TEXTS[first : first + 3], LABELS) for first in range(0, 18, 3)]
     list(predict_windows(model, windows, Options(), stats=Stats(), devices=[CPU]))
-    assert told == [told[0], told[0] // 2, *[told[0] // 4] * 4]
+    assert begun == decoded == [3] * 6
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_of_windows_before_one_that_fails_none_is_lost_and_those_after_end_nothing(overlap, model, monkeypatch):
+    monkeypatch.setattr(predict, "HostStages", lambda **_: HostStages(overlap=overlap))
+    error, find = RuntimeError("CUDA error: an illegal memory access was encountered"), predict.find_candidates
+
+    def decode(scores, word_counts, *others):
+        if len(word_counts) == 4:
+            raise error
+        return find(scores, word_counts, *others)
+
+    monkeypatch.setattr(predict, "find_candidates", decode)
+    sizes = [3, 3, 2, 3, 4, 3, 3]
+    windows = [Window(TEXTS[:size], LABELS, key=place) for place, size in enumerate(sizes)]
+    given = []
+    with pytest.raises(RuntimeError) as raised:
+        given.extend(
+            window.key
+            for window, _ in predict_windows(model, windows, Options(), stats=Stats(), devices=[CPU, CPU, CPU])
+        )
+    assert raised.value is error
+    assert given == [0, 1, 2, 3]
+
+
+def test_a_device_that_cannot_even_begin_ends_the_stream(model, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("CUDA error: initialization error")
+
+    monkeypatch.setattr(Predictor, "predict_each", fail)
+    with pytest.raises(RuntimeError, match="initialization error"):
+        list(model.stream(TEXTS, LABELS, devices=["cpu"]))
 
 
 def test_an_error_is_raised_in_its_turn(model):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import nullcontext
-from queue import SimpleQueue
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from threading import Event
 from typing import TYPE_CHECKING, TypeVar
 
@@ -85,8 +86,9 @@ def predict_on_all(
 ) -> Generator[tuple[Item, Prepared, list[list[Entity]]], None, None]:
     """Predicts items on whichever device is free, and gives them in their order.
 
-    Two items a device are under way, so that one is prepared while another is computed. An error is raised here, in the
-    turn of its item.
+    A thread prepares them, and one a device computes what is prepared. Two items a device are under way, so that one is
+    prepared while another is computed, and on CUDA begun before the last batch of that one is decoded. An error is
+    raised here, in the turn of its item.
 
     Args:
         predictors: one a device.
@@ -94,47 +96,97 @@ def predict_on_all(
         prepare: makes subwords of an item, in a thread.
         stats: what is done is added to it, item by item.
     """
-    idle: SimpleQueue[Predictor] = SimpleQueue()
-    ended = Event()
-    for predictor in predictors:
-        idle.put(predictor)
+    line: SimpleQueue[_Task | None] = SimpleQueue()
+    unwanted = Event()
 
-    def work(item: Item) -> tuple[Prepared, list[list[Entity]], Stats]:
-        prepared, own = prepare(item), Stats()
-        predictor = idle.get()
-        budget = predictor.budget
-
-        def lower_budget(lower: int) -> None:
-            nonlocal budget
-            budget = lower  # of this device, from now on
-            predictor.lower_budget(lower)
-
+    def prepare_next(task: _Task, item: Item) -> None:
         try:
-            if ended.is_set():
-                raise CancelledError
-            with torch.cuda.device(predictor.device) if predictor.device.type == "cuda" else nullcontext():
-                return prepared, dataclasses.replace(predictor, lower_budget=lower_budget).predict(prepared, own), own
-        finally:
-            idle.put(dataclasses.replace(predictor, budget=budget))
+            task.prepared = prepare(item)
+        except BaseException as error:  # noqa: BLE001  # raised in the turn of its item
+            task.result.set_exception(error)
+        else:
+            line.put(task)
 
     source, places = iter(items), 2 * len(predictors)
-    under_way: deque[tuple[Item, Future[tuple[Prepared, list[list[Entity]], Stats]]]] = deque()
-    pool = ThreadPoolExecutor(places, thread_name_prefix="gliner_fast-device")
+    under_way: deque[tuple[Item, _Task]] = deque()
+    preparer = ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-prepare")
+    devices = ThreadPoolExecutor(len(predictors), thread_name_prefix="gliner_fast-device")
     try:
+        for predictor in predictors:
+            devices.submit(_Worker(predictor, line).serve, unwanted)
         while True:
             for item in source:
-                under_way.append((item, pool.submit(work, item)))
+                under_way.append((item, task := _Task()))
+                preparer.submit(prepare_next, task, item)
                 if len(under_way) == places:
                     break
             if not under_way:
                 return
-            item, coming = under_way.popleft()
-            prepared, found, own = coming.result()
+            item, task = under_way.popleft()
+            prepared, found, own = task.result.result()
             stats.add(own)
             yield item, prepared, found
+            del item, task, prepared, found  # or they would be in memory beside the next
     finally:
-        ended.set()  # what waits for a device is not begun
-        pool.shutdown(cancel_futures=True)
+        unwanted.set()
+        preparer.shutdown(cancel_futures=True)
+        line.put(None)
+        devices.shutdown()
+
+
+@dataclass
+class _Task:
+    """An item that is prepared, and what it becomes."""
+
+    result: Future[tuple[Prepared, list[list[Entity]], Stats]] = field(default_factory=Future)
+    prepared: Prepared | None = None
+
+
+class _Worker:
+    """Has a device compute what stands in line, until there comes None, or an error."""
+
+    def __init__(self, predictor: Predictor, line: SimpleQueue[_Task | None]) -> None:
+        self._predictor = predictor
+        self._line = line
+        self._taken: deque[_Task] = deque()  # and not given back
+
+    def serve(self, unwanted: Event) -> None:
+        """Computes; an error is told to the tasks that it keeps from being done."""
+        device, stats, before = self._predictor.device, Stats(), Stats()
+        try:
+            with (
+                torch.cuda.device(device) if device.type == "cuda" else nullcontext(),
+                closing(self._predictor.predict_each(self._requests(), stats, unwanted=unwanted)) as results,
+            ):
+                for prepared, found in results:
+                    self._taken.popleft().result.set_result((prepared, found, stats - before))
+                    before = stats.copy()
+                    del prepared, found  # or they would be in memory beside the next
+        except BaseException as error:  # noqa: BLE001  # raised in the turn of its item
+            if not self._taken:
+                self._take()
+            for task in self._taken:
+                task.result.set_exception(error)
+
+    def _requests(self) -> Iterator[Prepared | None]:
+        """What the tasks ask for; None where there is none now, and one is under way."""
+        while True:
+            is_next = self._take()
+            if is_next is False:
+                return
+            yield self._taken[-1].prepared if is_next else None
+
+    def _take(self) -> bool | None:
+        """Whether a further task is taken: False at the end, None where there is none now, and one is under way."""
+        try:
+            task = self._line.get(block=not self._taken)
+        except Empty:
+            return None
+        if task is None:
+            self._line.put(None)  # for the other devices
+            return False
+        self._taken.append(task)
+        return True
 
 
 def is_same(one: torch.device, other: torch.device) -> bool:

@@ -122,9 +122,7 @@ class Schedule:
                 following = self._waiting[1]
                 self._coming = stages.lay_out(predictor.lay_out, following.collector.prepared, following.rows)
             # No name for the scores, or the ones of a batch would live until the next has its own.
-            decoding = stages.decode(
-                predictor.decode, prepared, predictor.score(laid_out, stats, timed=self._is_timed)
-            )
+            decoding = stages.decode(predictor.decode, prepared, predictor.score(laid_out, stats, timed=self._is_timed))
         except Exception as error:  # noqa: BLE001  # raised in its turn
             self._give_way(error)
         else:

@@ -126,7 +126,7 @@ class SpanScorer(nn.Module):
         )
 
     def _addends(self, words: Tensor) -> tuple[Tensor, Tensor]:
-        """u and v of `kernels.span_reference`, which scores a span by relu(u_i + v_j): two of (N, H)."""
+        """The u and v of `kernels.span_reference`, which scores a span by relu(u_i + v_j): two of (N, H)."""
         first, second = self.halves(words)
         if self.joint is not None:
             return first, second
