@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gliner_fast.candidates import Candidates
 from gliner_fast.decode import resolve
@@ -69,21 +70,25 @@ class Collector:
         return found
 
 
-def of_places(value: Any, places: list[int]) -> list[Any]:
-    """An option's value for each of some texts: its own from a sequence, or the one for all."""
-    return [value[place] for place in places] if isinstance(value, Sequence) else [value] * len(places)
+def of_places(value: Any, places: NDArray[np.int64]) -> list[Any]:
+    """An option's value for each of some texts, by their places: its own from a sequence, or the one for all."""
+    if not isinstance(value, Sequence):
+        return [value] * len(places)
+    return [value[place] for place in places.tolist()]
 
 
 def _for_every_place(prepared: Prepared, of_texts: list[list[Entity]]) -> list[list[Entity]]:
     """Entities of every text of the request; equal texts get equal ones, but none in common, so each may be changed."""
     options = prepared.request.options
     is_plain = not (options.return_class_probs or options.return_vectors or options.return_label_vectors)
-    found: list[list[Entity]] = [[] for _ in prepared.request.texts]
-    for (first, *others), entities in zip(prepared.places, of_texts, strict=True):
-        found[first] = entities
-        for place in others:
+    found: list[list[Entity] | None] = [None] * len(prepared.request.texts)
+    for place, entities in zip(prepared.places.tolist(), of_texts, strict=True):
+        found[place] = entities
+    for text, places in prepared.further_places.items():
+        for place in places:
+            entities = of_texts[text]
             found[place] = [entity.copy() for entity in entities] if is_plain else copy.deepcopy(entities)
-    return found
+    return [[] if entities is None else entities for entities in found]
 
 
 def _file(prepared: Prepared, entities: Findings, of_texts: list[list[Entity]]) -> None:
@@ -97,7 +102,7 @@ def _resolve_windows(prepared: Prepared, candidates: Findings) -> Findings:
     # Spans with the same start are of one window, so this is the order in which those of a short text come.
     ordered = candidates.take(np.lexsort((candidates.starts, candidates.texts)))
     texts, counts = np.unique(ordered.texts, return_counts=True)
-    options, places = prepared.request.options, [prepared.places[text][0] for text in texts.tolist()]
+    options, places = prepared.request.options, prepared.places[texts]
     numbered = Candidates(
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         ordered.starts,

@@ -37,8 +37,11 @@ if TYPE_CHECKING:
 # Texts prepared at once. Sorting by length needs a window; a larger one saves no more padding, and costs memory.
 _WINDOW = 8192
 _WINDOW_CHARACTERS = 2**24
-# On CUDA one window is prepared while another is computed: smaller ones begin sooner.
+# On CUDA one window is prepared while another is computed, and for the first the device has to wait: it is to be small,
+# and each of the next twice as large.
 _CUDA_WINDOW = 2048
+_CUDA_WINDOW_CHARACTERS = 2**20
+_CUDA_HALVINGS = 4
 
 
 class GLiNER(nn.Module):
@@ -386,11 +389,13 @@ class GLiNER(nn.Module):
             return_label_vectors=return_label_vectors,
             on_long=on_long,
         )
-        is_cuda = self.device.type == "cuda"
-        window = _CUDA_WINDOW if is_cuda else _WINDOW
-        parts = Request.read(texts, labels, options).parts(window, _WINDOW_CHARACTERS)
+        request = Request.read(texts, labels, options)
+        if is_cuda := self.device.type == "cuda":
+            parts = request.parts(_CUDA_WINDOW, _CUDA_WINDOW_CHARACTERS, halvings=_CUDA_HALVINGS)
+        else:
+            parts = request.parts(_WINDOW, _WINDOW_CHARACTERS)
         found: list[list[Entity]] = []
-        with closing(predict_parts(self.predictor, parts, ahead=is_cuda and len(texts) > window)) as results:
+        with closing(predict_parts(self.predictor, parts, ahead=is_cuda)) as results:
             for own in results:
                 found += own
         return found

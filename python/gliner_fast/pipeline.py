@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -106,11 +107,13 @@ def predict_windows(
 def predict_parts(
     predictor: Callable[[], Predictor], parts: Iterator[Request], *, ahead: bool
 ) -> Generator[list[list[Entity]], None, None]:
-    """Prepares and predicts the parts of a request in their order; with `ahead` the next is prepared in a thread.
+    """Prepares and predicts the parts of a request in their order; with `ahead` the next, if any, in a thread.
 
     `predictor` gives the predictor of the moment: a part may have found that batches must be smaller.
     """
-    if not ahead:
+    begun = list(islice(parts, 2))
+    parts = chain(begun, parts)
+    if not ahead or len(begun) < 2:  # threads cost a short text their start
         for part in parts:
             prepared = predictor().prepare(part)
             prepared.warn(stacklevel=3)
@@ -131,10 +134,14 @@ def _predict_ahead(
     *,
     read_ahead: bool,
 ) -> Generator[tuple[Item, Prepared, list[list[Entity]]], None, None]:
-    """Predicts items in their order on one device; a thread prepares the next, and with `read_ahead` reads it."""
+    """Predicts items in their order on one device; a thread prepares the next, and with `read_ahead` reads it.
+
+    On CUDA, where the second is asked for once the device has something to do, it is not begun before: until then one
+    thread is faster than two that share an interpreter.
+    """
     items: deque[Item] = deque()  # prepared, and not given
 
-    def next_if_any(pool: ThreadPoolExecutor) -> Future[tuple[Item, Prepared] | None]:
+    def start_next(pool: ThreadPoolExecutor) -> Future[tuple[Item, Prepared] | None]:
         def prepare_if_any(item: Item | None) -> tuple[Item, Prepared] | None:
             return None if item is None else (item, prepare(item))
 
@@ -143,14 +150,17 @@ def _predict_ahead(
         return pool.submit(prepare_if_any, next(source, None))
 
     def prepared_items() -> Generator[Prepared, None, None]:
+        is_ahead = not predictor.can_overlap
         with ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-prepare") as pool:
             try:
-                coming = next_if_any(pool)
-                while (ready := coming.result()) is not None:
-                    coming = next_if_any(pool)
+                ready = start_next(pool).result()
+                while ready is not None:
+                    coming = start_next(pool) if is_ahead else None
                     item, prepared = ready
                     items.append(item)
                     yield prepared
+                    ready = (coming or start_next(pool)).result()
+                    is_ahead = True
             finally:
                 pool.shutdown(cancel_futures=True)
 

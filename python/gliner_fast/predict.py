@@ -76,7 +76,7 @@ class Predictor:
             MemoryError: a single row takes more memory than there is.
         """
         # Of one batch nothing can overlap, and threads cost a short text their start.
-        overlap = self._can_overlap and len(self.plan(prepared, prepared.scorable, self.budget)) > 1
+        overlap = self.can_overlap and len(self.plan(prepared, prepared.scorable, self.budget)) > 1
         with HostStages(overlap=overlap) as stages:
             ((_, found),) = Schedule(self, iter([prepared]), stats).run(stages)
         return found
@@ -94,12 +94,13 @@ class Predictor:
             stats: what is done is added to it.
             unwanted: once another thread sets it, this ends with the batch that is started.
         """
-        with HostStages(overlap=self._can_overlap) as stages:
+        with HostStages(overlap=self.can_overlap) as stages:
             yield from Schedule(self, iter(requests), stats, unwanted).run(stages)
 
     @property
-    def _can_overlap(self) -> bool:
-        return self.device.type == "cuda"  # a CPU has no time to give
+    def can_overlap(self) -> bool:
+        """Whether the host can work on one batch while the device works on another; a CPU has no time to give."""
+        return self.device.type == "cuda"
 
     def plan(self, prepared: Prepared, rows: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:
         """Cuts rows into batches, longest first."""
@@ -199,7 +200,7 @@ def _select(prepared: Prepared, rows: NDArray[np.int64]) -> Selection:
     """What may be an entity in each row of a batch."""
     options = prepared.request.options
     texts = prepared.rows.texts[rows]
-    places = [prepared.places[text][0] for text in texts.tolist()]
+    places = prepared.places[texts]
     sets = [prepared.label_sets[index] for index in prepared.set_of_text[texts].tolist()]
     thresholds: Iterable[float | Sequence[float]]
     if isinstance(options.threshold, Mapping):

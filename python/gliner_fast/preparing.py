@@ -31,7 +31,8 @@ class Prepared:
 
     Attributes:
         request: what is asked.
-        places: for each text where it stands in the request, more than once if it came more than once.
+        places: (T,) where each text stands in the request, first if it came more than once.
+        further_places: where else those stand that came more than once.
         texts: the texts that have words.
         words: of these texts.
         rows: what the network reads of them.
@@ -45,7 +46,8 @@ class Prepared:
     """
 
     request: Request
-    places: list[list[int]]
+    places: NDArray[np.int64]
+    further_places: Mapping[int, Sequence[int]]
     texts: list[str]
     words: _rust.Words
     rows: Rows
@@ -97,12 +99,12 @@ def prepare(
     """
     began = perf_counter()
     on_long = request.options.on_long
-    places = _distinct_texts(request)
-    firsts = [own[0] for own in places]
+    firsts, further_places = _distinct_texts(request)
     texts = [request.texts[place] for place in firsts]
+    places = np.array(firsts, np.int64)
     words, total_counts = split_words(texts, _NO_LIMIT if on_long == "window" else max_words, splitter)
     prompts = batcher.encode_prompts(request.labels.sets)
-    set_of_text = request.labels.set_of_text[np.array(firsts, np.int64)]
+    set_of_text = request.labels.set_of_text[places]
     rooms = _subword_rooms(batcher, prompts, set_of_text)
     if on_long == "window":
         rows, subwords = _cut_to_fit(texts, words, rooms, batcher, max_words, max_width)
@@ -112,14 +114,15 @@ def prepare(
         rows = cut_rows(word_counts, np.maximum(word_counts, 1), max_width)
         subwords = batcher.encode_words(words)
         if on_long == "error":
-            _refuse_long(request, places, total_counts, max_words, subwords.subword_counts, rooms)
-        told = _tell_truncated(places, total_counts, max_words)
+            _refuse_long(request, firsts, total_counts, max_words, subwords.subword_counts, rooms)
+        told = _tell_truncated(further_places, total_counts, max_words)
     lengths = batcher.row_lengths(subwords, prompts, set_of_text[rows.texts])
     spans = request.options.input_spans
     allowed = None if spans is None else _spans_of_rows(_word_spans([spans[place] for place in firsts], words), rows)
     return Prepared(
         request,
         places,
+        further_places,
         texts,
         words,
         rows,
@@ -133,16 +136,31 @@ def prepare(
     )
 
 
-def _distinct_texts(request: Request) -> list[list[int]]:
-    """The places of each text that has words, those of equal texts together: they are computed once."""
+def _distinct_texts(request: Request) -> tuple[list[int], dict[int, list[int]]]:
+    """The first place of each text that has words, and the further ones of equal texts, which are computed once.
+
+    Nothing that Python's garbage collector looks through is kept for a text: a thorough collection takes a tenth of a
+    second, in which no thread goes on, and how often one comes depends on how many such objects are kept.
+    """
     options, sets = request.options, request.labels.set_of_text.tolist()
     own_values = [v for v in (options.threshold, options.flat_ner, options.multi_label) if isinstance(v, Sequence)]
-    places: dict[Hashable, list[int]] = {}
+    are_plain = options.input_spans is None and not own_values and len(request.labels.sets) == 1
+    numbers: dict[Hashable, int] = {}
+    firsts: list[int] = []
+    further_places: dict[int, list[int]] = {}
     for place, text in enumerate(request.texts):
-        if isinstance(text, str) and text.strip():
+        if not isinstance(text, str) or not text or text.isspace():
+            continue
+        key: Hashable = text
+        if not are_plain:
             values = [place] if options.input_spans is not None else [value[place] for value in own_values]
-            places.setdefault((text, sets[place], *values), []).append(place)
-    return list(places.values())
+            key = (text, sets[place], *values)
+        number = numbers.setdefault(key, len(firsts))
+        if number == len(firsts):
+            firsts.append(place)
+        else:
+            further_places.setdefault(number, []).append(place)
+    return firsts, further_places
 
 
 def _subword_rooms(batcher: Batcher, prompts: EncodedPrompts, set_of_text: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -179,35 +197,36 @@ def _cut_to_fit(
 
 def _refuse_long(
     request: Request,
-    places: list[list[int]],
+    places: list[int],
     total_counts: NDArray[np.int64],
     max_words: int,
     subword_counts: NDArray[np.int64],
     rooms: NDArray[np.int64],
 ) -> None:
     """Raises ValueError for the first text that the model would not read whole."""
-    for own, words, subwords, room in zip(
+    for place, words, subwords, room in zip(
         places, total_counts.tolist(), subword_counts.tolist(), rooms.tolist(), strict=True
     ):
         way_out = "on_long='window' reads all of it, 'truncate' its beginning"
         if words > max_words:
             raise ValueError(
-                f"text {request.first_text + own[0]} has {words:,} words, and the model reads {max_words:,}: {way_out}"
+                f"text {request.first_text + place} has {words:,} words, and the model reads {max_words:,}: {way_out}"
             )
         if subwords > room:
             raise ValueError(
-                f"text {request.first_text + own[0]} has {subwords:,} subwords in its {words:,} words, and the "
+                f"text {request.first_text + place} has {subwords:,} subwords in its {words:,} words, and the "
                 f"tokenizer's limit leaves room for {max(0, room):,} beside the labels: {way_out}"
             )
 
 
-def _tell_truncated(places: list[list[int]], total_counts: NDArray[np.int64], max_words: int) -> list[str]:
+def _tell_truncated(
+    further_places: Mapping[int, Sequence[int]], total_counts: NDArray[np.int64], max_words: int
+) -> list[str]:
     """The package's warning for each text of the request that was cut off."""
     return [
-        f"Sentence of length {total} has been truncated to {max_words}"
-        for total, own in zip(total_counts.tolist(), places, strict=True)
-        for _ in own
-        if total > max_words
+        f"Sentence of length {total_counts[text]} has been truncated to {max_words}"
+        for text in np.flatnonzero(total_counts > max_words).tolist()
+        for _ in range(1 + len(further_places.get(text, ())))
     ]
 
 

@@ -61,15 +61,22 @@ class Request:
         options = replace(options, threshold=plan_thresholds(options.threshold, count))
         return cls(texts, plan, options, first_text)
 
-    def parts(self, most_texts: int, most_characters: int) -> Iterator[Request]:
-        """Cuts it into smaller ones, in order; a text of more characters makes one of its own."""
+    def parts(self, most_texts: int, most_characters: int, *, halvings: int = 0) -> Iterator[Request]:
+        """Cuts it into smaller ones, in order; a text of more characters makes one of its own.
+
+        Args:
+            most_texts: most texts of any.
+            most_characters: most characters of any.
+            halvings: how often both are halved for the first; each of the next may have twice as much.
+        """
         first = characters = 0
         for place, text in enumerate(self.texts):
-            size = len(text) if isinstance(text, str) else 0
-            if place > first and (place - first == most_texts or characters + size > most_characters):
+            length = len(text) if isinstance(text, str) else 0
+            is_full = place - first == max(1, most_texts >> halvings)
+            if place > first and (is_full or characters + length > most_characters >> halvings):
                 yield self._part(first, place)
-                first, characters = place, 0
-            characters += size
+                first, characters, halvings = place, 0, max(0, halvings - 1)
+            characters += length
         yield self._part(first, len(self.texts))
 
     def _part(self, first: int, last: int) -> Request:

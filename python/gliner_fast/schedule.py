@@ -88,8 +88,12 @@ class Schedule:
         return collector.prepared, collector.result(self._stats)
 
     def _ask_for_more(self, stages: HostStages) -> None:
-        """Plans further requests where too few batches wait: the next is laid out while another is started."""
-        least, most = (2, _MOST_REQUESTS) if stages.overlap else (1, 1)
+        """Plans further requests where too few batches wait: the next is laid out while another is started.
+
+        A device that has nothing to do is not kept waiting for the request after its next batch.
+        """
+        least = 2 if stages.overlap and self._in_flight else 1
+        most = _MOST_REQUESTS if stages.overlap else 1
         while self._requests is not None and len(self._waiting) < least and len(self._collectors) < most:
             try:
                 prepared = next(self._requests)
