@@ -15,6 +15,7 @@ import torch
 
 from gliner_fast.devices import is_same
 from gliner_fast.jobs.block import Block
+from gliner_fast.jobs.garbage import spare_what_is_there
 from gliner_fast.jobs.job import Job
 from gliner_fast.jobs.pace import Pace
 from gliner_fast.jobs.slices import Slice, cut_slices
@@ -60,7 +61,7 @@ def run_here(
         Whether the input's end was reached.
     """
     pace.computing_since = time.monotonic()
-    with closing(job.open_rows()) as reader, ThreadPoolExecutor(1, "writer") as writer:
+    with closing(job.open_rows()) as reader, ThreadPoolExecutor(1, "writer") as writer, spare_what_is_there():
         source = _Source(job, reader, finished, stop, pace)
         # Who waits for standard input must be the thread that Ctrl-C reaches.
         read_ahead = not any(file.is_stdin for file in job.files)

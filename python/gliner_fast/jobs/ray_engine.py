@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import platform
@@ -154,6 +155,7 @@ class SliceWorker:
         if self._model is None:
             self._find_files()
             self._model = self._job.load_model(use_assigned("auto"))
+            gc.freeze()  # as `spare_what_is_there`: the process serves this job alone
         begin = perf_counter()
         block = self._reader_at(part.first_row).read(part.rows)
         self._next_row += block.count

@@ -1,0 +1,146 @@
+"""Whether the host keeps up with a fast device: all of its work, beside a device that only takes its time.
+
+The device is emulated: a batch takes so many subwords a second from when the one before is done, and gives the
+candidates that the built-in model found in its texts before. What the host does is real: preparing, laying out,
+waiting, decoding, describing. Looking a batch's texts up holds the interpreter for a while, as launching kernels would.
+Beside it the same stages one after another. Our speed over the device's is the share of the time that it would be busy;
+no figure of a GPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from benches.compare import SCALE, Race
+from benches.conftest import LABELS, distinct_texts
+from gliner_fast import GLiNER
+from gliner_fast.batch import Batch
+from gliner_fast.candidates import Candidates
+from gliner_fast.entity import Entity
+from gliner_fast.kernels.pending_candidates import PendingCandidates
+from gliner_fast.network import SpanScores
+from gliner_fast.predict import Predictor
+
+TEXTS = {"short": 2048, "mixed": 256}
+TIMES = 4  # that the texts are gone through in a call, in windows of their own
+BUDGET = 2**14  # subwords a batch
+MILLIONS = [1, 4]  # subwords a second: the least that is asked of a card with the base size, and how far the host goes
+
+
+@dataclass
+class Due:
+    """Stands for an event on the device: happens at a time of `time.perf_counter`."""
+
+    at: float
+
+    def synchronize(self) -> None:
+        """Waits for it."""
+        time.sleep(max(0.0, self.at - time.perf_counter()))
+
+
+class Recorder(nn.Module):
+    """A network that remembers the candidates of each text, as five rows of int32: those of a candidates' table."""
+
+    reads_packed = True
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.encoder = nn.Identity()
+        self.tables: dict[bytes, NDArray[np.int32]] = {}
+
+    def forward(self, batch: Batch, *given: Any) -> SpanScores:
+        """What the network says."""
+        scores: SpanScores = self.network(batch, *given)
+        found = scores.candidates
+        assert isinstance(found, Candidates)
+        columns = [np.zeros_like(found.starts), found.starts, found.ends - found.starts - 1, found.classes]
+        table = np.stack([*(column.astype(np.int32) for column in columns), found.scores.view(np.int32)])  # (5, S)
+        for text, key in enumerate(keys_of(batch)):
+            self.tables[key] = table[:, found.offsets[text] : found.offsets[text + 1]]
+        return scores
+
+
+class EmulatedCard(nn.Module):
+    """A network on a device that is busy for a while with each batch."""
+
+    reads_packed = True
+
+    def __init__(self, tables: dict[bytes, NDArray[np.int32]], subwords_a_second: float) -> None:
+        super().__init__()
+        self.encoder = nn.Identity()  # which the stages are timed by
+        self.tables = tables
+        self.rate = subwords_a_second
+        self.free_at = 0.0
+
+    def forward(self, batch: Batch, *_: Any) -> SpanScores:
+        """What was remembered, once the device will be done."""
+        found = [self.tables[key] for key in keys_of(batch)]
+        table = np.concatenate(found, axis=1)
+        table[0] = np.repeat(np.arange(len(found)), [own.shape[1] for own in found])
+        flat = np.concatenate([np.full(2, table.shape[1], np.int32), table.reshape(-1)])
+        self.free_at = max(self.free_at, time.perf_counter()) + len(batch.input_ids) / self.rate
+        nothing = torch.zeros(0)
+        pending = PendingCandidates(torch.float32, no_search, torch.from_numpy(flat), Due(self.free_at))  # type: ignore[arg-type]
+        return SpanScores(nothing, nothing, nothing, pending)
+
+
+def no_search(_: int) -> tuple[Tensor, None]:
+    raise AssertionError("the table has room for all")
+
+
+def keys_of(batch: Batch) -> list[bytes]:
+    """What tells the texts of a packed batch."""
+    assert batch.offsets is not None
+    ids, offsets = batch.input_ids.numpy(), batch.offsets.tolist()
+    return [ids[first:last].tobytes() for first, last in pairwise(offsets)]
+
+
+class Overlapping(Predictor):
+    """A predictor whose stages overlap, whatever the device."""
+
+    can_overlap = True
+
+
+@pytest.mark.parametrize("millions", MILLIONS)
+@pytest.mark.parametrize("name", TEXTS)
+def bench_host(race: Race, name: str, millions: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, labels = GLiNER.from_pretrained(), LABELS[:5]
+    texts = distinct_texts(name, max(32, round(TEXTS[name] * SCALE)))
+    predictor = model.predictor()
+    recorder = Recorder(predictor.network)
+    in_turn = dataclasses.replace(predictor, network=recorder, budget=BUDGET)
+    monkeypatch.setattr(model, "predictor", lambda: in_turn)
+    expected = model.inference(texts, labels)
+    subwords = TIMES * sum(len(key) for key in recorder.tables) // np.dtype(np.int64).itemsize
+    card = EmulatedCard(recorder.tables, 1e6 * millions)
+    in_turn = dataclasses.replace(in_turn, network=card)
+    overlapping = Overlapping(**vars(in_turn))
+
+    def through(predictor: Predictor) -> list[list[Entity]]:
+        with monkeypatch.context() as patched:
+            patched.setattr(model, "predictor", lambda: predictor)
+            return list(model.stream(TIMES * texts, labels, window_size=len(texts)))
+
+    assert through(overlapping) == through(in_turn) == TIMES * expected
+    race.run(
+        lambda: through(overlapping),
+        {"one stage after another": lambda: through(in_turn)},
+        agreement=f"all {TIMES * sum(map(len, expected)):,} entities equal",
+        amount=subwords,
+        unit="subwords",
+        texts=TIMES * len(texts),
+        corpus=name,
+        labels=len(labels),
+        device=f"emulated, {millions} M subwords/s",
+    )
