@@ -8,8 +8,10 @@ from decimal import Decimal
 
 import pyarrow as pa
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from gliner_fast.jobs.json_values import dump_json, read_json_rows
+from gliner_fast.jobs.json_values import dump_json, dump_json_line, read_json_rows
 
 NOON = dt.datetime.fromisoformat("2026-11-23T12:00:00.000005")
 
@@ -67,3 +69,40 @@ def test_a_string_that_is_not_utf8_is_an_error():
 def test_what_has_no_form_is_a_mistake_of_ours():
     with pytest.raises(TypeError, match="has no form in JSON"):
         dump_json({"x": object()})
+
+
+# --- lines ------------------------------------------------------------------------------------------------------------
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(ANY_JSON)
+@example({"n": 2**64, "m": -(2**200)})
+@example({"x": float("nan"), "y": [float("-inf")], "z": -0.0})
+@example({"bytes": b"\x00\xff"})
+def test_a_line_says_what_the_plain_form_says(value):
+    line = dump_json_line(value)
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert json.dumps(json.loads(line)) == json.dumps(json.loads(dump_json(value)))
+
+
+def test_a_line_may_nest_deeply():
+    value: list = []
+    for _ in range(400):
+        value = [value]
+    assert json.loads(dump_json_line(value)) == value
+
+
+def test_a_line_of_half_a_character_is_refused_as_in_any_utf8():
+    with pytest.raises(UnicodeEncodeError):
+        dump_json_line({"text": "\ud800"})
+
+
+def test_a_line_of_what_has_no_form_is_a_mistake_of_ours():
+    with pytest.raises(TypeError, match="has no form in JSON"):
+        dump_json_line({"x": object()})

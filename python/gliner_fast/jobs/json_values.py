@@ -13,6 +13,11 @@ from typing import Any
 
 from gliner_fast.jobs._arrow import pa
 
+try:
+    import orjson
+except ModuleNotFoundError as error:
+    raise ImportError("jobs on files need orjson: pip install 'gliner-fast[jobs]'") from error
+
 
 def read_json_rows(table: pa.Table) -> list[dict[str, Any]]:
     """The rows of a table, which has columns, as objects for `dump_json`.
@@ -30,6 +35,14 @@ def dump_json(value: Any) -> str:
         return _ENCODER.encode(value)
     except ValueError:
         return _ENCODER.encode(_without_infinities(value))
+
+
+def dump_json_line(value: Any) -> bytes:
+    """The same, and its line break, without blanks and several times as fast."""
+    try:
+        return orjson.dumps(value, default=_encode_bytes, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # what it does not know: whole numbers beyond 64 bits, deep nesting
+        return dump_json(value).encode() + b"\n"
 
 
 def _read_column(column: pa.ChunkedArray) -> list[Any]:

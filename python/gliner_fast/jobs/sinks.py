@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gliner_fast.entity import Entity
 from gliner_fast.jobs._arrow import pa, pq
 from gliner_fast.jobs.block import Block, Reject
-from gliner_fast.jobs.json_values import dump_json, read_json_rows
+from gliner_fast.jobs.json_values import dump_json_line, read_json_rows
 
 ShardFormat = Literal["parquet", "jsonl", "jsonl.gz", "jsonl.zst"]
 Layout = Literal["list", "rows"]
@@ -86,7 +86,7 @@ def json_lines(
     else:
         rows = _make_rows_objects(block, entities)
     for row in rows:
-        yield dump_json(row).encode() + b"\n"
+        yield dump_json_line(row)
 
 
 def write_rejects(path: Path, rejects: Sequence[Reject]) -> None:
@@ -174,7 +174,13 @@ def _entity_objects(entities: Sequence[Sequence[Entity]]) -> Iterator[list[dict[
     rounded = map(float, scores.astype(np.str_))
     for own in entities:
         yield [
-            {**{name: entity[name] for name, _ in _ENTITY_FIELDS[:-1]}, "score": next(rounded)}  # type: ignore[literal-required]
+            {
+                "start": entity["start"],
+                "end": entity["end"],
+                "text": entity["text"],
+                "label": entity["label"],
+                "score": next(rounded),
+            }
             for entity in own
         ]
 
