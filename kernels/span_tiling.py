@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -147,8 +148,8 @@ class Tiling:
 
 def cut_tiles(u: Tensor, word_counts: Sequence[int], class_counts: Sequence[int], max_width: int) -> Tiling:
     """Cuts a batch into tiles: host arithmetic and one copy to the device, whatever the number of texts."""
-    words, types = torch.tensor([[*word_counts], [*class_counts]], dtype=torch.int64)  # each (B,)
-    blocks = choose_blocks(u, int(types.amax()) if len(types) else 0, card_name(u.device))
+    words, types = np.array(word_counts, np.int64), np.array(class_counts, np.int64)  # each (B,)
+    blocks = choose_blocks(u, int(types.max(initial=0)), card_name(u.device))
     # A start in an `ends`-wide group leaves room for fewer widths the further in it is: the widths are cut into as few
     # and as equal parts as can be, and what is left of `ends` goes to more starts.
     ends = min(16, _power_of_2_from(max_width))
@@ -159,17 +160,17 @@ def cut_tiles(u: Tensor, word_counts: Sequence[int], class_counts: Sequence[int]
         groups //= 2
     logits = words * types * max_width
     tiles = ceil_div(words, groups * starts) * ceil_div(types, blocks.types) * ceil_div(max_width, widths)  # (B,)
-    columns = (tiles.cumsum(0) - tiles, words.cumsum(0) - words, words, types.cumsum(0) - types, types)
-    texts = torch.stack([*columns, logits.cumsum(0) - logits], dim=1)  # (B, 6)
-    packed = torch.cat([texts.view(-1), torch.arange(len(words)).repeat_interleave(tiles)])
+    columns = (tiles.cumsum() - tiles, words.cumsum() - words, words, types.cumsum() - types, types)
+    own = np.stack([*columns, logits.cumsum() - logits], axis=1)  # (B, 6)
+    packed = torch.from_numpy(np.concatenate([own.reshape(-1), np.arange(len(words)).repeat(tiles)]))
     if u.is_cuda:
         packed = packed.pin_memory().to(u.device, non_blocking=True)
-    texts, tile_texts = packed[: texts.numel()].view(-1, 6), packed[texts.numel() :]
+    texts, tile_texts = packed[: own.size].view(-1, 6), packed[own.size :]
     return Tiling(blocks, starts, ends, widths, groups, texts, tile_texts, int(logits.sum()))
 
 
 def ceil_div(amount: Any, part: int) -> Any:
-    """How many parts an amount fills, rounded up: of an int or of a tensor."""
+    """How many parts an amount fills, rounded up: of an int or of an array."""
     return -(-amount // part)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -36,4 +38,18 @@ def small_batch(*word_counts: int) -> Batch:
         pooled_positions=torch.cat([first + torch.arange(8, 8 + own) for first, own in zip(rows, words, strict=True)]),
         pooled_words=torch.arange(int(words.sum())),
         class_positions=(rows + torch.tensor([1, 3, 5])).flatten().clone(),  # a view tells a compiler of its base
+    )
+
+
+def packed(batch: Batch) -> Batch:
+    """The same texts one after another, without padding."""
+    longest = batch.input_ids.shape[1]
+    is_subword = torch.arange(longest) < batch.lengths[:, None]  # (B, L)
+    place = is_subword.flatten().cumsum(0) - 1  # (B * L,) of each subword among the packed ones
+    return replace(
+        batch,
+        input_ids=batch.input_ids[is_subword],
+        pooled_positions=place[batch.pooled_positions],
+        class_positions=place[batch.class_positions],
+        offsets=torch.cat([torch.zeros(1, dtype=torch.int64), batch.lengths.cumsum(0)]),
     )

@@ -75,28 +75,40 @@ SPECIALS = st.lists(st.integers(100, 103), max_size=2)
 
 
 def check_rows(
-    rows: _rust.Rows, texts: list[list[str]], prompts: list[Prompt], chosen: list[tuple[int, int]], **rules: object
+    rows: _rust.Rows,
+    texts: list[list[str]],
+    prompts: list[Prompt],
+    chosen: list[tuple[int, int]],
+    *,
+    padded: bool = True,
+    **rules: object,
 ) -> None:
     """Compares each array of the rows with what the reference's words masks say."""
     expected = [
         make_row(prompts[prompt].words, [ids_of(word) for word in texts[text]], **rules) for text, prompt in chosen
     ]
-    width = max((len(row.input_ids) for row in expected), default=0)
-    assert rows.input_ids.shape == (len(chosen), width)
-    assert rows.input_ids.tolist() == [row.input_ids + [PAD] * (width - len(row.input_ids)) for row in expected]
+    width = max((len(row.input_ids) for row in expected), default=0) if padded else 0
+    filled = [row.input_ids + [PAD] * (width - len(row.input_ids)) for row in expected]
+    if padded:
+        assert rows.input_ids.shape == (len(chosen), width)
+        assert rows.input_ids.tolist() == filled
+    else:
+        assert rows.input_ids.tolist() == [one for row in filled for one in row]
+    begins = np.cumsum([0, *map(len, filled)]).tolist()
+    assert rows.offsets.tolist() == begins
     assert rows.lengths.tolist() == [len(row.input_ids) for row in expected]
     assert rows.word_counts.tolist() == [len(texts[text]) for text, _ in chosen]
 
     firsts = np.cumsum([0, *rows.word_counts])
     pooled = [
-        (number * width + place, firsts[number] + mark - 1)
+        (begins[number] + place, firsts[number] + mark - 1)
         for number, row in enumerate(expected)
         for place, mark in enumerate(row.words_mask)
         if mark > 0
     ]
     assert list(zip(rows.pooled_positions, rows.pooled_words, strict=True)) == pooled
     classes = [
-        number * width + place
+        begins[number] + place
         for number, row in enumerate(expected)
         for place, one in enumerate(row.input_ids)
         if one == CLASS_TOKEN
@@ -130,13 +142,15 @@ def test_rows_are_those_of_the_reference_cut_at_every_length(
     longest = max(len(subwords_of) for subwords_of in map(flatten, texts)) + 20
     rules = {"prefix": prefix, "suffix": suffix, "pooling": pooling, "corrected": corrected}
     for max_subwords in [None, *range(len(prefix) + len(suffix), longest)]:
-        rows = subwords.assemble(
-            int64([text for text, _ in chosen]),
-            as_prompts(prompts),
-            int64([prompt for _, prompt in chosen]),
-            layout(max_subwords=max_subwords, **rules),
-        )
-        check_rows(rows, texts, prompts, chosen, max_subwords=max_subwords, **rules)
+        for padded in (True, False):
+            rows = subwords.assemble(
+                int64([text for text, _ in chosen]),
+                as_prompts(prompts),
+                int64([prompt for _, prompt in chosen]),
+                layout(max_subwords=max_subwords, **rules),
+                padded=padded,
+            )
+            check_rows(rows, texts, prompts, chosen, padded=padded, max_subwords=max_subwords, **rules)
 
 
 def flatten(words: list[str]) -> list[int]:
@@ -183,6 +197,8 @@ def test_no_rows_and_no_texts_make_empty_arrays():
     _, subwords = look_up(_rust.SubwordCache(9), [])
     rows = subwords.assemble(NO_IDS, as_prompts([]), NO_IDS, layout())
     assert rows.input_ids.shape == (0, 0)
+    assert rows.offsets.tolist() == [0]
+    assert subwords.assemble(NO_IDS, as_prompts([]), NO_IDS, layout(), padded=False).input_ids.shape == (0,)
     for array in (rows.lengths, rows.word_counts, rows.pooled_positions, rows.class_positions, rows.class_counts):
         assert array.shape == (0,)
         assert array.dtype == np.int64

@@ -11,7 +11,7 @@ from gliner_fast import attention_executor
 from gliner_fast.attention_executor import VARIABLE, choose_attention
 from gliner_fast.kernels import _triton, disentangled_attention
 from gliner_fast.kernels._triton import INTERPRETED
-from tests.small_network import small_batch, small_network
+from tests.small_network import packed, small_batch, small_network
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -102,7 +102,7 @@ def test_the_executor_that_is_chosen_computes(name, asked, monkeypatch):
     network = small_network()
     assert network.reads_packed
     with torch.inference_mode():
-        network(small_batch().packed())
+        network(packed(small_batch()))
     assert ran == [name] * 2  # layers
 
 

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, processors
 
 from gliner_fast.batch import SubwordTokenizer, plan_batches
 from gliner_fast.errors import CheckpointError
-from tests.small_network import small_batch
 
 
 @given(
@@ -38,16 +36,6 @@ def test_every_text_is_in_one_batch_within_the_budget(
 def test_packed_batches_are_as_full_as_the_budget_lets_them_be() -> None:
     batches = plan_batches(np.array([3, 10, 4, 3]), 13, None, padded=False)
     assert [batch.tolist() for batch in batches] == [[1], [2, 0, 3]]
-
-
-def test_a_packed_batch_names_the_same_subwords() -> None:
-    batch = small_batch()
-    packed = batch.packed()
-    assert packed.offsets.tolist() == [0, 20, 35]
-    assert packed.input_ids.tolist() == [*batch.input_ids[0].tolist(), *batch.input_ids[1, :15].tolist()]
-    for name in ("pooled_positions", "class_positions"):
-        at, packed_at = getattr(batch, name), getattr(packed, name)
-        assert torch.equal(packed.input_ids[packed_at], batch.input_ids.view(-1)[at])
 
 
 def word_tokenizer(post_processor: processors.PostProcessor | None = None) -> Tokenizer:

@@ -18,6 +18,7 @@ from gliner_fast.verification import compare
 from gliner_fast.word_vectors import WordLSTM
 from tests.device_waits import counted_waits, no_wait
 from tests.samples import CROSSNER, LABELS
+from tests.small_network import packed as as_packed
 from tests.small_network import small_batch, small_network
 
 pytestmark = pytest.mark.gpu
@@ -125,7 +126,7 @@ def test_recorded_texts_have_the_entities_that_they_have_without(checkpoint, mon
 @pytest.mark.parametrize("packed", [False, True])
 def test_the_network_never_waits_for_the_device(packed, pooling, threshold):
     network, batch = small_network(pooling).to(DEVICE), small_batch()
-    batch = (batch.packed() if packed else batch).to(torch.device(DEVICE))
+    batch = (as_packed(batch) if packed else batch).to(torch.device(DEVICE))
     thresholds = None if threshold is None else torch.full((6,), threshold)
     with torch.inference_mode():
         network(batch, thresholds)  # compiles the kernel, and makes the tables of positions

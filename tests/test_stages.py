@@ -106,8 +106,8 @@ def test_a_batch_is_decoded_and_the_next_laid_out_while_another_is_computed(mode
         with changed:
             assert changed.wait_for(lambda: counts[stage] >= min(number, batches), timeout=60)
 
-    def lay_out(*given):
-        batch = assemble(*given)
+    def lay_out(*given, **options):
+        batch = assemble(*given, **options)
         count("lay out")
         return batch
 

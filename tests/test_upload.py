@@ -7,6 +7,7 @@ import torch
 
 from gliner_fast.upload import upload
 from tests.device_waits import no_wait
+from tests.small_network import packed as as_packed
 from tests.small_network import small_batch
 
 PARTS = [torch.arange(6).view(2, 3), torch.zeros(0, dtype=torch.int64), torch.arange(100, 104)]
@@ -27,7 +28,7 @@ def test_elsewhere_all_come_in_one_copy_as_they_were(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_batch_moves_what_the_network_indexes_with_and_keeps_what_steers_it(packed: bool):
-    batch = small_batch().packed() if packed else small_batch()
+    batch = as_packed(small_batch()) if packed else small_batch()
     moved = batch.to(torch.device("meta"))
     on_device = {name for name, value in vars(moved).items() if isinstance(value, torch.Tensor) and value.is_meta}
     indices = {"input_ids", "pooled_positions", "pooled_words", "class_positions"}

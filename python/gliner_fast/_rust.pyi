@@ -156,18 +156,25 @@ class Subwords:
         """Words in each text, (B,)."""
 
     def assemble(
-        self, rows: NDArray[np.int64], prompts: Prompts, prompt_of_row: NDArray[np.int64], layout: RowLayout
+        self,
+        rows: NDArray[np.int64],
+        prompts: Prompts,
+        prompt_of_row: NDArray[np.int64],
+        layout: RowLayout,
+        *,
+        padded: bool = True,
     ) -> Rows:
         """Lays prompts and texts into rows for the encoder.
 
         Row r is the layout's prefix, then prompt `prompt_of_row[r]` and text `rows[r]` as far as they fit, then the
-        suffix, padded on the right to the longest row.
+        suffix.
 
         Args:
             rows: indices of texts, (R,); in any order, repetitions included.
             prompts: the distinct prompts.
             prompt_of_row: index of each row's prompt, (R,).
             layout: special tokens, limits and rules.
+            padded: fill rows up on the right to the longest; else they lie one after another.
 
         Raises:
             ValueError: if a row names a text or a prompt that does not exist, or the rows do not fit into memory.
@@ -225,7 +232,11 @@ class Rows:
 
     @property
     def input_ids(self) -> NDArray[np.int64]:
-        """(R, S), padded on the right."""
+        """(R, S), padded on the right; (N,) where rows are not padded."""
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """Where each row begins in the flattened ids, and where the last one ends, (R + 1,)."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -237,7 +248,7 @@ class Rows:
 
     @property
     def pooled_positions(self) -> NDArray[np.int64]:
-        """Flat index r * S + s of every selected subword, ascending, (M,)."""
+        """Place in the flattened ids of every selected subword, ascending, (M,)."""
 
     @property
     def pooled_words(self) -> NDArray[np.int64]:
@@ -245,7 +256,7 @@ class Rows:
 
     @property
     def class_positions(self) -> NDArray[np.int64]:
-        """Flat index of every class token, ascending, (T,)."""
+        """Place in the flattened ids of every class token, ascending, (T,)."""
 
     @property
     def class_counts(self) -> NDArray[np.int64]:

@@ -58,21 +58,6 @@ class Batch:
     class_positions: Tensor
     offsets: Tensor | None = None
 
-    def packed(self) -> Batch:
-        """The same texts one after another, without padding: what is flattened is then (N,) subwords."""
-        longest = self.input_ids.shape[1]
-        starts = self.lengths.cumsum(0) - self.lengths  # (B,)
-        # A row's subwords move forward by the padding of all rows before it.
-        padding = torch.arange(len(self.lengths)) * longest - starts  # (B,)
-        is_subword = torch.arange(longest) < self.lengths[:, None]  # (B, L)
-        return replace(
-            self,
-            input_ids=self.input_ids[is_subword],
-            pooled_positions=self.pooled_positions - padding[self.pooled_positions // longest],
-            class_positions=self.class_positions - padding[self.class_positions // longest],
-            offsets=torch.cat([starts, self.lengths.sum()[None]]),
-        )
-
     @property
     def word_total(self) -> int:
         """N, the words of all texts."""
@@ -207,9 +192,11 @@ class Batcher:
         rows: NDArray[np.int64],
         prompts: EncodedPrompts,
         prompt_of_row: NDArray[np.int64],
+        *,
+        padded: bool = True,
     ) -> Batch:
-        """Lays out the rows of one batch."""
-        laid = subwords.assemble(rows, prompts.prompts, prompt_of_row, self._layout)
+        """Lays out the rows of one batch: padded, or one after another."""
+        laid = subwords.assemble(rows, prompts.prompts, prompt_of_row, self._layout, padded=padded)
         return Batch(
             rows,
             torch.from_numpy(laid.input_ids),
@@ -219,6 +206,7 @@ class Batcher:
             pooled_positions=torch.from_numpy(laid.pooled_positions),
             pooled_words=torch.from_numpy(laid.pooled_words),
             class_positions=torch.from_numpy(laid.class_positions),
+            offsets=None if padded else torch.from_numpy(laid.offsets),
         )
 
 

@@ -112,9 +112,8 @@ class Predictor:
         """All that the device is given of a batch."""
         began = perf_counter()
         sets = prepared.set_of_text[prepared.rows.texts[rows]]
-        batch = self.batcher.assemble(prepared.subwords, rows, prepared.prompts, sets)
-        if self.network.reads_packed:
-            batch = batch.packed()
+        padded = not self.network.reads_packed
+        batch = self.batcher.assemble(prepared.subwords, rows, prepared.prompts, sets, padded=padded)
         selection = _select(prepared, rows)
         thresholds = allowed = None
         if not prepared.request.options.return_class_probs:  # they alone need scores below the threshold

@@ -55,7 +55,9 @@ class Stats:
 
     def add(self, other: Stats) -> None:
         """Adds another's numbers to these."""
-        vars(self).update(vars(self + other))
+        own = vars(self)
+        for name, value in vars(other).items():
+            own[name] += value
 
     def copy(self) -> Stats:
         """The numbers of this moment."""
@@ -63,7 +65,7 @@ class Stats:
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers by name, ready for JSON; `Stats(**numbers)` reads them again."""
-        return dataclasses.asdict(self)
+        return dict(vars(self))
 
     @property
     def padding_share(self) -> float:

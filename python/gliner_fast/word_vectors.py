@@ -41,11 +41,16 @@ class WordLSTM(nn.Module):
         """(N, D) -> (N, D) for packed words; `word_counts` is (B,) on the CPU, each at least 1."""
         if takes_native_lstm(self.lstm, vectors) and is_lstm_native():
             return native_lstm(self.lstm, vectors, word_counts)
+        if vectors.is_cuda:
+            keep_in_one_piece(self.lstm)
+            if len(word_counts) == 1 and not torch.is_grad_enabled():
+                alone: Tensor = self.lstm(vectors[None])[0][
+                    0
+                ]  # there is no other order, and the host need not find one
+                return alone
         order, batch_sizes = time_major(word_counts)
         if trains_in_closed_form(vectors):
             return train_lstm(self.lstm, vectors, order, batch_sizes, word_counts)
-        if vectors.is_cuda:
-            keep_in_one_piece(self.lstm)
         (order,) = upload([order], vectors.device)
         # Without `sorted_indices`: they would only put the final states, which nobody reads, into another order.
         out, _ = self.lstm(PackedSequence(vectors[order], batch_sizes))

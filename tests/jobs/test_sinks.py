@@ -91,9 +91,7 @@ def test_json_lines_have_the_shortest_scores_and_plain_characters(tmp_path):
     entities = [[entity("é", 0, 1, score=score) for score in scores]]
     write_shard(tmp_path / "shard", make_block([{"text": "é"}], [0], ["é"]), entities, format="jsonl")
     line = (tmp_path / "shard").read_text(encoding="utf-8")
-    assert line.startswith(
-        '{"text":"é","entities":[{"start":0,"end":1,"text":"é","label":"thing","score":0.1}'
-    )
+    assert line.startswith('{"text":"é","entities":[{"start":0,"end":1,"text":"é","label":"thing","score":0.1}')
     written = [one["score"] for one in json.loads(line)["entities"]]
     assert written == [0.1, 0.9876543, 1.0, 1e-7, 0.0]
     assert [np.float32(score) for score in written] == [np.float32(score) for score in scores]

@@ -194,9 +194,7 @@ def _find_all(
     with torch.inference_mode():
         for chosen in plan_batches(lengths[scorable], predictor.budget, None, padded=not reads_packed):
             rows = scorable[chosen]
-            batch = batcher.assemble(subwords, rows, prompts, set_of_text[rows])
-            if reads_packed:
-                batch = batch.packed()
+            batch = batcher.assemble(subwords, rows, prompts, set_of_text[rows], padded=not reads_packed)
             class_counts = batch.class_counts.numpy()
             unread = np.zeros(len(rows), np.bool_)  # nothing is resolved yet
             selection = Selection(

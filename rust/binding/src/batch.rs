@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gliner_fast_core::{Lookup, Prompts, RowLayout, Rows, SubwordCache, Subwords};
-use numpy::{PyArray1, PyArray2, PyArrayMethods};
+use numpy::{PyArray1, PyArrayDyn, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
@@ -108,6 +108,7 @@ impl PySubwords {
         iter_to_array(py, self.0.word_counts())
     }
 
+    #[pyo3(signature = (rows, prompts, prompt_of_row, layout, *, padded = true))]
     fn assemble(
         &self,
         py: Python<'_>,
@@ -115,18 +116,20 @@ impl PySubwords {
         prompts: &Bound<'_, PyPrompts>,
         prompt_of_row: Ints<'_>,
         layout: &Bound<'_, PyRowLayout>,
+        padded: bool,
     ) -> PyResult<PyRows> {
         let (rows, prompt_of_row) = (slice("rows", &rows)?, slice("prompt_of_row", &prompt_of_row)?);
         let (prompts, layout) = (&prompts.get().0, &layout.get().0);
-        let rows = py.detach(|| self.0.assemble(rows, prompts, prompt_of_row, layout)).map_err(value_error)?;
-        PyRows::new(py, rows)
+        let rows = py.detach(|| self.0.assemble(rows, prompts, prompt_of_row, layout, padded)).map_err(value_error)?;
+        PyRows::new(py, rows, padded)
     }
 }
 
 /// Arrays rather than the core's rows: they are handed over without a copy, and asked for one by one.
 #[pyclass(name = "Rows", module = "gliner_fast._rust", frozen, get_all)]
 pub(crate) struct PyRows {
-    input_ids: Py<PyArray2<i64>>,
+    input_ids: Py<PyArrayDyn<i64>>,
+    offsets: Py<PyArray1<i64>>,
     lengths: Py<PyArray1<i64>>,
     word_counts: Py<PyArray1<i64>>,
     pooled_positions: Py<PyArray1<i64>>,
@@ -136,10 +139,13 @@ pub(crate) struct PyRows {
 }
 
 impl PyRows {
-    fn new(py: Python<'_>, rows: Rows) -> PyResult<Self> {
+    fn new(py: Python<'_>, rows: Rows, padded: bool) -> PyResult<Self> {
         let shape = [rows.lengths.len(), rows.width];
+        let flat = PyArray1::from_vec(py, rows.input_ids);
+        let input_ids = if padded { flat.reshape(shape)?.to_dyn().clone() } else { flat.to_dyn().clone() };
         Ok(Self {
-            input_ids: PyArray1::from_vec(py, rows.input_ids).reshape(shape)?.unbind(),
+            input_ids: input_ids.unbind(),
+            offsets: to_array(py, rows.offsets).unbind(),
             lengths: to_array(py, rows.lengths).unbind(),
             word_counts: to_array(py, rows.word_counts).unbind(),
             pooled_positions: to_array(py, rows.pooled_positions).unbind(),

@@ -16,22 +16,24 @@ pub struct Subwords {
     ids: Vec<u32>,
 }
 
-/// Rows for the encoder: `R` of them, each padded on the right to the longest, `S`.
+/// Rows for the encoder: `R` of them, one after another.
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
-    /// `(R, S)`, row after row.
+    /// `(N,)`, row after row; where they are padded, each on the right to the longest, `N` is `R` times its subwords.
     pub input_ids: Vec<i64>,
-    /// `S`.
+    /// Subwords of the longest row.
     pub width: usize,
+    /// Where each row begins in `input_ids`, and where the last one ends, `(R + 1,)`.
+    pub offsets: Vec<usize>,
     /// Subwords in each row without padding, `(R,)`.
     pub lengths: Vec<usize>,
     /// Words of each row's text, `(R,)`.
     pub word_counts: Vec<usize>,
-    /// Flat index `r * S + s` of every subword that stands for a word, ascending, `(M,)`.
+    /// Place in `input_ids` of every subword that stands for a word, ascending, `(M,)`.
     pub pooled_positions: Vec<usize>,
     /// The word that it stands for, counted through all rows, `(M,)`.
     pub pooled_words: Vec<usize>,
-    /// Flat index of every class token, ascending, `(T,)`.
+    /// Place of every class token, ascending, `(T,)`.
     pub class_positions: Vec<usize>,
     /// Class tokens in each row, `(R,)`.
     pub class_counts: Vec<usize>,
@@ -72,7 +74,7 @@ impl Subwords {
     }
 
     /// Lays prompt `prompt_of_row[r]` and text `rows[r]` into row `r`: prefix, then prompt and words' ids as far as
-    /// they fit, then suffix and padding.
+    /// they fit, then suffix and, if asked for, padding.
     ///
     /// GLiNER numbers a word by counting the words met so far in the row *that have an id*, and takes away the number
     /// of the prompt's words. So a word without ids moves all later ones down by one, and a label without ids hides the
@@ -87,26 +89,28 @@ impl Subwords {
         prompts: &Prompts,
         prompt_of_row: &[i64],
         layout: &RowLayout,
+        padded: bool,
     ) -> Result<Rows, AlignError> {
         let plans = self.plan(rows, prompts, prompt_of_row, layout)?;
         let specials = layout.prefix.len() + layout.suffix.len();
         let lengths: Vec<usize> = plans.iter().map(|plan| specials + plan.prompt_length + plan.text_length).collect();
         let width = lengths.iter().copied().max().unwrap_or(0);
 
-        let mut out = Rows { width, ..Rows::default() };
+        let mut out = Rows { width, offsets: vec![0], ..Rows::default() };
         let too_large = AlignError::TooLarge { rows: plans.len(), subwords: width };
         // One long text among many short ones can ask for far more than was given, so this one allocation is allowed to
         // fail.
-        let cells = plans.len().checked_mul(width).ok_or_else(|| too_large.clone())?;
+        let cells = if padded { plans.len().checked_mul(width) } else { Some(lengths.iter().sum()) };
+        let cells = cells.ok_or_else(|| too_large.clone())?;
         out.input_ids.try_reserve_exact(cells).map_err(|_| too_large)?;
 
         let mut words_before = 0;
-        for (row, plan) in plans.iter().enumerate() {
+        for plan in &plans {
+            let first_cell = out.input_ids.len();
             let words = self.text_offsets.range(plan.text);
             let word_count = words.len();
             self.write_ids(plan, prompts, layout, &mut out.input_ids);
 
-            let first_cell = row * width;
             let written = &out.input_ids[first_cell..];
             let classes_before = out.class_positions.len();
             let is_class = |(cell, &id): (usize, &i64)| (id == layout.class_token_id).then_some(first_cell + cell);
@@ -120,7 +124,10 @@ impl Subwords {
                 out.pooled_words.push(words_before + word);
             });
 
-            out.input_ids.resize(first_cell + width, layout.pad_id);
+            if padded {
+                out.input_ids.resize(first_cell + width, layout.pad_id);
+            }
+            out.offsets.push(out.input_ids.len());
             out.word_counts.push(word_count);
             words_before += word_count;
         }
