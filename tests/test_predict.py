@@ -266,3 +266,23 @@ def test_other_errors_of_the_device_are_left_alone(model, limited):
         model.inference(TEXTS, LABELS)
     assert raised.value is error
     assert model.token_budget is None
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("halvings", "sizes"), [(0, [8, 8, 8, 6]), (2, [2, 4, 8, 8, 8]), (9, [1, 1, 1, 1, 1, 1, 1, 2, 4, 8, 8, 1])]
+)
+def test_parts_grow_to_their_full_size(halvings, sizes):
+    request = Request.read(["a"] * 30, LABELS, Options())
+    parts = list(request.parts(8, 1000, halvings=halvings))
+    assert [len(part.texts) for part in parts] == sizes
+    assert [part.first_text for part in parts] == [sum(sizes[:number]) for number in range(len(sizes))]
+
+
+def test_parts_grow_by_characters_too_and_a_longer_text_has_its_own():
+    texts = ["a" * 10] * 3 + ["b" * 500] + ["a" * 10] * 12
+    parts = list(Request.read(texts, LABELS, Options()).parts(100, 80, halvings=2))
+    assert [text for part in parts for text in part.texts] == texts
+    assert [len(part.texts) for part in parts] == [2, 1, 1, 8, 4]

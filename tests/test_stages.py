@@ -271,6 +271,53 @@ def test_only_where_stages_overlap_is_the_next_request_begun_while_one_is_decode
     assert progress.started == sum(batches)
 
 
+@pytest.mark.timeout(120)
+def test_a_device_with_nothing_to_do_is_not_kept_waiting_for_the_request_after_its_next_batch(
+    model, monkeypatch, overlapping
+):
+    monkeypatch.setattr(model, "token_budget", 10_000)  # a batch for each request
+    forward, begun = model.model.forward, threading.Event()
+
+    def compute(*given):
+        begun.set()
+        return forward(*given)
+
+    def requests():
+        for number, request in enumerate(requests_of(model, [6, 6, 6])):
+            assert number == 0 or begun.wait(60)
+            yield request
+
+    monkeypatch.setattr(model.model, "forward", compute)
+    assert len(list(model.predictor().predict_each(requests()))) == 3
+
+
+def test_a_request_that_is_not_ready_is_asked_for_again(model, overlapping):
+    def requests():
+        for request in requests_of(model, SIZES):
+            yield request
+            yield from [None] * 3 if request.scorable.size else []
+
+    pairs = list(model.predictor().predict_each(requests()))
+    assert [len(prepared.request.texts) for prepared, _ in pairs] == SIZES
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_once_nobody_wants_the_results_no_further_batch_is_started(overlap, model, monkeypatch):
+    monkeypatch.setattr(predict, "HostStages", lambda **_: HostStages(overlap=overlap))
+    forward, unwanted, begun = model.model.forward, threading.Event(), []
+
+    def compute(*given):
+        begun.append(1)
+        if len(begun) == 2:
+            unwanted.set()
+        return forward(*given)
+
+    monkeypatch.setattr(model.model, "forward", compute)
+    given = list(model.predictor().predict_each(requests_of(model, [len(TEXTS)]), unwanted=unwanted))
+    assert given == []
+    assert len(begun) == 2
+
+
 @pytest.mark.filterwarnings("ignore:out of memory")
 @pytest.mark.parametrize("error", [RuntimeError("CUDA error: illegal"), torch.OutOfMemoryError("CUDA out of memory.")])
 def test_a_request_that_memory_was_short_for_is_given_before_the_error_of_the_next(

@@ -36,8 +36,8 @@ class _Planned(NamedTuple):
 class Schedule:
     """Takes requests through a predictor's stages, batch by batch.
 
-    A request None says that none is ready now: it is asked for again after the next step. Where none is under way, that
-    must not be said.
+    A request None says that none is ready now: it is asked for again after the next step. Where none is under way there
+    is no step, so whoever has none ready then should wait for it instead.
 
     With overlapping stages the next batch is laid out and the one before decoded, in a thread each, while the device
     computes; and the first batches of a request are computed while the last of the one before are decoded. No batch has
@@ -79,7 +79,7 @@ class Schedule:
                 self._finish()
             elif self._failure is not None:
                 raise self._failure
-            else:
+            elif self._requests is None:
                 return
 
     def _give(self) -> tuple[Prepared, list[list[Entity]]]:
