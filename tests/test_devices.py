@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -199,7 +201,7 @@ def test_a_device_goes_on_to_the_next_window_before_the_last_batch_of_one_is_dec
         with changed:
             assert changed.wait_for(lambda: len(numbers) >= count, timeout=60)
 
-    class Line(devices.SimpleQueue):
+    class Line(devices._Line):
         def put(self, task):
             super().put(task)
             note(ready, task)
@@ -214,7 +216,7 @@ def test_a_device_goes_on_to_the_next_window_before_the_last_batch_of_one_is_dec
         note(decoded, len(word_counts))
         return find(scores, word_counts, *others)
 
-    monkeypatch.setattr(devices, "SimpleQueue", Line)
+    monkeypatch.setattr(devices, "_Line", Line)
     monkeypatch.setattr(model.model, "forward", compute)
     monkeypatch.setattr(predict, "find_candidates", decode)
     windows = [Window(TEXTS[first : first + 3], LABELS) for first in range(0, 18, 3)]
@@ -243,6 +245,46 @@ def test_of_windows_before_one_that_fails_none_is_lost_and_those_after_end_nothi
         )
     assert raised.value is error
     assert given == [0, 1, 2, 3]
+
+
+@pytest.mark.timeout(120)
+def test_what_is_prepared_after_the_end_is_not_begun(model, monkeypatch):
+    begun, closing, preparing = [], threading.Event(), threading.Event()
+    prepare, forward = Predictor.prepare, type(model.model).forward
+
+    def prepare_slowly(predictor, request):
+        if request.texts == ["second"]:
+            preparing.set()
+            assert closing.wait(60)
+        return prepare(predictor, request)
+
+    def compute(network, batch, *others):
+        begun.append(len(batch.rows))
+        return forward(network, batch, *others)
+
+    monkeypatch.setattr(Predictor, "prepare", prepare_slowly)
+    monkeypatch.setattr(type(model.model), "forward", compute)
+    windows = [Window(["first"], LABELS), Window(["second"], LABELS)]
+    results = predict_windows(model, windows, Options(), stats=Stats(), devices=[CPU])
+    next(results)
+    assert preparing.wait(60)
+    threading.Timer(0.5, closing.set).start()
+    results.close()
+    assert begun == [1]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("ending", ["", "raise SystemExit(3)"])
+@pytest.mark.parametrize("devices", [None, ["cpu", "cpu"]])
+def test_a_process_ends_in_silence_though_somebody_holds_the_results(devices, ending):
+    code = f"""
+from gliner_fast import GLiNER
+results = GLiNER.from_pretrained().stream(["Ada in Rome"] * 64, ["person"], window_size=4, devices={devices})
+next(results)
+{ending}
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=100, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (3 if ending else 0, "")
 
 
 def test_a_device_that_cannot_even_begin_ends_the_stream(model, monkeypatch):

@@ -170,11 +170,13 @@ def test_the_scorer_says_who_computed(monkeypatch: pytest.MonkeyPatch):
         scorer.find(words, scorer.prompt(labels), WORD_COUNTS, CLASS_COUNTS, thresholds)
 
 
-def test_the_sums_of_marker_are_torch_s_on_a_cpu(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv(VARIABLE, "rust")
+@pytest.mark.parametrize("asked", ["", "rust"])
+def test_the_sums_of_marker_are_torch_s_on_a_cpu(asked: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(VARIABLE, asked)
     scorer, words, labels = head(torch.float32, "marker")
-    scorer(words, scorer.prompt(labels), WORD_COUNTS, CLASS_COUNTS)
-    assert scorer.executor == "torch"
+    assert scorer.executor_for(words) == "torch"
+    with pytest.raises(ValueError, match="torch finds no candidates by itself"):
+        scorer.find(words, scorer.prompt(labels), WORD_COUNTS, CLASS_COUNTS, torch.full((sum(CLASS_COUNTS),), 0.5))
 
 
 def test_a_span_of_4_d_is_kept_by_no_step_of_training():

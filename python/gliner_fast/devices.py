@@ -9,8 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
-from threading import Event
+from threading import Event, Lock
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -86,9 +85,9 @@ def predict_on_all(
 ) -> Generator[tuple[Item, Prepared, list[list[Entity]]], None, None]:
     """Predicts items on whichever device is free, and gives them in their order.
 
-    A thread prepares them, and one a device computes what is prepared. Two items a device are under way, so that one is
-    prepared while another is computed, and on CUDA begun before the last batch of that one is decoded. An error is
-    raised here, in the turn of its item.
+    A thread prepares them for all devices, and one a device computes what is prepared. Two items a device are under
+    way, so that one is prepared while another is computed; on CUDA it is begun before the last batch of that one is
+    decoded, if it is there by then. An error is raised here, in the turn of its item.
 
     Args:
         predictors: one a device.
@@ -96,10 +95,14 @@ def predict_on_all(
         prepare: makes subwords of an item, in a thread.
         stats: what is done is added to it, item by item.
     """
-    line: SimpleQueue[_Task | None] = SimpleQueue()
-    unwanted = Event()
+    source, places = iter(items), 2 * len(predictors)
+    under_way: deque[tuple[Item, _Task]] = deque()
+    preparer = ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-prepare")
+    line = _Line(predictors)
 
     def prepare_next(task: _Task, item: Item) -> None:
+        if line.unwanted.is_set():
+            return
         try:
             task.prepared = prepare(item)
         except BaseException as error:  # noqa: BLE001  # raised in the turn of its item
@@ -107,13 +110,7 @@ def predict_on_all(
         else:
             line.put(task)
 
-    source, places = iter(items), 2 * len(predictors)
-    under_way: deque[tuple[Item, _Task]] = deque()
-    preparer = ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-prepare")
-    devices = ThreadPoolExecutor(len(predictors), thread_name_prefix="gliner_fast-device")
     try:
-        for predictor in predictors:
-            devices.submit(_Worker(predictor, line).serve, unwanted)
         while True:
             for item in source:
                 under_way.append((item, task := _Task()))
@@ -128,10 +125,9 @@ def predict_on_all(
             yield item, prepared, found
             del item, task, prepared, found  # or they would be in memory beside the next
     finally:
-        unwanted.set()
-        preparer.shutdown(cancel_futures=True)
-        line.put(None)
-        devices.shutdown()
+        line.unwanted.set()
+        preparer.shutdown()
+        line.close()
 
 
 @dataclass
@@ -142,17 +138,57 @@ class _Task:
     prepared: Prepared | None = None
 
 
-class _Worker:
-    """Has a device compute what stands in line, until there comes None, or an error."""
+class _Line:
+    """What is prepared, before devices that take it in its order.
 
-    def __init__(self, predictor: Predictor, line: SimpleQueue[_Task | None]) -> None:
-        self._predictor = predictor
+    A device's thread ends where there is nothing left, and is started again: one that waited would keep a process
+    alive that ends while somebody still holds the results.
+
+    Attributes:
+        unwanted: once set, nothing more is taken, and no further batch started.
+    """
+
+    def __init__(self, predictors: Sequence[Predictor]) -> None:
+        self.unwanted = Event()
+        self._tasks: deque[_Task] = deque()
+        self._idle = [_Worker(predictor, self) for predictor in predictors]
+        self._lock = Lock()
+        self._threads = ThreadPoolExecutor(len(predictors), thread_name_prefix="gliner_fast-device")
+
+    def put(self, task: _Task) -> None:
+        """Adds a task, for a device that has none if there is one."""
+        with self._lock:
+            self._tasks.append(task)
+            if self._idle and not self.unwanted.is_set():
+                self._threads.submit(self._idle.pop().serve)
+
+    def take(self, worker: _Worker, *, is_busy: bool) -> _Task | None:
+        """The first task, if any; a worker that is not busy must end where there is none."""
+        with self._lock:
+            if self._tasks and not self.unwanted.is_set():
+                return self._tasks.popleft()
+            if not is_busy:
+                self._idle.append(worker)
+            return None
+
+    def close(self) -> None:
+        """Waits for what is at work."""
+        self._threads.shutdown()
+
+
+class _Worker:
+    """Has a device compute what stands in line."""
+
+    def __init__(self, predictor: Predictor, line: _Line) -> None:
+        self._predictor = dataclasses.replace(predictor, lower_budget=self._lower_budget)
+        self._tell = predictor.lower_budget
         self._line = line
         self._taken: deque[_Task] = deque()  # and not given back
 
-    def serve(self, unwanted: Event) -> None:
-        """Computes; an error is told to the tasks that it keeps from being done."""
+    def serve(self) -> None:
+        """Computes until nothing is left; an error is told to the tasks that it keeps from being done."""
         device, stats, before = self._predictor.device, Stats(), Stats()
+        unwanted = self._line.unwanted
         try:
             with (
                 torch.cuda.device(device) if device.type == "cuda" else nullcontext(),
@@ -163,30 +199,26 @@ class _Worker:
                     before = stats.copy()
                     del prepared, found  # or they would be in memory beside the next
         except BaseException as error:  # noqa: BLE001  # raised in the turn of its item
-            if not self._taken:
-                self._take()
-            for task in self._taken:
+            first = None if self._taken else self._line.take(self, is_busy=True)
+            for task in [*self._taken, *([] if first is None else [first])]:
                 task.result.set_exception(error)
 
     def _requests(self) -> Iterator[Prepared | None]:
         """What the tasks ask for; None where there is none now, and one is under way."""
         while True:
-            is_next = self._take()
-            if is_next is False:
+            is_busy = bool(self._taken)
+            task = self._line.take(self, is_busy=is_busy)
+            if task is not None:
+                self._taken.append(task)
+                yield task.prepared
+            elif is_busy:
+                yield None
+            else:
                 return
-            yield self._taken[-1].prepared if is_next else None
 
-    def _take(self) -> bool | None:
-        """Whether a further task is taken: False at the end, None where there is none now, and one is under way."""
-        try:
-            task = self._line.get(block=not self._taken)
-        except Empty:
-            return None
-        if task is None:
-            self._line.put(None)  # for the other devices
-            return False
-        self._taken.append(task)
-        return True
+    def _lower_budget(self, budget: int) -> None:
+        self._predictor = dataclasses.replace(self._predictor, budget=budget)  # of this device, from now on
+        self._tell(budget)
 
 
 def is_same(one: torch.device, other: torch.device) -> bool:

@@ -152,17 +152,14 @@ def _predict_ahead(
     def prepared_items() -> Generator[Prepared, None, None]:
         is_ahead = not predictor.can_overlap
         with ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-prepare") as pool:
-            try:
-                ready = start_next(pool).result()
-                while ready is not None:
-                    coming = start_next(pool) if is_ahead else None
-                    item, prepared = ready
-                    items.append(item)
-                    yield prepared
-                    ready = (coming or start_next(pool)).result()
-                    is_ahead = True
-            finally:
-                pool.shutdown(cancel_futures=True)
+            ready = start_next(pool).result()
+            while ready is not None:
+                coming = start_next(pool) if is_ahead else None
+                item, prepared = ready
+                items.append(item)
+                yield prepared
+                ready = (coming or start_next(pool)).result()
+                is_ahead = True
 
     with closing(prepared_items()) as ready, closing(predictor.predict_each(ready, stats)) as pairs:
         for prepared, found in pairs:

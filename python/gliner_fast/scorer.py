@@ -100,7 +100,7 @@ class SpanScorer(nn.Module):
         if executor == "torch":
             raise ValueError("torch finds no candidates by itself: ask for all scores")
         layout = SpanLayout(word_counts, class_counts, self.max_width)
-        types = prompts @ self.out.weight  # (T, 4D)
+        types = prompts @ self.out.weight  # (T, H)
         constant = prompts @ self.out.bias  # (T,)
         return find_spans(*self._addends(words), types, constant, layout, thresholds, allowed_spans, executor)
 

@@ -44,9 +44,8 @@ class WordLSTM(nn.Module):
         if vectors.is_cuda:
             keep_in_one_piece(self.lstm)
             if len(word_counts) == 1 and not torch.is_grad_enabled():
-                alone: Tensor = self.lstm(vectors[None])[0][
-                    0
-                ]  # there is no other order, and the host need not find one
+                # There is no other order than the one it has, and the host need not look for one.
+                alone: Tensor = self.lstm(vectors[None])[0][0]
                 return alone
         order, batch_sizes = time_major(word_counts)
         if trains_in_closed_form(vectors):

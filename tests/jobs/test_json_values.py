@@ -103,6 +103,11 @@ def test_a_line_of_half_a_character_is_refused_as_in_any_utf8():
         dump_json_line({"text": "\ud800"})
 
 
-def test_a_line_of_what_has_no_form_is_a_mistake_of_ours():
+def test_a_line_beyond_orjson_is_as_dense():
+    assert dump_json_line({"n": 2**64, "list": [1, 2]}) == b'{"n":18446744073709551616,"list":[1,2]}\n'
+
+
+@pytest.mark.parametrize("value", [object(), NOON, NOON.date()])
+def test_a_line_of_what_has_no_form_is_a_mistake_of_ours(value):
     with pytest.raises(TypeError, match="has no form in JSON"):
-        dump_json_line({"x": object()})
+        dump_json_line({"x": value})

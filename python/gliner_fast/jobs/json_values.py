@@ -40,9 +40,9 @@ def dump_json(value: Any) -> str:
 def dump_json_line(value: Any) -> bytes:
     """The same, and its line break, without blanks and several times as fast."""
     try:
-        return orjson.dumps(value, default=_encode_bytes, option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(value, default=_encode_bytes, option=_LINE)
     except TypeError:  # what it does not know: whole numbers beyond 64 bits, deep nesting
-        return dump_json(value).encode() + b"\n"
+        return _DENSE_ENCODER.encode(_without_infinities(value)).encode() + b"\n"
 
 
 def _read_column(column: pa.ChunkedArray) -> list[Any]:
@@ -103,6 +103,9 @@ def _encode_bytes(value: Any) -> str:
 
 # Made once: json.dumps would make one for each row.
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_encode_bytes)
+_DENSE_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_encode_bytes, separators=(",", ":"))
+# Of what has no kind in JSON it is to take no more than the others do.
+_LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
 def _without_infinities(value: Any) -> Any:

@@ -61,7 +61,11 @@ def run_here(
         Whether the input's end was reached.
     """
     pace.computing_since = time.monotonic()
-    with closing(job.open_rows()) as reader, ThreadPoolExecutor(1, "writer") as writer, spare_what_is_there():
+    with (
+        closing(job.open_rows()) as reader,
+        ThreadPoolExecutor(1, "writer") as writer,
+        spare_what_is_there(devices),
+    ):
         source = _Source(job, reader, finished, stop, pace)
         # Who waits for standard input must be the thread that Ctrl-C reaches.
         read_ahead = not any(file.is_stdin for file in job.files)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import platform
@@ -10,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, fields
 from itertools import takewhile
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gliner_fast.jobs.garbage import spare_what_is_there
 from gliner_fast.jobs.job import Job, select_columns
 from gliner_fast.jobs.job_folder import Paths, SliceRecord
 from gliner_fast.jobs.pace import Pace
@@ -136,6 +136,7 @@ class SliceWorker:
         self._paths = paths
         self._folder = folder
         self._model: GLiNER | None = None
+        self._spared = ExitStack()  # for as long as this actor is there
         self._reader: RowReader | None = None
         self._next_row = 0
 
@@ -155,7 +156,7 @@ class SliceWorker:
         if self._model is None:
             self._find_files()
             self._model = self._job.load_model(use_assigned("auto"))
-            gc.freeze()  # as `spare_what_is_there`: the process serves this job alone
+            self._spared.enter_context(spare_what_is_there([self._model.device]))
         begin = perf_counter()
         block = self._reader_at(part.first_row).read(part.rows)
         self._next_row += block.count
