@@ -139,7 +139,7 @@ def test_the_network_never_waits_for_the_device(packed, pooling, threshold):
 
 
 @pytest.mark.gliner
-@pytest.mark.parametrize("kind", ["deberta", "bert"])
+@pytest.mark.parametrize("kind", ["deberta", "deberta-marker", "bert"])
 def test_a_call_waits_for_the_device_once_a_batch_to_read_its_candidates(kind, checkpoint, monkeypatch):
     model = GLiNER.from_pretrained(checkpoint(kind), map_location=DEVICE)
     model.token_budget = 2_000
@@ -178,9 +178,10 @@ def test_batches_in_flight_give_what_they_give_one_by_one(probabilities: bool):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-def test_the_word_lstm_reads_its_weights_where_they_lie(dtype: torch.dtype):
+@pytest.mark.parametrize("words", [[5, 3, 1, 9], [18]], ids=["a batch", "a text alone"])
+def test_the_word_lstm_reads_its_weights_where_they_lie(words: list[int], dtype: torch.dtype):
     torch.manual_seed(0)
-    exact, counts = WordLSTM(64, 1).double().eval(), torch.tensor([5, 3, 1, 9])
+    exact, counts = WordLSTM(64, 1).double().eval(), torch.tensor(words)
     vectors = torch.randn(18, 64)
     module = copy.deepcopy(exact).to(DEVICE, dtype)
     with torch.inference_mode():  # torch warns of weights that it copies, and a warning is an error here
