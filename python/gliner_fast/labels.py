@@ -114,7 +114,7 @@ def expect_one_per_text(name: str, values: Sequence[Any], text_count: int) -> No
 
 
 def _read_threshold(value: object, place: str) -> float:
-    if not isinstance(value, SupportsFloat):  # a string is none
+    if not isinstance(value, (float, int, SupportsFloat)):  # a string is none; asking for a protocol takes time
         raise TypeError(f"{place} is {_shown(value)}: expected a number such as 0.5")
     number = float(value)
     if math.isnan(number):

@@ -52,12 +52,16 @@ def cut_rows(word_counts: NDArray[np.int64], sizes: NDArray[np.int64], max_width
         sizes: most words of a window of each text, (T,), at least 1.
         max_width: K, words of the widest span.
     """
+    count = len(word_counts)
+    if (word_counts <= sizes).all():  # nearly always, and a text alone would feel the arithmetic
+        nothing = np.zeros(count, np.int64)
+        return Rows(np.arange(count), nothing, word_counts, nothing, word_counts, np.zeros(count, np.bool_))
     widest = np.minimum(max_width, sizes)
     overlaps = np.maximum(np.minimum(sizes // 2, max(_OVERLAP, 4 * max_width)), widest - 1)
     steps = sizes - overlaps  # at least 1
     owner_changes = np.minimum(overlaps // 2, overlaps - (widest - 1))  # words after the start of the right window
     window_counts = 1 + np.maximum(0, -((sizes - word_counts) // steps))  # 1 + ceil((words - size) / step)
-    texts = np.repeat(np.arange(len(word_counts)), window_counts)  # (R,)
+    texts = np.repeat(np.arange(count), window_counts)  # (R,)
     numbers = np.arange(len(texts)) - np.repeat(np.cumsum(window_counts) - window_counts, window_counts)
     firsts = numbers * steps[texts]
     owned_firsts = np.where(numbers > 0, firsts + owner_changes[texts], 0)

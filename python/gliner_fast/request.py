@@ -80,6 +80,8 @@ class Request:
         yield self._part(first, len(self.texts))
 
     def _part(self, first: int, last: int) -> Request:
+        if last - first == len(self.texts):
+            return self
         values = {name: getattr(self.options, name) for name in ("threshold", "flat_ner", "multi_label", "input_spans")}
         cut: dict[str, Any] = {name: value[first:last] for name, value in values.items() if isinstance(value, Sequence)}
         labels = LabelPlan(self.labels.sets, self.labels.set_of_text[first:last])
