@@ -85,8 +85,8 @@ def _for_every_place(prepared: Prepared, of_texts: list[list[Entity]]) -> list[l
     for place, entities in zip(prepared.places.tolist(), of_texts, strict=True):
         found[place] = entities
     for text, places in prepared.further_places.items():
+        entities = of_texts[text]
         for place in places:
-            entities = of_texts[text]
             found[place] = [entity.copy() for entity in entities] if is_plain else copy.deepcopy(entities)
     return [[] if entities is None else entities for entities in found]
 

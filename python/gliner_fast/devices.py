@@ -141,8 +141,8 @@ class _Task:
 class _Line:
     """What is prepared, before devices that take it in its order.
 
-    A device's thread ends where there is nothing left, and is started again: one that waited would keep a process
-    alive that ends while somebody still holds the results.
+    A worker's `serve` returns where nothing is left, and is called again by `put`. If it waited instead, Python could
+    not join its thread when a process ends while somebody still holds the results.
 
     Attributes:
         unwanted: once set, nothing more is taken, and no further batch started.

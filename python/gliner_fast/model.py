@@ -420,8 +420,8 @@ class GLiNER(nn.Module):
         """Finds the entities of any number of texts, lazily and in order, in memory that does not grow.
 
         Texts are read in this thread, in windows of 32, 64, ... `window_size` texts, one window ahead of the one that
-        is computed (on CUDA two, so that the device need not wait). What a text gets does not depend on its window, up
-        to rounding; equal runs give equal bits.
+        is computed (on CUDA two, so that the device need not wait; with `devices` two a device). What a text gets does
+        not depend on its window, up to rounding. Equal runs give equal bits on one device, unless memory ran out.
 
         Example:
             >>> with open("notes.txt") as lines:  # doctest: +SKIP
@@ -634,7 +634,7 @@ class GLiNER(nn.Module):
             self._told.add("memory")
             warnings.warn(
                 f"out of memory: batches are made smaller from now on, at most {budget:,} subwords "
-                "(model.token_budget); the results stay the same",
+                "(model.token_budget); the results stay the same but for rounding",
                 stacklevel=4,
             )
         self.token_budget = budget

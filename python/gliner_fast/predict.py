@@ -86,8 +86,8 @@ class Predictor:
     ) -> Generator[tuple[Prepared, list[list[Entity]]], None, None]:
         """Each of some requests with what `predict` gives for it, in their order.
 
-        On CUDA the next is asked for as soon as fewer than two batches of those before are left to be started, so that
-        the device need not wait; on a CPU once the one before has been given.
+        On CUDA the next is asked for while the device is busy and fewer than two batches are left to be started, or
+        where none is left; at most two are under way. On a CPU once the one before has been given.
 
         Args:
             requests: prepared; None says that none is ready while others are under way.

@@ -118,7 +118,7 @@ def extract(
         ),
     ] = None,
     rows_per_shard: Annotated[
-        int, typer.Option(min=1, help="Rows in a shard: what a crash can cost.", rich_help_panel=_JOB)
+        int, typer.Option(min=1, help="Rows in a shard; a crash costs the few shards under way.", rich_help_panel=_JOB)
     ] = 4096,
     overwrite: Annotated[
         bool,

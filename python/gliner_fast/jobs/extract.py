@@ -69,7 +69,7 @@ def extract_files(
 
     The input is cut into slices, and each slice becomes a shard, written aside and renamed. Whatever moment the process
     dies at, the same call goes on with the slices that are missing, and the output is, byte for byte, that of an
-    unbroken run on the same machine and one device. Memory does not grow with the input.
+    unbroken run on the same machine with as many threads and one device. Memory does not grow with the input.
 
     Args:
         inputs: files, folders or globs: JSON lines, Parquet, CSV or plain text, also `.gz` and `.zst`; "-" is stdin.
@@ -84,7 +84,7 @@ def extract_files(
         text_column: holds the texts.
         id_column: names the rows; always passed through.
         labels_column: holds each row's own labels, instead of `labels`.
-        columns: input columns to pass through; None for all.
+        columns: input columns to pass through; None for all, or for none with layout "rows".
         input_format: "jsonl", "parquet", "csv", "tsv" or "text", whatever the names say.
         output_format: of the shards in a folder.
         layout: "list" gives each row a column of its entities; "rows" writes one row an entity.
@@ -94,7 +94,8 @@ def extract_files(
             and so do "all" CUDA devices; each gets a copy of the network.
         dtype: "fp32", "bf16", "fp16" or "auto"; "int16" on a CPU.
         batch_size: most texts a batch; None lets the budget of subwords decide.
-        rows_per_shard: most rows a slice: what a crash may cost, and what is in memory at a time.
+        rows_per_shard: most rows a slice, and so a shard. About three slices are in memory and under way at a time, more
+            on GPUs, and a crash costs at most those.
         on_error: rows that cannot be used go to a file of rejects ("skip"), or the first one ends the job ("fail").
         max_rejects: with "skip", the job ends where there are more.
         overwrite: start anew over an earlier output; where that is this very job, not finished, go on with it.
@@ -110,7 +111,7 @@ def extract_files(
         JobInputError: the input cannot be read, lacks a column, or has one of a name that the output adds.
         FileNotFoundError: an input, or the model, is not there.
         OSError: the output cannot be written; finished shards stay.
-        ImportError: pyarrow or Ray is missing; names the extra that brings it.
+        ImportError: pyarrow, orjson or Ray is missing; names the extra that brings it.
     """
     if max_rejects is not None and max_rejects < 0:
         raise JobError(f"max_rejects is {max_rejects}: expected 0 or more, or None for any number")

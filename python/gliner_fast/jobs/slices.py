@@ -1,4 +1,4 @@
-"""The cut of an input into slices: the unit of work, of output and of what a crash can cost."""
+"""The cut of an input into slices: the unit of work, of output and of what a crash costs."""
 
 from __future__ import annotations
 
