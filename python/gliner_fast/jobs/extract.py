@@ -94,8 +94,8 @@ def extract_files(
             and so do "all" CUDA devices; each gets a copy of the network.
         dtype: "fp32", "bf16", "fp16" or "auto"; "int16" on a CPU.
         batch_size: most texts a batch; None lets the budget of subwords decide.
-        rows_per_shard: most rows a slice, and so a shard. About three slices are in memory and under way at a time, more
-            on GPUs, and a crash costs at most those.
+        rows_per_shard: most rows a slice, and so a shard. About three slices are in memory and under way at a time,
+            more on GPUs, and a crash costs at most those.
         on_error: rows that cannot be used go to a file of rejects ("skip"), or the first one ends the job ("fail").
         max_rejects: with "skip", the job ends where there are more.
         overwrite: start anew over an earlier output; where that is this very job, not finished, go on with it.
