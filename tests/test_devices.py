@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 import torch
 
-from gliner_fast import GLiNER, devices, predict
+from gliner_fast import GLiNER, devices, pipeline, predict
 from gliner_fast.devices import parse_devices, spread
 from gliner_fast.pipeline import Window, predict_windows
 from gliner_fast.predict import Predictor
@@ -245,6 +247,31 @@ def test_of_windows_before_one_that_fails_none_is_lost_and_those_after_end_nothi
         )
     assert raised.value is error
     assert given == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("is_closed_early", [False, True])
+def test_copies_of_the_network_are_gone_with_the_results(is_closed_early, model, monkeypatch):
+    copies = []
+
+    def spread_and_look(*given):
+        predictors = spread(*given)
+        copies.extend(weakref.ref(own.network) for own in predictors[1:])
+        return predictors
+
+    monkeypatch.setattr(pipeline, "spread", spread_and_look)
+    gc.collect()
+    gc.disable()
+    try:
+        results = model.stream(TEXTS, LABELS, window_size=3, devices=[CPU, CPU, CPU])
+        next(results)
+        if not is_closed_early:
+            list(results)
+        results.close()
+        del results
+        left = [copy() is not None for copy in copies]
+    finally:
+        gc.enable()
+    assert left == [False, False]
 
 
 @pytest.mark.timeout(120)

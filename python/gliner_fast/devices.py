@@ -174,25 +174,25 @@ class _Line:
     def close(self) -> None:
         """Waits for what is at work."""
         self._threads.shutdown()
+        self._idle.clear()  # they know this line: a circle would keep copies of the network until it is found
 
 
 class _Worker:
     """Has a device compute what stands in line."""
 
     def __init__(self, predictor: Predictor, line: _Line) -> None:
-        self._predictor = dataclasses.replace(predictor, lower_budget=self._lower_budget)
-        self._tell = predictor.lower_budget
+        self._predictor = predictor
         self._line = line
         self._taken: deque[_Task] = deque()  # and not given back
 
     def serve(self) -> None:
         """Computes until nothing is left; an error is told to the tasks that it keeps from being done."""
-        device, stats, before = self._predictor.device, Stats(), Stats()
-        unwanted = self._line.unwanted
+        predictor = dataclasses.replace(self._predictor, lower_budget=self._lower_budget)
+        device, stats, before = predictor.device, Stats(), Stats()
         try:
             with (
                 torch.cuda.device(device) if device.type == "cuda" else nullcontext(),
-                closing(self._predictor.predict_each(self._requests(), stats, unwanted=unwanted)) as results,
+                closing(predictor.predict_each(self._requests(), stats, unwanted=self._line.unwanted)) as results,
             ):
                 for prepared, found in results:
                     self._taken.popleft().result.set_result((prepared, found, stats - before))
@@ -218,7 +218,7 @@ class _Worker:
 
     def _lower_budget(self, budget: int) -> None:
         self._predictor = dataclasses.replace(self._predictor, budget=budget)  # of this device, from now on
-        self._tell(budget)
+        self._predictor.lower_budget(budget)
 
 
 def is_same(one: torch.device, other: torch.device) -> bool:
