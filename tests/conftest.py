@@ -1,4 +1,6 @@
-"""What all tests share: no network, and random checkpoints that are made once a session."""
+"""What all tests share: no network, random checkpoints that are made once a session, and stages that overlap."""
+
+from __future__ import annotations
 
 import os
 
@@ -11,6 +13,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"  # quiet where a test forks
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -20,6 +23,9 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from tests.checkpoints import make_checkpoint
+
+if TYPE_CHECKING:
+    from gliner_fast import GLiNER
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +38,31 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         return make_checkpoint(root / kind, kind=kind)
 
     return made
+
+
+@pytest.fixture(scope="module")
+def built_in() -> GLiNER:
+    """The built-in model."""
+    from gliner_fast import GLiNER
+
+    return GLiNER.from_pretrained()
+
+
+@pytest.fixture
+def model_of_small_batches(built_in: GLiNER, monkeypatch: pytest.MonkeyPatch) -> GLiNER:
+    """The built-in model, with batches of a few texts, and nothing remembered from other tests."""
+    for name, value in (("token_budget", 120), ("_told", set())):
+        monkeypatch.setattr(built_in, name, value)
+    return built_in
+
+
+@pytest.fixture
+def overlapping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the stages overlap on the CPU as they do on CUDA."""
+    from gliner_fast import predict
+    from gliner_fast.stages import HostStages
+
+    monkeypatch.setattr(predict, "HostStages", lambda **_: HostStages(overlap=True))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

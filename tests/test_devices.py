@@ -162,12 +162,6 @@ def test_what_waits_for_a_device_is_not_begun_once_nobody_wants_it(model, monkey
     assert closed
 
 
-@pytest.fixture
-def overlapping(monkeypatch):
-    """Has the stages overlap on the CPU as they do on CUDA."""
-    monkeypatch.setattr(predict, "HostStages", lambda **_: HostStages(overlap=True))
-
-
 @pytest.mark.parametrize("overlap", [False, True])
 def test_a_device_that_ran_out_of_memory_keeps_its_lower_budget(overlap, model, monkeypatch):
     monkeypatch.setattr(predict, "HostStages", lambda **_: HostStages(overlap=overlap))

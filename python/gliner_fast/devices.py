@@ -199,8 +199,9 @@ class _Worker:
                     before = stats.copy()
                     del prepared, found  # or they would be in memory beside the next
         except BaseException as error:  # noqa: BLE001  # raised in the turn of its item
-            first = None if self._taken else self._line.take(self, is_busy=True)
-            for task in [*self._taken, *([] if first is None else [first])]:
+            if not self._taken and (task := self._line.take(self, is_busy=True)) is not None:
+                self._taken.append(task)
+            for task in self._taken:
                 task.result.set_exception(error)
 
     def _requests(self) -> Iterator[Prepared | None]:

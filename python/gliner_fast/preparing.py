@@ -139,8 +139,8 @@ def prepare(
 def _distinct_texts(request: Request) -> tuple[list[int], dict[int, list[int]]]:
     """The first place of each text that has words, and the further ones of equal texts, which are computed once.
 
-    Nothing that Python's garbage collector looks through is kept for a text: a thorough collection takes 0.2 seconds,
-    in which no thread goes on, and how often one comes depends on how many such objects are kept.
+    Nothing that Python's garbage collector looks through is kept for a text: in a thorough collection no thread goes
+    on, and how often one comes depends on how many such objects are kept.
     """
     options, sets = request.options, request.labels.set_of_text.tolist()
     own_values = [v for v in (options.threshold, options.flat_ner, options.multi_label) if isinstance(v, Sequence)]

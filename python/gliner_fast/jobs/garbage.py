@@ -13,10 +13,10 @@ import torch
 def spare_what_is_there(devices: Sequence[torch.device]) -> Iterator[None]:
     """Has the garbage collector pass over the objects of this moment, those of torch and the model among them.
 
-    A thorough collection looks through all that it does not pass over; no thread goes on meanwhile, and a GPU waits.
-    With torch loaded these are some 340,000 objects, which take 0.2 seconds (Intel Xeon, 2026-11-27), and a job of
-    short texts lets one come every 30,000 texts or so: on a CPU a matter of minutes, and so nothing is done there.
-    Where somebody else spares objects already, nothing is changed either.
+    A thorough collection looks through all that it does not pass over; no thread goes on meanwhile, and a GPU waits
+    (the README, under "Many texts", has how long, and the command that tells). They come once in tens of thousands of
+    texts: on a CPU a matter of minutes, and so nothing is done there. Where somebody else spares objects already,
+    nothing is changed either.
 
     Args:
         devices: where the job computes.
