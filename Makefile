@@ -84,7 +84,7 @@ bench-check: $(EXTENSION) ## Run every bench once on a tiny checkpoint: do both 
 # Python is used, not .venv, with what lies in WHEELS. `python -m benches.gpu_check --help` tells the PARTS.
 WHEELS ?= dist/gpu-wheels
 PARTS ?=
-GPU_PACKAGES := gliner disentangled-flash flashdeberta einops sentencepiece accelerate psutil pytest-benchmark py-cpuinfo2 pytest-timeout
+GPU_PACKAGES := gliner transformers disentangled-flash flashdeberta einops sentencepiece accelerate psutil pytest-benchmark py-cpuinfo2 pytest-timeout
 
 .PHONY: gpu-wheels
 gpu-wheels: $(VENV)/.tools ## Fetch the wheels that a GPU machine without a network may lack, into WHEELS

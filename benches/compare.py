@@ -43,6 +43,7 @@ class Race:
         amount: int,
         unit: str,
         agreements: Mapping[str, str] | None = None,
+        fewest_rounds: int = FEWEST_ROUNDS,
         **conditions: object,
     ) -> None:
         """Times all, and leaves the figures in the benchmark's extra information.
@@ -55,11 +56,12 @@ class Race:
             amount: how many `unit` one call works through, for the throughput.
             unit: such as `words`.
             agreements: by rival, where a rival's own agreement with the reference is to be told in the table instead.
+            fewest_rounds: where a round takes long.
             **conditions: shapes, dtype and settings, to be written beside the figures.
         """
         calls = {name: self._timed(call) for name, call in [*rivals.items(), ("ours", ours)]}
         once = sum(call() for call in calls.values())  # warms caches up, and says what a round costs
-        rounds = max(FEWEST_ROUNDS, min(MOST_ROUNDS, int(SECONDS / max(once, 1e-9))))
+        rounds = max(fewest_rounds, min(MOST_ROUNDS, int(SECONDS / max(once, 1e-9))))
         seconds: dict[str, list[float]] = {name: [] for name in rivals}
 
         def run_rivals() -> None:

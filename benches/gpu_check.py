@@ -6,8 +6,8 @@ that runs this is used, with what lies in WHEELS (`make gpu-wheels`) beside it f
 extension, of which one build serves every Python from 3.10.
 
 Example, in two calls of a quarter of an hour:
-    PYTHONPATH=python python3 -m benches.gpu_check tests speed attention --seconds 450 --out "$OUT"
-    PYTHONPATH=python python3 -m benches.gpu_check speed-25 latency budget tune peers --seconds 300 --out "$OUT"
+    PYTHONPATH=python python3 -m benches.gpu_check card tests speed attention --seconds 450 --out "$OUT"
+    PYTHONPATH=python python3 -m benches.gpu_check latency speed-25 compiled tune budget --seconds 300 --out "$OUT"
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def _benches(about: str, seconds: int, file: str, *cases: str) -> Part:
     return Part(about, seconds, ("pytest", *(f"benches/{file}::{case}" for case in cases)))
 
 
-def _end_to_end(labels: int) -> list[str]:
+def _end_to_end(bench: str, labels: int) -> list[str]:
     works = [("short", "bf16"), ("mixed", "bf16"), ("short", "fp32"), ("mixed", "fp32")]
-    return [f"bench_gpu[{corpus}-{labels}-{dtype}-base-cuda]" for corpus, dtype in works]
+    return [f"{bench}[{corpus}-{labels}-{dtype}-base-cuda]" for corpus, dtype in works]
 
 
 def _by_dtype(*benches: str, lengths: Sequence[int]) -> list[str]:
@@ -70,16 +70,25 @@ def _by_dtype(*benches: str, lengths: Sequence[int]) -> list[str]:
 
 TESTS = ("tests/test_gpu.py", "tests/test_upload.py", "tests/kernels")
 PARTS = {
+    "card": _benches(
+        "ours alone: subwords a second, how busy the card is", 100, "bench_gpu.py", *_end_to_end("bench_gpu_card", 5)
+    ),
     "tests": Part("every GPU test, several at once", 150, ("pytest", *TESTS), is_bench=False, needs="pytest"),
-    "speed": _benches("texts to entities with 5 types, beside gliner", 240, "bench_gpu.py", *_end_to_end(5)),
+    "speed": _benches(
+        "texts to entities with 5 types, beside gliner", 200, "bench_gpu.py", *_end_to_end("bench_gpu", 5)
+    ),
     "attention": _benches(
         "our attention beside torch's and disentangled-flash's", 80, "bench_attention.py",
         *_by_dtype("bench_attention_with_products", "bench_attention", lengths=(64, 128, 512, 32, 256)),
     ),
-    "speed-25": _benches("texts to entities with 25 types", 120, "bench_gpu.py", *_end_to_end(25)),
+    "speed-25": _benches("texts to entities with 25 types", 120, "bench_gpu.py", *_end_to_end("bench_gpu", 25)),
     "latency": _benches(
-        "single texts, with and without CUDA graphs", 90, "bench_gpu.py",
+        "single texts, with and without CUDA graphs", 150, "bench_gpu.py",
         "bench_gpu_latency[bf16-base-cuda]", "bench_gpu_latency[fp32-base-cuda]",
+    ),
+    "compiled": _benches(
+        "beside gliner with its DeBERTa compiled", 120, "bench_gpu.py",
+        "bench_gpu_compiled[short-base-cuda]", "bench_gpu_compiled[mixed-base-cuda]",
     ),
     "peers": _benches(
         "beside FlashDeBERTa and disentangled-flash", 90, "bench_gpu.py",
@@ -92,7 +101,9 @@ PARTS = {
     "budget": Part("subwords a batch", 60, ("benches.tune_budget",), is_bench=False, needs="gliner"),
     "tune": Part("block sizes of the attention", 120, ("benches.tune_attention",), is_bench=False, needs="torch"),
     "gradient": Part("the span scores' gradient", 60, ("pytest", "benches/bench_span_gradient.py")),
-    "speed-100": _benches("texts to entities with 100 types", 400, "bench_gpu.py", *_end_to_end(100)),
+    "speed-100": _benches(
+        "texts to entities with 100 types", 400, "bench_gpu.py", *_end_to_end("bench_gpu", 100)
+    ),
 }  # fmt: skip
 
 
@@ -105,6 +116,9 @@ def command(part: Part, result: Path, markers: str, *, in_parallel: bool) -> lis
     if part.is_bench:
         # Other people's warnings fail a test here, but should not cost a figure.
         return [*whole, "-W", "default", f"--benchmark-json={result}"]
+    # Nor should other people's notices of what will change fail a test on versions that no one has tried.
+    for category in ("DeprecationWarning", "FutureWarning", "PendingDeprecationWarning"):
+        whole += ["-W", f"default::{category}"]
     return [*whole, *(["-n", str(min(12, os.cpu_count() or 1)), "--dist", "load"] if in_parallel else [])]
 
 

@@ -60,6 +60,21 @@ def share_rows(result: Mapping[str, Any], only: str) -> Iterator[tuple[str, ...]
             yield name, f"{reached:.0f} GFLOP/s", f"{peak:.0f} GFLOP/s", f"**{100 * info['share_of_peak']:.0f} %**"
 
 
+def card_rows(result: Mapping[str, Any], only: str) -> Iterator[tuple[str, ...]]:
+    """One row for each bench that knows how busy the card was; what it did not come to is left blank."""
+    for bench in result["benchmarks"]:
+        card = bench["extra_info"].get("card")
+        if card and only in bench["name"]:
+            told = {
+                "subwords_a_second": lambda value: f"{value:,.0f}",
+                "share_of_product_peak": lambda value: f"{100 * value:.0f} %",
+                "busy_share": lambda value: f"{100 * value:.0f} %",
+                "peak_bytes": lambda value: f"{value / 2**30:.2f} GiB",
+            }
+            name = bench["name"].removeprefix("bench_")
+            yield name, *(tell(card[key]) if key in card else "" for key, tell in told.items())
+
+
 def as_table(header: tuple[str, ...], table: list[tuple[str, ...]]) -> list[str]:
     """Lines of a Markdown table; none where it has no rows."""
     return ["| " + " | ".join(cells) + " |" for cells in (header, ("---",) * len(header), *table)] if table else []
@@ -79,6 +94,9 @@ def as_markdown(result: Mapping[str, Any], only: str = "") -> str:
     header = ("bench", "useful products", "peak of the same run", "share")
     shares = as_table(header, list(share_rows(result, only)))
     lines += ["", *shares] if shares else []
+    header = ("bench", "subwords/s", "useful share of the product peak", "card busy", "peak memory")
+    cards = as_table(header, list(card_rows(result, only)))
+    lines += ["", *cards] if cards else []
     return "\n".join(lines)
 
 

@@ -28,6 +28,27 @@ class SpanCandidates:
     scores: Tensor
 
 
+class Room:
+    """How many candidates a batch is given room for before their number is known: learnt from those before it.
+
+    More types find more. Too little room is one more search, in a batch that is then late; too much is copied to the
+    host for nothing.
+    """
+
+    _LEAST = 4.0  # a word: several times what a trained model finds with a few types
+
+    def __init__(self) -> None:
+        self._of_a_word = self._LEAST
+
+    def of(self, words: int, logits: int) -> int:
+        """Room for a batch of so many words, whose spans have so many logits."""
+        return min(logits, 1024 + int(self._of_a_word * words))
+
+    def learn(self, hits: int, words: int) -> None:
+        """Is told what a batch needed; one that needed much is forgotten in the course of some."""
+        self._of_a_word = max(self._LEAST, 1.5 * hits / max(1, words), 0.75 * self._of_a_word)
+
+
 @dataclass(frozen=True)
 class PendingCandidates:
     """Candidates that the device is looking for; where it is the CPU, they are found already.
@@ -37,12 +58,14 @@ class PendingCandidates:
         search: looks for as many as there is room for, again.
         table: (2 + 5 * room,) int32 on the host, as `span_candidates.py` lays it out; not to be read before `wait`.
         is_there: happens once the table has come; None where it has.
+        learn: is told how many there would have had to be room for.
     """
 
     dtype: torch.dtype
     search: Callable[[int], tuple[Tensor, torch.cuda.Event | None]]
     table: Tensor
     is_there: torch.cuda.Event | None
+    learn: Callable[[int], None] = lambda _: None
 
     def wait(self) -> SpanCandidates:
         """The candidates, on the host."""
@@ -53,6 +76,7 @@ class PendingCandidates:
             hits, found = table[:2].tolist()
             columns = table[2:].view(5, -1)
             if hits <= columns.shape[1]:
+                self.learn(hits)
                 texts, starts, widths, types, bits = columns[:, :found]
                 scores = bits.contiguous().view(torch.float32).to(self.dtype)
                 return SpanCandidates(texts.long(), starts.long(), widths.long(), types.long(), scores)

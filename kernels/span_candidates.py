@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gliner_fast.kernels.pending_candidates import PendingCandidates
+from gliner_fast.kernels.pending_candidates import PendingCandidates, Room
 from gliner_fast.kernels.span_scores import Hits, as_kernel_inputs, count_dtype, launch
 from gliner_fast.kernels.span_tiling import Tiling, cut_tiles
 
@@ -30,25 +30,30 @@ def span_candidates(
     max_width: int,
     thresholds: Tensor,
     allowed_spans: Tensor | None = None,
+    room: Room | None = None,
     allow_tf32: bool = False,
 ) -> PendingCandidates:
     """The candidates that `span_candidates_reference` finds, by the kernel: the dense logits are never written.
 
     The host waits for nothing: `PendingCandidates.wait` does, once, and a second time in the rare batch that has more
-    than were given room, which runs again.
+    than were given room, which runs again. `room` remembers how much batches needed; None: a new one.
 
     Raises:
         TypeError: for another dtype.
         ValueError: for another device.
     """
+    room = room or Room()
     inputs = as_kernel_inputs(u, v, g, c)
     tiling = cut_tiles(inputs[0], word_counts, class_counts, max_width)
     thresholds = thresholds.to(u)
 
-    def search(room: int) -> tuple[Tensor, torch.cuda.Event | None]:
-        return _search(inputs, tiling, max_width, thresholds, allowed_spans, u.dtype, room, allow_tf32=allow_tf32)
+    def search(places: int) -> tuple[Tensor, torch.cuda.Event | None]:
+        return _search(inputs, tiling, max_width, thresholds, allowed_spans, u.dtype, places, allow_tf32=allow_tf32)
 
-    return PendingCandidates(u.dtype, search, *search(_first_room(len(u)) if tiling.logits else 0))
+    words = len(u)
+    return PendingCandidates(
+        u.dtype, search, *search(room.of(words, tiling.logits)), learn=lambda hits: room.learn(hits, words)
+    )
 
 
 def _search(
@@ -92,11 +97,6 @@ def _search(
     is_there = torch.cuda.Event()  # type: ignore[no-untyped-call]
     is_there.record(torch.cuda.current_stream(device))
     return on_host, is_there
-
-
-def _first_room(words: int) -> int:
-    """Candidates that get room before their number is known: several times what a trained model finds."""
-    return 1024 + 4 * words
 
 
 def logit_bounds(thresholds: Tensor) -> Tensor:

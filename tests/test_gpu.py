@@ -138,6 +138,28 @@ def test_the_network_never_waits_for_the_device(packed, pooling, threshold):
         assert len(scores.candidates.wait().texts) > 0
 
 
+@pytest.mark.parametrize("words", [[5, 3, 1, 9], [18]], ids=["a batch", "a text alone"])
+def test_no_library_waits_for_the_device_unseen(words: list[int]):
+    network, lstm = small_network("first").to(DEVICE), WordLSTM(64, 1).to(DEVICE).eval()
+    batch, thresholds = as_packed(small_batch()).to(torch.device(DEVICE)), torch.full((6,), 0.5)
+    counts, vectors = torch.tensor(words), torch.randn(18, 64, device=DEVICE)
+
+    def start() -> None:
+        network(batch, thresholds)
+        lstm(vectors, counts)
+
+    slept = torch.cuda.Event()
+    with torch.inference_mode():
+        start()  # compiles the kernels, and makes the tables of positions
+        start()
+        torch.cuda._sleep(2 * 10**9)  # cycles: about a second
+        slept.record()
+        start()
+        has_waited = slept.query()
+    torch.cuda.synchronize()
+    assert not has_waited
+
+
 @pytest.mark.gliner
 @pytest.mark.parametrize("kind", ["deberta", "deberta-marker", "bert"])
 def test_a_call_waits_for_the_device_once_a_batch_to_read_its_candidates(kind, checkpoint, monkeypatch):

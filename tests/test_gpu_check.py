@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benches import gpu_check, hardware
+from benches import gpu_check, hardware, report
+from benches.bench_gpu import covered
 
 ROOT = Path(__file__).resolve().parent.parent
 # What stands in for a machine without them: Python itself refuses these imports.
@@ -80,13 +81,25 @@ def test_what_parts_name_is_there():
 def test_a_part_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         gpu_check.main(["speed", "sped"])
-    assert "no part is called sped: expected some of tests, speed, " in capsys.readouterr().err
+    assert "no part is called sped: expected some of card, tests, speed, " in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a card")
 def test_without_a_card_nothing_is_begun():
     with pytest.raises(SystemExit, match="no CUDA device"):
         gpu_check.main([])
+
+
+def test_what_overlaps_on_the_card_counts_once():
+    assert covered([]) == 0
+    assert covered([(5, 7), (0, 2), (1, 3), (6, 6.5)]) == 5
+
+
+def test_what_a_card_came_to_is_a_row_and_the_rest_is_blank():
+    card = {"subwords_a_second": 1_234_567.8, "share_of_product_peak": 0.456}
+    result = {"benchmarks": [{"name": "bench_gpu_card[short]", "extra_info": {"card": card}}]}
+    assert "| gpu_card[short] | 1,234,568 | 46 % |  |  |" in report.as_markdown(result)
+    assert report.as_markdown({"benchmarks": [{"name": "bench_gpu_card[short]", "extra_info": {"card": {}}}]}) == ""
 
 
 def test_a_result_names_the_packages_that_are_here(monkeypatch: pytest.MonkeyPatch):

@@ -13,6 +13,7 @@ from gliner_fast import span_executor
 from gliner_fast.kernels import _triton
 from gliner_fast.kernels._triton import INTERPRETED
 from gliner_fast.kernels.span_reference import span_scores_reference
+from gliner_fast.native import allows_tf32
 from gliner_fast.span_executor import VARIABLE, SpanLayout, choose_executor, find_spans, score_spans
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -115,7 +116,7 @@ def test_tf32_is_used_where_torch_may_use_it(set_up, allowed):
     before = torch.get_float32_matmul_precision()
     try:
         set_up()
-        assert span_executor.allows_tf32() is allowed
+        assert allows_tf32() is allowed
     finally:
         torch.set_float32_matmul_precision(before)
 

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from gliner_fast.flash_attention import expect_flash
 from gliner_fast.kernels.attention_reference import Positions, disentangled_attention_reference
-from gliner_fast.native import rust_is_fastest
+from gliner_fast.native import allows_tf32, expect_triton, rust_is_fastest, triton_is_fastest
 from gliner_fast.native_attention import native_attention
-from gliner_fast.span_executor import allows_tf32, expect_triton, triton_is_fastest
 
 # padded and grouped: torch's own attention, with the position scores as its mask, over padded texts; or over packed
 # ones, those of equal length together, so that neither padding nor a mask is computed. The others: packed,

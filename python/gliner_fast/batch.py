@@ -232,8 +232,12 @@ def plan_batches(
             longest = max(1, int(lengths[order[first]]))
             count = max(1, budget // longest)
         else:
-            room = ends[first] - lengths[order[first]] + budget
-            count = max(1, int(np.searchsorted(ends, room, side="right")) - first)
+            # As many as must be, all about as large: a small one at the end would take a device nearly as long.
+            done = ends[first] - lengths[order[first]]
+            share = (ends[-1] - done) / max(1, -(-(ends[-1] - done) // budget))
+            enough = int(np.searchsorted(ends, done + share, side="left")) + 1
+            fitting = int(np.searchsorted(ends, done + budget, side="right"))
+            count = max(1, min(enough, fitting) - first)
         if max_texts is not None:
             count = min(count, max_texts)
         yield order[first : first + count]

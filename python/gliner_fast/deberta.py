@@ -34,8 +34,7 @@ from gliner_fast.deberta_positions import LayerPositions
 from gliner_fast.flash_attention import FlashAttention, FlashTexts, takes_flash
 from gliner_fast.kernels.attention_reference import Positions
 from gliner_fast.linear import Linear
-from gliner_fast.native import is_recorded, torch_must_see
-from gliner_fast.span_executor import allows_tf32
+from gliner_fast.native import allows_tf32, is_recorded, torch_must_see
 from gliner_fast.upload import upload
 
 Made = TypeVar("Made")
@@ -264,6 +263,9 @@ class DebertaEncoder(nn.Module):
         if made is None or made[0] != state:
             with torch.no_grad():
                 made = (state, make())
+            if weights[0].is_cuda and not torch.cuda.is_current_stream_capturing():
+                # Or another thread, on another stream, could read them before they are there.
+                torch.cuda.current_stream(weights[0].device).synchronize()
             self._made = made
         return made[1]
 

@@ -14,6 +14,7 @@ from gliner_fast.batch import Batch
 from gliner_fast.candidates import Candidates
 from gliner_fast.decode import class_probabilities
 from gliner_fast.preparing import Prepared
+from gliner_fast.upload import upload
 
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
@@ -94,11 +95,12 @@ def read_findings(
         extras["class_probs"][:] = [dict(own) for own in best]
     if options.return_vectors:
         packed = (np.cumsum(word_counts) - word_counts)[row_of_span]  # (S,) first packed word of each row
-        ends = [torch.from_numpy(packed + word).to(scores.words.device) for word in (spans.starts, spans.ends - 1)]
+        places = [torch.from_numpy(packed + word) for word in (spans.starts, spans.ends - 1)]
+        ends = upload(places, scores.words.device)
         extras["vector"] = _to_numpy(network.scorer.span_vectors(scores.words, *ends))  # (S, D)
     if options.return_label_vectors:
         packed = (np.cumsum(class_counts) - class_counts)[row_of_span]
-        chosen = torch.from_numpy(packed + spans.classes).to(scores.prompts.device)
+        (chosen,) = upload([torch.from_numpy(packed + spans.classes)], scores.prompts.device)
         extras["label_vector"] = _to_numpy(scores.prompts[chosen])  # (S, D)
     rows = batch.rows[row_of_span]  # (S,)
     first_words = prepared.rows.firsts[rows]

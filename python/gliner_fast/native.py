@@ -82,3 +82,37 @@ def is_bare(module: nn.Module) -> bool:
         or everyone_s._global_forward_hooks  # noqa: SLF001
         or everyone_s._global_forward_pre_hooks  # noqa: SLF001
     )
+
+
+def triton_is_fastest(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a kernel of ours is the one to take for tensors of a device and dtype."""
+    if device.type != "cuda":
+        return False
+    from gliner_fast.kernels._triton import DTYPES, HAS_TRITON
+
+    # Triton supports cards from compute capability 8.0 (Ampere) on; matrix units take no float64 there.
+    return HAS_TRITON and dtype in DTYPES and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def expect_triton(device: torch.device, variable: str) -> None:
+    """Raises ValueError, in the terms of the variable that asks for it, where Triton cannot run."""
+    from gliner_fast.kernels._triton import HAS_TRITON, INTERPRETED
+
+    if not HAS_TRITON:
+        raise ValueError(
+            f"{variable} is 'triton', but Triton is not installed: pip install 'gliner-fast[gpu]', or leave the "
+            "variable unset"
+        )
+    if device.type != "cuda" and not INTERPRETED:
+        raise ValueError(
+            f"{variable} is 'triton', but the model is on {device}: load it with map_location='cuda', or set "
+            "TRITON_INTERPRET=1 before Python starts to run the kernel on the CPU, very slowly"
+        )
+
+
+def allows_tf32() -> bool:
+    """Whether torch itself may multiply float32 in TF32 (10 bits of each factor)."""
+    matmul = torch.backends.cuda.matmul
+    # From torch 2.9 on there is a setting by name, and where it was used the old one raises.
+    precision = getattr(matmul, "fp32_precision", None)
+    return bool(matmul.allow_tf32) if precision is None else precision == "tf32"

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_fast.candidates import Candidates
-from gliner_fast.kernels.pending_candidates import PendingCandidates
+from gliner_fast.kernels.pending_candidates import PendingCandidates, Room
 from gliner_fast.linear import Linear, linear
 from gliner_fast.span_executor import Executor, SpanLayout, choose_executor, find_spans, score_spans
 
@@ -53,6 +53,7 @@ class SpanScorer(nn.Module):
         self.max_width = max_width
         self.dropout = dropout
         self.executor: Executor | None = None
+        self._room = Room()
         inner = 4 * width if span_mode == "markerV0" else 2 * width
         self.prompt = ProjectionMLP(width, 4 * width, dropout)
         self.start = ProjectionMLP(width, inner, dropout)
@@ -102,7 +103,9 @@ class SpanScorer(nn.Module):
         layout = SpanLayout(word_counts, class_counts, self.max_width)
         types = prompts @ self.out.weight  # (T, H)
         constant = prompts @ self.out.bias  # (T,)
-        return find_spans(*self._addends(words), types, constant, layout, thresholds, allowed_spans, executor)
+        return find_spans(
+            *self._addends(words), types, constant, layout, thresholds, allowed_spans, executor, self._room
+        )
 
     def executor_for(self, words: Tensor) -> Executor:
         """Who would compute the scores of these words. The sums of `marker` are few, and on a CPU torch's."""

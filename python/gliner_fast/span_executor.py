@@ -13,8 +13,9 @@ from torch.autograd.function import once_differentiable
 
 from gliner_fast import _rust
 from gliner_fast.candidates import Candidates
-from gliner_fast.kernels.pending_candidates import PendingCandidates
+from gliner_fast.kernels.pending_candidates import PendingCandidates, Room
 from gliner_fast.kernels.span_reference import span_scores_gradient_reference, span_scores_reference
+from gliner_fast.native import allows_tf32, expect_triton, triton_is_fastest
 from gliner_fast.native_candidates import native_candidates
 from gliner_fast.upload import upload
 
@@ -78,11 +79,13 @@ def find_spans(
     thresholds: Tensor,
     allowed_spans: Tensor | None,
     executor: Literal["rust", "triton"],
+    room: Room | None = None,
 ) -> PendingCandidates | Candidates:
     """The spans that score above their type's threshold, found where the scores are; no gradient.
 
     All as for `score_spans`; `thresholds`, (T,), is the probability that each type must pass, infinite where none does;
-    `allowed_spans`, (N, K) bool, says which spans are asked for, where not all are. Rust finds the others too.
+    `allowed_spans`, (N, K) bool, says which spans are asked for, where not all are. Rust finds the others too. `room`
+    remembers how many the last batches found.
     """
     with torch.no_grad():
         if executor == "rust":
@@ -93,8 +96,9 @@ def find_spans(
         if allowed_spans is not None:
             (allowed_spans,) = upload([allowed_spans], u.device)
         return span_candidates(
-            u, v, g, c, thresholds=thresholds, allowed_spans=allowed_spans, allow_tf32=allows_tf32(), **vars(layout)
-        )
+            u, v, g, c,
+            thresholds=thresholds, allowed_spans=allowed_spans, room=room, allow_tf32=allows_tf32(), **vars(layout),
+        )  # fmt: skip
 
 
 class _SpanScores(torch.autograd.Function):
@@ -125,37 +129,3 @@ class _SpanScores(torch.autograd.Function):
 
 def _takes_rust(device: torch.device, dtype: torch.dtype) -> bool:
     return device.type == "cpu" and dtype is torch.float32
-
-
-def triton_is_fastest(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether a kernel of ours is the one to take for tensors of a device and dtype."""
-    if device.type != "cuda":
-        return False
-    from gliner_fast.kernels._triton import DTYPES, HAS_TRITON
-
-    # Triton supports cards from compute capability 8.0 (Ampere) on; matrix units take no float64 there.
-    return HAS_TRITON and dtype in DTYPES and torch.cuda.get_device_capability(device) >= (8, 0)
-
-
-def expect_triton(device: torch.device, variable: str) -> None:
-    """Raises ValueError, in the terms of the variable that asks for it, where Triton cannot run."""
-    from gliner_fast.kernels._triton import HAS_TRITON, INTERPRETED
-
-    if not HAS_TRITON:
-        raise ValueError(
-            f"{variable} is 'triton', but Triton is not installed: pip install 'gliner-fast[gpu]', or leave the "
-            "variable unset"
-        )
-    if device.type != "cuda" and not INTERPRETED:
-        raise ValueError(
-            f"{variable} is 'triton', but the model is on {device}: load it with map_location='cuda', or set "
-            "TRITON_INTERPRET=1 before Python starts to run the kernel on the CPU, very slowly"
-        )
-
-
-def allows_tf32() -> bool:
-    """Whether torch itself may multiply float32 in TF32 (10 bits of each factor)."""
-    matmul = torch.backends.cuda.matmul
-    # From torch 2.9 on there is a setting by name, and where it was used the old one raises.
-    precision = getattr(matmul, "fp32_precision", None)
-    return bool(matmul.allow_tf32) if precision is None else precision == "tf32"

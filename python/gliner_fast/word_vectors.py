@@ -10,6 +10,8 @@ from gliner_fast.lstm_training import train_lstm, trains_in_closed_form
 from gliner_fast.native_lstm import is_lstm_native, native_lstm, takes_native_lstm
 from gliner_fast.upload import upload
 
+_CUDNN_WITH_BF16 = 91300  # from this version on torch gives its LSTMs in bf16 to cuDNN
+
 
 def pool_subwords(subwords: Tensor, words: Tensor, word_count: int, pooling: str) -> Tensor:
     """One vector a word.
@@ -33,9 +35,9 @@ def pool_subwords(subwords: Tensor, words: Tensor, word_count: int, pooling: str
 class WordLSTM(nn.Module):
     """The bidirectional LSTM between encoder and head, over true words only."""
 
-    def __init__(self, width: int, layers: int, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, layers: int) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(width, width // 2, layers, batch_first=True, bidirectional=True, dropout=dropout)
+        self.lstm = nn.LSTM(width, width // 2, layers, batch_first=True, bidirectional=True)
 
     def forward(self, vectors: Tensor, word_counts: Tensor) -> Tensor:
         """(N, D) -> (N, D) for packed words; `word_counts` is (B,) on the CPU, each at least 1."""
@@ -66,6 +68,9 @@ def keep_in_one_piece(lstm: nn.LSTM) -> None:
 
     weights = [weight for weight in lstm._flat_weights if isinstance(weight, Tensor)]  # noqa: SLF001
     pieces = {weight.untyped_storage().data_ptr() for weight in weights}
+    version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    if weights[0].dtype is torch.bfloat16 and (version or 0) < _CUDNN_WITH_BF16:
+        return  # torch computes it by itself
     if len(pieces) == 1 or lstm.proj_size or not torch._use_cudnn_rnn_flatten_weight():  # noqa: SLF001
         return
     mode = get_cudnn_mode(lstm.mode)  # type: ignore[no-untyped-call]

@@ -13,7 +13,7 @@ from torch import Tensor
 from gliner_fast.kernels import span_candidates as module
 from gliner_fast.kernels import span_reference, span_tiling
 from gliner_fast.kernels import span_scores as scores_module
-from gliner_fast.kernels.pending_candidates import SpanCandidates
+from gliner_fast.kernels.pending_candidates import Room, SpanCandidates
 from gliner_fast.kernels.span_reference import span_candidates_reference, span_scores_reference
 from gliner_fast.kernels.span_scores import span_scores
 from tests.device_waits import no_wait
@@ -197,13 +197,27 @@ def test_a_threshold_below_zero_lets_no_span_past_the_end_in(device: str):
 def test_more_candidates_than_room_are_all_found(
     room: int, launches: int, device: str, kernel: CountingKernel, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(module, "_first_room", lambda _: room)
+    monkeypatch.setattr(Room, "of", lambda *_: room)
     batch = random_batch([30, 9], [5, 7], 6, 16, device=device)
     thresholds = torch.full((12,), 0.1, device=device)
     ours = span_candidates(*batch.tensors, **batch.shape, thresholds=thresholds)
     assert len(ours.scores) > 39
     assert kernel.launches == launches
     assert_same(ours, candidates_of_dense_logits(batch, thresholds=thresholds))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_batches_like_the_last_ones_have_room(device: str, kernel: CountingKernel):
+    batch = random_batch([300, 90], [25, 25], 6, 16, device=device)
+    asked = {"thresholds": torch.full((50,), 0.1, device=device), "room": Room()}
+    for launches in (2, 3, 4):  # of the first, the kernel is launched twice
+        found = span_candidates(*batch.tensors, **batch.shape, **asked)
+        assert len(found.scores) > 1024 + 4 * 390
+        assert kernel.launches == launches
+    for _ in range(20):
+        asked["room"].learn(0, 390)
+    assert asked["room"].of(390, 10**9) == 1024 + 4 * 390  # one batch that needed much is forgotten
+    assert asked["room"].of(390, 100) == 100
 
 
 @pytest.mark.parametrize("device", DEVICES)
