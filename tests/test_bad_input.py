@@ -5,6 +5,7 @@ import json
 import pickle
 import resource
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gliner_fast import CheckpointError, CheckpointWarning, GLiNER, UnsupportedCheckpointError
+from gliner_fast import checkpoint as checkpoint_module
 from tests.parity.pairs import Pair, spans
 from tests.samples import CROSSNER
 
@@ -80,7 +82,7 @@ def test_a_threshold_that_is_no_number_is_refused(threshold, error, message, mod
         model.predict_entities(TEXT, LABELS, threshold=threshold)
 
 
-@pytest.mark.parametrize("batch_size", [0, -1, 2.5, "8", True])
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, 8.0, "8", True])
 def test_a_batch_size_that_is_no_positive_number_is_refused(batch_size, model):
     with pytest.raises(ValueError, match="batch_size is .* expected a whole number of at least 1"):
         model.inference([TEXT], LABELS, batch_size=batch_size)
@@ -136,9 +138,7 @@ def test_a_row_that_does_not_fit_into_memory_is_told_as_such(checkpoint, monkeyp
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (in_use + 4 * 2**30, hard))
     try:
-        with pytest.raises(
-            MemoryError, match=r"1 texts of up to [\d,]+ subwords, labels included, do not fit into memory"
-        ):
+        with pytest.raises(MemoryError, match=r"a text of [\d,]+ subwords, labels included, does not fit into memory"):
             model.predict_entities("a" * 100_000, LABELS)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
@@ -182,6 +182,27 @@ def test_surrogates_in_labels(model):
 def test_a_folder_that_is_not_there_is_named(path):
     with pytest.raises(FileNotFoundError, match="no.such.* does not exist"):
         GLiNER.from_pretrained(path)
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+@pytest.mark.parametrize("cached", [[], ["model.fp16.safetensors"], ["model.safetensors"], ["model.bf16.safetensors"]])
+@pytest.mark.parametrize("there", ["model.safetensors", "model.fp16.safetensors", "pytorch_model.bin"])
+def test_the_hub_is_asked_for_weights_until_there_are_some(there, cached, variant, tmp_path, monkeypatch):
+    for name in cached:  # of an earlier call
+        (tmp_path / name).touch()
+
+    def fetch(model_id, *, allow_patterns, **_):
+        if any(fnmatch(there, pattern) for pattern in allow_patterns):
+            (tmp_path / there).touch()
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    folder = checkpoint_module.locate("some/model", checkpoint_module.HubOptions(), variant)
+    names = {path.name for path in folder.iterdir()}
+    if there == "model.fp16.safetensors" and variant is None:
+        assert there not in names - set(cached)  # nobody asked for it
+    else:
+        assert {"model.safetensors", "pytorch_model.bin", f"model.{variant}.safetensors"} & names
 
 
 def test_a_hub_id_that_cannot_be_had_is_named():

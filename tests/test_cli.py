@@ -203,6 +203,14 @@ def test_info_names_the_era_and_counts_parameters(kind, era, encoder, run, check
     assert int(found["parameters"].replace(",", "")) == sum(p.numel() for p in network.parameters())
 
 
+def test_info_counts_no_scales_of_rows(run):
+    from gliner_fast import GLiNER
+
+    _, out, _ = run("info", "--json", "built-in")
+    counted = json.loads(out)["checkpoint"]["parameters"].replace(",", "")
+    assert int(counted) == sum(p.numel() for p in GLiNER.from_pretrained().model.parameters())
+
+
 def test_info_describes_kinds_that_do_not_run_here(run, tmp_path):
     (tmp_path / "gliner_config.json").write_text(
         json.dumps({"span_mode": "token_level", "labels_encoder": "x", "encoder_config": {"model_type": "bert"}})

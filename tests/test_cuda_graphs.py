@@ -377,6 +377,13 @@ def test_graphs_are_for_one_short_text_where_they_are_asked_for(
     assert not wants_graphs(*given)  # a gradient is wanted
 
 
+@torch.inference_mode()
+def test_what_is_neither_yes_nor_no_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(cuda_graphs.VARIABLE, "true")
+    with pytest.raises(ValueError, match="GLINER_FAST_CUDA_GRAPHS is 'true': expected 1, or 0"):
+        wants_graphs(OnCuda(9), OnCuda(5), 1)
+
+
 KNOWN = frozenset({torch.nn.Linear, torch.nn.ReLU})
 
 

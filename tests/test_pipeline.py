@@ -62,6 +62,11 @@ def test_equal_streams_give_equal_bits(model):
     assert list(model.stream(TEXTS, LABELS)) == list(model.stream(iter(TEXTS), LABELS))
 
 
+def test_labels_that_can_be_read_once_serve_all_windows(model, expected):
+    assert list(model.stream(TEXTS, iter(LABELS), window_size=2)) == list(model.stream(TEXTS, LABELS, window_size=2))
+    assert any(expected)
+
+
 def test_what_is_no_text_has_no_entities_in_its_place(model):
     texts = ["Ada Lovelace lived in London.", None, "", 5, " \n", b"Ada", "Ada Lovelace lived in London.\n"]
     found = list(model.stream(texts, ["person"]))

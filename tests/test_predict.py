@@ -254,7 +254,7 @@ def test_what_one_part_of_many_texts_learned_of_memory_the_next_knows(model, mon
 @pytest.mark.parametrize("error", OUT_OF_MEMORY)
 def test_a_single_text_that_does_not_fit_is_told_as_such(error, model, limited):
     limited(20, error)
-    with pytest.raises(MemoryError, match=r"1 texts of up to \d+ subwords, labels included, do not fit") as raised:
+    with pytest.raises(MemoryError, match=r"a text of \d+ subwords, labels included, does not fit") as raised:
         model.inference(TEXTS, LABELS)
     assert raised.value.__cause__ is error
 

@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from gliner_fast import GLiNER
+from gliner_fast.jobs.arrow_types import entities_type
 from gliner_fast.jobs.block import Block
 from gliner_fast.jobs.sinks import write_shard
-from gliner_fast.ray import Extractor, entities_type
+from gliner_fast.ray import Extractor
 from gliner_fast.redaction import Redaction
 from tests.local_ray import ENVIRONMENT, QUIET_RAY, local_ray
 from tests.samples import CROSSNER
@@ -88,6 +89,20 @@ def test_a_dictionary_of_strings_is_strings(extractor: Extractor):
     assert encoded["entities"].equals(extractor(table_of(texts))["entities"])
 
 
+def test_a_label_that_comes_twice_has_its_last_description_as_in_jobs(model: GLiNER):
+    text = "Marie Curie was born in Warsaw."
+    out = Extractor(labels_column="own")(table_of([text], own=pa.array([[("A", "person"), ("A", "city")]], MAP)))
+    (expected,) = model.inference([text], [{"A": "city"}])
+    assert out["entities"].to_pylist() == [rounded(expected)]
+    assert [entity["text"] for entity in expected] == ["Warsaw"]
+
+
+def test_views_of_strings_are_strings(extractor: Extractor):
+    texts = pa.array(["Marie Curie", "Warsaw"])
+    viewed = extractor(pa.table({"text": texts.cast(pa.string_view())}))
+    assert viewed["entities"].equals(extractor(pa.table({"text": texts}))["entities"])
+
+
 def test_options_reach_the_model(model: GLiNER):
     options: dict[str, Any] = {"threshold": {"person": 0.9, "city": 0.2}, "flat_ner": False, "multi_label": True}
     labels = {"person": "a human being, by name", "city": "a city or town"}
@@ -109,16 +124,21 @@ STRUCT = pa.struct([("LOC", pa.string()), ("PER", pa.string())])
         ([{"PER": "person"}, {"LOC": "location", "PER": "person"}, {}, None, {"": "person"}], MAP),
         ([{"PER": "person"}, {"LOC": "location", "PER": "person"}, {}, None, {"PER": ""}], STRUCT),
         (["person", "location, person", "", None, " ,"], pa.string()),
+        (["person", "location, person", "", None, " ,"], pa.dictionary(pa.int32(), pa.string())),
+        (
+            [["person", "location"], ["location", "person"], ["", "person"], None, [None, "person"]],
+            pa.list_(pa.string(), 2),
+        ),
     ],
     ids=str,
 )
 def test_rows_may_have_labels_of_their_own(model: GLiNER, own: list[Any], type_: pa.DataType):
     text = "Marie Curie was born in Warsaw."
     out = Extractor(labels_column="own")(table_of([text] * 5, own=pa.array(own, type_)))
-    labels = [["person"], ["location", "person"]] if type_ == pa.string() else own[:2]
+    labels = [label.split(", ") if isinstance(label, str) else label for label in own[:2]]
     found = out["entities"].to_pylist()
     assert found[:2] == [rounded(entities) for entities in model.inference([text] * 2, labels)]
-    assert [len({entity["label"] for entity in entities}) for entities in found[:2]] == [1, 2]
+    assert [{entity["label"] for entity in entities} for entities in found[:2]] == [set(asked) for asked in labels]
     assert found[2:] == [None, None, None]
 
 

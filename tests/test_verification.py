@@ -5,11 +5,13 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import gliner_fast
+from gliner_fast.installed_gliner import require_reference
 from gliner_fast.row_int8 import quantize_rows
 from gliner_fast.verification import Candidate, Cause, compare, find_reference_candidates, labels_of_text, verify
 from gliner_fast.weights import find_weights, read_weights
@@ -277,6 +279,29 @@ def test_a_model_without_a_folder_needs_a_reference(checkpoint):
     made = gliner_fast.GLiNER.from_config(settings, backbone_from_pretrained=False)
     with pytest.raises(ValueError, match="was not loaded from a folder"):
         verify(made, ["Ada"], ["person"])
+
+
+@pytest.mark.gliner
+def test_a_model_with_other_weights_than_its_folder_needs_a_reference(checkpoint):
+    model = gliner_fast.GLiNER.from_pretrained(checkpoint("deberta"))
+    with torch.no_grad():
+        model.model.scorer.out.bias.add_(1)
+    with pytest.raises(ValueError, match="the model's weights are not those of .*, where it was loaded from"):
+        verify(model, ["Ada"], ["person"])
+
+
+def test_a_report_names_the_gliner_that_is_installed(monkeypatch):
+    monkeypatch.setattr("gliner_fast.installed_gliner.metadata.version", lambda package: {"gliner": "0.3.1"}[package])
+    report = _compare([], [])
+    assert report.to_dict()["reference_version"] == "0.3.1"
+    assert "found by gliner 0.3.1" in str(report)
+
+
+@pytest.mark.gliner
+def test_another_gliner_than_the_reference_is_told(monkeypatch):
+    monkeypatch.setattr("gliner_fast.installed_gliner.metadata.version", lambda package: {"gliner": "0.3.1"}[package])
+    with pytest.warns(UserWarning, match="gliner 0.3.1 is installed, and ours answers as 0.2.29 does"):
+        require_reference()
 
 
 @pytest.mark.gliner

@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from gliner_fast.entity import Entity
     from gliner_fast.errors import CheckpointError, CheckpointWarning, UnsupportedCheckpointError
     from gliner_fast.jobs import JobError, JobInputError, JobReport, extract_files
+    from gliner_fast.jobs.ray_engine import RayOptions
     from gliner_fast.model import GLiNER
     from gliner_fast.redaction import Redacted, Redaction, redact
-    from gliner_fast.verification import Report, verify
+    from gliner_fast.verification import VerificationReport, verify
 
 __version__ = "0.1.0"
 
@@ -25,10 +26,11 @@ __all__ = [
     "JobError",
     "JobInputError",
     "JobReport",
+    "RayOptions",
     "Redacted",
     "Redaction",
-    "Report",
     "UnsupportedCheckpointError",
+    "VerificationReport",
     "__version__",
     "extract_files",
     "redact",
@@ -45,10 +47,11 @@ _HOMES = {
     "JobError": "jobs",
     "JobInputError": "jobs",
     "JobReport": "jobs",
+    "RayOptions": "jobs.ray_engine",
     "Redacted": "redaction",
     "Redaction": "redaction",
-    "Report": "verification",
     "UnsupportedCheckpointError": "errors",
+    "VerificationReport": "verification",
     "extract_files": "jobs",
     "redact": "redaction",
     # Not `verify.py`: a submodule that is imported takes its name in the package, and would hide the function.

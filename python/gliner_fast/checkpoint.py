@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gliner_fast.config import CONFIG_NAME, GLiNERConfig
-from gliner_fast.errors import CheckpointError
+from gliner_fast.errors import CheckpointError, reason_of
 
 BUILT_IN = Path(__file__).parent / "models" / "minilm"
 BUILT_IN_NAME = "built-in"  # where a name is needed: in a command or a configuration
@@ -68,15 +68,14 @@ def _fetch(model_id: str, hub: HubOptions, variant: str | None) -> Path:
             )
         )
 
-    wanted = "model.safetensors" if variant is None else f"model*{variant}.safetensors"
+    wanted = "model.safetensors" if variant is None else f"model.{variant}.safetensors"
     try:
         folder = fetch([*_SMALL_FILES, wanted])
-        if not list(folder.glob("model*.safetensors")):  # an older checkpoint: one more, larger file
+        if not (folder / wanted).is_file():  # an older checkpoint: one more, larger file
             folder = fetch([*_SMALL_FILES, "model.safetensors", "pytorch_model.bin"])
     except Exception as error:  # the Hub's own errors are many; all of them mean that the id could not be had
         raise FileNotFoundError(
-            f"{model_id!r} is neither a local folder nor could it be fetched from the Hub: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}"
+            f"{model_id!r} is neither a local folder nor could it be fetched from the Hub: {reason_of(error)}"
         ) from error
     return folder
 
@@ -98,7 +97,7 @@ def load_encoder_config(
     except Exception as error:
         raise CheckpointError(
             f"the checkpoint has no encoder_config, and that of {config.model_name!r} cannot be had: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}. "
+            f"{reason_of(error)}. "
             "Add encoder_config to gliner_config.json, or go online once"
         ) from error
     settings: dict[str, Any] = found.to_dict()

@@ -46,12 +46,19 @@ def wants_graphs(input_ids: Tensor, wanted: Tensor, texts: int) -> bool:
         texts == 1
         and input_ids.is_cuda
         and 0 < max(len(input_ids), len(wanted)) <= MOST_SUBWORDS
-        and os.environ.get(VARIABLE) == "1"
+        and _are_asked_for()
         and not torch.is_grad_enabled()
         and not is_recorded()
         and not torch.is_autocast_enabled("cuda")  # which keeps converted weights for as long as it lasts alone
         and not torch.cuda.is_current_stream_capturing()
     )
+
+
+def _are_asked_for() -> bool:
+    asked = os.environ.get(VARIABLE, "0")
+    if asked not in ("", "0", "1"):
+        raise ValueError(f"{VARIABLE} is {asked!r}: expected 1, or 0 or nothing to do without them")
+    return asked == "1"
 
 
 def record_on_cuda(run: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:

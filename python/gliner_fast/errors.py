@@ -13,3 +13,14 @@ class UnsupportedCheckpointError(CheckpointError):
 
 class CheckpointWarning(UserWarning):
     """A checkpoint loads, but something in it is missing or unused; the message names it."""
+
+
+def shown(value: object) -> str:
+    """A value in a message: at most 60 characters, with its type."""
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def reason_of(error: BaseException) -> str:
+    """Somebody else's error in a message of ours: its class and first line."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from gliner_fast.loading import are_weights_of
 from gliner_fast.row_int8 import has_int8_rows
 from gliner_fast.weights import find_weights, read_weights
 
@@ -23,10 +26,15 @@ def load_reference(ours: GLiNER) -> Any:
 
     Raises:
         ImportError: `gliner` is not installed.
-        ValueError: our model was not loaded from a folder.
+        ValueError: our model was not loaded from a folder, or has other weights than lie there.
     """
     if ours.source is None:
         raise ValueError("the model was not loaded from a folder: pass reference=, or save it and verify the folder")
+    if not are_weights_of(ours.model, Path(ours.source), ours.config):
+        raise ValueError(
+            f"the model's weights are not those of {ours.source}, where it was loaded from: pass reference=, or save "
+            "it and verify that folder"
+        )
     with _readable_by_reference(Path(ours.source)) as folder:
         return require_reference().from_pretrained(
             str(folder),
@@ -56,6 +64,14 @@ def _readable_by_reference(folder: Path) -> Iterator[Path]:
     yield folder
 
 
+def installed_version() -> str:
+    """The version of the installed `gliner`; "unknown" where it does not say."""
+    try:
+        return metadata.version("gliner")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
 def require_reference() -> Any:
     """Returns `gliner.GLiNER`, or says how to install it."""
     try:
@@ -65,4 +81,10 @@ def require_reference() -> Any:
             f"the `gliner` package, to compare with, is not installed: `pip install "
             f"gliner=={REFERENCE_VERSION}` or `pip install 'gliner-fast[dev]'`"
         ) from error
+    if (version := installed_version()) != REFERENCE_VERSION:
+        warnings.warn(
+            f"gliner {version} is installed, and ours answers as {REFERENCE_VERSION} does: where they differ, that may "
+            "be why",
+            stacklevel=3,
+        )
     return GLiNER

@@ -10,6 +10,8 @@ from typing import Any, SupportsFloat
 import numpy as np
 from numpy.typing import NDArray
 
+from gliner_fast.errors import shown
+
 Labels = str | Sequence[str] | Mapping[str, str] | list[list[str]] | list[dict[str, str]]
 Threshold = float | Sequence[float] | Mapping[str, float]
 
@@ -41,7 +43,7 @@ class LabelSet:
             names = tuple(dict.fromkeys([labels] if isinstance(labels, str) else labels))
         except TypeError as error:
             raise TypeError(
-                f"labels is {_shown(labels)}: expected strings such as ['person'], a mapping of label to "
+                f"labels is {shown(labels)}: expected strings such as ['person'], a mapping of label to "
                 "description, or, for labels of each text's own, a list of lists or of mappings"
             ) from error
         return cls(tuple(map(str, names)), names)
@@ -115,13 +117,8 @@ def expect_one_per_text(name: str, values: Sequence[Any], text_count: int) -> No
 
 def _read_threshold(value: object, place: str) -> float:
     if not isinstance(value, (float, int, SupportsFloat)):  # a string is none; asking for a protocol takes time
-        raise TypeError(f"{place} is {_shown(value)}: expected a number such as 0.5")
+        raise TypeError(f"{place} is {shown(value)}: expected a number such as 0.5")
     number = float(value)
     if math.isnan(number):
         raise ValueError(f"{place} is NaN, which no score can pass: expected a number such as 0.5")
     return number
-
-
-def _shown(value: object) -> str:
-    shown = repr(value)
-    return f"{shown if len(shown) <= 60 else shown[:57] + '...'} ({type(value).__name__})"

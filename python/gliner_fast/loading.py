@@ -14,7 +14,7 @@ from gliner_fast import checkpoint, tokenizer_loading, weights
 from gliner_fast.config import CONFIG_NAME, GLiNERConfig
 from gliner_fast.deberta_config import DebertaConfig
 from gliner_fast.encoder import parameters_on_meta
-from gliner_fast.errors import CheckpointError, CheckpointWarning
+from gliner_fast.errors import CheckpointError, CheckpointWarning, reason_of
 from gliner_fast.network import SpanNetwork
 from gliner_fast.tokenizer_loading import CheckpointTokenizer
 
@@ -68,6 +68,33 @@ def load_parts(
         network = SpanNetwork(config)
     weights.load_weights(network, tensors, dtype=dtype, strict=strict, source=str(path))
     return Parts(config, network, tokenizer)
+
+
+def are_weights_of(network: SpanNetwork, folder: Path, config: GLiNERConfig) -> bool:
+    """Whether a network has the weights that lie in a folder, bit for bit; they are loaded once more to see.
+
+    Args:
+        network: as it was loaded from there, or trained since.
+        folder: a checkpoint's.
+        config: of the network.
+
+    Raises:
+        FileNotFoundError: the folder has gone.
+        CheckpointError: it cannot be loaded any more.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they were told when the network was loaded
+        stored = load_parts(
+            folder,
+            overrides={"max_len": config.max_len, "max_width": config.max_width},
+            hub=checkpoint.HubOptions(),
+            dtype=next(network.parameters()).dtype,
+            variant=None,
+            strict=False,
+            resize_token_embeddings=True,
+        ).network.state_dict()
+    own = network.state_dict()
+    return own.keys() == stored.keys() and all(torch.equal(own[name], stored[name].to(own[name])) for name in own)
 
 
 def _lstm_layers(config: GLiNERConfig, tensors: Mapping[str, torch.Tensor], path: Path) -> int:
@@ -130,9 +157,8 @@ def _copy_backbone(
         )
     except Exception as error:
         raise CheckpointError(
-            f"the pretrained encoder {config.model_name!r} cannot be had: {type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else 'no details'}. Name a local folder in model_name, or "
-            "pass backbone_from_pretrained=False for a random one"
+            f"the pretrained encoder {config.model_name!r} cannot be had: {reason_of(error)}. Name a local folder in "
+            "model_name, or pass backbone_from_pretrained=False for a random one"
         ) from error
     tensors = weights.from_backbone(backbone.state_dict())
     with torch.no_grad():

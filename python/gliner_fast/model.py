@@ -55,7 +55,8 @@ class GLiNER(nn.Module):
         config: the checkpoint's settings.
         model: the network, a `torch.nn.Module`.
         data_processor: tokenizer and word splitter.
-        source: the folder that the model was loaded from; None for a new one.
+        source: the folder that the model was loaded from, or that training wrote it to; None for a new one.
+        corrected_numbering: whether words are numbered by their own index, as `from_pretrained` tells.
         token_budget: most subwords a batch, padding included; None chooses by device.
     """
 
@@ -86,6 +87,7 @@ class GLiNER(nn.Module):
         self.model: SpanNetwork = parts.network
         self.data_processor = DataProcessor(parts.tokenizer)
         self.source = source
+        self.corrected_numbering = corrected_numbering
         self.token_budget: int | None = None
         self._batcher = Batcher(parts.tokenizer.for_words(), parts.config, corrected_numbering=corrected_numbering)
         self._told: set[str] = set()

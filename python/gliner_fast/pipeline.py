@@ -15,7 +15,7 @@ import torch
 from gliner_fast.devices import predict_on_all, spread
 from gliner_fast.labels import Labels
 from gliner_fast.preparing import Prepared
-from gliner_fast.request import Options, Request
+from gliner_fast.request import Options, Request, expect_count
 from gliner_fast.stats import Stats
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def _predict_ahead(
 def stream_texts(
     model: GLiNER,
     texts: Iterable[Any],
-    labels: Labels,
+    labels: Labels | Iterator[str],
     options: Options,
     *,
     as_tuples: bool,
@@ -185,8 +185,9 @@ def stream_texts(
     for name in ("threshold", "flat_ner", "multi_label"):
         if isinstance(getattr(options, name), Sequence):
             raise TypeError(f"{name} is {getattr(options, name)!r}: a stream has one value for all texts")
-    if isinstance(most_texts, bool) or not isinstance(most_texts, int) or most_texts < 1:
-        raise ValueError(f"window_size is {most_texts!r}: expected a whole number of at least 1")
+    expect_count("window_size", most_texts)
+    if isinstance(labels, Iterator):
+        labels = list(labels)  # every window asks for them
     Request.read([], labels, options)  # complains now, not when the first text is asked for
     return _stream(model, texts, labels, options, as_tuples=as_tuples, most_texts=most_texts, devices=devices)
 

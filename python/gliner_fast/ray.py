@@ -113,6 +113,8 @@ class Extractor:
         """
         import pyarrow as pa
 
+        from gliner_fast.jobs.arrow_types import entities_type
+
         if not isinstance(table, pa.Table):
             raise TypeError(f"the batch is a {type(table).__name__}: call map_batches with batch_format='pyarrow'")
         if self._entities_column in table.column_names:
@@ -141,14 +143,6 @@ class Extractor:
         )
         by_row = dict(zip(rows, found, strict=True))
         return [by_row.get(row) for row in range(len(texts))]
-
-
-def entities_type() -> pa.DataType:
-    """Arrow type of the column of entities."""
-    import pyarrow as pa
-
-    fields = [("start", pa.int64()), ("end", pa.int64()), ("text", pa.string())]
-    return pa.list_(pa.struct([*fields, ("label", pa.string()), ("score", pa.float32())]))
 
 
 def use_assigned(device: str) -> torch.device:
@@ -190,10 +184,9 @@ def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def _read_texts(column: pa.ChunkedArray, name: str) -> list[str | None]:
-    from pyarrow import types
+    from gliner_fast.jobs.arrow_types import holds_strings
 
-    type_ = column.type.value_type if types.is_dictionary(column.type) else column.type
-    if not (types.is_string(type_) or types.is_large_string(type_) or types.is_null(type_)):
+    if not holds_strings(column.type):
         raise TypeError(f"the column {name!r} holds {column.type}: expected strings")
     texts: list[str | None] = column.to_pylist()
     return texts
@@ -201,26 +194,23 @@ def _read_texts(column: pa.ChunkedArray, name: str) -> list[str | None]:
 
 def _read_labels(column: pa.ChunkedArray, name: str) -> list[Any]:
     """Each row's labels, read as jobs read them; None where a job would reject the row."""
-    from pyarrow import types
+    from gliner_fast.jobs.arrow_types import holds_labels
 
-    lists_and_maps = (types.is_list, types.is_large_list, types.is_map, types.is_struct)
-    strings = (types.is_string, types.is_large_string, types.is_null)
-    if not any(is_kind(column.type) for is_kind in (*lists_and_maps, *strings)):
+    if not holds_labels(column.type):
         raise TypeError(
             f"the column {name!r} holds {column.type}: expected list<string>, map<string, string>, struct of strings "
             "or string"
         )
-    return [_labels_of_row(value, name) for value in column.to_pylist(maps_as_pydicts="strict")]
+    return [_labels_of_row(value, name) for value in column.to_pylist()]
 
 
 def _labels_of_row(value: Any, name: str) -> Sequence[str] | Mapping[str, str] | None:
+    from gliner_fast.jobs.arrow_types import as_labels
     from gliner_fast.jobs.records import BadRow
     from gliner_fast.jobs.row_labels import read_row_labels
 
-    if isinstance(value, dict):  # a struct has all keys in all rows
-        value = {label: description for label, description in value.items() if description is not None}
     try:
-        return read_row_labels(value, name)
+        return read_row_labels(as_labels(value), name)
     except BadRow:
         return None
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from gliner_fast.labels import LabelPlan, Labels, Threshold, expect_one_per_text, plan_labels, plan_thresholds
 
 OnLong = Literal["truncate", "window", "error"]
@@ -28,9 +30,14 @@ class Options:
     def __post_init__(self) -> None:
         if self.on_long not in get_args(OnLong):
             raise ValueError(f"on_long is {self.on_long!r}: expected one of {', '.join(get_args(OnLong))}")
-        size = self.batch_size
-        if size is not None and (isinstance(size, bool) or int(size) != size or size < 1):
-            raise ValueError(f"batch_size is {size!r}: expected a whole number of at least 1, or None")
+        if self.batch_size is not None:
+            expect_count("batch_size", self.batch_size, "a whole number of at least 1, or None")
+
+
+def expect_count(name: str, value: object, expected: str = "a whole number of at least 1") -> None:
+    """Raises ValueError for what cannot be a number of things."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name} is {value!r}: expected {expected}")
 
 
 @dataclass(frozen=True)

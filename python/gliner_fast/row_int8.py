@@ -29,9 +29,14 @@ def quantize_rows(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return stored
 
 
+def is_scale(name: str) -> bool:
+    """Whether a stored tensor holds the scales of another's rows."""
+    return name.endswith(_SCALE)
+
+
 def has_int8_rows(names: Iterable[str]) -> bool:
     """Whether tensors of these names are stored in int8 rows, which only we read."""
-    return any(name.endswith(_SCALE) for name in names)
+    return any(map(is_scale, names))
 
 
 def dequantize_rows(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:

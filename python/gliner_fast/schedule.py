@@ -10,10 +10,10 @@ from threading import Event
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from gliner_fast.collecting import Collector, Found
+from gliner_fast.out_of_memory import halved_budget, is_out_of_memory
 from gliner_fast.preparing import Prepared
 from gliner_fast.stages import HostStages
 from gliner_fast.stats import Stats
@@ -173,35 +173,10 @@ class Schedule:
         predictor, planned = self._predictor, list(self._waiting)
         first, rows = planned[0]
         padded = not predictor.network.reads_packed
-        self._budget = min(self._budget, _half_of(first.prepared, rows, error, padded=padded))
+        self._budget = min(self._budget, halved_budget(first.prepared.lengths[rows], error, padded=padded))
         predictor.lower_budget(self._budget)
         self._waiting.clear()
         for collector, batches in groupby(planned, key=lambda batch: batch.collector):
             parts = [batch.rows for batch in batches]
             collector.undone -= len(parts)
             self._plan(collector, np.concatenate(parts))
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether a device, or the host, had no room."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    # torch has a class for its own CUDA allocator alone. On the CPU it says "can't allocate memory", of pinned memory
-    # and of kernels the driver "out of memory", Triton too, and cuBLAS CUBLAS_STATUS_ALLOC_FAILED.
-    told = ("allocate memory", "out of memory", "ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(part in str(error) for part in told)
-
-
-def _half_of(prepared: Prepared, rows: NDArray[np.int64], error: Exception, *, padded: bool) -> int:
-    """Half the subwords of a batch that did not fit, padding included where there is any.
-
-    Raises:
-        MemoryError: a single row cannot be halved; told in the user's terms.
-    """
-    subwords = int(prepared.lengths[rows].max())
-    if len(rows) == 1:
-        raise MemoryError(
-            f"1 texts of up to {subwords:,} subwords, labels included, do not fit into memory: ask for fewer labels at "
-            "a time, or cut the text or its longest word"
-        ) from error
-    return (len(rows) * subwords if padded else int(prepared.lengths[rows].sum())) // 2

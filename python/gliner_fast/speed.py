@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gliner_fast.installed_gliner import REFERENCE_VERSION, load_reference
-from gliner_fast.verification import Report, verify
+from gliner_fast.installed_gliner import installed_version, load_reference
+from gliner_fast.verification import VerificationReport, verify
 
 if TYPE_CHECKING:
     from gliner_fast.model import GLiNER
@@ -55,7 +55,7 @@ class SpeedReport:
     words: int
     ours: Times
     rivals: tuple[Times, ...]
-    agreement: Report | None
+    agreement: VerificationReport | None
     conditions: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def measure_speed(
         agreement=agreement,
         conditions=(
             f"{ours.device}, {ours.precision}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-            + (f", gliner {REFERENCE_VERSION}" if compare else "")
+            + (f", gliner {installed_version()}" if compare else "")
         ),
     )
 

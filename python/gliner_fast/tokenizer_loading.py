@@ -14,7 +14,7 @@ import numpy as np
 
 from gliner_fast.batch import SubwordTokenizer
 from gliner_fast.config import GLiNERConfig
-from gliner_fast.errors import CheckpointError
+from gliner_fast.errors import CheckpointError, reason_of
 from gliner_fast.tokenizer_files import TOKENIZER_CONFIG_NAME, ReadTokenizer, read_tokenizer, surround
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def load_from_transformers(
             load = AutoTokenizer.from_pretrained
         tokenizer: PreTrainedTokenizerBase = load(source, cache_dir=cache_dir, local_files_only=local_files_only)
     except Exception as error:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}"
+        reason = reason_of(error)
         if own:
             raise CheckpointError(f"the tokenizer in {folder} cannot be loaded: {reason}") from error
         raise CheckpointError(

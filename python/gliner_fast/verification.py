@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gliner_fast.entity import Entity
-from gliner_fast.installed_gliner import REFERENCE_VERSION, load_reference, require_reference
+from gliner_fast.installed_gliner import installed_version, load_reference, require_reference
 
 if TYPE_CHECKING:
     from gliner_fast.model import GLiNER
@@ -77,7 +77,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Report:
+class VerificationReport:
     """What a comparison found. `str(report)` is for reading, `to_dict` for machines."""
 
     texts: int
@@ -93,6 +93,8 @@ class Report:
     """Over the entities that both found."""
     tolerance: float
     differences: tuple[Difference, ...] = ()
+    reference_version: str = field(default_factory=installed_version)
+    """Of the `gliner` that is installed."""
 
     @property
     def ok(self) -> bool:
@@ -110,7 +112,7 @@ class Report:
         why = f" ({', '.join(f'{number} {cause}' for cause, number in causes.items())})" if causes else ""
         shown = sorted(self.differences, key=lambda d: d.cause is not Cause.UNEXPLAINED)[:20]
         lines = [
-            f"{self.texts:,} texts, {self.entities:,} entities found by gliner {REFERENCE_VERSION}",
+            f"{self.texts:,} texts, {self.entities:,} entities found by gliner {self.reference_version}",
             f"  equal                  {self.equal:>9,}  within {self.tolerance:g}",
             f"  moved score            {self.moved:>9,}  largest difference {self.max_score_difference:.2g}",
             f"  differing, explained   {self.explained:>9,}{' ' if why else ''}{why}",
@@ -132,7 +134,7 @@ def verify(
     multi_label: bool = False,
     reference: Any = None,
     tolerance: float = TOLERANCE,
-) -> Report:
+) -> VerificationReport:
     """Runs ours and the installed `gliner` on the same texts and compares the answers.
 
     Args:
@@ -183,7 +185,7 @@ def compare(
     flat_ner: bool = True,
     multi_label: bool = False,
     tolerance: float = TOLERANCE,
-) -> Report:
+) -> VerificationReport:
     """Compares two lists of answers to the same texts.
 
     Args:
@@ -214,7 +216,7 @@ def compare(
             judge = _Judge(candidates(index), threshold, flat_ner, multi_label, tolerance)
             differences.extend(judge.differences(index, mine, theirs))
     unexplained = sum(difference.cause is Cause.UNEXPLAINED for difference in differences)
-    return Report(
+    return VerificationReport(
         texts=len(reference),
         entities=sum(map(len, reference)),
         equal=equal,

@@ -146,6 +146,14 @@ def test_what_calibrate_writes_is_a_labels_file(run, file, tmp_path):
     assert own["f1"] == best["same"]["f1"] >= usual["f1"]
 
 
+def test_calibrate_writes_scores_to_stdout_where_the_labels_do_not_go_there(run, file, tmp_path):
+    out, _ = run("calibrate", "built-in", file, "-o", tmp_path / "labels.json", "--json", "-")
+    assert json.loads(out)["per_label"]["threshold"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [file.name, "labels.json"]
+    with pytest.raises(InputError, match="--json - would share stdout with the labels"):
+        run("calibrate", "built-in", file, "--json", "-")
+
+
 def test_what_is_missing_is_told_before_a_model_is_loaded(run, file, tmp_path):
     with pytest.raises(FileNotFoundError, match="missing.jsonl"):
         run("evaluate", "no-model", file, tmp_path / "missing.jsonl")

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from gliner_fast import GLiNER
 from gliner_fast.attention_executor import VARIABLE as ATTENTION
@@ -163,6 +164,32 @@ def test_packed_and_padded_texts_score_the_same(executor, model, examples, monke
     monkeypatch.setattr(model.model, "forward", noting)
     assert evaluate(model, examples, LABELS, thresholds=[0.3]).to_dict() == expected.to_dict()
     assert set(packed) == {executor == "grouped"}
+
+
+def test_where_memory_is_short_batches_are_made_smaller(model, examples, monkeypatch):
+    expected = evaluate(model, examples, LABELS, thresholds=[0.3])
+    forward, refused = model.model.forward, []
+
+    def fail(batch, *others):
+        if len(batch.rows) > 3:
+            refused.append(len(batch.rows))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(batch, *others)
+
+    monkeypatch.setattr(model.model, "forward", fail)
+    monkeypatch.setattr(model, "token_budget", None)
+    with pytest.warns(UserWarning, match="out of memory: batches are made smaller"):
+        found = evaluate(model, examples, LABELS, thresholds=[0.3])
+    assert refused
+    assert found.results[0].micro == expected.results[0].micro
+    assert expected.results[0].micro.f1 > 0
+    monkeypatch.setattr(model.model, "forward", lambda *_: fail_always())
+    with pytest.raises(MemoryError, match="a text of .* does not fit into memory"):
+        evaluate(model, examples, LABELS, thresholds=[0.3])
+
+
+def fail_always():
+    raise MemoryError("Unable to allocate 2.00 GiB for an array")
 
 
 def test_one_label_is_no_list_of_letters(model, examples):

@@ -17,6 +17,7 @@ import pytest
 
 from gliner_fast import GLiNER, JobError, JobInputError, Redaction, extract_files
 from gliner_fast.jobs import job as job_module
+from gliner_fast.jobs import local_engine
 from gliner_fast.jobs.job_folder import SliceRecord
 from gliner_fast.jobs.pace import Pace
 from gliner_fast.jobs.progress import Watch
@@ -220,6 +221,25 @@ def test_very_long_texts_are_predicted_a_few_at_a_time(
     whole, cut = read_jsonl(tmp_path / "whole.jsonl"), read_jsonl(tmp_path / "cut.jsonl")
     assert [as_told(row["entities"]) for row in cut] == [as_told(row["entities"]) for row in whole]
     assert [row["id"] for row in cut] == list(range(len(texts)))
+
+
+def test_reading_a_slice_takes_no_longer_for_what_is_done_between_its_windows(
+    small_model: GLiNER, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source = write_parquet(tmp_path / "in.parquet", texts)
+    now = [0.0]
+    monkeypatch.setattr(local_engine, "perf_counter", lambda: now[0])
+    windows = job_module.Job.windows
+
+    def slow(*given: Any) -> Any:
+        for window in windows(*given):
+            yield window
+            now[0] += 100
+
+    monkeypatch.setattr(job_module.Job, "windows", slow)
+    report = extract_files(source, tmp_path / "out.jsonl", LABELS, model=small_model, **OPTIONS)
+    assert report.stats["read_seconds"] == 0
+    assert now[0] > 100
 
 
 def test_a_text_that_is_too_long_is_named_by_its_row(small_model: GLiNER, tmp_path: Path):

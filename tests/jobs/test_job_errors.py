@@ -14,9 +14,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from gliner_fast import GLiNER, JobError, JobInputError, Redaction, extract_files
 from gliner_fast.jobs import job as job_module
+from gliner_fast.jobs.chosen_model import ChosenModel
+from gliner_fast.jobs.job import Job
+from gliner_fast.jobs.plan import Plan
 from gliner_fast.jobs.ray_engine import RayOptions
 from tests.jobs.conftest import as_told, read_jsonl, texts_of, write_jsonl, write_lines
 from tests.samples import LABELS
@@ -115,6 +119,71 @@ def test_what_has_changed_is_said_before_anything_is_loaded(checkpoint: Callable
     config.write_text(config.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     with pytest.raises(JobError, match="the model is another one"):
         extract_files(source, tmp_path / "out", LABELS, model=model, **OPTIONS)
+
+
+def test_a_loaded_model_is_the_one_of_its_folder_or_is_refused(checkpoint: Callable[[str], Path], tmp_path: Path):
+    source = write_lines(tmp_path / "in.txt", TEXTS[:8])
+    model = GLiNER.from_pretrained(checkpoint("deberta"))
+    with torch.no_grad():
+        model.model.scorer.out.bias.add_(1)
+    with pytest.raises(JobError, match=r"the model's weights are not those of .*: save_pretrained it"):
+        extract_files(source, tmp_path / "out", LABELS, model=model, **OPTIONS)
+    stream = io.BytesIO()  # needs no name
+    extract_files(source, stream, LABELS, model=model, **OPTIONS)
+    assert len(stream.getvalue().splitlines()) == 8
+    model.save_pretrained(tmp_path / "saved", safe_serialization=True)
+    saved = GLiNER.from_pretrained(tmp_path / "saved")
+    extract_files(source, tmp_path / "out.jsonl", LABELS, model=saved, **OPTIONS)
+    assert (tmp_path / "out.jsonl").read_bytes() == stream.getvalue()
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_model_in_another_dtype_has_its_folder_s_weights(checkpoint: Callable[[str], Path], dtype: str):
+    folder = checkpoint("deberta")
+    model = GLiNER.from_pretrained(folder, dtype=dtype)
+    assert ChosenModel.of(model, is_named=True) == ChosenModel(str(folder), folder)
+
+
+def test_what_a_loaded_model_has_of_its_own_goes_with_the_job(checkpoint: Callable[[str], Path], tmp_path: Path):
+    source = write_lines(tmp_path / "in.txt", TEXTS[:8])
+    folder = checkpoint("deberta")
+    model = GLiNER.from_pretrained(folder, max_length=5, max_width=2, corrected_numbering=True)
+    extract_files(source, tmp_path / "out", LABELS, model=model, **OPTIONS)
+    own = {"corrected_numbering": True, "max_length": 5, "max_width": 2}
+    assert ChosenModel.of(model, is_named=True).options == own
+    with pytest.raises(JobError, match=r"model_options was \{'corrected_numbering': True, .* and is \{\}"):
+        extract_files(source, tmp_path / "out", LABELS, model=folder, **OPTIONS)
+    (line, *_) = (tmp_path / "out" / "_job" / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
+    plan = Plan.from_dict(json.loads(line)["plan"])
+    again = Job(plan, [], None).load_model(torch.device("cpu"))
+    assert (again.config.max_len, again.config.max_width, again.corrected_numbering) == (5, 2, True)
+
+    model.data_processor.words_splitter = one_word
+    with pytest.raises(JobError, match="has_own_splitter was False and is True"):
+        extract_files(source, tmp_path / "out", LABELS, model=model, **OPTIONS)
+    with pytest.raises(JobError, match="a word splitter of your own, which Ray's actors have not"):
+        extract_files(source, tmp_path / "out", LABELS, model=model, ray=RayOptions(), **OPTIONS)
+
+
+def one_word(text: str) -> list[tuple[str, int, int]]:
+    return [(text, 0, len(text))]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "meta"}, "device is 'meta', but the model is on cpu: move it there"),
+        ({"dtype": "fp16"}, "dtype is 'fp16', but the model computes in float32: load it anew"),
+    ],
+)
+def test_a_loaded_model_computes_where_and_as_it_is(
+    options: dict[str, Any], message: str, small_model: GLiNER, tmp_path: Path
+):
+    source = write_lines(tmp_path / "in.txt", TEXTS[:8])
+    with pytest.raises(JobError, match=message):
+        extract_files(source, tmp_path / "out", LABELS, model=small_model, **options)
+    assert not (tmp_path / "out").exists()
+    extract_files(source, tmp_path / "out", LABELS, model=small_model, device="cpu", dtype="fp32")
 
 
 @pytest.mark.parametrize(

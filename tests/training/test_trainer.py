@@ -291,6 +291,15 @@ def test_what_a_kill_left_half_done_is_put_right(tmp_path: Path) -> None:
     assert (tmp_path / "final" / "final").exists()
 
 
+def test_what_is_not_the_run_s_own_stays(tmp_path: Path) -> None:
+    for name in ("data", "data.old", "draft.part", "best.old.part"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "final.part").touch()  # a file
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert RunFolder(tmp_path).begin(resume=True) is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 

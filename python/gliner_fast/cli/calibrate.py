@@ -12,7 +12,8 @@ import typer
 from gliner_fast.cli import options
 from gliner_fast.cli.data import Format, IgnoreKey, Misaligned, TagColumn, WordColumn
 from gliner_fast.cli.evaluate import ModelArgument, labels_beside
-from gliner_fast.cli.reading import check_folders, read_labels, split_commas
+from gliner_fast.cli.reading import InputError, check_folders, read_labels, split_commas
+from gliner_fast.cli.showing import write_record
 
 if TYPE_CHECKING:
     from gliner_fast.evaluation.calibrate import Calibration
@@ -32,7 +33,9 @@ def calibrate(
     min_entities: Annotated[
         int, typer.Option(min=1, help="Labels annotated less often keep the threshold that is best for all.")
     ] = 10,
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the scores, too.")] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the scores, too; - is stdout.")
+    ] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "fp32",
     format: Format = None,  # noqa: A002
@@ -52,6 +55,8 @@ def calibrate(
     [bold]gliner-fast extract articles.parquet -o out --labels-file labels.json[/bold]
     """
     check_folders(output, json)
+    if output is None and str(json) == "-":
+        raise InputError("--json - would share stdout with the labels: give them a file with --output, or --json one")
     wanted = read_labels(labels or [], labels_file).labels if labels or labels_file else labels_beside(data)
 
     from gliner_fast.evaluation.calibrate import calibrate as choose_thresholds
@@ -75,7 +80,7 @@ def calibrate(
     )
     _print_scores(calibration)
     if json is not None:
-        json.write_text(json_module.dumps(calibration.to_dict(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        write_record(json, calibration.to_dict())
     descriptions = wanted if isinstance(wanted, dict) else {}
     chosen = calibration.labels_file(descriptions)
     text = json_module.dumps(chosen, ensure_ascii=False, indent=1) + "\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import sys
 from pathlib import Path
 from time import perf_counter
@@ -13,6 +12,7 @@ import typer
 from gliner_fast.cli import options
 from gliner_fast.cli.data import Format, IgnoreKey, Misaligned, TagColumn, WordColumn
 from gliner_fast.cli.reading import InputError, WantedLabels, check_folders, read_labels, read_thresholds, split_commas
+from gliner_fast.cli.showing import write_record
 
 if TYPE_CHECKING:
     from gliner_fast.evaluation import Evaluation
@@ -113,11 +113,7 @@ def evaluate(
 
     if json is not None:
         record = report(evaluations, {"model": model, "dtype": dtype, "limit": limit})
-        text = json_module.dumps(record, ensure_ascii=False, indent=1) + "\n"
-        if str(json) == "-":
-            print(text, end="")
-        else:
-            json.write_text(text, encoding="utf-8")
+        write_record(json, record)
     if chart is not None:
         chart.write_text(draw_chart(evaluations, f"Micro F1 of {model}"), encoding="utf-8")
     if json is None or str(json) != "-":

@@ -146,6 +146,8 @@ def _era(config: GLiNERConfig) -> str:
 
 def _count_parameters(weights: Path) -> int:
     """Counts the numbers in a file; a .safetensors file says so in its head, so nothing else is read."""
+    from gliner_fast.row_int8 import is_scale
+
     if weights.suffix == ".safetensors":
         with weights.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
@@ -153,7 +155,9 @@ def _count_parameters(weights: Path) -> int:
                 head = json_module.loads(file.read(size))
             except ValueError as error:
                 raise ValueError(f"{weights} is broken or cut off: its head is not JSON") from error
-        return sum(math.prod(entry["shape"]) for name, entry in head.items() if name != "__metadata__")
+        return sum(
+            math.prod(entry["shape"]) for name, entry in head.items() if name != "__metadata__" and not is_scale(name)
+        )
     from gliner_fast.weights import read_weights
 
     return sum(tensor.numel() for tensor in read_weights(weights).values())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from gliner_fast.candidates import Candidates
 from gliner_fast.decode import Selection, find_candidates, flat_thresholds, resolve
 from gliner_fast.evaluation.scores import Score
 from gliner_fast.labels import LabelSet, label_thresholds
+from gliner_fast.out_of_memory import halved_budget, is_out_of_memory
 from gliner_fast.training.example import Example
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from gliner_fast.model import GLiNER
     from gliner_fast.predict import Predictor
 
+# Texts, starts, ends, classes and scores of candidates.
+Columns = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 LabelThresholds = float | Mapping[str, float]
 """One threshold for all labels, or one for each label that is asked for."""
 
@@ -187,30 +191,64 @@ def _find_all(
     lengths = batcher.row_lengths(subwords, prompts, set_of_text)
     specials = len(batcher.tokenizer.prefix) + len(batcher.tokenizer.suffix)
     over_limit = subwords.subword_counts + prompts.lengths[set_of_text] + specials > lengths
+    padded = not predictor.network.reads_packed
+
+    def find_in(rows: NDArray[np.int64]) -> Columns:
+        batch = batcher.assemble(subwords, rows, prompts, set_of_text[rows], padded=padded)
+        class_counts = batch.class_counts.numpy()
+        unread = np.zeros(len(rows), np.bool_)  # nothing is resolved yet
+        selection = Selection(
+            [floor] * len(rows), unread, unread, label_counts=label_counts[set_of_text[rows]].tolist()
+        )
+        thresholds = torch.from_numpy(flat_thresholds(selection, class_counts))
+        scores = predictor.network(batch.to(predictor.device), thresholds)
+        scored = scores.logits if scores.candidates is None else scores.candidates
+        found = find_candidates(scored, batch.word_counts.numpy(), class_counts, predictor.max_width, selection)
+        texts = rows[found.texts]  # (S,)
+        classes = class_table[set_of_text[texts], found.classes]  # (S,)
+        return texts, found.starts, found.ends, classes, found.scores
+
     scorable = np.flatnonzero(label_counts[set_of_text] > 0)
     nothing = np.zeros(0, np.int64)
     parts = [(nothing, nothing, nothing, nothing, np.zeros(0, np.float32))]
-    reads_packed = predictor.network.reads_packed
-    with torch.inference_mode():
-        for chosen in plan_batches(lengths[scorable], predictor.budget, None, padded=not reads_packed):
-            rows = scorable[chosen]
-            batch = batcher.assemble(subwords, rows, prompts, set_of_text[rows], padded=not reads_packed)
-            class_counts = batch.class_counts.numpy()
-            unread = np.zeros(len(rows), np.bool_)  # nothing is resolved yet
-            selection = Selection(
-                [floor] * len(rows), unread, unread, label_counts=label_counts[set_of_text[rows]].tolist()
-            )
-            thresholds = torch.from_numpy(flat_thresholds(selection, class_counts))
-            scores = predictor.network(batch.to(predictor.device), thresholds)
-            scored = scores.logits if scores.candidates is None else scores.candidates
-            found = find_candidates(scored, batch.word_counts.numpy(), class_counts, predictor.max_width, selection)
-            texts = rows[found.texts]  # (S,)
-            classes = class_table[set_of_text[texts], found.classes]  # (S,)
-            parts.append((texts, found.starts, found.ends, classes, found.scores))
+    parts += _in_batches(predictor, scorable, lengths, find_in, padded=padded)
     texts, starts, ends, classes, score = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.argsort(texts, kind="stable")  # within a text the order in which they were found, which decides ties
     offsets = np.searchsorted(texts[order], np.arange(len(words) + 1)).astype(np.int64)
     return Candidates(offsets, starts[order], ends[order], classes[order], score[order]), over_limit
+
+
+@torch.inference_mode()
+def _in_batches(
+    predictor: Predictor,
+    rows: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    find_in: Callable[[NDArray[np.int64]], Columns],
+    *,
+    padded: bool,
+) -> list[Columns]:
+    """What is found in each batch of rows; where memory is short, they are made smaller.
+
+    Raises:
+        MemoryError: a single text does not fit.
+    """
+    budget, found = predictor.budget, list[Columns]()
+
+    def plan(rows: NDArray[np.int64]) -> deque[NDArray[np.int64]]:
+        return deque(rows[chosen] for chosen in plan_batches(lengths[rows], budget, None, padded=padded))
+
+    waiting = plan(rows)
+    while waiting:
+        try:
+            found.append(find_in(waiting[0]))
+            waiting.popleft()
+        except Exception as error:  # noqa: PERF203  # batches are few
+            if not is_out_of_memory(error):
+                raise
+            budget = min(budget, halved_budget(lengths[waiting[0]], error, padded=padded))
+            predictor.lower_budget(budget)
+            waiting = plan(np.concatenate(waiting))
+    return found
 
 
 def _class_table(sets: Sequence[LabelSet], labels: Sequence[str]) -> NDArray[np.int64]:

@@ -9,10 +9,11 @@ import csv
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
+from gliner_fast.errors import shown
 from gliner_fast.jobs._arrow import pa
 from gliner_fast.jobs.byte_stream import ByteStream
 from gliner_fast.jobs.inputs import InputFile, JobInputError
-from gliner_fast.jobs.records import BadRow, Record, Row, decode, show_raw, shown
+from gliner_fast.jobs.records import BadRow, Record, Row, decode, show_raw
 from gliner_fast.jobs.row_labels import read_row_labels
 from gliner_fast.jobs.selection import Selection
 

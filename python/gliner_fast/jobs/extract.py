@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import torch
 
-from gliner_fast import checkpoint
-from gliner_fast.devices import parse_devices
+from gliner_fast.devices import is_same, parse_devices
+from gliner_fast.jobs.chosen_model import ChosenModel
 from gliner_fast.jobs.inputs import InputFile, find_inputs
 from gliner_fast.jobs.job import plan_job
 from gliner_fast.jobs.job_folder import Paths
@@ -92,7 +92,7 @@ def extract_files(
         redaction: write texts with their entities replaced; originals are left out.
         device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU if there is one. Several, by commas, share the slices,
             and so do "all" CUDA devices; each gets a copy of the network.
-        dtype: "fp32", "bf16", "fp16" or "auto"; "int16" on a CPU.
+        dtype: "fp32", "bf16", "fp16" or "auto"; "int16" on a CPU. A loaded model keeps its device and dtype.
         batch_size: most texts a batch; None lets the budget of subwords decide.
         rows_per_shard: most rows a slice, and so a shard. About three slices are in memory and under way at a time,
             more on GPUs, and a crash costs at most those.
@@ -126,16 +126,22 @@ def extract_files(
     if ray is not None and (device != "auto" or dtype == "auto"):
         raise JobError("on Ray each actor computes on what it is given, so leave device at 'auto' and name the dtype")
     loaded = model if isinstance(model, GLiNER) else None
+    if loaded is not None:
+        _expect_no_other_wish(loaded, device, dtype)
     devices = [torch.device("cpu")] if ray is not None and loaded is None else _choose_devices(device, loaded)
     precision = _choose_precision(dtype, devices) if loaded is None else loaded.precision
     if ray is not None and precision == INT16 and ray.num_gpus != 0:
         raise JobError(
             "int16 computes on CPUs: give the actors no GPU (num_gpus=0, --num-gpus 0), or take another dtype"
         )
-    folder = _find_model(model)
+    chosen = ChosenModel.of(model, is_named=paths is not None)
+    if ray is not None and chosen.has_own_splitter:
+        raise JobError("the model has a word splitter of your own, which Ray's actors have not: leave it or Ray out")
     settings = Settings(
-        model=_name_model(model),
-        model_digest="" if paths is None else digest_model(folder),  # a stream does not go on, so nobody compares it
+        model=chosen.name,
+        model_digest="" if chosen.folder is None or paths is None else digest_model(chosen.folder),
+        model_options=chosen.options,
+        has_own_splitter=chosen.has_own_splitter,
         dtype=precision,
         labels=dict(labels) if isinstance(labels, Mapping) else _as_list("labels", labels),
         threshold=dict(threshold) if isinstance(threshold, Mapping) else float(threshold),
@@ -159,6 +165,21 @@ def extract_files(
         assert not isinstance(output, (str, PathLike))
         return run_to_stream(job, output, loaded, devices, max_rejects=limit, progress=progress)
     return run_job(job, paths, loaded, devices, max_rejects=limit, overwrite=overwrite, ray=ray, progress=progress)
+
+
+def _expect_no_other_wish(loaded: GLiNER, device: str, dtype: str) -> None:
+    """A loaded model computes where and as it is.
+
+    Raises:
+        JobError: another device or dtype is asked for.
+        ValueError: the device is not here.
+    """
+    if device not in {"auto", "all"} and "," not in device and not is_same(choose_device(device), loaded.device):
+        raise JobError(f"device is {device!r}, but the model is on {loaded.device}: move it there, or leave device out")
+    if dtype not in ("auto", "fp32") and _choose_precision(dtype, [loaded.device]) != loaded.precision:
+        raise JobError(
+            f"dtype is {dtype!r}, but the model computes in {loaded.precision}: load it anew, or leave dtype out"
+        )
 
 
 def _choose_devices(device: str, loaded: GLiNER | None) -> list[torch.device]:
@@ -198,23 +219,6 @@ def _as_list(name: str, given: str | Sequence[str] | None) -> list[str] | None:
     if not isinstance(given, Sequence):
         raise JobError(f"{name} is a {type(given).__name__}: expected a list of names")
     return list(given)
-
-
-def _name_model(model: str | PathLike[str] | GLiNER | None) -> str | None:
-    """What `from_pretrained` takes, in any process."""
-    if isinstance(model, GLiNER):
-        return None if model.source == checkpoint.BUILT_IN else str(model.source)
-    return None if model is None else fspath(model)
-
-
-def _find_model(model: str | PathLike[str] | GLiNER | None) -> Path:
-    if not isinstance(model, GLiNER):
-        return checkpoint.locate(None if model is None else fspath(model), checkpoint.HubOptions(), None)
-    if model.source is None:
-        raise JobError(
-            "the model was not loaded from anywhere: save_pretrained it, and give the folder, so that the job can go on"
-        )
-    return model.source
 
 
 def _refuse_output_among_inputs(paths: Paths | None, given: Sequence[str], files: Sequence[InputFile]) -> None:

@@ -59,7 +59,9 @@ class Job:
     def load_model(self, device: torch.device) -> GLiNER:
         """Loads the job's model."""
         settings = self.plan.settings
-        return GLiNER.from_pretrained(settings.model, map_location=device, dtype=settings.dtype)
+        return GLiNER.from_pretrained(
+            settings.model, map_location=device, dtype=settings.dtype, **settings.model_options
+        )
 
     def open_rows(self) -> RowReader:
         """Opens the input at its first row."""

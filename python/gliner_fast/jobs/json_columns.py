@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from gliner_fast.errors import shown
 from gliner_fast.jobs._arrow import pa
 from gliner_fast.jobs.json_values import dump_json
-from gliner_fast.jobs.records import BadRow, shown
+from gliner_fast.jobs.records import BadRow
 
 # Marks a column of JSON text, which readers could not tell from strings.
 _JSON_TEXT = {"gliner_fast": "json"}

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from gliner_fast.errors import shown
 from gliner_fast.jobs._arrow import pa
 from gliner_fast.jobs.byte_stream import ByteStream
 from gliner_fast.jobs.inputs import JobInputError
@@ -21,7 +22,6 @@ from gliner_fast.jobs.records import (
     decode,
     drop_line_break,
     expect_whole_characters,
-    shown,
 )
 from gliner_fast.jobs.row_labels import read_row_labels
 from gliner_fast.jobs.selection import Selection

@@ -139,11 +139,12 @@ class _Source:
                 block = self._reader.read(part.rows)
                 read = block.count
                 self._note(read)
+                seconds = perf_counter() - begin  # between the windows others have their turn
                 if read or part.number == 0:  # an empty input has one empty shard, which tells its columns
                     self.given += 1
                     *others, last = self._job.windows(block)
                     yield from others
-                    yield replace(last, key=(part, block, perf_counter() - begin))
+                    yield replace(last, key=(part, block, seconds))
             if read < part.rows:
                 self.reached_end = True
                 return

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gliner_fast.jobs._arrow import pa, pq
+from gliner_fast.jobs.arrow_types import as_labels, holds_labels, holds_strings, plain_type
 from gliner_fast.jobs.inputs import InputFile, JobInputError
 from gliner_fast.jobs.json_values import dump_json, read_json_rows
 from gliner_fast.jobs.records import BadRow, Fault, Labels, Part
@@ -38,7 +39,7 @@ def plan_parquet_schema(files: Sequence[InputFile], selection: Selection) -> pa.
                 f"{_listed(schema.names)}: name the columns to pass through"
             )
         for name in first[1].names if selection.kept is None else selection.kept:
-            kind = _plain(schema.field(name).type)
+            kind = plain_type(schema.field(name).type)
             planned[name] = _widest(name, planned.get(name, (kind, file)), (kind, file))
     return pa.schema([(name, kind) for name, (kind, _) in planned.items()])
 
@@ -60,7 +61,7 @@ class ParquetRows:
         _expect_columns(file, self._opened.schema_arrow, selection)
         self._names = list(dict.fromkeys([*selection.read, *schema.names]))
         read = self._opened.schema_arrow
-        self._plain_schema = pa.schema([(name, _plain(read.field(name).type)) for name in self._names])
+        self._plain_schema = pa.schema([(name, plain_type(read.field(name).type)) for name in self._names])
         self._rows: int = self._opened.metadata.num_rows
         self._row = 0
         self._next_group = 0
@@ -170,33 +171,15 @@ def _expect_columns(file: InputFile, schema: pa.Schema, selection: Selection) ->
         if count > 1:
             raise JobInputError(f"{file.path} has {count} columns {name!r}: rename all but one")
     kind = schema.field(selection.text_column).type
-    if not _is_string(kind):
+    if not holds_strings(kind):
         raise JobInputError(f"{file.path}: the text column {selection.text_column!r} is {kind}: expected string")
     if selection.labels_column is not None:
         kind = schema.field(selection.labels_column).type
-        if not _holds_labels(kind):
+        if not holds_labels(kind):
             raise JobInputError(
                 f"{file.path}: the labels column {selection.labels_column!r} is {kind}: expected list<string>, "
                 "map<string, string>, a struct of strings, or string"
             )
-
-
-def _is_string(kind: pa.DataType) -> bool:
-    types = pa.types
-    plain = _plain(kind)
-    # A column of nothing but null has no type of its own.
-    return any(is_kind(plain) for is_kind in (types.is_null, types.is_string, types.is_large_string))
-
-
-def _holds_labels(kind: pa.DataType) -> bool:
-    types = pa.types
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return _is_string(kind.value_type)
-    if types.is_map(kind):
-        return _is_string(kind.key_type) and _is_string(kind.item_type)
-    if types.is_struct(kind):
-        return all(_is_string(field.type) for field in kind)
-    return _is_string(kind)
 
 
 def _read_row(text: str | None, labels: Any, selection: Selection) -> Labels | None:
@@ -205,11 +188,7 @@ def _read_row(text: str | None, labels: Any, selection: Selection) -> Labels | N
         raise BadRow(f"{selection.text_column!r} is null: expected a string")
     if selection.labels_column is None:
         return None
-    if isinstance(labels, dict):  # a struct has all keys in all rows
-        labels = {label: description for label, description in labels.items() if description is not None}
-    elif isinstance(labels, list) and labels and all(isinstance(pair, tuple) for pair in labels):
-        labels = dict(labels)  # a map
-    return read_row_labels(labels, selection.labels_column)
+    return read_row_labels(as_labels(labels), selection.labels_column)
 
 
 def _find_broken_strings(table: pa.Table) -> dict[int, str]:
@@ -246,15 +225,6 @@ def _show_row(table: pa.Table, position: int) -> str:
         except UnicodeDecodeError as error:
             row[name] = error.object.decode("utf-8", "backslashreplace")
     return dump_json(row)
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """The type without what is the file's own affair: dictionaries, which tell what came before, and views."""
-    if pa.types.is_dictionary(kind):
-        return _plain(kind.value_type)
-    if pa.types.is_string_view(kind):
-        return pa.string()
-    return pa.binary() if pa.types.is_binary_view(kind) else kind
 
 
 def _widest(

@@ -30,6 +30,8 @@ class Settings:
     Attributes:
         model: folder or Hub id; None for the built-in model.
         model_digest: of the checkpoint's files.
+        model_options: what `from_pretrained` is given beside it, where a loaded model is not as its folder says.
+        has_own_splitter: words are split by a callable that the user assigned to a loaded model.
         dtype: what the network computes in.
         labels: for all rows; None where each row has its own, in `labels_column`.
         threshold: one for all labels, or one for each.
@@ -50,6 +52,8 @@ class Settings:
 
     model: str | None
     model_digest: str
+    model_options: dict[str, Any]
+    has_own_splitter: bool
     dtype: str
     labels: list[str] | dict[str, str] | None
     threshold: float | dict[str, float]

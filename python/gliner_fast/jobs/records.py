@@ -174,9 +174,3 @@ def drop_line_break(line: bytes) -> bytes:
 def show_raw(raw: bytes) -> str:
     r"""A line as people can read it; bytes that are no UTF-8 as escapes such as \xff."""
     return drop_line_break(raw).decode("utf-8", "backslashreplace")
-
-
-def shown(value: object) -> str:
-    """A value in a message: at most 60 characters, with its type."""
-    text = repr(value)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"

@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gliner_fast.jobs.records import BadRow, expect_whole_characters, shown
+from gliner_fast.errors import shown
+from gliner_fast.jobs.records import BadRow, expect_whole_characters
 
 _EXPECTED = "expected a list such as ['person', 'city'], a mapping of label to description, or 'person, city'"
 

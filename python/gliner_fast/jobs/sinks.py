@@ -16,26 +16,19 @@ from numpy.typing import NDArray
 
 from gliner_fast.entity import Entity
 from gliner_fast.jobs._arrow import pa, pq
+from gliner_fast.jobs.arrow_types import ENTITY_FIELDS
 from gliner_fast.jobs.block import Block, Reject
 from gliner_fast.jobs.json_values import dump_json_line, read_json_rows
 
 ShardFormat = Literal["parquet", "jsonl", "jsonl.gz", "jsonl.zst"]
 Layout = Literal["list", "rows"]
 
-# Offsets count Unicode code points, as Entity's do.
-_ENTITY_FIELDS = [
-    ("start", pa.int64()),
-    ("end", pa.int64()),
-    ("text", pa.string()),
-    ("label", pa.string()),
-    ("score", pa.float32()),
-]
 _CODECS = {"jsonl.gz": "gzip", "jsonl.zst": "zstd"}
 
 
 def added_columns(layout: Layout, entities_column: str) -> list[str]:
     """Names of the columns that a shard has beside those that pass through."""
-    return [entities_column] if layout == "list" else ["row", *(name for name, _ in _ENTITY_FIELDS)]
+    return [entities_column] if layout == "list" else ["row", *(name for name, _ in ENTITY_FIELDS)]
 
 
 def write_shard(
@@ -120,7 +113,7 @@ def join_shards(shards: Sequence[Path], out: Path, format: ShardFormat) -> None:
 
 def _make_list_table(block: Block, entities: Sequence[Sequence[Entity]], entities_column: str) -> pa.Table:
     arrays = _entity_arrays(entities)
-    structs = pa.StructArray.from_arrays(arrays, fields=[pa.field(*field) for field in _ENTITY_FIELDS])
+    structs = pa.StructArray.from_arrays(arrays, fields=[pa.field(*field) for field in ENTITY_FIELDS])
     offsets = pa.array([0, *accumulate(map(len, entities))], pa.int32())
     return _with_columns(block.columns, [(entities_column, pa.ListArray.from_arrays(offsets, structs))])
 
@@ -129,7 +122,7 @@ def _make_rows_table(block: Block, entities: Sequence[Sequence[Entity]]) -> pa.T
     assert not isinstance(block.columns, list), "objects pass through to JSON lines only"
     row_of = [row for row, own in enumerate(entities) for _ in own]  # of each entity
     added = [("row", pa.array(block.rows[row_of], pa.int64()))]
-    added += [(name, array) for (name, _), array in zip(_ENTITY_FIELDS, _entity_arrays(entities), strict=True)]
+    added += [(name, array) for (name, _), array in zip(ENTITY_FIELDS, _entity_arrays(entities), strict=True)]
     return _with_columns(block.columns.take(pa.array(row_of, pa.int64())), added)
 
 
@@ -142,7 +135,7 @@ def _with_columns(kept: pa.Table, added: Sequence[tuple[str, pa.Array]]) -> pa.T
 def _entity_arrays(entities: Sequence[Sequence[Entity]]) -> list[pa.Array]:
     """The fields of all entities, one array each."""
     flat: list[Mapping[str, Any]] = [entity for own in entities for entity in own]
-    return [pa.array([entity[name] for entity in flat], kind) for name, kind in _ENTITY_FIELDS]
+    return [pa.array([entity[name] for entity in flat], kind) for name, kind in ENTITY_FIELDS]
 
 
 def _make_list_objects(

@@ -33,6 +33,8 @@ _NAME = re.compile(r"checkpoint-(\d+)$")
 _STATE, _CONFIG = "training/state.pt", "training/config.yaml"
 _ASIDE = ".part"
 _OLD = ".old"
+# What a run that was killed may leave; other folders of such names are somebody else's.
+_LEFT = re.compile(r"(checkpoint-\d+|best|final)\.(part|old)")
 # Settings that do not change what is learned: a run may go on with others.
 _FREE = {
     "output_dir",
@@ -89,14 +91,13 @@ class RunFolder:
             TrainingError: an earlier run's checkpoints are there, and the run is not to go on from them.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        for old in self.path.glob("*" + _OLD):  # killed between the two renames of `_write_aside`, or just after
+        left = [path for path in self.path.iterdir() if _LEFT.fullmatch(path.name) and path.is_dir()]
+        for old in left:  # killed between the two renames of `_write_aside`, or just after
             target = old.with_suffix("")
-            if target.exists():
-                shutil.rmtree(old)
-            else:
+            if old.suffix == _OLD and not target.exists():
                 old.rename(target)
-        for unfinished in self.path.glob("*" + _ASIDE):
-            shutil.rmtree(unfinished)
+            else:
+                shutil.rmtree(old)
         found = self._checkpoints()
         if found and not resume:
             raise TrainingError(

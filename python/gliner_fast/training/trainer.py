@@ -213,6 +213,7 @@ class Trainer:
         if accelerator.is_main_process:
             folder.save_model(model, folder.final)
         accelerator.wait_for_everyone()
+        model.source = folder.final
         chosen = folder.final if self._best is None else folder.best
         return TrainingReport(config.steps, loss, self._best, chosen, time.perf_counter() - began)
 

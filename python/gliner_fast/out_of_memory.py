@@ -1,0 +1,37 @@
+"""Where memory is short: whose error says so, and how small a batch is to be next."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device, or the host, had no room."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    # torch has a class for its own CUDA allocator alone. On the CPU it says "can't allocate memory", of pinned memory
+    # and of kernels the driver "out of memory", Triton too, and cuBLAS CUBLAS_STATUS_ALLOC_FAILED.
+    told = ("allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(part in str(error) for part in told)
+
+
+def halved_budget(lengths: NDArray[np.int64], error: Exception, *, padded: bool) -> int:
+    """Half the subwords of a batch that did not fit, padding included where there is any.
+
+    Args:
+        lengths: subwords of its texts.
+        error: what said that there was no room.
+        padded: each text takes as much as the longest.
+
+    Raises:
+        MemoryError: a single text cannot be halved; told in the user's terms.
+    """
+    longest = int(lengths.max())
+    if len(lengths) == 1:
+        raise MemoryError(
+            f"a text of {longest:,} subwords, labels included, does not fit into memory: ask for fewer labels at a "
+            "time, or cut the text or its longest word"
+        ) from error
+    return (len(lengths) * longest if padded else int(lengths.sum())) // 2
