@@ -18,9 +18,9 @@ from typing import Any
 
 from benches.hardware import describe
 from gliner_fast import GLiNER, verification
-from gliner_fast.evaluation.scores import score_sets
 from gliner_fast.installed_gliner import load_reference
 from gliner_fast.training.examples import Example, read_examples
+from tests.reference.scores import score_sets
 
 THRESHOLDS = (0.3, 0.5, 0.9)
 MODES = {"flat": (True, False), "nested": (False, False), "flat multi": (True, True), "nested multi": (False, True)}

@@ -1,5 +1,6 @@
 """`gliner-fast`: what it reads, what it writes, and that its errors are one line."""
 
+import gzip
 import io
 import json
 import os
@@ -7,12 +8,15 @@ import pty
 import re
 import subprocess
 import sys
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from gliner_fast import __version__
 from gliner_fast.cli import main
-from gliner_fast.cli.reading import WantedLabels, in_chunks, read_labels, read_thresholds
+from gliner_fast.cli.reading import WantedLabels, in_chunks, read_labels, read_texts, read_thresholds
 from gliner_fast.cli.showing import coloured, json_line
 
 ADA = "Ada Lovelace lived in London."
@@ -124,7 +128,7 @@ def test_a_warning_is_one_line(run):
         (["predict", "-l", "a"], b"fine\n\xff\xfe\n", "stdin, line 2 is not UTF-8"),
         (["wrong"], b"", "No such command"),
         (["verify", "no/such/folder", "-l", "a"], b"", "no/such/folder does not exist"),
-        (["verify", "-l", "a", "--texts", "no.txt"], b"", "no.txt: No such file or directory"),
+        (["verify", "-l", "a", "--texts", "no.txt"], b"", "no such file: no.txt"),
         (["verify"], b"", "no labels"),
         (["info", "no/such/folder"], b"", "no/such/folder does not exist"),
     ],
@@ -238,12 +242,52 @@ def test_verify_says_whether_the_answers_are_the_same(run, checkpoint, tmp_path)
     texts = tmp_path / "texts.jsonl"
     texts.write_text(json.dumps({"body": ADA}))
     code, out, _ = run(
-        "verify", checkpoint("deberta"), "-l", "person", "--texts", texts, "--text-field", "body", "--json", "-t", "0"
+        "verify", checkpoint("deberta"), "-l", "person", "--texts", texts, "--text-column", "body", "--json", "-t", "0"
     )
     assert code == 0
     report = json.loads(out)
     assert (report["ok"], report["texts"]) == (True, 1)
     assert report["entities"] > 0
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.parquet", "in.csv", "in.txt", "in.jsonl.gz", "in", "-"])
+def test_texts_come_from_whatever_a_job_reads(name, tmp_path, monkeypatch):
+    texts, path = ["Ada", "Zoë, Łódź", "我在"], tmp_path / name
+    rows = "".join(json.dumps({"body": text}) + "\n" for text in texts)
+    column, input_format = "body", None
+    if name == "in.parquet":
+        pq.write_table(pa.table({"body": texts}), path)
+    elif name == "in.csv":
+        path.write_text("n,body\n" + "".join(f'1,"{text}"\n' for text in texts), encoding="utf-8")
+    elif name == "in.jsonl.gz":
+        path.write_bytes(gzip.compress(rows.encode()))
+    elif name == "in.jsonl":
+        path.write_text(rows, encoding="utf-8")
+    elif name == "-":
+        lines = io.TextIOWrapper(io.BytesIO("\n".join(texts).encode()))
+        monkeypatch.setattr("sys.stdin", lines)
+        path, column = Path("-"), "text"
+    else:
+        path.write_text("\n".join(texts), encoding="utf-8")
+        column, input_format = "text", "text" if name == "in" else None
+    assert read_texts(str(path), column, input_format=input_format) == texts
+    if name != "-":
+        assert read_texts(str(path), column, input_format=input_format, limit=2) == texts[:2]
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        ('{"text": "a"}\n{"text": 5}\n', "in.jsonl, line 2: 'text' is 5 (int): expected a string"),
+        ('{"text": "a"}\n[]\n', "in.jsonl, line 2: [] (list) is no JSON object"),
+        ('{"body": "a"}\n', "text"),
+    ],
+)
+def test_a_row_without_a_text_is_named(rows, complaint, run, tmp_path):
+    (tmp_path / "in.jsonl").write_text(rows)
+    code, _, err = run("bench", tmp_path / "in.jsonl", "-l", "person")
+    assert code == 2
+    assert complaint in err
 
 
 @pytest.mark.gliner

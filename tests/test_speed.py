@@ -67,7 +67,7 @@ def test_the_command_measures_ours_alone(tmp_path, capsys):
             [
                 "bench",
                 str(texts),
-                "--text-field",
+                "--text-column",
                 "body",
                 "-l",
                 "person",
@@ -107,4 +107,4 @@ def test_texts_are_asked_for(capsys):
     with pytest.raises(SystemExit) as left:
         main(["bench", "no.txt", "-l", "person"])
     assert left.value.code == 2
-    assert "no.txt: No such file or directory" in capsys.readouterr().err
+    assert "no such file: no.txt" in capsys.readouterr().err

@@ -1,6 +1,8 @@
-"""Errors that name what is wrong with a checkpoint."""
+"""Errors that name what is wrong with a checkpoint, and how messages show values."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class CheckpointError(ValueError):
@@ -19,6 +21,11 @@ def shown(value: object) -> str:
     """A value in a message: at most 60 characters, with its type."""
     text = repr(value)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in a message."""
+    return ", ".join(map(repr, names))
 
 
 def reason_of(error: BaseException) -> str:

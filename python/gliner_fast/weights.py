@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gliner_fast.deberta import DebertaEncoder
 from gliner_fast.errors import CheckpointError, CheckpointWarning
@@ -226,11 +226,6 @@ def _deberta_names(module: str, kind: str) -> list[str]:
         "output_norm": "output.LayerNorm",
     }
     return [f"{prefix}.{inner[part]}.{kind}"]
-
-
-def count_parameters(network: nn.Module) -> int:
-    """Numbers that the network has learned."""
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def from_backbone(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

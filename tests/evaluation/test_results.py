@@ -12,10 +12,10 @@ from gliner_fast.attention_executor import VARIABLE as ATTENTION
 from gliner_fast.data_processor import whitespace_words
 from gliner_fast.evaluation import Score, evaluate, evaluate_like_gliner
 from gliner_fast.evaluation.results import score_for
-from gliner_fast.evaluation.scores import score_sets
 from gliner_fast.installed_gliner import load_reference
 from gliner_fast.span_executor import VARIABLE
 from gliner_fast.training.examples import Example, labels_of
+from tests.reference.scores import score_sets
 from tests.samples import CROSSNER, CROSSNER_LABELS, LABELS, read_jsonl
 
 MODES = [(True, False), (False, False), (True, True), (False, True)]

@@ -3,7 +3,8 @@
 import pytest
 
 from gliner_fast.evaluation.benchmarks import BENCHMARKS, averages
-from gliner_fast.evaluation.scores import Score, macro_f1, micro, score_sets
+from gliner_fast.evaluation.scores import Score, macro_f1, micro
+from tests.reference.scores import score_sets
 
 
 def test_rates_follow_from_counts():

@@ -17,6 +17,8 @@ from gliner_fast.jobs.plan import JobError, Plan, Settings
 SETTINGS = Settings(
     model=None,
     model_digest="abc",
+    model_options={},
+    has_own_splitter=False,
     dtype="float32",
     labels=["person"],
     threshold=0.5,

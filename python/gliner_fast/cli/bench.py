@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as json_module
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,11 +13,15 @@ from gliner_fast.cli.reading import InputError, read_labels, read_texts
 
 
 def bench(
-    texts: Annotated[Path, typer.Argument(metavar="FILE", help="Your texts: lines or .jsonl.", show_default=False)],
+    texts: Annotated[
+        str,
+        typer.Argument(metavar="IN", help="Your texts: whatever extract reads.", show_default=False),
+    ],
     labels: options.Labels = None,
     labels_file: options.LabelsFile = None,
     model: options.Model = None,
-    text_field: Annotated[str, typer.Option(help="Field of the JSON lines that holds the text.")] = "text",
+    text_column: options.TextColumn = "text",
+    input_format: options.InputFormat = None,
     limit: Annotated[int, typer.Option(min=1, help="Take the first texts only.")] = 200,
     threshold: options.Threshold = 0.5,
     rounds: Annotated[int, typer.Option(min=1, help="Each takes both packages in turn.")] = 5,
@@ -40,7 +43,7 @@ def bench(
     wanted = read_labels(labels or [], labels_file)
     if wanted.thresholds:
         raise InputError(f"{labels_file} gives labels their own thresholds: bench measures at one, --threshold")
-    read = read_texts(texts, text_field)[:limit]
+    read = read_texts(texts, text_column, limit=limit, input_format=input_format)
 
     from gliner_fast.speed import measure_speed
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -38,6 +38,13 @@ Dtype = Annotated[
     typer.Option(
         help="fp32 (gliner's own answers), bf16, fp16; auto: the fastest of these; int16: faster on CPUs without AMX."
     ),
+]
+
+
+TextColumn = Annotated[str, typer.Option(help="Column or field that holds the text.")]
+InputFormat = Annotated[
+    Literal["jsonl", "parquet", "csv", "tsv", "text"] | None,
+    typer.Option("--input-format", help="Whatever the names say; stdin is text if not given."),
 ]
 
 

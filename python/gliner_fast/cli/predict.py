@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gliner_fast.cli import options
-from gliner_fast.cli.reading import in_chunks, open_lines, read_labels, read_rows, read_thresholds
+from gliner_fast.cli.reading import in_chunks, open_lines, read_labels, read_lines, read_thresholds
 from gliner_fast.cli.showing import coloured, json_line
 
 _CHUNK = 256  # texts in memory at a time
@@ -39,19 +39,19 @@ def predict(
     wanted = read_labels(labels or [], labels_file)
     thresholds = read_thresholds(threshold, label_threshold or [], wanted)
     lines = open_lines(texts or [])
-    rows = read_rows(texts or [], lines, name="stdin", is_jsonl=False, text_field="text")
+    given = texts or [] if lines is None else read_lines(lines, "stdin")
     predictor = options.load_model(model, device, dtype)
     write = _writer(list(wanted.names), as_json=json)
-    for chunk in in_chunks(rows, _CHUNK):
+    for chunk in in_chunks(given, _CHUNK):
         found = predictor.inference(
-            [row["text"] for row in chunk],
+            chunk,
             wanted.labels,
             flat_ner=not nested,
             threshold=thresholds,
             multi_label=multi_label,
         )
-        for row, entities in zip(chunk, found, strict=True):
-            write(row | {"entities": entities})
+        for text, entities in zip(chunk, found, strict=True):
+            write({"text": text, "entities": entities})
 
 
 def _writer(labels: list[str], *, as_json: bool) -> Callable[[dict[str, Any]], None]:

@@ -1,16 +1,19 @@
-"""What the commands read: texts as arguments, lines or JSON lines, and labels."""
+"""What the commands read: texts as arguments, lines and files, and labels."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-Row = dict[str, Any]
 Labels = list[str] | dict[str, str]
+
+_BLOCK = 4096  # rows read at a time
 
 
 class InputError(ValueError):
@@ -51,17 +54,32 @@ def read_labels(given: Sequence[str], file: Path | None) -> WantedLabels:
     return wanted
 
 
-def read_texts(file: Path, text_field: str) -> list[str]:
-    """Returns the texts of a file of lines, or of JSON lines.
+def read_texts(
+    source: str, text_column: str, *, limit: int | None = None, input_format: str | None = None
+) -> list[str]:
+    """The first texts of what a job would read: a file, a folder, a glob or, named "-", standard input.
 
     Raises:
-        InputError: a line of it cannot be read.
-        OSError: the file cannot.
+        InputError: a row has no text.
+        JobInputError: the input cannot be read, or has no such column.
+        FileNotFoundError: nothing goes by this name.
+        ImportError: pyarrow is missing; names the extra that brings it.
     """
-    with file.open("rb") as source:
-        is_jsonl = file.suffix in {".jsonl", ".ndjson"}
-        rows = read_rows([], source, name=str(file), is_jsonl=is_jsonl, text_field=text_field)
-        return [row[text_field] for row in rows]
+    from gliner_fast.jobs.inputs import STDIN, find_inputs
+    from gliner_fast.jobs.sources import RowReader, Selection
+
+    if source == STDIN and input_format is None:
+        input_format = "text"
+    texts: list[str] = []
+    with closing(RowReader(find_inputs([source], input_format), Selection(text_column, columns=()))) as reader:
+        while limit is None or len(texts) < limit:
+            block = reader.read(_BLOCK if limit is None else min(_BLOCK, limit - len(texts)))
+            for reject in block.rejects:
+                raise InputError(f"{reject.file}, line {reject.line}: {reject.reason}")
+            if not block.count:
+                break
+            texts += block.texts
+    return texts
 
 
 def check_folders(*outputs: Path | None) -> None:
@@ -140,47 +158,17 @@ def read_thresholds(threshold: float, given: Sequence[str], wanted: WantedLabels
     return {label: own.get(label, threshold) for label in wanted.labels} if own else threshold
 
 
-def read_rows(
-    texts: Sequence[str], source: BinaryIO | None, *, name: str, is_jsonl: bool, text_field: str
-) -> Iterator[Row]:
-    """Yields one row for each text, in order; a row of JSON lines keeps all its fields.
-
-    Args:
-        texts: given as arguments; if there are any, nothing is read.
-        source: lines of UTF-8, read as they are asked for.
-        name: of the source, for messages.
-        is_jsonl: whether each line is a JSON object; blank lines are passed over then.
-        text_field: the field that holds the text.
+def read_lines(source: BinaryIO, name: str) -> Iterator[str]:
+    """Yields lines of UTF-8 as they come.
 
     Raises:
         InputError: a line that cannot be read; says which and why.
     """
-    if source is None:
-        yield from ({text_field: text} for text in texts)
-        return
     for number, raw in enumerate(source, start=1):
-        place = f"{name}, line {number}"
         try:
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{place} is not UTF-8: {error.reason} at byte {error.start + 1}") from error
-        if not is_jsonl:
-            yield {text_field: line}
-        elif line.strip():
-            yield _read_row(line, place, text_field)
-
-
-def _read_row(line: str, place: str, text_field: str) -> Row:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{place} is not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise InputError(f"{place} holds a JSON {type(row).__name__}: expected an object with a field {text_field!r}")
-    if not isinstance(row.get(text_field), str):
-        fields = ", ".join(map(repr, row)) or "none"
-        raise InputError(f"{place} has no string in {text_field!r} (its fields: {fields}): name it with --text-field")
-    return row
+            yield raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:  # noqa: PERF203  # each line has a number
+            raise InputError(f"{name}, line {number} is not UTF-8: {error.reason} at byte {error.start + 1}") from error
 
 
 def open_lines(texts: Sequence[str]) -> BinaryIO | None:
@@ -196,13 +184,8 @@ def open_lines(texts: Sequence[str]) -> BinaryIO | None:
     return sys.stdin.buffer
 
 
-def in_chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
-    """Yields lists of `size` rows, the last one shorter."""
-    chunk: list[Row] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
+def in_chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Yields lists of `size` texts, the last one shorter."""
+    remaining = iter(texts)
+    while chunk := list(islice(remaining, size)):
         yield chunk

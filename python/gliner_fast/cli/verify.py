@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,14 +27,21 @@ def verify(
     labels: options.Labels = None,
     labels_file: options.LabelsFile = None,
     texts: Annotated[
-        Path | None, typer.Option("--texts", metavar="FILE", help="Lines or .jsonl; a few sentences if not given.")
+        str | None,
+        typer.Option(
+            "--texts",
+            metavar="IN",
+            help="Your texts: whatever extract reads; a few sentences if not given.",
+        ),
     ] = None,
-    text_field: Annotated[str, typer.Option(help="Field of the JSON lines that holds the text.")] = "text",
+    text_column: options.TextColumn = "text",
+    input_format: options.InputFormat = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take the first texts only.")] = None,
     threshold: options.Threshold = 0.5,
     nested: options.Nested = False,
     multi_label: options.MultiLabel = False,
     tolerance: Annotated[float, typer.Option(min=0, help="How far scores may lie apart.")] = 1e-4,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...; auto: the GPU if there is one.")] = "cpu",
+    device: options.Device = "cpu",
     dtype: Annotated[str, typer.Option(help="What ours runs in; the reference runs in fp32.")] = "fp32",
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> int:
@@ -50,7 +56,7 @@ def verify(
     wanted = read_labels(labels or [], labels_file)
     if wanted.thresholds:
         raise InputError(f"{labels_file} gives labels their own thresholds: verify compares at one, --threshold")
-    read = list(_SAMPLE) if texts is None else read_texts(texts, text_field)
+    read = list(_SAMPLE) if texts is None else read_texts(texts, text_column, limit=limit, input_format=input_format)
 
     from gliner_fast.verification import verify as compare_with_reference
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -49,15 +48,6 @@ class Score:
             "predicted": self.predicted,
             "hits": self.hits,
         }
-
-
-def score_sets(gold: Sequence[AbstractSet[Hashable]], predicted: Sequence[AbstractSet[Hashable]]) -> Score:
-    """The micro score of some texts, each with the set of its entities."""
-    if len(gold) != len(predicted):
-        raise ValueError(f"annotation of {len(gold)} texts, and predictions of {len(predicted)}")
-    return micro(
-        Score(len(wanted), len(found), len(wanted & found)) for wanted, found in zip(gold, predicted, strict=True)
-    )
 
 
 def micro(scores: Iterable[Score]) -> Score:

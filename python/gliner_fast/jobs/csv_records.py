@@ -9,7 +9,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
-from gliner_fast.errors import shown
+from gliner_fast.errors import listed, shown
 from gliner_fast.jobs._arrow import pa
 from gliner_fast.jobs.byte_stream import ByteStream
 from gliner_fast.jobs.inputs import InputFile, JobInputError
@@ -37,7 +37,7 @@ def plan_csv_schema(files: Sequence[InputFile], selection: Selection) -> pa.Sche
             first = file.path, header
         elif selection.kept is None and set(header) != set(first[1]):
             raise JobInputError(
-                f"{first[0]} has the columns {_listed(first[1])} and {file.path} has {_listed(header)}: name the "
+                f"{first[0]} has the columns {listed(first[1])} and {file.path} has {listed(header)}: name the "
                 "columns to pass through"
             )
     return _string_schema(selection.kept if selection.kept is not None else first[1] if first else [])
@@ -139,17 +139,13 @@ class CsvRecords:
             if name not in header:
                 raise JobInputError(
                     f"{self._file.path} has no column {name!r} (its columns, by the first line, are "
-                    f"{_listed(header)}): name the right one"
+                    f"{listed(header)}): name the right one"
                 )
             if header.count(name) > 1:
                 raise JobInputError(f"{self._file.path} has {header.count(name)} columns {name!r}: rename all but one")
         self._places = {name: header.index(name) for name in needed}
         self._width = len(header)
         return header
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names))
 
 
 def _string_schema(names: Sequence[str]) -> pa.Schema:

@@ -14,7 +14,7 @@ from gliner_fast.jobs.chosen_model import ChosenModel
 from gliner_fast.jobs.inputs import InputFile, find_inputs
 from gliner_fast.jobs.job import plan_job
 from gliner_fast.jobs.job_folder import Paths
-from gliner_fast.jobs.plan import JobError, OnLong, Settings, digest_model
+from gliner_fast.jobs.plan import JobError, Settings, digest_model
 from gliner_fast.jobs.progress import Progress, show_nothing
 from gliner_fast.jobs.report import JobReport
 from gliner_fast.jobs.runner import run_job
@@ -22,6 +22,7 @@ from gliner_fast.jobs.sinks import Layout, ShardFormat
 from gliner_fast.jobs.to_stream import run_to_stream
 from gliner_fast.model import GLiNER
 from gliner_fast.precision import INT16, choose_device, parse_precision
+from gliner_fast.request import OnLong
 
 if TYPE_CHECKING:
     from gliner_fast.jobs.ray_engine import RayOptions

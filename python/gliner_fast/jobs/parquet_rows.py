@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from gliner_fast.errors import listed
 from gliner_fast.jobs._arrow import pa, pq
 from gliner_fast.jobs.arrow_types import as_labels, holds_labels, holds_strings, plain_type
 from gliner_fast.jobs.inputs import InputFile, JobInputError
@@ -35,8 +36,8 @@ def plan_parquet_schema(files: Sequence[InputFile], selection: Selection) -> pa.
             first = file, schema
         elif selection.kept is None and set(schema.names) != set(first[1].names):
             raise JobInputError(
-                f"{first[0].path} has the columns {_listed(first[1].names)} and {file.path} has "
-                f"{_listed(schema.names)}: name the columns to pass through"
+                f"{first[0].path} has the columns {listed(first[1].names)} and {file.path} has "
+                f"{listed(schema.names)}: name the columns to pass through"
             )
         for name in first[1].names if selection.kept is None else selection.kept:
             kind = plain_type(schema.field(name).type)
@@ -166,7 +167,7 @@ def _expect_columns(file: InputFile, schema: pa.Schema, selection: Selection) ->
         count = schema.names.count(name)
         if count == 0:
             raise JobInputError(
-                f"{file.path} has no column {name!r} (its columns: {_listed(schema.names)}): name the right one"
+                f"{file.path} has no column {name!r} (its columns: {listed(schema.names)}): name the right one"
             )
         if count > 1:
             raise JobInputError(f"{file.path} has {count} columns {name!r}: rename all but one")
@@ -256,7 +257,3 @@ def _holds_all(wide: pa.DataType, narrow: pa.DataType) -> bool:
         (types.is_large_string(wide) and types.is_string(narrow))
         or (types.is_large_binary(wide) and types.is_binary(narrow))
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names))

@@ -6,13 +6,12 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from gliner_fast import __version__
 from gliner_fast.jobs.sinks import Layout, ShardFormat
 from gliner_fast.labels import LabelSet, plan_thresholds
-
-OnLong = Literal["window", "truncate", "error"]
+from gliner_fast.request import OnLong
 
 # Files of a checkpoint folder that its answers depend on.
 _MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt")

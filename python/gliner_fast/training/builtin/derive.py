@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gliner_fast.training.example import Example
 from gliner_fast.training.examples import read_examples, rename_labels
+from gliner_fast.training.writers import write_examples
 
 # Names of today's and of former countries, as English texts write them, lower-case.
 COUNTRIES = frozenset(Path(__file__).with_name("countries.txt").read_text(encoding="utf-8").splitlines())
@@ -51,14 +51,4 @@ def write_derived(source: Path, target: Path) -> None:
     renamed = _RENAMED.get(source.name.partition(".")[0])
     if renamed is not None:
         examples = rename_labels(examples, renamed)
-    lines: Iterable[str] = (
-        json.dumps(
-            {
-                "tokenized_text": example.words,
-                "ner": [[start, end - 1, label] for start, end, label in example.spans],
-            },
-            ensure_ascii=False,
-        )
-        for example in map(derive, examples)
-    )
-    target.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    write_examples(list(map(derive, examples)), target, "gliner")
