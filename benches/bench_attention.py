@@ -13,11 +13,11 @@ import torch
 
 from benches.compare import Race
 from benches.floor import device_seconds
-from gliner_fast.attention_executor import AttentionExecutor, PackedTexts, attend
-from gliner_fast.deberta_config import DebertaConfig, position_rows
-from gliner_fast.deberta_layer import DebertaLayer
-from gliner_fast.deberta_positions import LayerPositions
-from gliner_fast.flash_attention import FlashAttention, FlashTexts
+from gliner_fast.encoders.attention_executor import AttentionExecutor, PackedTexts, attend
+from gliner_fast.encoders.deberta_config import DebertaConfig, position_rows
+from gliner_fast.encoders.deberta_layer import DebertaLayer
+from gliner_fast.encoders.deberta_positions import LayerPositions
+from gliner_fast.encoders.flash_attention import FlashAttention, FlashTexts
 from gliner_fast.kernels.attention_reference import Positions, disentangled_attention_reference
 
 HEADS, HEAD_DIM, SUBWORDS = 12, 64, 2**14

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from benches.compare import Race
-from gliner_fast.attention_executor import PackedTexts, attend
-from gliner_fast.deberta import DebertaEncoder
-from gliner_fast.deberta_config import DebertaConfig
+from gliner_fast.encoders.attention_executor import PackedTexts, attend
+from gliner_fast.encoders.deberta import DebertaEncoder
+from gliner_fast.encoders.deberta_config import DebertaConfig
 from gliner_fast.kernels.attention_reference import Positions
 
 HEADS, HEAD_DIM = 12, 64

@@ -15,7 +15,7 @@ import pytest
 from benches.compare import Race
 from benches.conftest import DEVICES, LABELS, SIZES, Pair, texts_of
 from benches.floor import cpu_peak, encoder_operations
-from gliner_fast.deberta import DebertaEncoder
+from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.verification import compare, find_reference_candidates
 
 TEXT_COUNTS = {"short": 32, "mixed": 8, "long": 6}

@@ -11,7 +11,7 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 
-from gliner_fast.deberta_config import DebertaConfig
+from gliner_fast.encoders.deberta_config import DebertaConfig
 from gliner_fast.linear import linear
 
 # Twice the L2 cache of an H100 and more: to write it throws out what a call before left there.

@@ -16,7 +16,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from gliner_fast.flash_attention import HEAD_DIMS
+from gliner_fast.encoders.flash_attention import HEAD_DIMS
 
 
 def gpu_peers(head_dim: int) -> dict[str, Callable[[Path, str], Any]]:

@@ -19,7 +19,7 @@ import torch
 
 from benches.bench_attention import CONFIG, HEADS, SUBWORDS, lengths_up_to
 from benches.floor import device_seconds
-from gliner_fast.deberta_config import DebertaConfig, position_rows
+from gliner_fast.encoders.deberta_config import DebertaConfig, position_rows
 from gliner_fast.kernels import disentangled_attention as kernel
 from gliner_fast.kernels.attention_reference import Positions
 from gliner_fast.kernels.disentangled_attention import Blocks, ShapeClass

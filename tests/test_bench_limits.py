@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from benches import limits
-from gliner_fast import GLiNER, deberta_layer, linear, scorer
+from gliner_fast import GLiNER, linear, scorer
+from gliner_fast.encoders import deberta_layer
 
 
 def test_a_stage_s_time_is_without_the_stages_inside_it():

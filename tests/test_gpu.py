@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gliner_fast import GLiNER, verify
-from gliner_fast.attention_executor import VARIABLE as ATTENTION
-from gliner_fast.cuda_graphs import VARIABLE as GRAPHS
+from gliner_fast.encoders.attention_executor import VARIABLE as ATTENTION
+from gliner_fast.encoders.cuda_graphs import VARIABLE as GRAPHS
 from gliner_fast.kernels.pending_candidates import PendingCandidates
 from gliner_fast.scorer import SpanScorer
 from gliner_fast.span_executor import VARIABLE

@@ -19,9 +19,9 @@ from gliner_fast.int16 import is_quantized, quantize
 from gliner_fast.linear import Linear, linear
 from gliner_fast.packed_weights import Packed
 from gliner_fast.scorer import SpanScorer
+from tests.encoders.test_packed_bert import make_encoder, texts_of
 from tests.jobs.conftest import read_jsonl, write_jsonl
 from tests.samples import CROSSNER, LABELS
-from tests.test_packed_bert import make_encoder, texts_of
 
 TEXTS = [*CROSSNER[:30], "", "word", "word " * 384]
 

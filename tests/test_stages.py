@@ -7,7 +7,8 @@ import threading
 import pytest
 import torch
 
-from gliner_fast import attention_executor, predict, span_executor
+from gliner_fast import predict, span_executor
+from gliner_fast.encoders import attention_executor
 from gliner_fast.kernels._triton import INTERPRETED
 from gliner_fast.kernels.pending_candidates import PendingCandidates
 from gliner_fast.request import Options, Request

@@ -12,8 +12,8 @@ import torch
 
 from gliner_fast import checkpoint, tokenizer_loading, weights
 from gliner_fast.config import CONFIG_NAME, GLiNERConfig
-from gliner_fast.deberta_config import DebertaConfig
 from gliner_fast.encoder import parameters_on_meta
+from gliner_fast.encoders.deberta_config import DebertaConfig
 from gliner_fast.errors import CheckpointError, CheckpointWarning, reason_of
 from gliner_fast.network import SpanNetwork
 from gliner_fast.tokenizer_loading import CheckpointTokenizer

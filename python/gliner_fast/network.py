@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from gliner_fast.candidates import Candidates
-from gliner_fast.deberta import DebertaEncoder
 from gliner_fast.encoder import build_encoder, encoder_width
+from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.errors import CheckpointError
 from gliner_fast.int16 import drop
 from gliner_fast.kernels.pending_candidates import PendingCandidates

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gliner_fast.deberta import DebertaEncoder
+from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.errors import CheckpointError, CheckpointWarning
 from gliner_fast.network import SpanNetwork
 from gliner_fast.row_int8 import dequantize_rows

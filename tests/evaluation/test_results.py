@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from gliner_fast import GLiNER
-from gliner_fast.attention_executor import VARIABLE as ATTENTION
 from gliner_fast.data_processor import whitespace_words
+from gliner_fast.encoders.attention_executor import VARIABLE as ATTENTION
 from gliner_fast.evaluation import Score, evaluate, evaluate_like_gliner
 from gliner_fast.evaluation.results import score_for
 from gliner_fast.installed_gliner import load_reference

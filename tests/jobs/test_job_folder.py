@@ -362,7 +362,7 @@ BAD_SETTINGS = [
     ({"threshold": {"city": 0.5}}, "no value for the label 'person'"),
     ({"threshold": float("nan")}, "NaN"),
     ({"rows_per_shard": 0}, "expected at least 1"),
-    ({"on_long": "ignore"}, "expected one of 'window', 'truncate', 'error'"),
+    ({"on_long": "ignore"}, "expected one of 'truncate', 'window', 'error'"),
     ({"layout": "wide"}, "expected one of 'list', 'rows'"),
 ]
 

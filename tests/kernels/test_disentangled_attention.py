@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gliner_fast.deberta_config import DebertaConfig, position_rows
+from gliner_fast.encoders.deberta_config import DebertaConfig, position_rows
 from gliner_fast.kernels import _triton
 from gliner_fast.kernels import disentangled_attention as module
 from gliner_fast.kernels._triton import INTERPRETED
 from gliner_fast.kernels.attention_reference import Positions, disentangled_attention_reference
 from gliner_fast.kernels.disentangled_attention import HEAD_DIMS, Blocks, disentangled_attention
 from tests.device_waits import no_wait
+from tests.encoders.test_deberta import SETTINGS
 from tests.kernels.spans import DEVICES, DTYPES, CountingKernel, assert_close_to_exact, needs_triton
-from tests.test_deberta import SETTINGS
 
 pytestmark = needs_triton
 

@@ -16,13 +16,13 @@ from benches.floor import Peaks, Work, encoder_operations, span_scores_work
 from benches.tune_attention import CHOICES, fastest
 from benches.tune_span_scores import improve
 from gliner_fast import linear
-from gliner_fast.attention_executor import VARIABLE
-from gliner_fast.deberta import DebertaEncoder
-from gliner_fast.deberta_config import DebertaConfig
+from gliner_fast.encoders.attention_executor import VARIABLE
+from gliner_fast.encoders.deberta import DebertaEncoder
+from gliner_fast.encoders.deberta_config import DebertaConfig
 from gliner_fast.kernels import disentangled_attention as attention
 from gliner_fast.kernels.span_reference import span_scores_reference
 from gliner_fast.kernels.span_tiling import Blocks
-from tests.test_deberta import SETTINGS
+from tests.encoders.test_deberta import SETTINGS
 
 
 def test_a_size_that_helps_only_once_another_has_changed_is_found():

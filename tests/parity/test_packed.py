@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from gliner_fast import attention_executor, span_executor
+from gliner_fast import span_executor
+from gliner_fast.encoders import attention_executor
 from gliner_fast.kernels._triton import INTERPRETED
 from gliner_fast.verification import compare
 from tests.parity.pairs import Pair

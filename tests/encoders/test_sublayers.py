@@ -15,13 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gliner_fast import GLiNER, _rust, sublayers
+from gliner_fast import GLiNER, _rust
+from gliner_fast.encoders import sublayers
+from gliner_fast.encoders.sublayers import finish_layer
 from gliner_fast.int16 import quantize
 from gliner_fast.linear import VARIABLE, Linear
 from gliner_fast.openmp import parallel_address
-from gliner_fast.sublayers import finish_layer
+from tests.encoders.test_deberta import packed_hidden, pair
 from tests.samples import CROSSNER, LABELS
-from tests.test_deberta import packed_hidden, pair
 
 
 class Layer(nn.Module):

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gliner_fast import _rust
-from gliner_fast.deberta import DebertaEncoder
-from gliner_fast.deberta_config import DebertaConfig, position_rows
+from gliner_fast.encoders.deberta import DebertaEncoder
+from gliner_fast.encoders.deberta_config import DebertaConfig, position_rows
+from gliner_fast.encoders.native_attention import native_attention
 from gliner_fast.kernels.attention_reference import Positions, disentangled_attention_reference
-from gliner_fast.native_attention import native_attention
 from gliner_fast.openmp import parallel_address
 
 CONFIG = {

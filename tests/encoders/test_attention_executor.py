@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from gliner_fast import attention_executor
-from gliner_fast.attention_executor import VARIABLE, choose_attention
+from gliner_fast.encoders import attention_executor
+from gliner_fast.encoders.attention_executor import VARIABLE, choose_attention
 from gliner_fast.kernels import _triton, disentangled_attention
 from gliner_fast.kernels._triton import INTERPRETED
 from tests.small_network import packed, small_batch, small_network

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gliner_fast import deberta_layer
-from gliner_fast.attention_executor import VARIABLE
-from gliner_fast.deberta import DebertaEncoder
-from gliner_fast.deberta_config import DebertaConfig, position_rows
+from gliner_fast.encoders import deberta_layer
+from gliner_fast.encoders.attention_executor import VARIABLE
+from gliner_fast.encoders.deberta import DebertaEncoder
+from gliner_fast.encoders.deberta_config import DebertaConfig, position_rows
 from gliner_fast.kernels._triton import INTERPRETED
 from gliner_fast.weights import _deberta_names
 

@@ -19,19 +19,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gliner_fast.attention_executor import (
+from gliner_fast.encoders.attention_executor import (
     AttentionExecutor,
     PackedTexts,
     choose_attention,
     fastest_attention,
     runs_of_equals,
 )
-from gliner_fast.cuda_graphs import MOST_SUBWORDS as GRAPH_SUBWORDS
-from gliner_fast.cuda_graphs import Encode, EncoderGraphs, Weights, wants_graphs
-from gliner_fast.deberta_config import DebertaConfig, position_rows
-from gliner_fast.deberta_layer import DebertaLayer, Group
-from gliner_fast.deberta_positions import LayerPositions
-from gliner_fast.flash_attention import FlashAttention, FlashTexts, takes_flash
+from gliner_fast.encoders.cuda_graphs import MOST_SUBWORDS as GRAPH_SUBWORDS
+from gliner_fast.encoders.cuda_graphs import Encode, EncoderGraphs, Weights, wants_graphs
+from gliner_fast.encoders.deberta_config import DebertaConfig, position_rows
+from gliner_fast.encoders.deberta_layer import DebertaLayer, Group
+from gliner_fast.encoders.deberta_positions import LayerPositions
+from gliner_fast.encoders.flash_attention import FlashAttention, FlashTexts, takes_flash
 from gliner_fast.kernels.attention_reference import Positions
 from gliner_fast.linear import Linear
 from gliner_fast.native import allows_tf32, is_recorded, torch_must_see

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gliner_fast.deberta_config import DebertaConfig
+from gliner_fast.encoders.deberta_config import DebertaConfig
 
 # What its kernels take (its README, 1.1.1): the width of a head, and subwords of a text.
 HEAD_DIMS = (32, 64, 128)

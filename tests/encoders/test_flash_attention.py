@@ -14,13 +14,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from gliner_fast import flash_attention
-from gliner_fast.attention_executor import VARIABLE, choose_attention
-from gliner_fast.deberta import DebertaEncoder
-from gliner_fast.deberta_config import DebertaConfig, position_rows
-from gliner_fast.flash_attention import FlashAttention, FlashTexts
+from gliner_fast.encoders import flash_attention
+from gliner_fast.encoders.attention_executor import VARIABLE, choose_attention
+from gliner_fast.encoders.deberta import DebertaEncoder
+from gliner_fast.encoders.deberta_config import DebertaConfig, position_rows
+from gliner_fast.encoders.flash_attention import FlashAttention, FlashTexts
 from gliner_fast.kernels.attention_reference import Positions, disentangled_attention_reference
-from tests.test_deberta import SETTINGS, pair
+from tests.encoders.test_deberta import SETTINGS, pair
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 # Each side of where distances get log-bucketed (128) and of the table's end (512); what a batch may mix.

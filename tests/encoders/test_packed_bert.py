@@ -7,8 +7,8 @@ from itertools import accumulate
 import pytest
 import torch
 
-from gliner_fast.attention_executor import VARIABLE, runs_of_equals
 from gliner_fast.encoder import TransformersEncoder
+from gliner_fast.encoders.attention_executor import VARIABLE, runs_of_equals
 from gliner_fast.kernels import _triton, disentangled_attention
 from gliner_fast.kernels._triton import INTERPRETED
 

@@ -17,12 +17,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from gliner_fast import cuda_graphs, deberta
-from gliner_fast.attention_executor import VARIABLE as ATTENTION
-from gliner_fast.cuda_graphs import EncoderGraphs, Weights, wants_graphs
-from gliner_fast.deberta import DebertaEncoder
+from gliner_fast.encoders import cuda_graphs, deberta
+from gliner_fast.encoders.attention_executor import VARIABLE as ATTENTION
+from gliner_fast.encoders.cuda_graphs import EncoderGraphs, Weights, wants_graphs
+from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.kernels._triton import INTERPRETED
-from tests.test_deberta import pair
+from tests.encoders.test_deberta import pair
 
 needs_interpreter = pytest.mark.skipif(not INTERPRETED, reason="needs Triton, and a machine without a GPU")
 

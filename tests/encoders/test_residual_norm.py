@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from gliner_fast import residual_norm
+from gliner_fast.encoders import residual_norm
+from gliner_fast.encoders.residual_norm import FEWEST_ROWS, VARIABLE, add_and_norm
 from gliner_fast.kernels import _triton
 from gliner_fast.kernels import add_norm as add_norm_module
 from gliner_fast.kernels._triton import INTERPRETED
-from gliner_fast.residual_norm import FEWEST_ROWS, VARIABLE, add_and_norm
-from tests.test_deberta import pair
-from tests.test_packed_bert import make_encoder
+from tests.encoders.test_deberta import pair
+from tests.encoders.test_packed_bert import make_encoder
 
 needs_interpreter = pytest.mark.skipif(not INTERPRETED, reason="needs Triton, and a machine without a GPU")
 WIDTH = 16

@@ -1,0 +1,1 @@
+"""Encoders of our own: DeBERTa, and BERT's kin over packed texts; who computes their attention, norms and layers."""
