@@ -18,8 +18,8 @@ from typing import Any
 
 from benches.hardware import describe
 from gliner_fast import GLiNER, verification
+from gliner_fast.annotated.examples import Example, read_examples
 from gliner_fast.installed_gliner import load_reference
-from gliner_fast.training.examples import Example, read_examples
 from tests.reference.scores import score_sets
 
 THRESHOLDS = (0.3, 0.5, 0.9)

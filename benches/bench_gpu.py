@@ -182,8 +182,9 @@ def bench_gpu_card(race: Race, name: str, label_count: int, dtype: str, size: st
     figures = race.benchmark.extra_info
     figures |= {"machine": dict(race.machine), "conditions": {"corpus": name, "labels": label_count, "dtype": dtype}}
     figures["card"] = {}
-    add_card_figures(figures["card"], model, texts, labels, dtype)
+    # First: without a round there is no entry for the figures, if what follows fails or is cut short.
     race.benchmark.pedantic(lambda: model.inference(texts, labels, threshold=THRESHOLD), rounds=1)
+    add_card_figures(figures["card"], model, texts, labels, dtype)
 
 
 @ON_CUDA

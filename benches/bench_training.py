@@ -21,10 +21,10 @@ from benches.bench_span_gradient import peak_bytes
 from benches.compare import Race
 from benches.conftest import DEVICES, LABELS, SIZES, checkpoint, texts_of
 from gliner_fast import GLiNER
+from gliner_fast.annotated.examples import examples_from_records
 from gliner_fast.training.batches import BatchStream
 from gliner_fast.training.config import TrainingConfig, TrainingFile
 from gliner_fast.training.corpus import Corpus
-from gliner_fast.training.examples import examples_from_records
 from gliner_fast.training.loss import span_loss
 from gliner_fast.training.optimizer import build_optimizer
 from gliner_fast.training.recent_steps import RecentSteps

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benches.hardware import cpu_name
+from gliner_fast.annotated.example import Example
 from gliner_fast.training.config import TrainingConfig, TrainingFile
-from gliner_fast.training.example import Example
 
 if TYPE_CHECKING:
     from gliner_fast import GLiNER
@@ -218,7 +218,7 @@ def corpus_of(config: TrainingConfig, model: GLiNER) -> Corpus:
 
 
 def read_set(folder: Path, name: str) -> tuple[list[str], list[Example]]:
-    from gliner_fast.training import read_examples
+    from gliner_fast.annotated import read_examples
 
     labels = json.loads((folder / f"{name}.labels.json").read_text(encoding="utf-8"))
     return labels, read_examples(folder / f"{name}.jsonl")

@@ -22,8 +22,8 @@ import torch
 from benches.agreement import gold_entities, micro_f1
 from benches.hardware import cpu_name
 from gliner_fast import GLiNER
+from gliner_fast.annotated.examples import read_examples
 from gliner_fast.installed_gliner import load_reference
-from gliner_fast.training.examples import read_examples
 
 OWNERS = {"bf16": ("ours", "gliner"), "fp16": ("ours", "gliner"), "int16": ("ours",)}
 

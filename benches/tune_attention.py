@@ -26,7 +26,7 @@ from gliner_fast.kernels.disentangled_attention import Blocks, ShapeClass
 
 # The longest of a batch's texts.
 LONGEST = {True: (16, 32), False: (64, 128, 400)}
-# A warp with more than 16 rows of 64 spills hundreds of registers, and takes seconds to compile.
+# 64 rows in one or two warps spill thousands of bytes, and take seconds to compile.
 CHOICES = [
     Blocks(rows, warps=warps, stages=stages)
     for rows, choices in ((32, (1, 2, 4, 8)), (64, (4, 8)))
@@ -66,7 +66,9 @@ def timer(own: ShapeClass) -> Callable[[Blocks], float]:
         kernel.MEASURED_BLOCKS[torch.cuda.get_device_name()] = {own: blocks}
         try:
             return statistics.geometric_mean(device_seconds(call) for call in calls)
-        except (TritonError, RuntimeError):  # too much shared memory, too many threads, a pass that fails
+        except (TritonError, RuntimeError) as error:  # too much shared memory, too many threads, a pass that fails
+            if "CUDA error" in str(error):
+                raise  # of the card, which then runs nothing any more
             return float("inf")
 
     return seconds

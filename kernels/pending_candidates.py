@@ -46,7 +46,7 @@ class Room:
 
     def learn(self, hits: int, words: int) -> None:
         """Is told what a batch needed; one that needed much is forgotten in the course of some."""
-        self._of_a_word = max(self._LEAST, 1.5 * hits / max(1, words), 0.75 * self._of_a_word)
+        self._of_a_word = max(self._LEAST, 1.5 * hits / max(1, words), 0.5 * self._of_a_word)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 import torch
 
@@ -26,6 +27,10 @@ from tests.checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
     from gliner_fast import GLiNER
+
+# The machine may be busy, and speed is for benches: no example fails for taking long.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

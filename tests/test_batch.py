@@ -33,9 +33,26 @@ def test_every_text_is_in_one_batch_within_the_budget(
         assert max_texts is None or len(batch) <= max_texts
 
 
-def test_packed_batches_are_as_full_as_the_budget_lets_them_be() -> None:
-    batches = plan_batches(np.array([3, 10, 4, 3]), 13, None, padded=False)
-    assert [batch.tolist() for batch in batches] == [[1], [2, 0, 3]]
+@pytest.mark.parametrize(
+    ("lengths", "budget", "batches"),
+    [
+        ([3, 10, 4, 3], 13, [[1], [2, 0, 3]]),
+        ([5] * 6, 20, [[0, 1, 2], [3, 4, 5]]),  # not four and two
+        ([9, 1, 1, 1, 1, 1], 13, [[0], [1, 2, 3, 4, 5]]),
+    ],
+)
+def test_packed_batches_are_few_and_about_as_large(lengths: list[int], budget: int, batches: list[list[int]]) -> None:
+    found = plan_batches(np.array(lengths), budget, None, padded=False)
+    assert [batch.tolist() for batch in found] == batches
+
+
+@given(lengths=st.lists(st.integers(1, 60), max_size=60), budget=st.integers(60, 500))
+def test_packed_batches_are_hardly_more_than_must_be(lengths: list[int], budget: int) -> None:
+    count = len(list(plan_batches(np.array(lengths, np.int64), budget, None, padded=False)))
+    full, room = 0, 0
+    for length in sorted(lengths, reverse=True):  # each as full as can be
+        full, room = (full, room - length) if length <= room else (full + 1, budget - length)
+    assert count <= full + 1
 
 
 def word_tokenizer(post_processor: processors.PostProcessor | None = None) -> Tokenizer:

@@ -280,7 +280,7 @@ def test_texts_come_from_whatever_a_job_reads(name, tmp_path, monkeypatch):
     [
         ('{"text": "a"}\n{"text": 5}\n', "in.jsonl, line 2: 'text' is 5 (int): expected a string"),
         ('{"text": "a"}\n[]\n', "in.jsonl, line 2: [] (list) is no JSON object"),
-        ('{"body": "a"}\n', "text"),
+        ('{"body": "a"}\n', "no field 'text' (its fields: 'body')"),
     ],
 )
 def test_a_row_without_a_text_is_named(rows, complaint, run, tmp_path):

@@ -152,6 +152,7 @@ def test_no_library_waits_for_the_device_unseen(words: list[int]):
     with torch.inference_mode():
         start()  # compiles the kernels, and makes the tables of positions
         start()
+        torch.cuda.synchronize()
         torch.cuda._sleep(2 * 10**9)  # cycles: about a second
         slept.record()
         start()

@@ -24,7 +24,12 @@ PACKAGE = ROOT / "python" / "gliner_fast"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+# Names such as "scorer" and "jobs/plan"; `kernels` is a link, and its files are looked at by themselves.
+MODULES = sorted(
+    path.relative_to(PACKAGE).with_suffix("").as_posix()
+    for path in PACKAGE.rglob("*.py")
+    if path.relative_to(PACKAGE).parts[0] != "kernels"
+)
 KERNELS = sorted((ROOT / "kernels").rglob("*.py"))
 SOURCES = sorted(
     path for folder in ("python", "kernels", "tests", "benches", ".ci") for path in (ROOT / folder).rglob("*.py")
@@ -33,7 +38,7 @@ SOURCES = sorted(
 # The steps of the way through: they do not know each other, `network` and `model` join them.
 STEPS = {"words", "batch", "encoder", "scorer", "decode"}
 # Who reads checkpoints, from disk or from the hub.
-READERS = {"installed_gliner", "weights", "checkpoint", "model"}
+READERS = {"installed_gliner", "weights", "checkpoint", "model", "training/builtin/__main__"}
 
 
 def imported_names(path: Path, package: str = "") -> Iterator[str]:
@@ -71,6 +76,22 @@ def test_only_the_readers_of_checkpoints_import_what_reads_them():
     for module in set(MODULES) - READERS:
         roots = {name.split(".")[0] for name in imported_names(PACKAGE / f"{module}.py", "gliner_fast")}
         assert roots & {"huggingface_hub", "safetensors"} == set(), module
+
+
+# Rooms that a folder of the package must not look into: what is read knows nothing of who reads it.
+CLOSED = {
+    "annotated": {"cli", "evaluation", "jobs", "model", "training"},
+    "encoders": {"annotated", "cli", "evaluation", "jobs", "model", "network", "training"},
+    "evaluation": {"cli", "jobs", "training"},
+    "jobs": {"annotated", "cli", "evaluation", "training"},
+    "training": {"cli", "jobs"},
+}
+
+
+@pytest.mark.parametrize("folder", sorted(CLOSED))
+def test_a_folder_looks_into_no_room_that_stands_above_it(folder: str):
+    for path in (PACKAGE / folder).rglob("*.py"):
+        assert ours(path) & CLOSED[folder] == set(), relative(path)
 
 
 def test_old_checkpoint_names_stand_in_weights_alone():
@@ -194,17 +215,28 @@ def test_the_version_is_the_same_everywhere():
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-# --- the README -------------------------------------------------------------------------------------------------------
+# --- the README and the documents beside it --------------------------------------------------------------------------
 
+DOCUMENTS = sorted(
+    path for pattern in ("*.md", "*/README.md", "docs/*.md", "examples/*/*.md") for path in ROOT.glob(pattern)
+)
 FENCE = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 EXAMPLE = re.compile(r"```python\n(?P<code>[^`]*?print[^`]*?)```\s+```text\n(?P<output>.*?)```", re.DOTALL)
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 
 
-def commands_of_readme() -> list[str]:
-    """Command lines of the README's shell blocks, without prompts and comments."""
-    shell = (body for language, body in FENCE.findall(README) if language in {"bash", "sh", "console"})
+def commands_of(document: Path) -> list[str]:
+    """Command lines of a document's shell blocks, without prompts and comments."""
+    blocks = FENCE.findall(document.read_text(encoding="utf-8"))
+    shell = (body for language, body in blocks if language in {"bash", "sh", "console"})
     lines = (line.removeprefix("$ ").split("#")[0].strip() for body in shell for line in body.splitlines())
     return [line for line in lines if line]
+
+
+def anchors_of(document: Path) -> set[str]:
+    """What a link may name behind a #: headings, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_the_readme_example_prints_what_the_readme_shows():
@@ -217,28 +249,46 @@ def test_the_readme_example_prints_what_the_readme_shows():
         assert printed.getvalue().split() == example["output"].split()
 
 
-def test_every_python_block_of_the_readme_compiles():
-    for language, body in FENCE.findall(README):
+@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
+def test_every_python_block_compiles(document: Path):
+    for language, body in FENCE.findall(document.read_text(encoding="utf-8")):
         if language == "python":
-            compile(body, "README.md", "exec")
+            compile(body, str(document), "exec")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
+def test_every_link_inside_the_tree_leads_somewhere(document: Path):
+    for path, anchor in LINK.findall(document.read_text(encoding="utf-8")):
+        target = (document.parent / path).resolve() if path else document
+        assert target.exists(), path
+        assert not anchor or anchor in anchors_of(target), f"{path}#{anchor}"
 
 
 def test_every_make_target_of_the_readme_exists():
     targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     assert {"help", "demo", "test", "lint", "bench", "gpu-check", "wheel", "clean"} <= targets
     inline = re.findall(r"`([^`]+)`", FENCE.sub("", README))
-    lines = (line for line in [*commands_of_readme(), *inline] if line.startswith("make"))
+    lines = (line for line in [*commands_of(ROOT / "README.md"), *inline] if line.startswith("make"))
     named = {word for line in lines for word in line.split()[1:] if "=" not in word}
     assert named
     assert named <= targets
 
 
-def test_every_cli_command_of_the_readme_exists():
+def test_every_cli_command_of_the_documents_exists():
     from gliner_fast.cli import app
 
-    lines = [line for line in commands_of_readme() if re.search(r"(^|\| )gliner-fast\b", line)]
+    lines = [line for document in DOCUMENTS for line in commands_of(document)]
+    lines = [line for line in lines if re.search(r"(^|\| )gliner-fast\b", line)]
     named = {re.search(r"gliner-fast (\w+)", line)[1] for line in lines}
     known = {command.callback.__name__ for command in app.registered_commands}
     known |= {group.name for group in app.registered_groups}
     assert named
     assert named <= known
+
+
+def test_every_environment_variable_stands_in_the_documents():
+    sources = "".join(path.read_text(encoding="utf-8") for path in [*PACKAGE.rglob("*.py"), *KERNELS])
+    read = set(re.findall(r'"(GLINER_FAST_\w+)"', sources))
+    assert "GLINER_FAST_ATTENTION" in read
+    told = (ROOT / "docs" / "how-it-is-fast.md").read_text(encoding="utf-8")
+    assert {name for name in read if f"`{name}`" not in told} == set()

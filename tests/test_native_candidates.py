@@ -81,7 +81,7 @@ def test_a_text_of_10_000_words():
     assert_candidates(ours, batch, thresholds)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     texts=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 12)), max_size=4),
     max_width=st.integers(1, 17),

@@ -140,6 +140,7 @@ class Batcher:
 
     def __init__(self, tokenizer: SubwordTokenizer, config: GLiNERConfig, *, corrected_numbering: bool) -> None:
         self.tokenizer = tokenizer
+        self.corrected_numbering = corrected_numbering
         self._ent_token, self._sep_token = config.ent_token, config.sep_token
         self._cache = _rust.SubwordCache(_CACHED_WORDS)
         self._layout = _rust.RowLayout(

@@ -68,11 +68,14 @@ def _fetch(model_id: str, hub: HubOptions, variant: str | None) -> Path:
             )
         )
 
-    wanted = "model.safetensors" if variant is None else f"model.{variant}.safetensors"
+    weights = ["model.safetensors", "pytorch_model.bin"]  # the second in older checkpoints
+    if variant is not None:
+        weights.insert(0, f"model.{variant}.safetensors")
     try:
-        folder = fetch([*_SMALL_FILES, wanted])
-        if not (folder / wanted).is_file():  # an older checkpoint: one more, larger file
-            folder = fetch([*_SMALL_FILES, "model.safetensors", "pytorch_model.bin"])
+        for name in weights:
+            folder = fetch([*_SMALL_FILES, name])
+            if (folder / name).is_file():
+                break
     except Exception as error:  # the Hub's own errors are many; all of them mean that the id could not be had
         raise FileNotFoundError(
             f"{model_id!r} is neither a local folder nor could it be fetched from the Hub: {reason_of(error)}"

@@ -11,9 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from gliner_fast.loading import are_weights_of
 from gliner_fast.row_int8 import has_int8_rows
-from gliner_fast.weights import find_weights, read_weights
+from gliner_fast.weights import find_weights, has_weights_of, read_weights
 
 if TYPE_CHECKING:
     from gliner_fast.model import GLiNER
@@ -30,7 +29,7 @@ def load_reference(ours: GLiNER) -> Any:
     """
     if ours.source is None:
         raise ValueError("the model was not loaded from a folder: pass reference=, or save it and verify the folder")
-    if not are_weights_of(ours.model, Path(ours.source), ours.config):
+    if not has_weights_of(ours.model, Path(ours.source), ours.variant):
         raise ValueError(
             f"the model's weights are not those of {ours.source}, where it was loaded from: pass reference=, or save "
             "it and verify that folder"

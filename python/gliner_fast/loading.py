@@ -70,33 +70,6 @@ def load_parts(
     return Parts(config, network, tokenizer)
 
 
-def are_weights_of(network: SpanNetwork, folder: Path, config: GLiNERConfig) -> bool:
-    """Whether a network has the weights that lie in a folder, bit for bit; they are loaded once more to see.
-
-    Args:
-        network: as it was loaded from there, or trained since.
-        folder: a checkpoint's.
-        config: of the network.
-
-    Raises:
-        FileNotFoundError: the folder has gone.
-        CheckpointError: it cannot be loaded any more.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they were told when the network was loaded
-        stored = load_parts(
-            folder,
-            overrides={"max_len": config.max_len, "max_width": config.max_width},
-            hub=checkpoint.HubOptions(),
-            dtype=next(network.parameters()).dtype,
-            variant=None,
-            strict=False,
-            resize_token_embeddings=True,
-        ).network.state_dict()
-    own = network.state_dict()
-    return own.keys() == stored.keys() and all(torch.equal(own[name], stored[name].to(own[name])) for name in own)
-
-
 def _lstm_layers(config: GLiNERConfig, tensors: Mapping[str, torch.Tensor], path: Path) -> int:
     """The LSTM's layers as the file has them: one that was never trained is worse than none (Q4)."""
     stored, asked = weights.lstm_layers(tensors), max(0, config.num_rnn_layers)

@@ -56,7 +56,7 @@ class GLiNER(nn.Module):
         model: the network, a `torch.nn.Module`.
         data_processor: tokenizer and word splitter.
         source: the folder that the model was loaded from, or that training wrote it to; None for a new one.
-        corrected_numbering: whether words are numbered by their own index, as `from_pretrained` tells.
+        variant: of the file of weights in that folder, as `from_pretrained` was asked for it.
         token_budget: most subwords a batch, padding included; None chooses by device.
     """
 
@@ -87,7 +87,7 @@ class GLiNER(nn.Module):
         self.model: SpanNetwork = parts.network
         self.data_processor = DataProcessor(parts.tokenizer)
         self.source = source
-        self.corrected_numbering = corrected_numbering
+        self.variant: str | None = None
         self.token_budget: int | None = None
         self._batcher = Batcher(parts.tokenizer.for_words(), parts.config, corrected_numbering=corrected_numbering)
         self._told: set[str] = set()
@@ -189,6 +189,7 @@ class GLiNER(nn.Module):
             resize_token_embeddings=resize_token_embeddings,
         )
         model = cls(parts.config, source=folder, parts=parts, corrected_numbering=corrected_numbering)
+        model.variant = variant
         model.to(device).eval()
         if is_int16:
             model.quantize()
@@ -260,6 +261,11 @@ class GLiNER(nn.Module):
     def precision(self) -> str:
         """What the network multiplies: "int16", or the name of `dtype`, such as "float32"."""
         return INT16 if is_quantized(self.model) else str(self.dtype).removeprefix("torch.")
+
+    @property
+    def corrected_numbering(self) -> bool:
+        """Whether words are numbered by their own index, as `from_pretrained` tells."""
+        return self._batcher.corrected_numbering
 
     def quantize(self, dtype: str = INT16) -> None:
         """Multiplies whole numbers of 16 bits in place of float32 from now on; `gliner`'s default, "int8", is refused.

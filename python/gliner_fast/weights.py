@@ -178,6 +178,31 @@ def export_weights(network: SpanNetwork) -> dict[str, Tensor]:
     return tensors
 
 
+def has_weights_of(network: SpanNetwork, folder: Path, variant: str | None = None) -> bool:
+    """Whether a network has the weights that lie in a folder, bit for bit but for its dtype.
+
+    Args:
+        network: as it was loaded from there, or trained since.
+        folder: a checkpoint's.
+        variant: of the file, as it was loaded.
+
+    Raises:
+        FileNotFoundError: there are no weights, or not any more.
+        CheckpointError: they cannot be read.
+    """
+    network = getattr(network, "_orig_mod", network)  # what `torch.compile` wraps
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # told when they were loaded
+        stored = read_weights(find_weights(folder, variant))
+    ours = dict(network.named_parameters())
+    for name, theirs in checkpoint_names(network).items():
+        if all(their in stored for their in theirs):
+            own, tensor = ours[name].detach(), torch.cat([stored[their] for their in theirs])
+            if own.shape != tensor.shape or not torch.equal(own, tensor.to(own)):
+                return False
+    return True
+
+
 def checkpoint_names(network: SpanNetwork) -> dict[str, list[str]]:
     """The package's name of each of our parameters; several where ours is theirs, one below the other."""
     modules = {

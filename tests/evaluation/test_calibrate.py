@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from gliner_fast import GLiNER
+from gliner_fast.annotated.examples import Example
 from gliner_fast.candidates import Candidates
 from gliner_fast.evaluation.calibrate import GRID, calibrate, choose_thresholds
+from gliner_fast.evaluation.scored_examples import ScoredExamples
 from gliner_fast.evaluation.scores import Score
-from gliner_fast.evaluation.scoring import ScoredExamples
-from gliner_fast.training.examples import Example
 
 
 def scored(labels, *examples):

@@ -137,11 +137,37 @@ def test_a_loaded_model_is_the_one_of_its_folder_or_is_refused(checkpoint: Calla
     assert (tmp_path / "out.jsonl").read_bytes() == stream.getvalue()
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_a_model_in_another_dtype_has_its_folder_s_weights(checkpoint: Callable[[str], Path], dtype: str):
-    folder = checkpoint("deberta")
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int16"])
+@pytest.mark.parametrize("kind", ["deberta", "deberta-bin", "deberta-no-lstm", "bert", "era-v1", "era-has-rnn"])
+def test_a_loaded_model_has_its_folder_s_weights(kind: str, dtype: str, checkpoint: Callable[[str], Path]):
+    folder = checkpoint(kind)
     model = GLiNER.from_pretrained(folder, dtype=dtype)
     assert ChosenModel.of(model, is_named=True) == ChosenModel(str(folder), folder)
+    with torch.no_grad():
+        next(model.model.encoder.parameters()).mul_(2)
+    with pytest.raises(JobError, match="the model's weights are not those of"):
+        ChosenModel.of(model, is_named=True)
+
+
+def test_weights_are_looked_for_in_the_file_that_they_came_from(checkpoint: Callable[[str], Path], tmp_path: Path):
+    folder = shutil.copytree(checkpoint("deberta"), tmp_path / "model")
+    (folder / "model.safetensors").rename(folder / "model.fp16.safetensors")
+    model = GLiNER.from_pretrained(folder, variant="fp16", dtype="fp32")
+    chosen = ChosenModel.of(model, is_named=True)
+    assert chosen.options == {"variant": "fp16"}
+    again = GLiNER.from_pretrained(folder, dtype="fp32", **chosen.options)
+    assert again.variant == "fp16"
+    model.model = torch.compile(model.model)  # type: ignore[assignment]  # other names for the same weights
+    assert ChosenModel.of(model, is_named=True) == chosen
+
+
+def test_a_stream_does_not_look_for_the_model_s_folder(checkpoint: Callable[[str], Path], tmp_path: Path):
+    folder = shutil.copytree(checkpoint("deberta"), tmp_path / "model")
+    model = GLiNER.from_pretrained(folder)
+    shutil.rmtree(folder)
+    stream = io.BytesIO()
+    extract_files(write_lines(tmp_path / "in.txt", TEXTS[:3]), stream, LABELS, model=model)
+    assert len(stream.getvalue().splitlines()) == 3
 
 
 def test_what_a_loaded_model_has_of_its_own_goes_with_the_job(checkpoint: Callable[[str], Path], tmp_path: Path):
@@ -159,7 +185,7 @@ def test_what_a_loaded_model_has_of_its_own_goes_with_the_job(checkpoint: Callab
     assert (again.config.max_len, again.config.max_width, again.corrected_numbering) == (5, 2, True)
 
     model.data_processor.words_splitter = one_word
-    with pytest.raises(JobError, match="has_own_splitter was False and is True"):
+    with pytest.raises(JobError, match=r"words_splitter was None and is '.*test_job_errors\.one_word'"):
         extract_files(source, tmp_path / "out", LABELS, model=model, **OPTIONS)
     with pytest.raises(JobError, match="a word splitter of your own, which Ray's actors have not"):
         extract_files(source, tmp_path / "out", LABELS, model=model, ray=RayOptions(), **OPTIONS)

@@ -147,7 +147,7 @@ def test_every_kind_of_positions(kinds: tuple[str, ...], buckets: int, device: s
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     lengths=st.lists(st.integers(0, 40), min_size=1, max_size=3).filter(any),
     heads=st.integers(1, 2),

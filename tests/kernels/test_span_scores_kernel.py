@@ -70,7 +70,7 @@ def test_the_blocks_of_large_batches_give_the_same(
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     texts=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=4),
     max_width=st.sampled_from([1, 2, 3, 5, 12, 17]),

@@ -124,9 +124,7 @@ _WORDS = st.text(
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-@settings(
-    max_examples=max(1, EXAMPLES // 4), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=max(1, EXAMPLES // 4), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.lists(_WORDS, min_size=1, max_size=4))
 def test_any_text(kind, pair, texts):
     pair(kind).check(texts, ["person", "location"], threshold=0.1, flat_ner=False)

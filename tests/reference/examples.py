@@ -6,5 +6,5 @@ from hypothesis import HealthCheck, settings
 
 EXAMPLES = int(os.environ.get("GLINER_FAST_EXAMPLES", "100"))
 
-# No deadline: the references are slow on purpose, and the machine may be busy.
-examples = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The references are slow on purpose.
+examples = settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow])

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from gliner_fast import GLiNER
+from gliner_fast.annotated.example import DataError, Example
 from gliner_fast.batch import Batcher
 from gliner_fast.training import batches
 from gliner_fast.training.batches import BatchStream, Place, TrainingBatch
 from gliner_fast.training.config import TrainingConfig, TrainingFile
 from gliner_fast.training.corpus import Corpus
-from gliner_fast.training.example import DataError, Example
 
 K = 12
 CONFIG = TrainingConfig(output_dir="unused", batch_tokens=200)

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
 from gliner_fast import GLiNER
+from gliner_fast.annotated.example import Example
 from gliner_fast.checkpoint import BUILT_IN
 from gliner_fast.training.builtin.__main__ import _RECIPE, main, prepare, write_compact
 from gliner_fast.training.builtin.derive import derive
 from gliner_fast.training.config import TrainingConfig
-from gliner_fast.training.example import Example
 
 ROWS = [
     {

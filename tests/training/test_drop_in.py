@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from gliner_fast import GLiNER
-from gliner_fast.loading import are_weights_of
+from gliner_fast.annotated.example import DataError
 from gliner_fast.training import TrainingConfig, TrainingError, drop_in, train_model
-from gliner_fast.training.example import DataError
+from gliner_fast.weights import has_weights_of
 from tests.training.sentences import annotated_sentences
 
 ROWS = annotated_sentences()
@@ -52,7 +52,7 @@ def test_a_model_is_trained_in_place_and_saved(model: GLiNER, tmp_path: Path, ca
         [{**entity, "score": pytest.approx(entity["score"], abs=1e-5)} for entity in own] for own in after
     ]
     assert model.source == tmp_path / "final"  # not where it came from: jobs and verify look there
-    assert are_weights_of(model.model, model.source, model.config)
+    assert has_weights_of(model.model, model.source)
     assert report.steps == 3
     assert report.best is not None
     assert "step 3 of 3" in capsys.readouterr().err

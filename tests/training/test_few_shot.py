@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from gliner_fast.annotated.examples import labels_of, read_examples
 from gliner_fast.cli import main
 from gliner_fast.training.config import TrainingConfig
-from gliner_fast.training.examples import labels_of, read_examples
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "few_shot"
 LABELS = {"location", "person", "organization", "product", "date", "event"}

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from gliner_fast.annotated.example import DataError, Example
 from gliner_fast.training.config import TrainingConfig, TrainingFile
 from gliner_fast.training.corpus import Corpus, Judged
-from gliner_fast.training.example import DataError, Example
 from gliner_fast.training.sampling import Asked, sample_types
 
 WORDS = ("a", "b", "c", "d", "e", "f")

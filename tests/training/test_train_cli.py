@@ -11,9 +11,9 @@ import typer
 import yaml
 
 from gliner_fast import GLiNER
-from gliner_fast.cli.reading import InputError
-from gliner_fast.cli.train import read_changes, train
+from gliner_fast.cli.train import train
 from gliner_fast.training import trainer
+from gliner_fast.training.config import ConfigError, read_changes
 from tests.training.sentences import write_sentences
 
 app = typer.Typer()
@@ -91,5 +91,5 @@ def test_an_interrupt_says_how_to_go_on(
     [("steps", "--set steps: expected NAME=VALUE"), ("=3", "--set =3: expected NAME"), ("a=[", "'\\[' is not YAML")],
 )
 def test_changes_of_another_form_are_refused(change: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(ConfigError, match=message):
         read_changes([change])

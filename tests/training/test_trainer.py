@@ -282,19 +282,19 @@ def test_a_checkpoint_is_a_model_that_gliner_loads(unbroken: Path) -> None:
 
 
 def test_what_a_kill_left_half_done_is_put_right(tmp_path: Path) -> None:
-    for name in ("checkpoint-000002", "checkpoint-000004.part", "best.old", "final", "final.old"):
+    for name in ("checkpoint-000002", "checkpoint-000004.unfinished", "best.replaced", "final", "final.replaced"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()
     assert RunFolder(tmp_path).begin(resume=True) == tmp_path / "checkpoint-000002"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "checkpoint-000002", "final"]
-    assert (tmp_path / "best" / "best.old").exists()
+    assert (tmp_path / "best" / "best.replaced").exists()
     assert (tmp_path / "final" / "final").exists()
 
 
 def test_what_is_not_the_run_s_own_stays(tmp_path: Path) -> None:
-    for name in ("data", "data.old", "draft.part", "best.old.part"):
+    for name in ("data", "data.old", "best.old", "draft.unfinished", "best.replaced.unfinished"):
         (tmp_path / name).mkdir()
-    (tmp_path / "final.part").touch()  # a file
+    (tmp_path / "final.unfinished").touch()  # a file
     before = sorted(path.name for path in tmp_path.iterdir())
     assert RunFolder(tmp_path).begin(resume=True) is None
     assert sorted(path.name for path in tmp_path.iterdir()) == before

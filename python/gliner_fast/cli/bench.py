@@ -35,8 +35,8 @@ def bench(
     Rounds are interleaved in one process, medians and quartiles of their
     ratios are told, and whether both gave the same answers. gliner runs as it
     is shipped, and at its best: sorted texts, the fastest batch size. Needs
-    gliner itself (pip install gliner==0.2.29), unless --alone is given. Exits
-    with 1 where the answers differ.
+    what extract needs, and gliner itself (pip install gliner==0.2.29) unless
+    --alone is given. Exits with 1 where the answers differ.
 
     [bold]gliner-fast bench articles.jsonl -l person,company -m urchade/gliner_small-v2.1[/bold]
     """

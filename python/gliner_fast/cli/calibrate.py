@@ -59,8 +59,8 @@ def calibrate(
         raise InputError("--json - would share stdout with the labels: give them a file with --output, or --json one")
     wanted = read_labels(labels or [], labels_file).labels if labels or labels_file else labels_beside(data)
 
+    from gliner_fast.annotated.examples import read_examples
     from gliner_fast.evaluation.calibrate import calibrate as choose_thresholds
-    from gliner_fast.training.examples import read_examples
 
     examples = read_examples(
         data,

@@ -12,7 +12,7 @@ import typer
 from gliner_fast.cli.reading import InputError, check_folders, split_commas
 
 if TYPE_CHECKING:
-    from gliner_fast.training.summary import Summary
+    from gliner_fast.annotated.summary import Summary
 
 data = typer.Typer(help="Look into annotated data, or convert it.", no_args_is_help=True, rich_markup_mode="rich")
 
@@ -47,8 +47,8 @@ def stats(
 
     [bold]gliner-fast data stats train.jsonl dev.conll[/bold]
     """
-    from gliner_fast.training.examples import read_examples
-    from gliner_fast.training.summary import summarise
+    from gliner_fast.annotated.examples import read_examples
+    from gliner_fast.annotated.summary import summarise
 
     summaries = {}
     for file in files:
@@ -93,8 +93,8 @@ def convert(
     names = _read_names(rename or [])
     check_folders(target)
 
-    from gliner_fast.training.examples import read_examples, rename_labels
-    from gliner_fast.training.writers import write_examples
+    from gliner_fast.annotated.examples import read_examples, rename_labels
+    from gliner_fast.annotated.writers import write_examples
 
     examples = read_examples(
         source,
@@ -132,8 +132,8 @@ def sample(
     """
     check_folders(target, rest)
 
-    from gliner_fast.training.examples import draw_examples, read_examples
-    from gliner_fast.training.writers import write_examples
+    from gliner_fast.annotated.examples import draw_examples, read_examples
+    from gliner_fast.annotated.writers import write_examples
 
     found = read_examples(
         source,

@@ -16,7 +16,7 @@ from gliner_fast.cli.showing import write_record
 
 if TYPE_CHECKING:
     from gliner_fast.evaluation import Evaluation
-    from gliner_fast.evaluation.scoring import LabelThresholds
+    from gliner_fast.evaluation.scored_examples import LabelThresholds
 
 _CATCH_ALL = {"else", "misc", "miscellaneous", "other"}
 
@@ -77,8 +77,8 @@ def evaluate(
     if twice is not None:
         raise InputError(f"two sets are named {twice!r}: evaluate them one by one, or rename a file")
 
+    from gliner_fast.annotated.examples import read_examples
     from gliner_fast.evaluation import evaluate as evaluate_examples
-    from gliner_fast.training.examples import read_examples
 
     sets = [
         read_examples(

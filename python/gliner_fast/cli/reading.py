@@ -75,7 +75,8 @@ def read_texts(
         while limit is None or len(texts) < limit:
             block = reader.read(_BLOCK if limit is None else min(_BLOCK, limit - len(texts)))
             for reject in block.rejects:
-                raise InputError(f"{reject.file}, line {reject.line}: {reject.reason}")
+                name = "stdin" if reject.file == STDIN else reject.file
+                raise InputError(f"{name}, line {reject.line}: {reject.reason}")
             if not block.count:
                 break
             texts += block.texts

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-
-from gliner_fast.cli.reading import InputError
 
 
 def train(
@@ -37,7 +35,7 @@ def train(
     model: urchade/gliner_small-v2.1  (or built-in; or encoder: ...)
     train: annotated.jsonl
     """
-    from gliner_fast.training.config import TrainingConfig
+    from gliner_fast.training.config import TrainingConfig, read_changes
 
     settings = TrainingConfig.from_yaml(config, read_changes(changes or []))
     if show:
@@ -60,26 +58,6 @@ def train(
         best = "" if report.best is None else f"; best F1 {report.best.f1:.2%} at step {report.best.step:,}"
         _tell(f"{report.steps:,} steps, loss {report.loss:,.6g}{best}, {report.seconds:,.0f} s")
     print(report.model)
-
-
-def read_changes(changes: list[str]) -> dict[str, Any]:
-    """Settings given as NAME=VALUE, the value in YAML.
-
-    Raises:
-        InputError: one has another form.
-    """
-    import yaml  # type: ignore[import-untyped]
-
-    read = {}
-    for change in changes:
-        name, equals, value = change.partition("=")
-        if not name or not equals:
-            raise InputError(f"--set {change}: expected NAME=VALUE, such as steps=500")
-        try:
-            read[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {change}: {value!r} is not YAML: quote it, or close its brackets") from error
-    return read
 
 
 def _tell(line: str) -> None:

@@ -47,7 +47,8 @@ def verify(
 ) -> int:
     """Compare with the gliner package: same entities, same scores?
 
-    Needs gliner itself (pip install gliner==0.2.29). Exits with 0 if the
+    Needs gliner itself (pip install gliner==0.2.29), and for files what
+    extract needs. Exits with 0 if the
     answers are the same, with 1 if not. A difference counts as explained only
     where rounding can have caused it: a score at the threshold, or a tie.
 

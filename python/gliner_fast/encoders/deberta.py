@@ -210,6 +210,7 @@ class DebertaEncoder(nn.Module):
         rows = self._rows.get((reach, device))
         if rows is None:
             (rows,) = upload([position_rows(reach, self.config).int()], device)
+            _wait_for(device)
             self._rows[reach, device] = rows
         return rows
 
@@ -263,9 +264,7 @@ class DebertaEncoder(nn.Module):
         if made is None or made[0] != state:
             with torch.no_grad():
                 made = (state, make())
-            if weights[0].is_cuda and not torch.cuda.is_current_stream_capturing():
-                # Or another thread, on another stream, could read them before they are there.
-                torch.cuda.current_stream(weights[0].device).synchronize()
+            _wait_for(weights[0].device)
             self._made = made
         return made[1]
 
@@ -295,6 +294,12 @@ class DebertaEncoder(nn.Module):
             keys = keys.flip(1) if mirrored else keys
             tables.append((keys.contiguous(), queries.contiguous()))  # each (H, 2*span, head_dim)
         return tables
+
+
+def _wait_for(device: torch.device) -> None:
+    """Waits for what is to be kept: another thread, on another stream, could read it before it is there."""
+    if device.type == "cuda" and not torch.cuda.is_current_stream_capturing():
+        torch.cuda.current_stream(device).synchronize()
 
 
 def _version(weight: Tensor) -> int:

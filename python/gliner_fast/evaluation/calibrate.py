@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gliner_fast.annotated.example import Example
 from gliner_fast.evaluation.results import AskedLabels, score_for
+from gliner_fast.evaluation.scored_examples import LabelThresholds, ScoredExamples
 from gliner_fast.evaluation.scores import Score, micro
-from gliner_fast.evaluation.scoring import LabelThresholds, ScoredExamples
-from gliner_fast.training.example import Example
 
 if TYPE_CHECKING:
     from gliner_fast.model import GLiNER

@@ -12,7 +12,7 @@ from gliner_fast.evaluation.scores import macro_f1
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from gliner_fast.evaluation.scoring import LabelThresholds
+    from gliner_fast.evaluation.scored_examples import LabelThresholds
 
 
 def report(evaluations: Sequence[Evaluation], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gliner_fast.annotated.example import Example
+from gliner_fast.annotated.examples import examples_from_records, labels_of
+from gliner_fast.evaluation.scored_examples import LabelThresholds, ScoredExamples, score_examples
 from gliner_fast.evaluation.scores import Score, macro_f1, micro
-from gliner_fast.evaluation.scoring import LabelThresholds, ScoredExamples, score_examples
 from gliner_fast.labels import LabelSet
-from gliner_fast.training.example import Example
-from gliner_fast.training.examples import examples_from_records, labels_of
 
 if TYPE_CHECKING:
     from gliner_fast.model import GLiNER

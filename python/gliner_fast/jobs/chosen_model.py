@@ -10,8 +10,9 @@ from typing import Any
 from gliner_fast import checkpoint
 from gliner_fast.config import CONFIG_NAME, GLiNERConfig
 from gliner_fast.jobs.plan import JobError
-from gliner_fast.loading import are_weights_of
 from gliner_fast.model import GLiNER
+from gliner_fast.weights import has_weights_of
+from gliner_fast.words import WordTriples
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,13 @@ class ChosenModel:
         name: what `from_pretrained` takes, in any process; None for the built-in model.
         folder: where it lies; None where it has none and needs none.
         options: what `from_pretrained` takes beside it, where a loaded model is not as its folder says.
-        has_own_splitter: whether words are split by a callable that was assigned to a loaded model.
+        words_splitter: the name of a callable that was assigned to a loaded model to split words; None for the default.
     """
 
     name: str | None
     folder: Path | None
     options: dict[str, Any] = field(default_factory=dict)
-    has_own_splitter: bool = False
+    words_splitter: str | None = None
 
     @classmethod
     def of(cls, model: str | PathLike[str] | GLiNER | None, *, is_named: bool) -> ChosenModel:
@@ -45,28 +46,37 @@ class ChosenModel:
         if not isinstance(model, GLiNER):
             name = None if model is None else fspath(model)
             return cls(name, checkpoint.locate(name, checkpoint.HubOptions(), None))
-        source = model.source
-        if source is None and not is_named:
+        if not is_named:
             return cls(None, None)
+        source = model.source
         if source is None:
             raise JobError(
                 "the model was not loaded from anywhere: save_pretrained it, and give the folder, so that the job can "
                 "go on"
             )
-        if is_named and not are_weights_of(model.model, source, model.config):
+        if not has_weights_of(model.model, source, model.variant):
             raise JobError(
                 f"the model's weights are not those of {source}, where it was loaded from: save_pretrained it, and "
                 "give that folder, so that the job can go on"
             )
         name = None if source == checkpoint.BUILT_IN else str(source)
         options = _options(model, GLiNERConfig.from_file(source / CONFIG_NAME))
-        return cls(name, source, options, model.data_processor.custom_splitter is not None)
+        splitter = model.data_processor.custom_splitter
+        return cls(name, source, options, None if splitter is None else _name_of(splitter))
 
 
 def _options(model: GLiNER, stored: GLiNERConfig) -> dict[str, Any]:
     options: dict[str, Any] = {"corrected_numbering": True} if model.corrected_numbering else {}
+    if model.variant is not None:
+        options["variant"] = model.variant
     if model.config.max_len != stored.max_len:
         options["max_length"] = model.config.max_len
     if model.config.max_width != stored.max_width:
         options["max_width"] = model.config.max_width
     return options
+
+
+def _name_of(splitter: WordTriples) -> str:
+    """As much as can be told of a callable tomorrow."""
+    kind = splitter if hasattr(splitter, "__qualname__") else type(splitter)
+    return f"{kind.__module__}.{kind.__qualname__}"

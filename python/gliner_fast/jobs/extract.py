@@ -136,13 +136,13 @@ def extract_files(
             "int16 computes on CPUs: give the actors no GPU (num_gpus=0, --num-gpus 0), or take another dtype"
         )
     chosen = ChosenModel.of(model, is_named=paths is not None)
-    if ray is not None and chosen.has_own_splitter:
+    if ray is not None and chosen.words_splitter is not None:
         raise JobError("the model has a word splitter of your own, which Ray's actors have not: leave it or Ray out")
     settings = Settings(
         model=chosen.name,
         model_digest="" if chosen.folder is None or paths is None else digest_model(chosen.folder),
         model_options=chosen.options,
-        has_own_splitter=chosen.has_own_splitter,
+        words_splitter=chosen.words_splitter,
         dtype=precision,
         labels=dict(labels) if isinstance(labels, Mapping) else _as_list("labels", labels),
         threshold=dict(threshold) if isinstance(threshold, Mapping) else float(threshold),

@@ -14,7 +14,7 @@ def spare_what_is_there(devices: Sequence[torch.device]) -> Iterator[None]:
     """Has the garbage collector pass over the objects of this moment, those of torch and the model among them.
 
     A thorough collection looks through all that it does not pass over; no thread goes on meanwhile, and a GPU waits
-    (the README, under "Many texts", has how long, and the command that tells). They come once in tens of thousands of
+    (docs/jobs.md has how long, and the command that tells). They come once in tens of thousands of
     texts: on a CPU a matter of minutes, and so nothing is done there. Where somebody else spares objects already,
     nothing is changed either.
 

@@ -30,7 +30,7 @@ class Settings:
         model: folder or Hub id; None for the built-in model.
         model_digest: of the checkpoint's files.
         model_options: what `from_pretrained` is given beside it, where a loaded model is not as its folder says.
-        has_own_splitter: words are split by a callable that the user assigned to a loaded model.
+        words_splitter: the name of a callable that the user assigned to a loaded model; None for the default.
         dtype: what the network computes in.
         labels: for all rows; None where each row has its own, in `labels_column`.
         threshold: one for all labels, or one for each.
@@ -52,7 +52,7 @@ class Settings:
     model: str | None
     model_digest: str
     model_options: dict[str, Any]
-    has_own_splitter: bool
+    words_splitter: str | None
     dtype: str
     labels: list[str] | dict[str, str] | None
     threshold: float | dict[str, float]

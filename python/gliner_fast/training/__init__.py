@@ -1,4 +1,4 @@
-"""Annotated data, sampling and the trainer."""
+"""Sampling and the trainer; annotated data is in `gliner_fast.annotated`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,14 @@ if TYPE_CHECKING:
     from gliner_fast.training.config import ConfigError, TrainingConfig, TrainingFile
     from gliner_fast.training.drop_in import train_model
     from gliner_fast.training.errors import TrainingError
-    from gliner_fast.training.example import DataError, Example
-    from gliner_fast.training.examples import read_examples
     from gliner_fast.training.trainer import TrainingReport, train
 
 __all__ = [
     "ConfigError",
-    "DataError",
-    "Example",
     "TrainingConfig",
     "TrainingError",
     "TrainingFile",
     "TrainingReport",
-    "read_examples",
     "train",
     "train_model",
 ]
@@ -29,13 +24,10 @@ __all__ = [
 # Loaded when first used: who reads data alone needs no torch.
 _HOMES = {
     "ConfigError": "config",
-    "DataError": "example",
-    "Example": "example",
     "TrainingConfig": "config",
     "TrainingError": "errors",
     "TrainingFile": "config",
     "TrainingReport": "trainer",
-    "read_examples": "examples",
     "train": "trainer",
     "train_model": "drop_in",
 }

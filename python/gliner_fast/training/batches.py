@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gliner_fast import _rust
+from gliner_fast.annotated.example import DataError, Span
 from gliner_fast.batch import Batch, Batcher, EncodedPrompts, plan_batches
 from gliner_fast.labels import LabelSet
 from gliner_fast.training.config import TrainingConfig
 from gliner_fast.training.corpus import Corpus, Judged, TrainingExample
-from gliner_fast.training.example import DataError, Span
 from gliner_fast.training.sampling import Asked, sample_types
 from gliner_fast.training.targets import SpanTargets, known_spans, make_targets
 

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"checkpoint-(\d+)$")
 _STATE, _CONFIG = "training/state.pt", "training/config.yaml"
-_ASIDE = ".part"
-_OLD = ".old"
-# What a run that was killed may leave; other folders of such names are somebody else's.
-_LEFT = re.compile(r"(checkpoint-\d+|best|final)\.(part|old)")
+# What is being written, and what it replaces; names that nobody gives to a copy of his own.
+_ASIDE = ".unfinished"
+_OLD = ".replaced"
+_LEFT = re.compile(r"(checkpoint-\d+|best|final)\.(unfinished|replaced)")
 # Settings that do not change what is learned: a run may go on with others.
 _FREE = {
     "output_dir",
@@ -91,7 +91,8 @@ class RunFolder:
             TrainingError: an earlier run's checkpoints are there, and the run is not to go on from them.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        left = [path for path in self.path.iterdir() if _LEFT.fullmatch(path.name) and path.is_dir()]
+        names = (path for path in self.path.iterdir() if _LEFT.fullmatch(path.name))
+        left = [path for path in names if path.is_dir() and not path.is_symlink()]
         for old in left:  # killed between the two renames of `_write_aside`, or just after
             target = old.with_suffix("")
             if old.suffix == _OLD and not target.exists():

@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -233,6 +233,26 @@ _RANGES: list[tuple[str, float, float]] = [
     ("max_grad_norm", 0, _ANY), ("dropout", 0, 1), ("log_steps", 1, _ANY), ("save_steps", 1, _ANY),
     ("save_total_limit", 1, _ANY), ("eval_steps", 1, _ANY), ("eval_threshold", 0, 1),
 ]  # fmt: skip
+
+
+def read_changes(changes: Sequence[str]) -> dict[str, Any]:
+    """Settings given as NAME=VALUE, the value in YAML.
+
+    Raises:
+        ConfigError: one has another form.
+    """
+    import yaml
+
+    read = {}
+    for change in changes:
+        name, equals, value = change.partition("=")
+        if not name or not equals:
+            raise ConfigError(f"--set {change}: expected NAME=VALUE, such as steps=500")
+        try:
+            read[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {change}: {value!r} is not YAML: quote it, or close its brackets") from error
+    return read
 
 
 def _check_files(files: tuple[TrainingFile, ...]) -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 
+from gliner_fast.annotated.example import DataError, Example
 from gliner_fast.training.config import TrainingConfig, TrainingFile
-from gliner_fast.training.example import DataError, Example
 
 
 class Judged(IntEnum):
@@ -210,7 +210,7 @@ def read_corpus(config: TrainingConfig, *, max_len: int, max_width: int, ent_tok
         DataError: something in them is wrong; the message names file and line.
         OSError: one cannot be read.
     """
-    from gliner_fast.training.examples import read_examples
+    from gliner_fast.annotated.examples import read_examples
 
     files = [(file, read_examples(file.path)) for file in config.train]
     return Corpus(

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from gliner_fast.annotated.examples import examples_from_records
 from gliner_fast.training.config import TrainingConfig, TrainingFile
 from gliner_fast.training.corpus import Corpus
 from gliner_fast.training.errors import TrainingError
-from gliner_fast.training.examples import examples_from_records
 from gliner_fast.training.trainer import Trainer, TrainingReport, begin_run
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gliner_fast.annotated.example import Span
 from gliner_fast.training.corpus import Judged
-from gliner_fast.training.example import Span
 
 
 @dataclass(frozen=True)

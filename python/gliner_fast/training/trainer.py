@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from gliner_fast.annotated.example import Example
 from gliner_fast.network import SpanNetwork
 from gliner_fast.scorer import ProjectionMLP, SpanScorer
 from gliner_fast.training.batches import BatchStream
@@ -25,7 +26,6 @@ from gliner_fast.training.checkpoints import Best, RunFolder, TrainingState, loa
 from gliner_fast.training.config import TrainingConfig
 from gliner_fast.training.corpus import Corpus, read_corpus
 from gliner_fast.training.errors import TrainingError
-from gliner_fast.training.example import Example
 from gliner_fast.training.loss import span_loss
 from gliner_fast.training.optimizer import build_optimizer, set_learning_rates
 from gliner_fast.training.recent_steps import RecentSteps
@@ -77,7 +77,7 @@ def train(config: TrainingConfig, *, resume: bool = False, tell: Tell | None = N
         CheckpointError: model or encoder cannot be loaded.
         ImportError: accelerate is not installed.
     """
-    from gliner_fast.training.examples import read_examples
+    from gliner_fast.annotated.examples import read_examples
 
     for path in (*(file.path for file in config.train), *config.eval):
         Path(path).stat()  # a missing one is told before anything is loaded
@@ -213,7 +213,7 @@ class Trainer:
         if accelerator.is_main_process:
             folder.save_model(model, folder.final)
         accelerator.wait_for_everyone()
-        model.source = folder.final
+        model.source = folder.final.absolute()
         chosen = folder.final if self._best is None else folder.best
         return TrainingReport(config.steps, loss, self._best, chosen, time.perf_counter() - began)
 

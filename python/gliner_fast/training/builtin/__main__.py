@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gliner_fast.training.builtin.derive import write_derived
-from gliner_fast.training.config import TrainingConfig
+from gliner_fast.training.config import TrainingConfig, read_changes
 
 _RECIPE = Path(__file__).with_name("recipe.yaml")
 _FURTHER = Path(__file__).with_name("further.yaml")
@@ -68,8 +68,6 @@ def prepare(data: Path, encoder: Path, output: Path, recipe: Path, changes: list
         FileNotFoundError: a file of the recipe is not in `data`.
         ConfigError: the recipe, or a change of it, is wrong.
     """
-    from gliner_fast.cli.train import read_changes
-
     settings = _read_recipe(data, output, recipe)
     _copy_encoder(encoder, output / "encoder")
     settings |= {"output_dir": str(output / "run"), "encoder": str(output / "encoder")} | read_changes(changes)
@@ -84,8 +82,6 @@ def prepare_further(
     Raises:
         ConfigError: a setting is wrong.
     """
-    from gliner_fast.cli.train import read_changes
-
     settings = _read_recipe(data, output, recipe) | _read_yaml(further)
     settings |= {"output_dir": str(output / "further"), "encoder": None, "model": str(model)} | read_changes(changes)
     return TrainingConfig.from_mapping(settings, str(further))

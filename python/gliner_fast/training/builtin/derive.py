@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gliner_fast.training.example import Example
-from gliner_fast.training.examples import read_examples, rename_labels
-from gliner_fast.training.writers import write_examples
+from gliner_fast.annotated.example import Example
+from gliner_fast.annotated.examples import read_examples, rename_labels
+from gliner_fast.annotated.writers import write_examples
 
 # Names of today's and of former countries, as English texts write them, lower-case.
 COUNTRIES = frozenset(Path(__file__).with_name("countries.txt").read_text(encoding="utf-8").splitlines())

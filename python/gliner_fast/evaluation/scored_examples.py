@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from gliner_fast import _rust
+from gliner_fast.annotated.example import Example
 from gliner_fast.batch import plan_batches
 from gliner_fast.candidates import Candidates
 from gliner_fast.decode import Selection, find_candidates, flat_thresholds, resolve
 from gliner_fast.evaluation.scores import Score
 from gliner_fast.labels import LabelSet, label_thresholds
 from gliner_fast.out_of_memory import halved_budget, is_out_of_memory
-from gliner_fast.training.example import Example
 
 if TYPE_CHECKING:
     from gliner_fast.batch import Batcher

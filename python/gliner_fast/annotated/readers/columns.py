@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from gliner_fast.training.example import DataError, Example
-from gliner_fast.training.readers.source import read_lines
-from gliner_fast.training.readers.tags import is_tag, spans_of_tags
+from gliner_fast.annotated.example import DataError, Example
+from gliner_fast.annotated.readers.source import read_lines
+from gliner_fast.annotated.readers.tags import is_tag, spans_of_tags
 
 
 def read_columns(path: Path, word_column: int = 0, tag_column: int = -1) -> Iterator[Example]:

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from gliner_fast.training.example import DataError, Example, Span
-from gliner_fast.training.readers import columns, hub, json_values, records
-from gliner_fast.training.readers.records import RecordOptions
-from gliner_fast.training.readers.source import first_bytes, looks_like_json
+from gliner_fast.annotated.example import DataError, Example, Span
+from gliner_fast.annotated.readers import columns, hub, json_values, records
+from gliner_fast.annotated.readers.records import RecordOptions
+from gliner_fast.annotated.readers.source import first_bytes, looks_like_json
 
 __all__ = [
     "DataError",

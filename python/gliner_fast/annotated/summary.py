@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gliner_fast.training.example import Example
+from gliner_fast.annotated.example import Example
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gliner_fast.training.example import DataError
+from gliner_fast.annotated.example import DataError
 
 # Columns that some form of record reads; a published table has others, and they are passed over.
 _COLUMNS = ("tokenized_text", "ner", "ner_labels", "ner_negatives", "tokens", "words", "ner_tags", "tags")

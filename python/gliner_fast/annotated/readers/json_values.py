@@ -9,8 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from gliner_fast.training.example import DataError
-from gliner_fast.training.readers.source import read_lines
+from gliner_fast.annotated.example import DataError
+from gliner_fast.annotated.readers.source import read_lines
 
 _OPENS_LIST = re.compile(r"\s*\[\s*([\[{\]]|$)")  # but not ["text", {...}], which is a record on a line
 _SPACE = re.compile(r"[ \t\n\r]*")

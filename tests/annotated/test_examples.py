@@ -6,7 +6,7 @@ import json
 import datasets
 import pytest
 
-from gliner_fast.training.examples import (
+from gliner_fast.annotated.examples import (
     DataError,
     Example,
     examples_from_records,
@@ -14,8 +14,8 @@ from gliner_fast.training.examples import (
     read_examples,
     rename_labels,
 )
-from gliner_fast.training.summary import summarise
-from gliner_fast.training.writers import write_examples
+from gliner_fast.annotated.summary import summarise
+from gliner_fast.annotated.writers import write_examples
 
 ADA = Example(("Ada", "Lovelace", "lived", "in", "London"), ((0, 2, "person"), (4, 5, "big city")))
 SHE = Example(("She", "sang"), ())

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gliner_fast.training.example import DataError, Example, Span
-from gliner_fast.training.readers.tags import is_tag, spans_of_tags
+from gliner_fast.annotated.example import DataError, Example, Span
+from gliner_fast.annotated.readers.tags import is_tag, spans_of_tags
 from gliner_fast.words import whitespace_splitter
 
 _OFFSET_KEYS = ("entities", "spans", "label", "labels")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from gliner_fast.training.example import Span
+from gliner_fast.annotated.example import Span
 
 _TAG = re.compile(r"([BIESLU])-(.+)", re.DOTALL)
 _BEGINS = frozenset("BSU")

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from gliner_fast.training.example import DataError, Example
+from gliner_fast.annotated.example import DataError, Example
 
 OutputFormat = Literal["gliner", "conll", "offsets"]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from gliner_fast.training.example import DataError
+from gliner_fast.annotated.example import DataError
 
 _GZIP_MARK = b"\x1f\x8b"
 # How a JSON file begins: an object, or a list of records. A column file may well begin with the word "[".
