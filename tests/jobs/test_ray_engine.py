@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -104,6 +104,17 @@ def test_relative_names_mean_the_callers_folder_and_redaction_its_key(
     extract_files("in.jsonl", "ray.jsonl", ray=RayOptions(), **options)
     assert Path("ray.jsonl").read_bytes() == Path("here.jsonl").read_bytes()
     assert b":" in Path("ray.jsonl").read_bytes()
+
+
+@pytest.mark.ray
+def test_actors_have_the_options_of_the_loaded_model(ray: Any, checkpoint: Callable[[str], Path], tmp_path: Path):
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts_of(40)])
+    plain, narrow = (GLiNER.from_pretrained(checkpoint("deberta"), max_width=width) for width in (None, 1))
+    extract_files(source, tmp_path / "plain.jsonl", model=plain, **OPTIONS)
+    extract_files(source, tmp_path / "here.jsonl", model=narrow, **OPTIONS)
+    extract_files(source, tmp_path / "ray.jsonl", model=narrow, ray=RayOptions(), **OPTIONS)
+    assert (tmp_path / "ray.jsonl").read_bytes() == (tmp_path / "here.jsonl").read_bytes()
+    assert (tmp_path / "ray.jsonl").read_bytes() != (tmp_path / "plain.jsonl").read_bytes()
 
 
 # --- dying ------------------------------------------------------------------------------------------------------------
