@@ -34,7 +34,8 @@ from gliner_fast.native import (
     torch_must_see,
 )
 from gliner_fast.openmp import parallel_address
-from gliner_fast.packed_weights import Packed, readable
+from gliner_fast.packed_weights import Packed, Reordered, readable
+from gliner_fast.precision import cpu_features
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -122,11 +123,13 @@ class Linear(nn.Linear):
         activation: of the sum.
         int16: the weights in whole numbers too, where `int16.quantize` put them.
         float32: the weights packed too, where a few rows were multiplied with them.
+        reordered: the weights in bf16 as AMX reads them too, where there is AMX.
     """
 
     activation: Activation = "none"
     int16: Packed[Int16Weights] | None = None
     float32: Packed[PackedWeights] | None = None
+    reordered: Reordered | None = None
 
     def __init__(self, inputs: int, outputs: int, activation: Activation = "none") -> None:
         super().__init__(inputs, outputs)
@@ -134,7 +137,26 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's name)
         """(..., I) -> (..., O)."""
+        reordered = self._reordered_for(input)
+        if reordered is not None:
+            algorithm = "none" if self.activation == "gelu" else ""
+            out: Tensor = torch.ops.mkldnn._linear_pointwise(
+                input, reordered, self.bias, self.activation, [], algorithm
+            )
+            return out
         return linear(input, self.weight, self.bias, self.activation, *self.packed(input))
+
+    def _reordered_for(self, vectors: Tensor) -> Tensor | None:
+        """The weights as AMX reads them, for inference in bf16; None to do without. What became stale is dropped."""
+        weight, reordered = self.weight, self.reordered
+        must_not = vectors.dtype is not torch.bfloat16 or torch_must_see()
+        if reordered is not None and (must_not or not reordered.is_of(weight)):
+            reordered = self.reordered = None
+        if must_not or not reordering_pays(weight):
+            return None
+        if reordered is None:
+            reordered = self.reordered = Reordered.of(weight)
+        return reordered.weight
 
     def packed(self, vectors: Tensor, parts: int = 1) -> Sequence[Int16Weights | PackedWeights | None]:
         """The weights packed to be multiplied with `vectors`, in so many parts by columns; None for each to do without.
@@ -185,12 +207,12 @@ class Linear(nn.Linear):
     def train(self, mode: bool = True) -> Self:
         """As torch's; weights that are to change are not packed any more."""
         if mode:
-            self.int16 = self.float32 = None
+            self.int16 = self.float32 = self.reordered = None
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
         """What is copied and pickled: all but what was packed."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("int16", "float32")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("int16", "float32", "reordered")}
 
 
 def take_linear(module: nn.Module) -> None:
@@ -240,6 +262,30 @@ def packing_pays(vectors: Tensor, weight: Tensor, parts: int = 1) -> bool:
     most = _MOST_OF_LARGE if numbers >= _LARGE else _MOST_PACKED_ROWS
     is_fast = numbers >= _FEWEST_WEIGHTS and vectors.numel() <= most * vectors.shape[-1]
     return is_fast and mkl_is_fastest() and rust_is_fastest()
+
+
+def reordering_pays(weight: Tensor) -> bool:
+    """Whether a weight is worth being kept as AMX reads it as well.
+
+    Raises:
+        ValueError: the environment variable names nobody who multiplies.
+    """
+    return (
+        type(weight) is nn.Parameter
+        and weight.dtype is torch.bfloat16
+        and weight.device.type == "cpu"
+        and weight.is_contiguous()
+        and weight.numel() >= _FEWEST_WEIGHTS
+        and _asked(os.environ.get(VARIABLE, "")) in ("", "packed")
+        and bool(torch.backends.mkldnn.enabled)
+        and has_amx()
+    )
+
+
+@cache
+def has_amx() -> bool:
+    """Whether the CPU multiplies bf16 in tiles, and oneDNN is there to have it do so."""
+    return "amx_bf16" in cpu_features() and _has_onednn()
 
 
 def is_packable(weight: Tensor) -> bool:

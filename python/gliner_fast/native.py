@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from gliner_fast import _rust
 from gliner_fast.openmp import parallel_address
 
+# What the native attention and LSTM take: their results are rounded to it again.
+WIDENED = (torch.float32, torch.bfloat16, torch.float16)
+
 
 @cache
 def rust_is_fastest() -> bool:
@@ -68,6 +71,11 @@ def is_recorded() -> bool:
 def is_float32_on_cpu(tensor: Tensor) -> bool:
     """Whether the native module computes in what a tensor holds, and where."""
     return tensor.dtype is torch.float32 and tensor.device.type == "cpu"
+
+
+def is_taken_as_float32(tensor: Tensor) -> bool:
+    """Whether the native module can compute what a tensor is for: in float32, to which 16 bits are widened."""
+    return tensor.device.type == "cpu" and tensor.dtype in WIDENED
 
 
 def is_bare(module: nn.Module) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gliner_fast import _rust
 from gliner_fast.linear import linear
-from gliner_fast.native import is_bare, is_float32_on_cpu, rust_is_fastest, torch_must_see
+from gliner_fast.native import is_bare, is_taken_as_float32, rust_is_fastest, torch_must_see
 from gliner_fast.openmp import parallel_address
 
 VARIABLE = "GLINER_FAST_LSTM"  # torch or rust; unset for the fastest
@@ -30,7 +30,7 @@ def is_lstm_native() -> bool:
 
 
 def takes_native_lstm(lstm: nn.LSTM, vectors: Tensor) -> bool:
-    """Whether `native_lstm` can do it: float32 on the CPU, for inference, all as torch's own class has it."""
+    """Whether `native_lstm` can do it: on the CPU, for inference, all as torch's own class has it, and of one dtype."""
     return (
         not torch_must_see()
         and type(lstm) is nn.LSTM
@@ -40,9 +40,10 @@ def takes_native_lstm(lstm: nn.LSTM, vectors: Tensor) -> bool:
         and is_bare(lstm)
         and all(
             type(part) in (Tensor, nn.Parameter)
-            and is_float32_on_cpu(part)
+            and is_taken_as_float32(part)
+            and part.dtype is vectors.dtype
             and part.is_contiguous()
-            and part.data_ptr() % 4 == 0
+            and part.data_ptr() % part.element_size() == 0
             for part in (vectors, *lstm.parameters())
         )
     )
@@ -52,17 +53,19 @@ def native_lstm(lstm: nn.LSTM, vectors: Tensor, word_counts: Tensor) -> Tensor:
     """What `lstm` makes of packed words, up to rounding: (N, D) -> (N, 2H). Autograd does not see through it.
 
     On as many threads as torch may use, of which a text keeps two busy, one a direction. What becomes of a text depends
-    on that text alone, to the last bit, but for the products with its inputs, which are `linear`'s.
+    on that text alone, to the last bit, but for the products with its inputs, which are `linear`'s. States and gates
+    are float32, whatever the dtype.
 
     Args:
         lstm: bidirectional, with biases, for which `takes_native_lstm` holds.
         vectors: (N, D), one text after another.
         word_counts: (B,) int64 on the CPU.
     """
-    counts = word_counts.numpy()
+    counts, dtype = word_counts.numpy(), vectors.dtype
     for layer in range(lstm.num_layers):
         forward, backward = (_direction(lstm, vectors, f"l{layer}{side}") for side in ("", "_reverse"))
-        vectors = torch.from_numpy(_rust.lstm(forward, backward, counts, torch.get_num_threads(), parallel_address()))
+        found = torch.from_numpy(_rust.lstm(forward, backward, counts, torch.get_num_threads(), parallel_address()))
+        vectors = found.to(dtype)
     return vectors
 
 
@@ -73,4 +76,4 @@ def _direction(
     w_in, w_hidden, b_in, b_hidden = (
         getattr(lstm, f"{kind}_{name}").detach() for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     )
-    return linear(vectors, w_in, b_in).numpy(), w_hidden.numpy(), b_hidden.numpy()
+    return linear(vectors, w_in, b_in).float().numpy(), w_hidden.float().numpy(), b_hidden.float().numpy()

@@ -26,7 +26,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 def test_a_cpu_attends_in_rust_where_that_is_fast_else_to_texts_of_one_length_together(asked, monkeypatch):
     for is_fastest, dtype, chosen in [
         (True, torch.float32, "rust"),
-        (True, torch.bfloat16, "grouped"),
+        (True, torch.bfloat16, "rust"),
+        (True, torch.float64, "grouped"),
         (False, torch.float32, "grouped"),
     ]:
         monkeypatch.setattr(attention_executor, "rust_is_fastest", lambda is_fastest=is_fastest: is_fastest)

@@ -15,7 +15,7 @@ from torch import Tensor
 from gliner_fast.encoders.flash_attention import expect_flash
 from gliner_fast.encoders.native_attention import native_attention
 from gliner_fast.kernels.attention_reference import Positions, disentangled_attention_reference
-from gliner_fast.native import allows_tf32, expect_triton, rust_is_fastest, triton_is_fastest
+from gliner_fast.native import WIDENED, allows_tf32, expect_triton, rust_is_fastest, triton_is_fastest
 
 # padded and grouped: torch's own attention, with the position scores as its mask, over padded texts; or over packed
 # ones, those of equal length together, so that neither padding nor a mask is computed. The others: packed,
@@ -65,7 +65,7 @@ def choose_attention(device: torch.device, dtype: torch.dtype, head_dim: int) ->
     if asked not in get_args(AttentionExecutor):
         names = ", ".join(get_args(AttentionExecutor))
         raise ValueError(f"{VARIABLE} is {asked!r}: expected one of {names}, or leave it unset for the fastest")
-    if asked == "rust" and (device.type != "cpu" or dtype is not torch.float32):
+    if asked == "rust" and (device.type != "cpu" or dtype not in WIDENED):
         raise ValueError(f"{VARIABLE} is 'rust', but the model is {dtype} on {device}: expected float32 on the CPU")
     if asked == "triton":
         expect_triton(device, VARIABLE)
@@ -83,7 +83,7 @@ def fastest_attention(device: torch.device, dtype: torch.dtype, head_dim: int) -
             return "triton"
     if device.type != "cpu":
         return "padded"  # on a GPU many short calls would cost more than the padding
-    return "rust" if dtype is torch.float32 and rust_is_fastest() else "grouped"
+    return "rust" if dtype in WIDENED and rust_is_fastest() else "grouped"
 
 
 def attend(
@@ -102,5 +102,5 @@ def attend(
             allow_tf32=allows_tf32(),
         )
     if executor == "rust":
-        return native_attention(qkv, positions, lengths=texts.lengths, scale=scale)
+        return native_attention(qkv.float(), positions, lengths=texts.lengths, scale=scale).to(qkv.dtype)
     return disentangled_attention_reference(qkv, positions, lengths=texts.lengths, scale=scale)

@@ -142,7 +142,7 @@ class DebertaEncoder(nn.Module):
             found = self._replay(input_ids, wanted)
             if found is not None:
                 return found
-        tables = self._position_tables(mirrored=False)
+        tables = self._position_tables(mirrored=False, widened=executor == "rust")
         rows = self._rows_by_distance(max(texts.lengths, default=1), input_ids.device)
         return self._run_layers(input_ids, texts, wanted, tables, rows, executor)
 
@@ -233,12 +233,17 @@ class DebertaEncoder(nn.Module):
         head_dim = self.config.hidden_size // self.config.heads
         return 1.0 / math.sqrt(head_dim * (1 + len(set(self.config.pos_att_type))))
 
-    def _position_tables(self, *, mirrored: bool = True) -> list[tuple[Tensor, Tensor]]:
-        """Position keys and queries of every layer, each (H, 2*span, head_dim).
+    def _position_tables(self, *, mirrored: bool = True, widened: bool = False) -> list[tuple[Tensor, Tensor]]:
+        """Position keys and queries of every layer, each (H, 2*span, head_dim), in float32 where `widened`.
 
         Rows ascend with the distance; those of the keys descend where `mirrored`, as the diagonals are read.
         """
-        return self._kept(("tables", mirrored), lambda: self._project_tables(mirrored=mirrored))
+
+        def make() -> list[tuple[Tensor, Tensor]]:
+            tables = self._project_tables(mirrored=mirrored)
+            return [(keys.float(), queries.float()) for keys, queries in tables] if widened else tables
+
+        return self._kept(("tables", mirrored, widened), make)
 
     def _flash_attentions(self) -> list[FlashAttention]:
         """The attention of every layer by the disentangled-flash package."""
