@@ -15,8 +15,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benches.bench_end_to_end import useful_operations
 from benches.compare import SCALE, Race
 from benches.conftest import LABELS, SIZES, Pair, checkpoint, texts_of
+from benches.floor import cpu_peak
 from gliner_fast import GLiNER, _rust
 from gliner_fast.installed_gliner import load_reference
 from gliner_fast.linear import linear
@@ -95,6 +97,8 @@ def bench_precision(race: Race, pair: Callable[[str, str], Pair], dtype: str, wa
         rivals["gliner in bf16"] = run(load_reference(models.ours).to(torch.bfloat16))
     mine, theirs = (keys(run(model)()) for model in (ours, models.ours))
     assert len(mine & theirs) > LEAST_AGREEMENT[dtype] * len(mine | theirs)
+    work = useful_operations(ours, run(ours)) if dtype == "bf16" else 0
+    peak = cpu_peak(torch.bfloat16) if work else 0.0
     race.run(
         run(ours),
         rivals,
@@ -109,6 +113,10 @@ def bench_precision(race: Race, pair: Callable[[str, str], Pair], dtype: str, wa
         way=way,
         dtype=dtype,
     )
+    if work and not race.benchmark.disabled:
+        peak = max(peak, cpu_peak(torch.bfloat16))
+        reached = work / race.benchmark.extra_info["ours"]["median_s"]
+        race.benchmark.extra_info.update(useful_operations=work, peak=peak, share_of_peak=reached / peak)
 
 
 def keys(answers: list[list[dict[str, Any]]]) -> set[tuple[Any, ...]]:

@@ -6,13 +6,13 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
 
 from gliner_fast.encoders.deberta_config import DebertaConfig
-from gliner_fast.linear import linear
+from gliner_fast.linear import Linear
 
 # Twice the L2 cache of an H100 and more: to write it throws out what a call before left there.
 SCRATCH_BYTES = 256 * 2**20
@@ -71,15 +71,15 @@ def encoder_operations(config: DebertaConfig, lengths: Sequence[int], wanted: in
     return 2 * (config.layers * (sum(lengths) * (heads + rest) + attention) - unfinished * rest)
 
 
-def cpu_peak() -> float:
-    """Operations a second that torch's threads reach in a float32 product, by whichever library is faster."""
-    left, weight = torch.randn(768, 768), torch.randn(3072, 768)
+def cpu_peak(dtype: torch.dtype = torch.float32) -> float:
+    """Operations a second that torch's threads reach in a product, by whichever library is faster."""
+    left, layer = torch.randn(768, 768).to(dtype), Linear(768, 3072).to(dtype).eval()
     seconds: dict[str, list[float]] = {"torch": [], "ours": []}
     with torch.inference_mode():
         for _ in range(25):
-            for name, multiply in (("torch", F.linear), ("ours", linear)):
+            for name, multiply in (("torch", partial(F.linear, weight=layer.weight)), ("ours", layer)):
                 begin = time.perf_counter()
-                multiply(left, weight)
+                multiply(left)
                 seconds[name].append(time.perf_counter() - begin)
     return 2 * 768 * 768 * 3072 / min(statistics.median(times) for times in seconds.values())
 

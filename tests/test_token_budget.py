@@ -34,6 +34,15 @@ def test_a_cpu_s_budget_grows_with_its_threads(monkeypatch):
     assert budgets == [768, 768, 4096]
 
 
+@pytest.mark.parametrize(("dtype", "has_amx", "budget"), [
+    (torch.bfloat16, True, 3072), (torch.bfloat16, False, 768), (torch.float32, True, 768), (torch.float16, True, 768)
+])  # fmt: skip
+def test_with_amx_batches_are_larger_in_bf16(dtype, has_amx, budget, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr("gliner_fast.token_budget.has_amx", lambda: has_amx)
+    assert default_budget(small_network().to(dtype), torch.device("cpu")) == budget
+
+
 def test_a_card_s_budget_follows_its_free_memory(free):
     network = small_network()
     one = bytes_per_subword(network)

@@ -149,7 +149,10 @@ class Linear(nn.Linear):
     def _reordered_for(self, vectors: Tensor) -> Tensor | None:
         """The weights as AMX reads them, for inference in bf16; None to do without. What became stale is dropped."""
         weight, reordered = self.weight, self.reordered
-        must_not = vectors.dtype is not torch.bfloat16 or torch_must_see()
+        is_other = vectors.dtype is not torch.bfloat16 or vectors.device.type != "cpu"
+        if reordered is None and is_other:
+            return None
+        must_not = is_other or torch_must_see()
         if reordered is not None and (must_not or not reordered.is_of(weight)):
             reordered = self.reordered = None
         if must_not or not reordering_pays(weight):
