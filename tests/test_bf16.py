@@ -23,9 +23,8 @@ from gliner_fast.packed_weights import Reordered
 from tests.samples import CROSSNER, LABELS
 from tests.test_int16 import change_in_place, load_others
 
-has_bf16 = pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN multiplies no bf16 on this CPU"
-)
+HAS_BF16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+has_bf16 = pytest.mark.skipif(not HAS_BF16, reason="oneDNN multiplies no bf16 on this CPU")
 EPSILON = torch.finfo(torch.bfloat16).eps
 
 
@@ -93,6 +92,56 @@ def test_other_weights_are_laid_out_anew(change: Callable[[nn.Module], None], la
     assert layer.reordered is not before
 
 
+def write_behind_torch_s_back(layer: Linear) -> None:
+    layer.weight.data.mul_(-1)
+
+
+def come_to_lie_where_others_lay(layer: Linear) -> None:
+    layer.weight = None
+    layer.weight = nn.Parameter(torch.randn(4, 6).bfloat16())
+
+
+def go_and_come_back_as_others(layer: Linear) -> None:
+    layer.float()
+    layer.weight.data.mul_(-1)
+    layer.bfloat16()
+
+
+@has_bf16
+@pytest.mark.parametrize(
+    "change", [write_behind_torch_s_back, come_to_lie_where_others_lay, go_and_come_back_as_others]
+)
+def test_weights_that_do_not_say_that_they_are_others_are_seen_to_be(change: Callable[[Linear], None], layer: Linear):
+    for _ in range(5):
+        assert is_right(layer)
+        change(layer)
+    assert is_right(layer)
+
+
+@has_bf16
+def test_weights_that_never_say_when_they_change_are_not_laid_out(amx: None):
+    with torch.inference_mode():
+        layer = Linear(6, 4, "gelu").bfloat16().eval()
+        assert is_right(layer)
+        layer.weight.mul_(2)
+        assert is_right(layer)
+    assert layer.reordered is None
+
+
+@has_bf16
+def test_what_does_not_fit_is_refused_as_torch_does(layer: Linear):
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        layer(torch.ones(2, 7).bfloat16())
+
+
+@has_bf16
+def test_where_it_is_not_wanted_any_more_it_goes(layer: Linear, monkeypatch: pytest.MonkeyPatch):
+    assert is_right(layer)
+    monkeypatch.setenv(VARIABLE, "torch")
+    assert is_right(layer)
+    assert layer.reordered is None
+
+
 @has_bf16
 def test_what_may_change_is_not_laid_out(layer: Linear):
     assert is_right(layer)
@@ -142,7 +191,7 @@ def test_it_pays_with_amx_and_large_layers_alone(monkeypatch: pytest.MonkeyPatch
 @has_bf16
 def test_laid_out_weights_tell_when_they_are_others():
     weight = nn.Parameter(torch.randn(8, 8).bfloat16())
-    laid_out = Reordered.of(weight)
+    laid_out = Reordered.lay_out(weight)
     assert laid_out.is_of(weight)
     with torch.no_grad():
         weight.mul_(2)

@@ -137,14 +137,16 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's name)
         """(..., I) -> (..., O)."""
-        reordered = self._reordered_for(input)
+        return self.product(input, self.activation)
+
+    def product(self, vectors: Tensor, activation: Activation) -> Tensor:
+        """(..., I) -> (..., O), with another activation of the sum than the layer's own perhaps."""
+        reordered = self._reordered_for(vectors)
         if reordered is not None:
-            algorithm = "none" if self.activation == "gelu" else ""
-            out: Tensor = torch.ops.mkldnn._linear_pointwise(
-                input, reordered, self.bias, self.activation, [], algorithm
-            )
+            algorithm = "none" if activation == "gelu" else ""
+            out: Tensor = torch.ops.mkldnn._linear_pointwise(vectors, reordered, self.bias, activation, [], algorithm)
             return out
-        return linear(input, self.weight, self.bias, self.activation, *self.packed(input))
+        return linear(vectors, self.weight, self.bias, activation, *self.packed(vectors))
 
     def _reordered_for(self, vectors: Tensor) -> Tensor | None:
         """The weights as AMX reads them, for inference in bf16; None to do without. What became stale is dropped."""
@@ -152,13 +154,14 @@ class Linear(nn.Linear):
         is_other = vectors.dtype is not torch.bfloat16 or vectors.device.type != "cpu"
         if reordered is None and is_other:
             return None
-        must_not = is_other or torch_must_see()
-        if reordered is not None and (must_not or not reordered.is_of(weight)):
+        pays = not (is_other or torch_must_see()) and reordering_pays(weight)
+        if reordered is not None and not (pays and reordered.is_of(weight)):
             reordered = self.reordered = None
-        if must_not or not reordering_pays(weight):
-            return None
+        fits = vectors.shape[-1] == weight.shape[1] and (self.bias is None or self.bias.dtype is torch.bfloat16)
+        if not (pays and fits):
+            return None  # what does not fit is for torch to refuse
         if reordered is None:
-            reordered = self.reordered = Reordered.of(weight)
+            reordered = self.reordered = Reordered.lay_out(weight)
         return reordered.weight
 
     def packed(self, vectors: Tensor, parts: int = 1) -> Sequence[Int16Weights | PackedWeights | None]:
@@ -275,6 +278,7 @@ def reordering_pays(weight: Tensor) -> bool:
     """
     return (
         type(weight) is nn.Parameter
+        and not weight.is_inference()  # such a one does not tell when it is changed
         and weight.dtype is torch.bfloat16
         and weight.device.type == "cpu"
         and weight.is_contiguous()

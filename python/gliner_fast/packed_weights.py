@@ -69,21 +69,35 @@ class Reordered:
     Attributes:
         weight: (O, I), in a layout that oneDNN alone reads.
         stamp: tells when the weights are others than those that were laid out.
+        of: those weights where they lie, so that no others come to lie there.
+        sample: some of their numbers.
     """
 
     weight: Tensor
     stamp: Stamp
+    of: Tensor
+    sample: Tensor
 
     @classmethod
-    def of(cls, weight: Tensor) -> Self:
+    def lay_out(cls, weight: Tensor) -> Self:
         """(O, I) bf16 on the CPU."""
-        stamp = stamp_of(weight)
+        stamp, own = stamp_of(weight), weight.detach()
         with torch.inference_mode(mode=False), torch.no_grad():
-            return cls(torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _EXPECTED_ROWS), stamp)  # noqa: SLF001
+            laid_out = torch.ops.mkldnn._reorder_linear_weight(own, _EXPECTED_ROWS)  # noqa: SLF001
+            return cls(laid_out, stamp, own, _sample(own).clone())
 
     def is_of(self, weight: Tensor) -> bool:
-        """Whether these are the weights as they are now, if they were changed by way of torch."""
-        return self.stamp == stamp_of(weight)
+        """Whether these are the weights as they are now.
+
+        Weights that were written to behind torch's back, by way of `.data`, say so by some of their numbers, so that a
+        change of a few rows goes unseen.
+        """
+        return self.stamp == stamp_of(weight) and torch.equal(self.sample, _sample(weight.detach()))
+
+
+def _sample(weight: Tensor) -> Tensor:
+    """Some sixty numbers of contiguous weights, from other rows and columns."""
+    return weight.view(-1)[:: weight.numel() // 61 | 1]
 
 
 def stamp_of(weight: Tensor) -> Stamp:

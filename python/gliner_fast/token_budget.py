@@ -20,7 +20,7 @@ _CPU_BUDGET_PER_THREAD = 256
 # (2026-11-28, two threads, base size, `GLiNER.token_budget` set by hand) 3,072 were 1.25 times as fast as 768 with
 # short texts, 1.3 with mixed and 1.15 with long ones.
 _AMX_BUDGET = 3072
-_AMX_BUDGET_PER_THREAD = 1024
+_AMX_BUDGET_PER_THREAD, _MOST_WITH_AMX = 1024, 2**14
 # Not measured: products of so many rows fill any card, and a batch is done soon enough for the next one's host work.
 _GPU_BUDGET = 2**15
 _LEAST_GPU_BUDGET = 2**9
@@ -31,7 +31,7 @@ _SHARE_OF_FREE_MEMORY = 0.5
 def default_budget(network: SpanNetwork, device: torch.device) -> int:
     """The budget for a device: by threads on a CPU, by free memory on CUDA, where too high a one is halved later."""
     if device.type == "cpu" and next(network.parameters()).dtype is torch.bfloat16 and has_amx():
-        return max(_AMX_BUDGET, _AMX_BUDGET_PER_THREAD * torch.get_num_threads())
+        return max(_AMX_BUDGET, min(_MOST_WITH_AMX, _AMX_BUDGET_PER_THREAD * torch.get_num_threads()))
     if device.type == "cpu":
         return max(_CPU_BUDGET, _CPU_BUDGET_PER_THREAD * torch.get_num_threads())
     if device.type != "cuda":

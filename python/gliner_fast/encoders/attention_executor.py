@@ -66,7 +66,9 @@ def choose_attention(device: torch.device, dtype: torch.dtype, head_dim: int) ->
         names = ", ".join(get_args(AttentionExecutor))
         raise ValueError(f"{VARIABLE} is {asked!r}: expected one of {names}, or leave it unset for the fastest")
     if asked == "rust" and (device.type != "cpu" or dtype not in WIDENED):
-        raise ValueError(f"{VARIABLE} is 'rust', but the model is {dtype} on {device}: expected float32 on the CPU")
+        raise ValueError(
+            f"{VARIABLE} is 'rust', but the model is {dtype} on {device}: expected float32, bf16 or fp16 on the CPU"
+        )
     if asked == "triton":
         expect_triton(device, VARIABLE)
     if asked == "disentangled-flash":

@@ -19,7 +19,7 @@ from gliner_fast.encoders.attention_executor import AttentionExecutor, PackedTex
 from gliner_fast.encoders.residual_norm import add_and_norm
 from gliner_fast.encoders.sublayers import finish_layer
 from gliner_fast.kernels.attention_reference import Positions
-from gliner_fast.linear import Linear, linear
+from gliner_fast.linear import Linear
 
 # Their layers are copies of BERT's, with BERT's names.
 _KINDS = {"bert", "roberta", "xlm-roberta", "camembert", "electra"}
@@ -154,7 +154,7 @@ def _inner(intermediate: Any, hidden: Tensor) -> Tensor:
     if type(dense) is not Linear:
         other: Tensor = intermediate(hidden)
         return other
-    return linear(hidden, dense.weight, dense.bias, "gelu", *dense.packed(hidden))
+    return dense.product(hidden, "gelu")
 
 
 def _add_and_norm(output: Any, vectors: Tensor, residual: Tensor) -> Tensor:
