@@ -24,7 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from benches.bench_end_to_end import THRESHOLD, Answers, fastest_batch_size, inference_sorted
 from benches.bench_precision import keys
 from benches.bench_span_scores import peak_bytes
-from benches.compare import SCALE, Race
+from benches.compare import SCALE, Race, words_of
 from benches.conftest import LABELS, SIZES, checkpoint, distinct_texts
 from benches.floor import encoder_operations, measure_peaks, span_scores_work
 from benches.gpu_peers import gpu_peers
@@ -218,14 +218,7 @@ def bench_gpu(race: Race, name: str, label_count: int, dtype: str, size: str, de
         {"gliner as shipped": as_shipped, **rivals},
         fewest_rounds=FEWEST_ROUNDS,
         agreement=agreement,
-        amount=sum(len(text.split()) for text in texts),
-        unit="words",
-        texts=len(texts),
-        corpus=name,
-        labels=label_count,
-        size=size,
-        threshold=THRESHOLD,
-        dtype=dtype,
+        **words_of(texts, corpus=name, labels=label_count, size=size, threshold=THRESHOLD, dtype=dtype),
     )
     assert is_enough, agreement
 
@@ -252,14 +245,7 @@ def bench_gpu_compiled(race: Race, name: str, size: str, device: str) -> None:
         {f"gliner fp16 compiled, batch {batch_size}": lambda: inference_sorted(compiled, texts, labels, batch_size)},
         fewest_rounds=FEWEST_ROUNDS,
         agreement=agreement,
-        amount=sum(len(text.split()) for text in texts),
-        unit="words",
-        texts=len(texts),
-        corpus=name,
-        labels=len(labels),
-        size=size,
-        threshold=THRESHOLD,
-        dtype="bf16",
+        **words_of(texts, corpus=name, labels=len(labels), size=size, threshold=THRESHOLD, dtype="bf16"),
     )
     assert is_enough, agreement
 
@@ -306,14 +292,7 @@ def bench_gpu_attentions(race: Race, name: str, size: str, device: str, monkeypa
         calls,
         agreement=agreement,
         agreements=agreements,
-        amount=sum(len(text.split()) for text in texts),
-        unit="words",
-        texts=len(texts),
-        corpus=name,
-        labels=len(labels),
-        size=size,
-        threshold=THRESHOLD,
-        dtype="bf16",
+        **words_of(texts, corpus=name, labels=len(labels), size=size, threshold=THRESHOLD, dtype="bf16"),
     )
     assert is_enough, agreement
 

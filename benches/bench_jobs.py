@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benches.compare import SCALE, Race
+from benches.compare import SCALE, Race, words_of
 from benches.conftest import LABELS
 from benches.job_memory import make_texts
 from gliner_fast import GLiNER, extract_files
@@ -46,14 +46,14 @@ def bench_jobs(race: Race, kind: str, tmp_path: Path) -> None:
         ours,
         {"inference in memory": in_memory},
         agreement=f"all {sum(map(len, found)):,} entities equal",
-        amount=sum(len(text.split()) for text in texts),
-        unit="words",
-        texts=len(texts),
-        corpus="distinct short texts",
-        labels=len(labels),
-        model="built-in",
-        threshold=THRESHOLD,
-        dtype="float32",
+        **words_of(
+            texts,
+            corpus="distinct short texts",
+            labels=len(labels),
+            model="built-in",
+            threshold=THRESHOLD,
+            dtype="float32",
+        ),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from benches import peers
-from benches.compare import Race
+from benches.compare import Race, words_of
 from benches.conftest import LABELS, SIZES, checkpoint, texts_of
 from benches.peer_process import PeerProcess
 from benches.peers import INT16, OURS, PACKAGES, PORTS, SHIPPED, THRESHOLD, Answers
@@ -51,14 +51,7 @@ def bench_peers(race: Race, way: str, name: str, size: str) -> None:
             {peer: process.run for peer, process in processes.items() if peer != OURS},
             agreement=f"ours: {agreement(answers[OURS], expected)}",
             agreements={peer: f"its own: {agreement(answers[peer], expected)}" for peer in (*PORTS, INT16)},
-            amount=sum(len(text.split()) for text in texts),
-            unit="words",
-            texts=len(texts),
-            corpus=name,
-            labels=len(labels),
-            size=size,
-            threshold=THRESHOLD,
-            way=way,
+            **words_of(texts, corpus=name, labels=len(labels), size=size, threshold=THRESHOLD, way=way),
         )
 
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benches.bench_end_to_end import useful_operations
-from benches.compare import SCALE, Race
+from benches.bench_end_to_end import add_share_of_peak, useful_operations
+from benches.compare import SCALE, Race, words_of
 from benches.conftest import LABELS, SIZES, Pair, checkpoint, texts_of
 from benches.floor import cpu_peak
 from gliner_fast import GLiNER, _rust
@@ -103,20 +103,9 @@ def bench_precision(race: Race, pair: Callable[[str, str], Pair], dtype: str, wa
         run(ours),
         rivals,
         agreement=f"{len(mine & theirs)} of {len(mine | theirs)} entities as in float32",
-        amount=sum(len(text.split()) for text in texts),
-        unit="words",
-        texts=len(texts),
-        corpus=name,
-        labels=len(labels),
-        size=size,
-        threshold=THRESHOLD,
-        way=way,
-        dtype=dtype,
+        **words_of(texts, corpus=name, labels=len(labels), size=size, threshold=THRESHOLD, way=way, dtype=dtype),
     )
-    if work and not race.benchmark.disabled:
-        peak = max(peak, cpu_peak(torch.bfloat16))
-        reached = work / race.benchmark.extra_info["ours"]["median_s"]
-        race.benchmark.extra_info.update(useful_operations=work, peak=peak, share_of_peak=reached / peak)
+    add_share_of_peak(race, work, peak, torch.bfloat16)
 
 
 def keys(answers: list[list[dict[str, Any]]]) -> set[tuple[Any, ...]]:

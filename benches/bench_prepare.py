@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benches.compare import Race
+from benches.compare import Race, words_of
 from benches.conftest import LABELS, SIZES, Pair, texts_of
 from gliner_fast.batch import Batch, plan_batches
 from gliner_fast.labels import LabelSet
@@ -83,11 +83,7 @@ def bench_prepare(race: Race, pair: Callable[[str, str], Pair], name: str, words
         ours,
         {"gliner": reference},
         agreement=f"identical rows for {len(texts)} texts",
-        amount=sum(len(text.split()) for text in texts),
-        unit="words",
-        texts=len(texts),
-        corpus=name,
-        labels=len(labels),
-        cached_words=words,
-        batches="ours: 2,048 subwords; gliner: 8 texts",
+        **words_of(
+            texts, corpus=name, labels=len(labels), cached_words=words, batches="ours: 2,048 subwords; gliner: 8 texts"
+        ),
     )

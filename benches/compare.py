@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,6 +100,11 @@ class Race:
             return time.perf_counter() - begin
 
         return timed
+
+
+def words_of(texts: Sequence[str], **conditions: object) -> dict[str, Any]:
+    """What `Race.run` is told of work on texts: their words, their number, and the conditions."""
+    return {"amount": sum(len(text.split()) for text in texts), "unit": "words", "texts": len(texts), **conditions}
 
 
 def summarize(seconds: list[float], ours: list[float] | None = None) -> dict[str, float]:

@@ -67,7 +67,7 @@ def extract(
         ),
     ] = None,
     input_format: Annotated[
-        Literal["jsonl", "parquet", "csv", "tsv", "text"] | None,
+        options.FileFormat | None,
         typer.Option("--input-format", help="Whatever the names say; stdin is text if not given.", rich_help_panel=_IN),
     ] = None,
     output_format: Annotated[

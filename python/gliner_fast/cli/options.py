@@ -41,9 +41,10 @@ Dtype = Annotated[
 ]
 
 
+FileFormat = Literal["jsonl", "parquet", "csv", "tsv", "text"]
 TextColumn = Annotated[str, typer.Option(help="Column or field that holds the text.")]
 InputFormat = Annotated[
-    Literal["jsonl", "parquet", "csv", "tsv", "text"] | None,
+    FileFormat | None,
     typer.Option("--input-format", help="Whatever the names say; stdin is text if not given."),
 ]
 

@@ -48,9 +48,9 @@ def verify(
     """Compare with the gliner package: same entities, same scores?
 
     Needs gliner itself (pip install gliner==0.2.29), and for files what
-    extract needs. Exits with 0 if the
-    answers are the same, with 1 if not. A difference counts as explained only
-    where rounding can have caused it: a score at the threshold, or a tie.
+    extract needs. Exits with 0 if the answers are the same, with 1 if not. A
+    difference counts as explained only where rounding can have caused it: a
+    score at the threshold, or a tie.
 
     [bold]gliner-fast verify urchade/gliner_small-v2.1 -l person,company --texts articles.jsonl[/bold]
     """
