@@ -212,6 +212,8 @@ def test_attention_in_rust_is_that_of_float32_rounded(dtype: torch.dtype):
     wanted = disentangled_attention_reference(qkv.double(), exact, lengths=lengths, scale=0.2)
     assert out.dtype is dtype
     assert (out.double() - wanted).abs().max() <= torch.finfo(dtype).eps * wanted.abs().max()
+    in_float32 = attend(qkv.float(), Positions(keys, queries, rows), texts, scale=0.2, executor="rust")
+    assert torch.equal(out, in_float32.to(dtype))
 
 
 @pytest.mark.parametrize("layers", [1, 2])

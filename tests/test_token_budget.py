@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gliner_fast import GLiNER
+from gliner_fast.heap import LARGEST_KEPT
 from gliner_fast.token_budget import bytes_per_subword, default_budget
 from tests.small_network import small_network
 
@@ -41,6 +42,18 @@ def test_with_amx_batches_are_larger_in_bf16(dtype, has_amx, budget, monkeypatch
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr("gliner_fast.token_budget.has_amx", lambda: has_amx)
     assert default_budget(small_network().to(dtype), torch.device("cpu")) == budget
+
+
+@pytest.mark.parametrize(("dtype", "width", "budget"), [
+    (torch.float32, 768, 2729), (torch.bfloat16, 768, 5460), (torch.float32, 384, 4096), (torch.float32, 2**20, 256)
+])  # fmt: skip
+def test_many_threads_get_no_batch_whose_tensors_the_system_would_be_asked_for(dtype, width, budget, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    monkeypatch.setattr("gliner_fast.token_budget.has_amx", lambda: True)
+    monkeypatch.setattr("gliner_fast.token_budget.encoder_width", lambda _: width)
+    found = default_budget(small_network().to(dtype), torch.device("cpu"))
+    assert found == budget
+    assert found == 256 or found * 4 * width * dtype.itemsize < LARGEST_KEPT
 
 
 def test_a_card_s_budget_follows_its_free_memory(free):

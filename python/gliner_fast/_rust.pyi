@@ -348,28 +348,28 @@ def has_vectors() -> bool:
     """Whether this CPU has the instructions that make `attention`, `find_spans` and `linear` fast."""
 
 def attention(
-    qkv: NDArray[np.float32],
+    qkv: NDArray[np.float32] | NDArray[np.uint16],
     keys: NDArray[np.float32] | None,
     queries: NDArray[np.float32] | None,
     by_distance: NDArray[np.int32],
     lengths: NDArray[np.int64],
     scale: float,
-    out: NDArray[np.float32],
+    out: NDArray[np.float32] | NDArray[np.uint16],
     threads: int,
     openmp: int,
 ) -> None:
     """Fills `out` with disentangled attention over packed texts (DeBERTa, equations 2 to 4); no score leaves it.
 
-    What a text becomes depends on that text alone, to the last bit.
+    What a text becomes depends on that text alone, to the last bit. All is computed in float32.
 
     Args:
-        qkv: queries, keys and values of the packed subwords, (N, 3, H, d).
+        qkv: queries, keys and values of the packed subwords, (N, 3, H, d), in float32, or bf16 as its bits.
         keys: what queries are multiplied with, scaled, (H, R, d); None without content-to-position scores.
         queries: what keys are multiplied with, scaled, (H, R, d); None without position-to-content scores.
         by_distance: the row of both for the distances -(M-1)..M-1, (2M-1,); M is at least the longest text.
         lengths: subwords of each text, (B,); N in all.
         scale: factor of query . key.
-        out: (N, H, d), C-contiguous; shares no memory with the others.
+        out: (N, H, d), of the same kind of numbers, C-contiguous; shares no memory with the others.
         threads: as for `find_spans`.
         openmp: as for `find_spans`.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from gliner_fast.encoder import encoder_width
+from gliner_fast.heap import LARGEST_KEPT
 from gliner_fast.linear import has_amx
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ _CPU_BUDGET_PER_THREAD = 256
 # (2026-11-28, two threads, base size, `GLiNER.token_budget` set by hand) 3,072 were 1.25 times as fast as 768 with
 # short texts, 1.3 with mixed and 1.15 with long ones.
 _AMX_BUDGET = 3072
-_AMX_BUDGET_PER_THREAD, _MOST_WITH_AMX = 1024, 2**14
+_AMX_BUDGET_PER_THREAD = 1024
+# However large the tensors of a subword are.
+_LEAST_CPU_BUDGET = 256
 # Not measured: products of so many rows fill any card, and a batch is done soon enough for the next one's host work.
 _GPU_BUDGET = 2**15
 _LEAST_GPU_BUDGET = 2**9
@@ -29,17 +32,25 @@ _SHARE_OF_FREE_MEMORY = 0.5
 
 
 def default_budget(network: SpanNetwork, device: torch.device) -> int:
-    """The budget for a device: by threads on a CPU, by free memory on CUDA, where too high a one is halved later."""
-    if device.type == "cpu" and next(network.parameters()).dtype is torch.bfloat16 and has_amx():
-        return max(_AMX_BUDGET, min(_MOST_WITH_AMX, _AMX_BUDGET_PER_THREAD * torch.get_num_threads()))
+    """The budget for a device: by threads and width on a CPU; by free memory on CUDA, and halved later if too high."""
     if device.type == "cpu":
-        return max(_CPU_BUDGET, _CPU_BUDGET_PER_THREAD * torch.get_num_threads())
+        return _cpu_budget(network)
     if device.type != "cuda":
         return _GPU_BUDGET
     free, _ = torch.cuda.mem_get_info(device)
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps it for the next
     fitting = int(_SHARE_OF_FREE_MEMORY * free) // bytes_per_subword(network)
     return max(_LEAST_GPU_BUDGET, min(_GPU_BUDGET, fitting))
+
+
+def _cpu_budget(network: SpanNetwork) -> int:
+    """By threads; but no tensor becomes so large that the system is asked for it, and gets it back, in every layer."""
+    weight, threads = next(network.parameters()), torch.get_num_threads()
+    budget = max(_CPU_BUDGET, _CPU_BUDGET_PER_THREAD * threads)
+    if weight.dtype is torch.bfloat16 and has_amx():
+        budget = max(_AMX_BUDGET, _AMX_BUDGET_PER_THREAD * threads)
+    inner = 4 * encoder_width(network.encoder) * weight.element_size()  # of a subword, between the two last products
+    return max(_LEAST_CPU_BUDGET, min(budget, LARGEST_KEPT // inner - 1))
 
 
 def bytes_per_subword(network: SpanNetwork) -> int:

@@ -153,7 +153,7 @@ def test_arrays_that_do_not_fit_are_refused(change, told):
 
 def test_another_dtype_is_refused():
     qkv, positions = inputs([3], 1, 4, "c2p", 0)
-    with pytest.raises(TypeError, match="qkv is torch.float64 on cpu: expected float32 on the CPU"):
+    with pytest.raises(TypeError, match="qkv is torch.float64 on cpu: expected fp32, bf16 or fp16 on the CPU"):
         native_attention(qkv.double(), positions, lengths=[3], scale=1.0)
 
 

@@ -104,5 +104,5 @@ def attend(
             allow_tf32=allows_tf32(),
         )
     if executor == "rust":
-        return native_attention(qkv.float(), positions, lengths=texts.lengths, scale=scale).to(qkv.dtype)
+        return native_attention(qkv, positions, lengths=texts.lengths, scale=scale)
     return disentangled_attention_reference(qkv, positions, lengths=texts.lengths, scale=scale)

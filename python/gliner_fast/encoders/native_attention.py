@@ -3,38 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gliner_fast import _rust
 from gliner_fast.kernels.attention_reference import Positions
+from gliner_fast.native import is_taken_as_float32
 from gliner_fast.openmp import parallel_address
 
 
 def native_attention(qkv: Tensor, positions: Positions, *, lengths: Sequence[int], scale: float) -> Tensor:
     """What `kernels.attention_reference.disentangled_attention_reference` gives, (N, 3, H, d) -> (N, H, d).
 
-    Takes fp32 on the CPU, and as many threads as torch may use. What becomes of a text depends on that text alone, to
-    the last bit. Autograd does not see through the kernel.
+    Takes fp32, bf16 and fp16 on the CPU, computes in fp32 with tables in fp32, and uses as many threads as torch may.
+    What becomes of a text depends on that text alone, to the last bit. Autograd does not see through the kernel.
 
     Raises:
         TypeError: for another dtype or device.
         ValueError: if the shapes do not fit each other.
     """
-    if qkv.dtype is not torch.float32 or qkv.device.type != "cpu":
-        raise TypeError(f"qkv is {qkv.dtype} on {qkv.device}: expected float32 on the CPU; the reference takes any")
+    if not is_taken_as_float32(qkv):
+        raise TypeError(
+            f"qkv is {qkv.dtype} on {qkv.device}: expected fp32, bf16 or fp16 on the CPU; the reference takes any"
+        )
+    if qkv.dtype is torch.float16:
+        return native_attention(qkv.float(), positions, lengths=lengths, scale=scale).half()
     out = qkv.new_empty(len(qkv), *qkv.shape[2:])
     _rust.attention(
-        qkv.detach().contiguous().numpy(),
+        _numbers(qkv.contiguous()),
         None if positions.keys is None else positions.keys.detach().numpy(),
         None if positions.queries is None else positions.queries.detach().numpy(),
         positions.rows.numpy(),
         np.asarray(lengths, np.int64),
         scale,
-        out.numpy(),
+        _numbers(out),
         torch.get_num_threads(),
         parallel_address(),
     )
     return out
+
+
+def _numbers(tensor: Tensor) -> NDArray[Any]:
+    """As the native module takes them, where they lie: bf16, which numpy does not know, by its bits."""
+    tensor = tensor.detach()
+    return (tensor.view(torch.uint16) if tensor.dtype is torch.bfloat16 else tensor).numpy()

@@ -1,26 +1,56 @@
 //! Disentangled attention, on a CPU.
 
-use gliner_fast_core::{Attention, Positions};
-use numpy::{PyReadonlyArray1, PyReadonlyArray3, PyReadonlyArray4, PyReadwriteArray3, PyUntypedArrayMethods};
+use gliner_fast_core::{Attention, Number, Positions};
+use numpy::{Element, PyReadonlyArray1, PyReadonlyArray3, PyReadonlyArray4, PyReadwriteArray3, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::arrays::{Ints, count, slice, value_error};
 use crate::openmp::TorchThreads;
 
+/// Queries, keys and values: float32, or bf16 by its bits.
+#[derive(FromPyObject)]
+pub(crate) enum Vectors<'py> {
+    Float32(PyReadonlyArray4<'py, f32>),
+    Bf16(PyReadonlyArray4<'py, u16>),
+}
+
+/// What a layer knows of distances.
+type Tables<'py> = (Option<PyReadonlyArray3<'py, f32>>, Option<PyReadonlyArray3<'py, f32>>, PyReadonlyArray1<'py, i32>);
+
 #[pyfunction]
 #[expect(clippy::too_many_arguments, reason = "flat arrays, as they cross from Python")]
 pub(crate) fn attention<'py>(
     py: Python<'py>,
-    qkv: PyReadonlyArray4<'py, f32>,
+    qkv: Vectors<'py>,
     keys: Option<PyReadonlyArray3<'py, f32>>,
     queries: Option<PyReadonlyArray3<'py, f32>>,
     by_distance: PyReadonlyArray1<'py, i32>,
     lengths: Ints<'py>,
     scale: f32,
-    mut out: PyReadwriteArray3<'py, f32>,
+    out: &Bound<'py, PyAny>,
     threads: &Bound<'py, PyAny>,
     openmp: usize,
+) -> PyResult<()> {
+    let (tables, threads) = ((keys, queries, by_distance), count("threads", threads)?);
+    // SAFETY: what the .pyi asks of callers.
+    let host = unsafe { TorchThreads::at(openmp) };
+    match qkv {
+        Vectors::Float32(qkv) => attend(py, &qkv, &tables, &lengths, scale, out.extract()?, threads, &host),
+        Vectors::Bf16(qkv) => attend(py, &qkv, &tables, &lengths, scale, out.extract()?, threads, &host),
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "those of `attention`")]
+fn attend<N: Number + Element>(
+    py: Python<'_>,
+    qkv: &PyReadonlyArray4<'_, N>,
+    (keys, queries, by_distance): &Tables<'_>,
+    lengths: &Ints<'_>,
+    scale: f32,
+    mut out: PyReadwriteArray3<'_, N>,
+    threads: usize,
+    host: &TorchThreads,
 ) -> PyResult<()> {
     let &[subwords, kinds, heads, head_dim] = qkv.shape() else { unreachable!("an array of four dimensions") };
     if kinds != 3 {
@@ -33,7 +63,7 @@ pub(crate) fn attention<'py>(
         )));
     }
     let mut rows = None;
-    for (name, table) in [("keys", &keys), ("queries", &queries)] {
+    for (name, table) in [("keys", keys), ("queries", queries)] {
         let Some(table) = table else { continue };
         let own = table.shape()[1];
         if table.shape() != [heads, *rows.get_or_insert(own), head_dim] {
@@ -47,12 +77,10 @@ pub(crate) fn attention<'py>(
         keys: keys.as_ref().map(|keys| slice("keys", keys)).transpose()?,
         queries: queries.as_ref().map(|queries| slice("queries", queries)).transpose()?,
         rows: rows.unwrap_or_default(),
-        by_distance: slice("by_distance", &by_distance)?,
+        by_distance: slice("by_distance", by_distance)?,
     };
-    let layer = Attention { qkv: slice("qkv", &qkv)?, heads, head_dim, positions, scale };
-    let (lengths, threads) = (slice("lengths", &lengths)?, count("threads", threads)?);
-    // SAFETY: what the .pyi asks of callers.
-    let host = unsafe { TorchThreads::at(openmp) };
+    let layer = Attention { qkv: slice("qkv", qkv)?, heads, head_dim, positions, scale };
+    let lengths = slice("lengths", lengths)?;
     let out = out.as_slice_mut().map_err(|_| PyValueError::new_err("out is not C-contiguous and aligned"))?;
-    py.detach(|| layer.apply(lengths, out, threads, &host)).map_err(value_error)
+    py.detach(|| layer.apply(lengths, out, threads, host)).map_err(value_error)
 }

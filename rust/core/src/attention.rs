@@ -18,15 +18,17 @@ use pulp::{Arch, Simd, WithSimd};
 
 use crate::error::AttentionError;
 use crate::host::{Host, Pieces, run_on, worthwhile};
+use crate::number::Number;
 use crate::panels::{Columns, Panels};
 use crate::softmax::softmax;
+use crate::transpose::{SIDE, add_transposed};
 
 /// Queries of a block: a multiple of the rows of a tile.
 const QUERIES: usize = 96;
-/// Queries, or keys, whose position scores are taken at a time: the fewer, the less of a product is off the diagonals.
-const STRIP: usize = 12;
-/// Columns that are added at once: as many as make a vector of the narrowest kind, which four numbers fill.
-const BLOCK: usize = 4;
+/// Queries whose position scores are taken at a time: the fewer, the less of a product is off the diagonals.
+const QUERY_STRIP: usize = 12;
+/// The same of keys, whose scores are turned a square at a time.
+const KEY_STRIP: usize = SIDE;
 /// Pieces for each thread that there should be: texts are of many lengths.
 const PIECES: usize = 4;
 /// Most heads of a piece: of each subword they are 1 KiB in a row, where a head has 64 numbers. Not tuned.
@@ -47,9 +49,9 @@ pub struct Positions<'a> {
 
 /// One layer's attention, and the subwords that it reads.
 #[derive(Clone, Copy, Debug)]
-pub struct Attention<'a> {
+pub struct Attention<'a, N> {
     /// (N, 3, `heads`, `head_dim`): queries, keys and values of the packed subwords.
-    pub qkv: &'a [f32],
+    pub qkv: &'a [N],
     /// H.
     pub heads: usize,
     /// d.
@@ -60,7 +62,7 @@ pub struct Attention<'a> {
     pub scale: f32,
 }
 
-impl Attention<'_> {
+impl<N: Number> Attention<'_, N> {
     /// Fills `out` with values, averaged by the softmax of the scores within each text: (N, heads, `head_dim`).
     ///
     /// What a text becomes depends on that text alone, to the last bit, whatever the others and the number of threads.
@@ -68,13 +70,7 @@ impl Attention<'_> {
     /// # Errors
     ///
     /// When the lengths do not fit each other, or a distance has no row.
-    pub fn apply(
-        self,
-        lengths: &[i64],
-        out: &mut [f32],
-        threads: usize,
-        host: &impl Host,
-    ) -> Result<(), AttentionError> {
+    pub fn apply(self, lengths: &[i64], out: &mut [N], threads: usize, host: &impl Host) -> Result<(), AttentionError> {
         let (lengths, subwords) = self.check(lengths, out)?;
         if subwords == 0 {
             return Ok(());
@@ -118,7 +114,7 @@ impl Attention<'_> {
         Ok(())
     }
 
-    fn check(&self, lengths: &[i64], out: &[f32]) -> Result<(Vec<usize>, usize), AttentionError> {
+    fn check(&self, lengths: &[i64], out: &[N]) -> Result<(Vec<usize>, usize), AttentionError> {
         let Positions { keys, queries, rows, by_distance } = self.positions;
         let mut checked = Vec::with_capacity(lengths.len());
         for (text, &value) in lengths.iter().enumerate() {
@@ -164,7 +160,9 @@ impl Attention<'_> {
         for (at, subword) in subwords.enumerate() {
             let row = &self.qkv[((subword * 3 + kind) * self.heads + heads.start) * d..][..heads.len() * d];
             for (from, to) in row.chunks_exact(d).zip(to.chunks_exact_mut(count * d)) {
-                to[at * d..][..d].copy_from_slice(from);
+                for (to, number) in to[at * d..][..d].iter_mut().zip(from) {
+                    *to = number.widen();
+                }
             }
         }
     }
@@ -180,7 +178,7 @@ impl Attention<'_> {
 }
 
 /// Queries of some heads of one text.
-struct Piece<'a> {
+struct Piece<'a, N> {
     heads: Range<usize>,
     /// First subword of the text.
     first: usize,
@@ -188,20 +186,20 @@ struct Piece<'a> {
     /// Counted in the text.
     queries: Range<usize>,
     /// Of each query (heads, `head_dim`).
-    out: Vec<&'a mut [f32]>,
+    out: Vec<&'a mut [N]>,
 }
 
 /// One thread's share: pieces, as long as there are any.
-struct Worker<'a, 'out> {
-    layer: &'a Attention<'a>,
-    pieces: &'a Pieces<Piece<'out>>,
+struct Worker<'a, 'out, N> {
+    layer: &'a Attention<'a, N>,
+    pieces: &'a Pieces<Piece<'out, N>>,
     /// Of each head, once a thread has met it.
     positions: &'a [OnceLock<PositionPanels>],
     /// Subwords of the longest text.
     longest: usize,
 }
 
-impl WithSimd for Worker<'_, '_> {
+impl<N: Number> WithSimd for Worker<'_, '_, N> {
     type Output = ();
 
     #[inline(always)]
@@ -217,7 +215,7 @@ impl WithSimd for Worker<'_, '_> {
                 let positions = if let Some(made) = self.positions[head].get() {
                     made
                 } else {
-                    let made = PositionPanels::of::<S>(layer, head, longest); // here, where there are vectors
+                    let made = PositionPanels::of(simd, layer, head, longest); // here, where there are vectors
                     self.positions[head].get_or_init(|| made) // where another thread was faster, they are the same
                 };
                 attend(simd, layer, &mut piece, head, positions, longest, &mut memory);
@@ -252,25 +250,25 @@ struct PositionPanels {
 
 impl PositionPanels {
     #[inline(always)]
-    fn of<S: Simd>(layer: &Attention<'_>, head: usize, longest: usize) -> Self {
+    fn of<S: Simd>(simd: S, layer: &Attention<'_, impl Number>, head: usize, longest: usize) -> Self {
         let mut made = Self::default();
         let (d, distances) = (layer.head_dim, 2 * longest - 1);
         if let Some(table) = layer.positions.keys {
             let row = |x| layer.table_row(table, head, longest, distances - 1 - x);
-            made.keys.fill_columns::<S>(d, distances, row);
+            made.keys.fill_columns(simd, d, distances, row);
         }
         if let Some(table) = layer.positions.queries {
-            made.queries.fill_columns::<S>(d, distances, |x| layer.table_row(table, head, longest, x));
+            made.queries.fill_columns(simd, d, distances, |x| layer.table_row(table, head, longest, x));
         }
         made
     }
 }
 
 #[inline(always)]
-fn attend<S: Simd>(
+fn attend<S: Simd, N: Number>(
     simd: S,
-    layer: &Attention<'_>,
-    piece: &mut Piece<'_>,
+    layer: &Attention<'_, N>,
+    piece: &mut Piece<'_, N>,
     head: usize,
     positions: &PositionPanels,
     longest: usize,
@@ -284,7 +282,7 @@ fn attend<S: Simd>(
         .map(|(all, rows)| &all[head * rows * d..][..rows * d]);
     scaled.clear();
     scaled.extend(keys.iter().map(|number| scale * number));
-    key_panels.fill_columns::<S>(d, length, |at| &scaled[at * d..(at + 1) * d]);
+    key_panels.fill_columns(simd, d, length, |at| &scaled[at * d..(at + 1) * d]);
     value_panels.fill_rows::<S>(length, d, |at| &values[at * d..(at + 1) * d]);
     let shorter = longest - length; // columns that this text leaves out on either side
     for begin in asked.clone().step_by(QUERIES) {
@@ -292,8 +290,8 @@ fn attend<S: Simd>(
         let own = &queries[(block.start - asked.start) * d..(block.end - asked.start) * d];
         let stride = key_panels.multiply(simd, own, d, block.len(), 0..length, scores).width;
         if layer.positions.keys.is_some() {
-            for at in (0..block.len()).step_by(STRIP) {
-                let count = STRIP.min(block.len() - at);
+            for at in (0..block.len()).step_by(QUERY_STRIP) {
+                let count = QUERY_STRIP.min(block.len() - at);
                 let left = shorter + length - (block.start + at + count);
                 let columns = left..left + length + count - 1;
                 let Columns { skipped, width } =
@@ -305,15 +303,15 @@ fn attend<S: Simd>(
             }
         }
         if layer.positions.queries.is_some() {
-            for at in (0..length).step_by(STRIP) {
-                let count = STRIP.min(length - at);
+            for at in (0..length).step_by(KEY_STRIP) {
+                let count = KEY_STRIP.min(length - at);
                 let left = shorter + length - (at + count) + block.start;
                 let columns = left..left + count + block.len() - 1;
                 let Columns { skipped, width } =
                     positions.queries.multiply(simd, &keys[at * d..], d, count, columns, strip);
                 // The next key's score stands a row lower and a column to the left.
                 let diagonals = &strip[skipped + count - 1..];
-                add_transposed(diagonals, width - 1, count, &mut scores[at..], stride, block.len());
+                add_columns(simd, diagonals, width - 1, count, &mut scores[at..], stride, block.len());
             }
         }
         let mut shares = [1.0; QUERIES];
@@ -324,7 +322,7 @@ fn attend<S: Simd>(
         let rows = &mut out[block.start - asked.start..][..block.len()];
         for ((to, share), own) in rows.iter_mut().zip(shares).zip(context.chunks_exact(width)) {
             for (to, number) in to[head * d..][..d].iter_mut().zip(own) {
-                *to = number * share;
+                *to = N::round(number * share);
             }
         }
     }
@@ -332,26 +330,23 @@ fn attend<S: Simd>(
 
 /// Adds a matrix, (columns, rows), each column `step` after the other, to one of rows, each `stride` after the other.
 #[inline(always)]
-fn add_transposed(from: &[f32], step: usize, columns: usize, to: &mut [f32], stride: usize, rows: usize) {
-    let mut column = 0;
-    while column < columns {
-        let (from, to) = (&from[column * step..], &mut to[column..]);
-        if columns - column >= BLOCK {
-            add_columns::<BLOCK>(from, step, to, stride, rows);
-            column += BLOCK;
-        } else {
-            add_columns::<1>(from, step, to, stride, rows);
-            column += 1;
-        }
+fn add_columns<S: Simd>(
+    simd: S,
+    from: &[f32],
+    step: usize,
+    columns: usize,
+    to: &mut [f32],
+    stride: usize,
+    rows: usize,
+) {
+    let column = |at: usize| &from[at * step..][..rows];
+    let whole = columns - columns % SIDE;
+    for first in (0..whole).step_by(SIDE) {
+        add_transposed(simd, std::array::from_fn(|at| column(first + at)), &mut to[first..], stride);
     }
-}
-
-#[inline(always)]
-fn add_columns<const C: usize>(from: &[f32], step: usize, to: &mut [f32], stride: usize, rows: usize) {
-    let columns: [_; C] = std::array::from_fn(|column| &from[column * step..][..rows]);
-    for (row, to) in to.chunks_mut(stride).take(rows).enumerate() {
-        for (to, column) in to[..C].iter_mut().zip(columns) {
-            *to += column[row];
+    for at in whole..columns {
+        for (row, number) in to[at..].chunks_mut(stride).zip(column(at)) {
+            row[0] += number;
         }
     }
 }

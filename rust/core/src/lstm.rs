@@ -150,7 +150,7 @@ impl WithSimd for Worker<'_, '_> {
 fn run<S: Simd>(simd: S, piece: &mut Piece<'_>, width: usize) {
     let Piece { direction, backwards, ref texts, ref mut states } = *piece;
     let mut weight = Panels::default();
-    weight.fill_columns::<S>(width, 4 * width, |gate| &direction.weight[gate * width..][..width]);
+    weight.fill_columns(simd, width, 4 * width, |gate| &direction.weight[gate * width..][..width]);
     let mut first_states = Vec::with_capacity(texts.len()); // of each text, counted in words
     let mut words = 0;
     for text in texts {

@@ -7,12 +7,13 @@ use std::ops::Range;
 
 use pulp::{NullaryFnOnce, Simd};
 
+use crate::transpose::{SIDE, copy_transposed};
+
 /// Rows of a tile: 6 times 2 vectors of sums, 2 of the panel and 1 of the rows fill 16 registers but one.
 const ROWS: usize = 6;
 /// Numbers of a vector that is so long that there are 32 registers: they take the sums of two panels at once.
 const LONG: usize = 16;
-/// Columns that are transposed at once, and numbers of a row that are met between two looks at where it ends: a head's 32
-/// or 64 numbers are a multiple.
+/// Numbers of a row that are met between two looks at where it ends: a head's 32 or 64 numbers are a multiple.
 const BLOCK: usize = 8;
 
 /// A matrix, (rows, columns), a panel after the other: (rows, two vectors) each, anything after the last column.
@@ -34,6 +35,7 @@ impl Panels {
     #[inline(always)]
     pub(crate) fn fill_columns<'a, S: Simd>(
         &mut self,
+        simd: S,
         rows: usize,
         columns: usize,
         column: impl Fn(usize) -> &'a [f32],
@@ -41,12 +43,15 @@ impl Panels {
         let wide = self.resize::<S>(rows, columns);
         for (panel, first) in self.numbers.chunks_exact_mut((rows * wide).max(1)).zip((0..columns).step_by(wide)) {
             let own = wide.min(columns - first);
-            for part in (0..own).step_by(BLOCK) {
-                if own - part >= BLOCK {
-                    transpose::<BLOCK>(array::from_fn(|at| column(first + part + at)), rows, &mut panel[part..], wide);
+            for part in (0..own).step_by(SIDE) {
+                if own - part >= SIDE {
+                    let columns = array::from_fn(|at| &column(first + part + at)[..rows]);
+                    copy_transposed(simd, columns, &mut panel[part..], wide);
                 } else {
                     for at in part..own {
-                        transpose([column(first + at)], rows, &mut panel[at..], wide);
+                        for (to, number) in panel[at..].chunks_mut(wide).zip(column(first + at)) {
+                            to[0] = *number;
+                        }
                     }
                 }
             }
@@ -93,17 +98,6 @@ impl Panels {
         let columns = skipped..skipped + columns.len();
         simd.vectorize(Product { simd, x, stride, count, length: self.rows, panels, columns, out, width });
         Columns { skipped, width }
-    }
-}
-
-/// Writes columns, `length` numbers of each, as rows of a matrix: each row `wide` after the other.
-#[inline(always)]
-fn transpose<const C: usize>(columns: [&[f32]; C], length: usize, to: &mut [f32], wide: usize) {
-    let columns = columns.map(|column| &column[..length]);
-    for (row, to) in to.chunks_mut(wide).take(length).enumerate() {
-        for (to, column) in to[..C].iter_mut().zip(columns) {
-            *to = column[row];
-        }
     }
 }
 

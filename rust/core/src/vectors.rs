@@ -48,7 +48,7 @@ pub(crate) fn reaching<S: Simd>(simd: S, numbers: &[f32; 8], bounds: &[f32; 8]) 
 /// AVX2, where these vectors are its own or AVX-512's.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn as_avx2<S: Simd>(simd: S) -> Option<pulp::x86::V3> {
+pub(crate) fn as_avx2<S: Simd>(simd: S) -> Option<pulp::x86::V3> {
     let simd = &simd as &dyn Any;
     simd.downcast_ref::<pulp::x86::V4>().map(|simd| **simd).or_else(|| simd.downcast_ref().copied())
 }

@@ -21,7 +21,7 @@ struct Case {
 }
 
 impl Case {
-    fn layer(&self) -> Attention<'_> {
+    fn layer(&self) -> Attention<'_, f32> {
         let Self { heads, head_dim, qkv, keys, queries, rows, by_distance, .. } = self;
         let positions = Positions { keys: keys.as_deref(), queries: queries.as_deref(), rows: *rows, by_distance };
         Attention { qkv, heads: *heads, head_dim: *head_dim, positions, scale: 0.3 }
@@ -72,9 +72,9 @@ impl Case {
 }
 
 /// What a layer makes of texts, (N, heads, d).
-fn found(layer: Attention<'_>, lengths: &[i64], threads: usize, host: &impl Host) -> Vec<f32> {
+fn found<N: Number>(layer: Attention<'_, N>, lengths: &[i64], threads: usize, host: &impl Host) -> Vec<N> {
     let subwords: usize = lengths.iter().map(|&length| usize::try_from(length).unwrap()).sum();
-    let mut out = vec![f32::NAN; subwords * layer.heads * layer.head_dim];
+    let mut out = vec![N::round(f32::NAN); subwords * layer.heads * layer.head_dim];
     layer.apply(lengths, &mut out, threads, host).unwrap();
     out
 }
@@ -127,6 +127,16 @@ proptest! {
     }
 
     #[test]
+    fn bf16_is_computed_in_float32_and_rounded(case in cases(), threads in 1_usize..5) {
+        let bits: Vec<_> = case.qkv.iter().copied().map(u16::round).collect();
+        let Attention { heads, head_dim, positions, scale, .. } = case.layer();
+        let bf16 = found(Attention { qkv: &bits, heads, head_dim, positions, scale }, &case.lengths(), threads, &Eager);
+        let case = Case { qkv: bits.into_iter().map(Number::widen).collect(), ..case };
+        let rounded: Vec<_> = case.found(threads, &Eager).into_iter().map(u16::round).collect();
+        prop_assert_eq!(bf16, rounded);
+    }
+
+    #[test]
     fn without_vectors_too(case in cases()) {
         let width = case.heads * case.head_dim;
         let length = case.lengths.first().copied().unwrap_or_default();
@@ -172,7 +182,7 @@ fn a_long_text_is_shared_by_many_threads() {
 #[test]
 fn nothing_of_any_shape_is_nothing() {
     let positions = Positions { keys: None, queries: None, rows: 0, by_distance: &[] };
-    let layer = Attention { qkv: &[], heads: usize::MAX, head_dim: usize::MAX, positions, scale: 1.0 };
+    let layer = Attention::<f32> { qkv: &[], heads: usize::MAX, head_dim: usize::MAX, positions, scale: 1.0 };
     assert!(layer.apply(&[0, 0], &mut [], 2, &Eager).is_ok());
     assert!(layer.apply(&[1], &mut [], 2, &Eager).is_err());
 }

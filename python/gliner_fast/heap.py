@@ -1,0 +1,36 @@
+"""What a process frees stays with it for the next tensors, where its C library can be told so."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+
+# glibc takes no larger ones from what it keeps: each is asked of the system, and returned to it.
+LARGEST_KEPT = 32 * 2**20
+# A layer frees less at once, in batches whose largest tensor has the size above.
+_KEPT = 256 * 2**20
+# Names of glibc's malloc.h.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Has glibc keep up to 256 MiB of freed memory, and take blocks of up to 32 MiB from it.
+
+    By itself it returns a layer's tensors to the system, for some sizes after every layer, and asks for them again:
+    each page is then cleared before it is written to, by the thread that writes. Does nothing with another C library,
+    nor where the environment says how glibc should go about it.
+    """
+    said = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"}
+    if _is_glibc() and said.isdisjoint(os.environ):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_MMAP_THRESHOLD, LARGEST_KEPT)
+        mallopt(_TRIM_THRESHOLD, _KEPT)
+
+
+def _is_glibc() -> bool:
+    try:
+        return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
+    except (AttributeError, ValueError):  # not on Windows; a name that other libraries do not know
+        return False

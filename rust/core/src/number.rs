@@ -1,0 +1,67 @@
+//! What tensors keep numbers as; the kernels compute in float32.
+
+#![expect(clippy::inline_always, reason = "they stand in innermost loops")]
+
+/// A number of a tensor.
+pub trait Number: Copy + Default + Send + Sync {
+    /// As float32, which it fits into.
+    fn widen(self) -> f32;
+
+    /// The nearest one, of two that are as near the even one; NaN stays NaN.
+    fn round(number: f32) -> Self;
+}
+
+impl Number for f32 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn round(number: f32) -> Self {
+        number
+    }
+}
+
+/// bf16, the upper half of float32, by its bits.
+impl Number for u16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self) << 16)
+    }
+
+    #[inline(always)]
+    fn round(number: f32) -> Self {
+        let bits = number.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+        if number.is_nan() { 0x7fc0 } else { rounded as Self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bf16_is_rounded_to_the_nearest() {
+        for bits in 0..=u16::MAX {
+            let exact = bits.widen();
+            if exact.is_nan() {
+                assert!(u16::round(exact).widen().is_nan());
+                continue;
+            }
+            assert_eq!(u16::round(exact), bits);
+            if exact.is_infinite() {
+                continue;
+            }
+            let next = f64::from((bits + 1).widen());
+            let next = if next.is_infinite() { f64::from(exact.signum()) * 2_f64.powi(128) } else { next };
+            let exact = f64::from(exact);
+            for (share, nearest) in [(0.49, bits), (0.51, bits + 1), (0.5, bits + (bits & 1))] {
+                #[expect(clippy::cast_possible_truncation, reason = "that is what is tested")]
+                let between = (exact + share * (next - exact)) as f32;
+                assert_eq!(u16::round(between), nearest, "{exact} and {share} of the way to {next}");
+            }
+        }
+    }
+}
