@@ -142,10 +142,22 @@ def test_rows_that_stand_apart_are_read():
     assert rows(find(apart, thresholds)) == rows(find(batch, thresholds)) != []
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
-def test_another_dtype_is_refused(dtype: torch.dtype):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_16_bits_are_scored_in_float32(dtype: torch.dtype):
+    batch = random_batch([5, 2], [3, 1], 4, 8, dtype=dtype)
+    u, v, g, c = (factor.float() for factor in batch.tensors)
+    wide = Batch((u, v, g, c), batch.shape)
+    thresholds = torch.full((4,), 0.4)
+    found, expected = find(batch, thresholds), find(wide, thresholds)
+    assert len(expected.scores) > 5
+    for ours, of_float32 in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, of_float32)
+
+
+def test_another_dtype_is_refused():
+    dtype = torch.float64
     batch = random_batch([2], [1], 2, 8, dtype=dtype)
-    with pytest.raises(TypeError, match=f"u is {dtype} on cpu: expected float32 on the CPU"):
+    with pytest.raises(TypeError, match=f"u is {dtype} on cpu: expected fp32, bf16 or fp16 on the CPU"):
         find(batch, torch.full((1,), 0.5))
 
 

@@ -41,7 +41,13 @@ def draw(dtype: torch.dtype = torch.float32) -> list[Tensor]:
 
 @pytest.mark.parametrize(
     ("has_vectors", "dtype", "chosen"),
-    [(True, torch.float32, "rust"), (False, torch.float32, "torch"), (True, torch.bfloat16, "torch")],
+    [
+        (True, torch.float32, "rust"),
+        (True, torch.bfloat16, "rust"),
+        (True, torch.float16, "rust"),
+        (False, torch.float32, "torch"),
+        (True, torch.float64, "torch"),
+    ],
 )
 def test_rust_computes_on_a_cpu_where_it_can(asked, monkeypatch, has_vectors, dtype, chosen):
     monkeypatch.setattr(span_executor._rust, "has_vectors", lambda: has_vectors)
@@ -82,10 +88,10 @@ def test_an_unknown_name_is_refused(asked):
         choose_executor(CPU, torch.float32)
 
 
-@pytest.mark.parametrize(("device", "dtype"), [(CUDA, torch.float32), (CPU, torch.bfloat16)])
+@pytest.mark.parametrize(("device", "dtype"), [(CUDA, torch.float32), (CPU, torch.float64)])
 def test_rust_is_refused_where_it_cannot_compute(asked, device, dtype):
     asked("rust")
-    with pytest.raises(ValueError, match=f"the model computes in {dtype} on {device}: Rust takes torch.float32 on a"):
+    with pytest.raises(ValueError, match=f"the model computes in {dtype} on {device}: Rust takes float32, bf16 and"):
         choose_executor(device, dtype)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gliner_fast import _rust
 from gliner_fast.candidates import Candidates, those_that_pass
+from gliner_fast.native import is_taken_as_float32
 from gliner_fast.openmp import parallel_address
 
 
@@ -26,17 +27,21 @@ def native_candidates(
 ) -> Candidates:
     """The candidates that `kernels.span_reference.span_candidates_reference` finds, in the same order.
 
-    Takes fp32 on the CPU, and as many threads as torch may use. What is found in a text depends on that text alone, to
-    the last bit. Autograd does not see through the kernel.
+    Takes fp32, bf16 and fp16 on the CPU, scores in fp32, and uses as many threads as torch may. What is found in a text
+    depends on that text alone, to the last bit. Autograd does not see through the kernel.
 
     Raises:
         TypeError: for another dtype or device.
         ValueError: if the shapes do not fit each other.
     """
-    if u.dtype is not torch.float32 or u.device.type != "cpu":
-        raise TypeError(f"u is {u.dtype} on {u.device}: expected float32 on the CPU; the reference takes any")
+    if not is_taken_as_float32(u):
+        raise TypeError(
+            f"u is {u.dtype} on {u.device}: expected fp32, bf16 or fp16 on the CPU; the reference takes any"
+        )
     classes = np.asarray(class_counts, np.int64)
-    start_halves, end_halves, types, constants = (factor.detach().contiguous().numpy() for factor in (u, v, g, c))
+    start_halves, end_halves, types, constants = (
+        factor.detach().float().contiguous().numpy() for factor in (u, v, g, c)
+    )
     limits = thresholds.numpy()
     likely = _rust.find_spans(
         start_halves,

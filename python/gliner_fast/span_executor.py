@@ -15,7 +15,7 @@ from gliner_fast import _rust
 from gliner_fast.candidates import Candidates
 from gliner_fast.kernels.pending_candidates import PendingCandidates, Room
 from gliner_fast.kernels.span_reference import span_scores_gradient_reference, span_scores_reference
-from gliner_fast.native import allows_tf32, expect_triton, triton_is_fastest
+from gliner_fast.native import WIDENED, allows_tf32, expect_triton, triton_is_fastest
 from gliner_fast.native_candidates import native_candidates
 from gliner_fast.upload import upload
 
@@ -58,8 +58,8 @@ def choose_executor(device: torch.device, dtype: torch.dtype) -> Executor:
         expect_triton(device, VARIABLE)
     if asked == "rust" and not _takes_rust(device, dtype):
         raise ValueError(
-            f"{VARIABLE} is 'rust', but the model computes in {dtype} on {device}: Rust takes torch.float32 on a CPU; "
-            "leave the variable unset for the fastest"
+            f"{VARIABLE} is 'rust', but the model computes in {dtype} on {device}: Rust takes float32, bf16 and fp16 "
+            "on a CPU; leave the variable unset for the fastest"
         )
     return cast(Executor, asked)
 
@@ -128,4 +128,4 @@ class _SpanScores(torch.autograd.Function):
 
 
 def _takes_rust(device: torch.device, dtype: torch.dtype) -> bool:
-    return device.type == "cpu" and dtype is torch.float32
+    return device.type == "cpu" and dtype in WIDENED
