@@ -20,6 +20,7 @@ from gliner_fast.linear import VARIABLE, Linear, reordering_pays
 from gliner_fast.native_lstm import VARIABLE as LSTM
 from gliner_fast.native_lstm import native_lstm, takes_native_lstm
 from gliner_fast.packed_weights import Reordered
+from gliner_fast.span_executor import VARIABLE as SPANS
 from tests.samples import CROSSNER, LABELS
 from tests.test_int16 import change_in_place, load_others
 
@@ -255,6 +256,7 @@ def test_in_rust_scores_are_nearer_to_those_of_float32(
     error = {}
     for executor in ("torch", "rust"):
         monkeypatch.setenv(LSTM, executor)
+        monkeypatch.setenv(SPANS, executor)
         monkeypatch.setenv(ATTENTION, "grouped" if executor == "torch" else "rust")
         found = half.inference(CROSSNER[:6], LABELS[:2], **options)
         scores = {key: e["score"] for key, e in keyed(found)}

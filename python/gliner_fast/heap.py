@@ -16,7 +16,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 @cache
 def keep_freed_memory() -> None:
-    """Has glibc keep up to 256 MiB of freed memory, and take blocks of up to 32 MiB from it.
+    """Has glibc keep 256 MiB of freed memory at the end of a thread's heap, and take blocks of up to 32 MiB from there.
 
     By itself it returns a layer's tensors to the system, for some sizes after every layer, and asks for them again:
     each page is then cleared before it is written to, by the thread that writes. Does nothing with another C library,
@@ -25,12 +25,12 @@ def keep_freed_memory() -> None:
     said = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"}
     if _is_glibc() and said.isdisjoint(os.environ):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_MMAP_THRESHOLD, LARGEST_KEPT)
-        mallopt(_TRIM_THRESHOLD, _KEPT)
+        if mallopt(_MMAP_THRESHOLD, LARGEST_KEPT):  # 32-bit systems refuse it, and the other alone would do harm
+            mallopt(_TRIM_THRESHOLD, _KEPT)
 
 
 def _is_glibc() -> bool:
     try:
         return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
-    except (AttributeError, ValueError):  # not on Windows; a name that other libraries do not know
+    except (AttributeError, OSError, ValueError):  # not on Windows; musl; a name that macOS does not know
         return False

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gliner_fast import _rust
 from gliner_fast.openmp import parallel_address
 
-# What the native attention and LSTM take: their results are rounded to it again.
+# What native attention, LSTM and span scores take; the first two round their results to it again.
 WIDENED = (torch.float32, torch.bfloat16, torch.float16)
 
 

@@ -22,8 +22,8 @@ _CPU_BUDGET_PER_THREAD = 256
 # short texts, 1.3 with mixed and 1.15 with long ones.
 _AMX_BUDGET = 3072
 _AMX_BUDGET_PER_THREAD = 1024
-# However large the tensors of a subword are.
-_LEAST_CPU_BUDGET = 256
+# However large or small the tensors of a subword are.
+_LEAST_CPU_BUDGET, _MOST_CPU_BUDGET = 256, 2**14
 # Not measured: products of so many rows fill any card, and a batch is done soon enough for the next one's host work.
 _GPU_BUDGET = 2**15
 _LEAST_GPU_BUDGET = 2**9
@@ -44,13 +44,13 @@ def default_budget(network: SpanNetwork, device: torch.device) -> int:
 
 
 def _cpu_budget(network: SpanNetwork) -> int:
-    """By threads; but no tensor becomes so large that the system is asked for it, and gets it back, in every layer."""
+    """By threads; but no tensor of a layer is so large that the system is asked for it, and gets it back, each time."""
     weight, threads = next(network.parameters()), torch.get_num_threads()
     budget = max(_CPU_BUDGET, _CPU_BUDGET_PER_THREAD * threads)
     if weight.dtype is torch.bfloat16 and has_amx():
         budget = max(_AMX_BUDGET, _AMX_BUDGET_PER_THREAD * threads)
     inner = 4 * encoder_width(network.encoder) * weight.element_size()  # of a subword, between the two last products
-    return max(_LEAST_CPU_BUDGET, min(budget, LARGEST_KEPT // inner - 1))
+    return max(_LEAST_CPU_BUDGET, min(budget, _MOST_CPU_BUDGET, LARGEST_KEPT // inner - 1))
 
 
 def bytes_per_subword(network: SpanNetwork) -> int:

@@ -151,6 +151,13 @@ def test_arrays_that_do_not_fit_are_refused(change, told):
         _rust.attention(**given | change, openmp=0)
 
 
+@pytest.mark.parametrize(("kind", "of_out"), [(np.float32, np.uint16), (np.uint16, np.float32), (np.uint16, np.int16)])
+def test_out_is_of_the_kind_of_what_goes_in(kind, of_out):
+    qkv, out = np.zeros((3, 3, 1, 4), kind), np.zeros((3, 1, 4), of_out)
+    with pytest.raises(TypeError, match="argument 'out': "):
+        _rust.attention(qkv, None, None, np.zeros(1, np.int32), np.array([3]), 1.0, out, 1, 0)
+
+
 def test_another_dtype_is_refused():
     qkv, positions = inputs([3], 1, 4, "c2p", 0)
     with pytest.raises(TypeError, match="qkv is torch.float64 on cpu: expected fp32, bf16 or fp16 on the CPU"):

@@ -2,7 +2,7 @@
 
 use gliner_fast_core::{Attention, Number, Positions};
 use numpy::{Element, PyReadonlyArray1, PyReadonlyArray3, PyReadonlyArray4, PyReadwriteArray3, PyUntypedArrayMethods};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::arrays::{Ints, count, slice, value_error};
@@ -36,9 +36,18 @@ pub(crate) fn attention<'py>(
     // SAFETY: what the .pyi asks of callers.
     let host = unsafe { TorchThreads::at(openmp) };
     match qkv {
-        Vectors::Float32(qkv) => attend(py, &qkv, &tables, &lengths, scale, out.extract()?, threads, &host),
-        Vectors::Bf16(qkv) => attend(py, &qkv, &tables, &lengths, scale, out.extract()?, threads, &host),
+        Vectors::Float32(qkv) => attend(py, &qkv, &tables, &lengths, scale, writable(out)?, threads, &host),
+        Vectors::Bf16(qkv) => attend(py, &qkv, &tables, &lengths, scale, writable(out)?, threads, &host),
     }
+}
+
+fn writable<'py, N: Element>(out: &Bound<'py, PyAny>) -> PyResult<PyReadwriteArray3<'py, N>> {
+    out.extract().map_err(|error: PyErr| {
+        PyTypeError::new_err(format!(
+            "argument 'out': {} (expected one of qkv's kind of numbers)",
+            error.value(out.py())
+        ))
+    })
 }
 
 #[expect(clippy::too_many_arguments, reason = "those of `attention`")]

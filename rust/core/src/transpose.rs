@@ -31,6 +31,7 @@ fn for_squares<S: Simd>(
     stride: usize,
     put: impl Fn(&mut [f32; SIDE], &[f32; SIDE]),
 ) {
+    debug_assert!(to.len() + stride >= columns[0].len() * stride + SIDE, "a row of the matrix for each number");
     let columns = columns.map(<[f32]>::as_chunks::<SIDE>);
     let mut rows = to.chunks_mut(stride).map(|row| row.first_chunk_mut());
     for square in 0..columns[0].0.len() {
