@@ -3,7 +3,7 @@
 #![expect(clippy::inline_always, reason = "they stand in innermost loops")]
 
 /// A number of a tensor.
-pub trait Number: Copy + Default + Send + Sync {
+pub trait Number: Copy + Send + Sync {
     /// As float32, which it fits into.
     fn widen(self) -> f32;
 
