@@ -106,7 +106,14 @@ def test_the_dtype_asked_for_is_the_dtype_of_every_weight(checkpoint: Callable[[
     for kind in ("deberta", "bert"):
         model = GLiNER.from_pretrained(checkpoint(kind), dtype="bf16")
         assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
-        found = model.predict_entities(TEXT, LABELS, threshold=0.0)
-        # Every score is a bf16 number: 8 bits of it say all.
-        assert found
-        assert all(torch.tensor(entity["score"]).bfloat16().item() == entity["score"] for entity in found)
+        found, exact = (
+            {(entity["start"], entity["end"], entity["label"]): entity["score"] for entity in own}
+            for own in (
+                one.predict_entities(TEXT, LABELS, threshold=0.0, flat_ner=False, multi_label=True)
+                for one in (model, GLiNER.from_pretrained(checkpoint(kind)))
+            )
+        )
+        # Other numbers than float32's, and near them. Which spans clash, and so which are left, differs a little.
+        both = found.keys() & exact.keys()
+        assert len(both) > len(exact) / 2
+        assert 0 < max(abs(found[place] - exact[place]) for place in both) < 0.05
