@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,12 +30,11 @@ EPSILON = torch.finfo(torch.bfloat16).eps
 
 
 @pytest.fixture
-def amx(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def amx(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU that is taken for one with AMX, and layers of any size for large ones."""
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setattr(linear, "has_amx", lambda: True)
     monkeypatch.setattr(linear, "_FEWEST_WEIGHTS", 1)
-    return
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ use crate::host::{Host, Pieces, run_on, worthwhile};
 use crate::number::Number;
 use crate::panels::{Columns, Panels};
 use crate::softmax::softmax;
-use crate::transpose::{SIDE, add_transposed};
+use crate::transpose::{SIDE, put_columns};
 
 /// Queries of a block: a multiple of the rows of a tile.
 const QUERIES: usize = 96;
@@ -311,7 +311,8 @@ fn attend<S: Simd, N: Number>(
                     positions.queries.multiply(simd, &keys[at * d..], d, count, columns, strip);
                 // The next key's score stands a row lower and a column to the left.
                 let diagonals = &strip[skipped + count - 1..];
-                add_columns(simd, diagonals, width - 1, count, &mut scores[at..], stride, block.len());
+                let diagonal = |key: usize| &diagonals[key * (width - 1)..][..block.len()];
+                put_columns(simd, count, diagonal, &mut scores[at..], stride, |to, number| *to += number);
             }
         }
         let mut shares = [1.0; QUERIES];
@@ -324,29 +325,6 @@ fn attend<S: Simd, N: Number>(
             for (to, number) in to[head * d..][..d].iter_mut().zip(own) {
                 *to = N::round(number * share);
             }
-        }
-    }
-}
-
-/// Adds a matrix, (columns, rows), each column `step` after the other, to one of rows, each `stride` after the other.
-#[inline(always)]
-fn add_columns<S: Simd>(
-    simd: S,
-    from: &[f32],
-    step: usize,
-    columns: usize,
-    to: &mut [f32],
-    stride: usize,
-    rows: usize,
-) {
-    let column = |at: usize| &from[at * step..][..rows];
-    let whole = columns - columns % SIDE;
-    for first in (0..whole).step_by(SIDE) {
-        add_transposed(simd, std::array::from_fn(|at| column(first + at)), &mut to[first..], stride);
-    }
-    for at in whole..columns {
-        for (row, number) in to[at..].chunks_mut(stride).zip(column(at)) {
-            row[0] += number;
         }
     }
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use pulp::{NullaryFnOnce, Simd};
 
-use crate::transpose::{SIDE, copy_transposed};
+use crate::transpose::put_columns;
 
 /// Rows of a tile: 6 times 2 vectors of sums, 2 of the panel and 1 of the rows fill 16 registers but one.
 const ROWS: usize = 6;
@@ -43,18 +43,8 @@ impl Panels {
         let wide = self.resize::<S>(rows, columns);
         for (panel, first) in self.numbers.chunks_exact_mut((rows * wide).max(1)).zip((0..columns).step_by(wide)) {
             let own = wide.min(columns - first);
-            for part in (0..own).step_by(SIDE) {
-                if own - part >= SIDE {
-                    let columns = array::from_fn(|at| &column(first + part + at)[..rows]);
-                    copy_transposed(simd, columns, &mut panel[part..], wide);
-                } else {
-                    for at in part..own {
-                        for (to, number) in panel[at..].chunks_mut(wide).zip(column(first + at)) {
-                            to[0] = *number;
-                        }
-                    }
-                }
-            }
+            let own_column = |at: usize| &column(first + at)[..rows];
+            put_columns(simd, own, own_column, panel, wide, |to, number| *to = number);
         }
     }
 

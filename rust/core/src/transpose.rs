@@ -7,44 +7,51 @@ use pulp::Simd;
 /// Rows and columns of a square.
 pub(crate) const SIDE: usize = 8;
 
-/// Writes columns of one length as rows of a matrix, each `stride` after the other.
+/// Puts some columns, all of one length, to the numbers of a matrix whose rows are each `stride` after the other.
 #[inline(always)]
-pub(crate) fn copy_transposed<S: Simd>(simd: S, columns: [&[f32]; SIDE], to: &mut [f32], stride: usize) {
-    for_squares(simd, columns, to, stride, |to, numbers| to.copy_from_slice(numbers));
-}
-
-/// Adds columns of one length to the rows of a matrix, each `stride` after the other.
-#[inline(always)]
-pub(crate) fn add_transposed<S: Simd>(simd: S, columns: [&[f32]; SIDE], to: &mut [f32], stride: usize) {
-    for_squares(simd, columns, to, stride, |to, numbers| {
-        for (to, number) in to.iter_mut().zip(numbers) {
-            *to += number;
+pub(crate) fn put_columns<'a, S: Simd>(
+    simd: S,
+    count: usize,
+    column: impl Fn(usize) -> &'a [f32],
+    to: &mut [f32],
+    stride: usize,
+    put: impl Fn(&mut f32, f32),
+) {
+    let whole = count - count % SIDE;
+    for first in (0..whole).step_by(SIDE) {
+        let columns = std::array::from_fn(|at| column(first + at));
+        put_square_by_square(simd, columns, &mut to[first..], stride, &put);
+    }
+    for at in whole..count {
+        for (row, number) in to[at..].chunks_mut(stride).zip(column(at)) {
+            put(&mut row[0], *number);
         }
-    });
+    }
 }
 
 #[inline(always)]
-fn for_squares<S: Simd>(
+fn put_square_by_square<S: Simd>(
     simd: S,
     columns: [&[f32]; SIDE],
     to: &mut [f32],
     stride: usize,
-    put: impl Fn(&mut [f32; SIDE], &[f32; SIDE]),
+    put: impl Fn(&mut f32, f32),
 ) {
     debug_assert!(to.len() + stride >= columns[0].len() * stride + SIDE, "a row of the matrix for each number");
     let columns = columns.map(<[f32]>::as_chunks::<SIDE>);
-    let mut rows = to.chunks_mut(stride).map(|row| row.first_chunk_mut());
-    for square in 0..columns[0].0.len() {
-        for numbers in transpose(simd, columns.map(|column| column.0[square])) {
-            if let Some(Some(to)) = rows.next() {
-                put(to, &numbers);
+    let mut rows = to.chunks_mut(stride).map(|row| row.first_chunk_mut::<SIDE>());
+    let mut put_row = |numbers: [f32; SIDE]| {
+        if let Some(Some(row)) = rows.next() {
+            for (to, number) in row.iter_mut().zip(numbers) {
+                put(to, number);
             }
         }
+    };
+    for square in 0..columns[0].0.len() {
+        transpose(simd, columns.map(|column| column.0[square])).into_iter().for_each(&mut put_row);
     }
     for at in 0..columns[0].1.len() {
-        if let Some(Some(to)) = rows.next() {
-            put(to, &columns.map(|column| column.1[at]));
-        }
+        put_row(columns.map(|column| column.1[at]));
     }
 }
 
