@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from benches.agreement import gold_entities, micro_f1
-from benches.hardware import cpu_name
+from benches.hardware import device_name
 from gliner_fast import GLiNER
 from gliner_fast.annotated.examples import read_examples
 from gliner_fast.installed_gliner import load_reference
@@ -46,9 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", help="folder or Hub id; the built-in model if left out")
     parser.add_argument("--dtypes", nargs="*", choices=OWNERS, default=list(OWNERS), help="all of them if left out")
     parser.add_argument("--limit", type=int, help="sentences of each set")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--output", type=Path, help="Markdown file to write")
     options = parser.parse_args(arguments)
-    models = load(options.model, options.dtypes)
+    models = load(options.model, options.dtypes, options.device)
     names = options.sets or sorted(path.name.removesuffix(".jsonl") for path in options.folder.glob("*.jsonl"))
     rows = [measure(options.folder, name, models, options.limit) for name in names]
     page = as_page(rows, options)
@@ -57,12 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.output.write_text(page, encoding="utf-8")
 
 
-def load(model: str | None, dtypes: Sequence[str]) -> dict[tuple[str, str], Any]:
+def load(model: str | None, dtypes: Sequence[str], device: str) -> dict[tuple[str, str], Any]:
     """By dtype and owner: `gliner` in fp32, and all owners of each dtype."""
-    exact = GLiNER.from_pretrained(model)
+    exact = GLiNER.from_pretrained(model, map_location=device)
     models: dict[tuple[str, str], Any] = {("fp32", "gliner"): load_reference(exact)}
     for dtype in dtypes:
-        models[dtype, "ours"] = GLiNER.from_pretrained(model, dtype=dtype)
+        models[dtype, "ours"] = GLiNER.from_pretrained(model, map_location=device, dtype=dtype)
         if "gliner" in OWNERS[dtype]:
             models[dtype, "gliner"] = load_reference(exact).to(models[dtype, "ours"].dtype)
     return models
@@ -98,7 +99,7 @@ def as_page(rows: Sequence[Row], options: argparse.Namespace) -> str:
         (
             "Share of the entities found by `gliner` in fp32 or in 16 bits that both find, and F1 in 16 bits. "
             f"Threshold 0.5, flat, model {options.model or 'built in'}; "
-            f"{datetime.now(timezone.utc).date().isoformat()}, {cpu_name()}, torch {torch.__version__}; made by"
+            f"{datetime.now(timezone.utc).date().isoformat()}, {device_name(options.device)}, torch {torch.__version__}; made by"
         ),
         "",
         "```bash",
@@ -106,7 +107,8 @@ def as_page(rows: Sequence[Row], options: argparse.Namespace) -> str:
         + (f" --sets {' '.join(options.sets)}" if options.sets else "")
         + (f" --dtypes {' '.join(options.dtypes)}" if options.dtypes != list(OWNERS) else "")
         + (f" --model {options.model}" if options.model else "")
-        + (f" --limit {options.limit}" if options.limit else ""),
+        + (f" --limit {options.limit}" if options.limit else "")
+        + (f" --device {options.device}" if options.device != "cpu" else ""),
         "```",
         "",
         f"| {' | '.join(heads)} |",
