@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import shutil
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -60,16 +61,19 @@ def texts_of(name: str, count: int) -> list[str]:
 
 
 def distinct_texts(name: str, count: int) -> list[str]:
-    """Texts of a corpus; once it is used up, again with their words turned round by one, by two, ...
+    """Texts of a corpus; once it is used up, again with their words turned round by one, by two, ..., then shuffled.
 
     Equal texts are computed once by ours, so that repeated ones would flatter it.
     """
     own = read_texts(name)
     texts = []
     for index in range(count):
-        words = own[index % len(own)].split(" ")
-        turn = index // len(own) % len(words)
-        texts.append(" ".join([*words[turn:], *words[:turn]]))
+        words, turn = own[index % len(own)].split(" "), index // len(own)
+        if turn < len(words):
+            words = [*words[turn:], *words[:turn]]
+        else:
+            random.Random(index).shuffle(words)  # the same in every run
+        texts.append(" ".join(words))
     return texts
 
 

@@ -99,7 +99,8 @@ def as_page(rows: Sequence[Row], options: argparse.Namespace) -> str:
         (
             "Share of the entities found by `gliner` in fp32 or in 16 bits that both find, and F1 in 16 bits. "
             f"Threshold 0.5, flat, model {options.model or 'built in'}; "
-            f"{datetime.now(timezone.utc).date().isoformat()}, {device_name(options.device)}, torch {torch.__version__}; made by"
+            f"{datetime.now(timezone.utc).date().isoformat()}, {device_name(options.device)}, "
+            f"torch {torch.__version__}; made by"
         ),
         "",
         "```bash",

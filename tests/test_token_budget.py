@@ -60,14 +60,14 @@ def test_a_card_s_budget_follows_its_free_memory(free):
     network = small_network()
     one = bytes_per_subword(network)
     free(20_000 * one)
-    assert default_budget(network, CUDA) == 10_000
+    assert default_budget(network, CUDA) == 6_000  # of two batches at once
     free(10_000 * one, by_torch=10_000 * one)
-    assert default_budget(network, CUDA) == 10_000
+    assert default_budget(network, CUDA) == 6_000
 
 
 def test_a_card_s_budget_has_bounds(free):
     free(2**40)
-    assert default_budget(small_network(), CUDA) == 2**15
+    assert default_budget(small_network(), CUDA) == 2**16
     free(0)
     assert default_budget(small_network(), CUDA) == 2**9
 
@@ -85,4 +85,4 @@ def test_a_card_is_asked_once(monkeypatch):
 
 
 def test_what_is_neither_cpu_nor_cuda_has_a_fixed_budget():
-    assert default_budget(SimpleNamespace(), torch.device("meta")) == 2**15
+    assert default_budget(SimpleNamespace(), torch.device("meta")) == 2**16

@@ -82,6 +82,10 @@ def linear(
         return out
     if executor == "rust":
         return _native_linear(vectors, weight, bias, activation)
+    return _torch_linear(vectors, weight, bias, activation)
+
+
+def _torch_linear(vectors: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation) -> Tensor:
     out = F.linear(vectors, weight, bias)
     return F.gelu(out) if activation == "gelu" else out
 
@@ -141,6 +145,9 @@ class Linear(nn.Linear):
 
     def product(self, vectors: Tensor, activation: Activation) -> Tensor:
         """(..., I) -> (..., O), with another activation of the sum than the layer's own perhaps."""
+        if vectors.is_cuda and self.int16 is None and self.float32 is None and self.reordered is None:
+            # None of the questions below, which take a host longer than it takes to start a product.
+            return _torch_linear(vectors, self.weight, self.bias, activation)
         reordered = self._reordered_for(vectors)
         if reordered is not None:
             algorithm = "none" if activation == "gelu" else ""

@@ -39,9 +39,9 @@ _WINDOW = 8192
 _WINDOW_CHARACTERS = 2**24
 # On CUDA one window is prepared while another is computed, and for the first the device has to wait: it is to be small,
 # and each of the next twice as large. Texts that come again are computed once in each window that they are in.
-_CUDA_WINDOW = 2048
-_CUDA_WINDOW_CHARACTERS = 2**20
-_CUDA_HALVINGS = 4
+_CUDA_WINDOW = 8192
+_CUDA_WINDOW_CHARACTERS = 2**22
+_CUDA_HALVINGS = 5
 
 
 class GLiNER(nn.Module):

@@ -24,11 +24,12 @@ _AMX_BUDGET = 3072
 _AMX_BUDGET_PER_THREAD = 1024
 # However large or small the tensors of a subword are.
 _LEAST_CPU_BUDGET, _MOST_CPU_BUDGET = 256, 2**14
-# Not measured: products of so many rows fill any card, and a batch is done soon enough for the next one's host work.
-_GPU_BUDGET = 2**15
+# The host takes the same time to start a batch's kernels however large it is, and the card should take longer for them.
+_GPU_BUDGET = 2**16
 _LEAST_GPU_BUDGET = 2**9
 # The rest is for what `bytes_per_subword` does not count: libraries' workspaces, candidates, other programs.
-_SHARE_OF_FREE_MEMORY = 0.5
+_SHARE_OF_FREE_MEMORY = 0.6
+_BATCHES_AT_ONCE = 2  # on a card, see `streams`
 
 
 def default_budget(network: SpanNetwork, device: torch.device) -> int:
@@ -39,7 +40,7 @@ def default_budget(network: SpanNetwork, device: torch.device) -> int:
         return _GPU_BUDGET
     free, _ = torch.cuda.mem_get_info(device)
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps it for the next
-    fitting = int(_SHARE_OF_FREE_MEMORY * free) // bytes_per_subword(network)
+    fitting = int(_SHARE_OF_FREE_MEMORY * free / _BATCHES_AT_ONCE) // bytes_per_subword(network)
     return max(_LEAST_GPU_BUDGET, min(_GPU_BUDGET, fitting))
 
 

@@ -75,11 +75,14 @@ def keep_in_one_piece(lstm: nn.LSTM) -> None:
         return
     mode = get_cudnn_mode(lstm.mode)  # type: ignore[no-untyped-call]
     shape = (lstm.input_size, mode, lstm.hidden_size, lstm.proj_size, lstm.num_layers)
-    # The weights are used outside of inference mode, too.
-    with torch.cuda.device(weights[0].device), torch.inference_mode(mode=False), torch.no_grad():
+    # The weights are used outside of inference mode, too, unless they were made in it.
+    in_mode = torch.inference_mode(mode=weights[0].is_inference())
+    with torch.cuda.device(weights[0].device), in_mode, torch.no_grad():
         torch._cudnn_rnn_flatten_weight(  # noqa: SLF001
             weights, 4 if lstm.bias else 2, *shape, lstm.batch_first, lstm.bidirectional
         )
+        if weights[0].is_cuda:
+            torch.cuda.current_stream().synchronize()  # or a batch on another stream could read them half-way
 
 
 def time_major(word_counts: Tensor) -> tuple[Tensor, Tensor]:

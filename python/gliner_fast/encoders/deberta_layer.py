@@ -94,10 +94,14 @@ class DebertaLayer(nn.Module):
         )
         if native is not None:
             return native
-        attended = F.dropout(self.attention_output(attended), self.hidden_dropout, self.training)
-        hidden = add_and_norm(attended, hidden, self.attention_norm, in_place=True)
-        out = F.dropout(self.output(self.intermediate(hidden)), self.hidden_dropout, self.training)
+        hidden = add_and_norm(
+            self._dropped(self.attention_output(attended)), hidden, self.attention_norm, in_place=True
+        )
+        out = self._dropped(self.output(self.intermediate(hidden)))
         return add_and_norm(out, hidden, self.output_norm, in_place=True)
+
+    def _dropped(self, vectors: Tensor) -> Tensor:
+        return F.dropout(vectors, self.hidden_dropout) if self.training else vectors
 
     def _attend(self, qkv: Tensor, positions: LayerPositions, key_padding: Tensor | None) -> Tensor:
         """Attends in texts of L subwords: (B, L, 3, H, head_dim) -> (B, L, H, head_dim), a view."""

@@ -54,7 +54,7 @@ def finish_layer(
         output: (N, F) -> (N, D).
         output_norm: of that and the residual.
     """
-    if torch_must_see() or not (_are_rows(attended) and _are_rows(hidden)):
+    if not (_are_rows(attended) and _are_rows(hidden)) or torch_must_see():
         return None
     if not (_is_ours(attention_output) and _is_ours(intermediate) and _is_ours(output)):
         return None
