@@ -209,7 +209,6 @@ def disentangled_attention(
             PRECISION="tf32" if allow_tf32 else "ieee",
             num_warps=blocks.warps,
             num_stages=blocks.stages,
-            maxnreg=blocks.registers,
         )
     return out.to(dtype)
 
@@ -231,13 +230,11 @@ class Blocks:
         rows: queries, and keys taken at once: 16, 32 or 64.
         warps: of one program.
         stages: loads in flight.
-        registers: most of a thread, so that more programs share a multiprocessor; None: as many as the compiler likes.
     """
 
     rows: int
     warps: int
     stages: int
-    registers: int | None = None
 
 
 class ShapeClass(NamedTuple):

@@ -60,9 +60,9 @@ def test_a_card_s_budget_follows_its_free_memory(free):
     network = small_network()
     one = bytes_per_subword(network)
     free(20_000 * one)
-    assert default_budget(network, CUDA) == 6_000  # of two batches at once
+    assert default_budget(network, CUDA) == 10_000
     free(10_000 * one, by_torch=10_000 * one)
-    assert default_budget(network, CUDA) == 6_000
+    assert default_budget(network, CUDA) == 10_000
 
 
 def test_a_card_s_budget_has_bounds(free):

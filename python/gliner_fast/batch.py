@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gliner_fast import _rust
 from gliner_fast.errors import CheckpointError
-from gliner_fast.upload import upload
+from gliner_fast.upload import gather, send, upload
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -46,6 +46,9 @@ class Batch:
         class_positions: (T,) rows of the flattened subwords that hold an entity token.
         offsets: (B+1,) where each text begins in `input_ids`, which are then packed, (N,), and so are the positions;
             None for padded ones.
+        word_order: words in the order that an LSTM on CUDA reads them in, and how many texts reach each step, as
+            `word_vectors.time_major` tells; the second on the CPU. None: to be found where they are needed.
+        staged: what `to` moves, gathered by `stage`.
     """
 
     rows: NDArray[np.int64]
@@ -57,6 +60,8 @@ class Batch:
     pooled_words: Tensor
     class_positions: Tensor
     offsets: Tensor | None = None
+    word_order: tuple[Tensor, Tensor] | None = None
+    staged: Tensor | None = None
 
     @property
     def word_total(self) -> int:
@@ -65,18 +70,38 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Moves what the network indexes with, in one copy; counts and lengths stay on the CPU, where they steer it."""
-        if device.type == "cpu":
+        parts = self._moved()
+        if self.staged is not None:
+            moved = iter(send(self.staged, [part.shape for part in parts], device))
+        elif device.type == "cpu":
             return self
-        parts = [self.input_ids, self.pooled_positions, self.pooled_words, self.class_positions]
-        moved = upload(parts if self.offsets is None else [*parts, self.offsets], device)
+        else:
+            moved = iter(upload(parts, device))
         return replace(
             self,
-            input_ids=moved[0],
-            pooled_positions=moved[1],
-            pooled_words=moved[2],
-            class_positions=moved[3],
-            offsets=None if self.offsets is None else moved[4],
+            input_ids=next(moved),
+            pooled_positions=next(moved),
+            pooled_words=next(moved),
+            class_positions=next(moved),
+            offsets=None if self.offsets is None else next(moved),
+            word_order=None if self.word_order is None else (next(moved), self.word_order[1]),
+            staged=None,
         )
+
+    def stage(self, *, pin: bool) -> Batch:
+        """The same with what `to` moves gathered already, in pinned memory where a CUDA device is to read it.
+
+        The thread that starts kernels need not do it then.
+        """
+        return replace(self, staged=gather(self._moved(), pin=pin))
+
+    def _moved(self) -> list[Tensor]:
+        parts = [self.input_ids, self.pooled_positions, self.pooled_words, self.class_positions]
+        if self.offsets is not None:
+            parts.append(self.offsets)
+        if self.word_order is not None:
+            parts.append(self.word_order[0])
+        return parts
 
 
 @dataclass(frozen=True)

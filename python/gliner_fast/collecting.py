@@ -24,12 +24,14 @@ class Found(NamedTuple):
     """What a batch found.
 
     Attributes:
-        whole: entities of whole texts.
+        texts: of each entity of a whole text, where it was found.
+        entities: these, described already: on CUDA by the thread that decodes, so that none who starts kernels has to.
         windows: candidates that windows of long texts own, to be resolved with their text's others; None without any.
         stats: what was done.
     """
 
-    whole: Findings
+    texts: list[int]
+    entities: list[Entity]
     windows: Findings | None
     stats: Stats
 
@@ -51,7 +53,7 @@ class Collector:
     def add(self, found: Found) -> None:
         """Takes what a batch found."""
         self.undone -= 1
-        _file(self.prepared, found.whole, self._of_texts)
+        _file(found.texts, found.entities, self._of_texts)
         if found.windows is not None:
             self._of_windows.append(found.windows)
 
@@ -60,7 +62,8 @@ class Collector:
         prepared = self.prepared
         if self._of_windows:
             began = perf_counter()
-            _file(prepared, _resolve_windows(prepared, Findings.join(self._of_windows)), self._of_texts)
+            resolved = _resolve_windows(prepared, Findings.join(self._of_windows))
+            _file(resolved.texts.tolist(), describe(prepared, resolved), self._of_texts)
             stats.decode_seconds += perf_counter() - began
         found = _for_every_place(prepared, self._of_texts)
         stats.texts += len(found)
@@ -91,9 +94,9 @@ def _for_every_place(prepared: Prepared, of_texts: list[list[Entity]]) -> list[l
     return [[] if entities is None else entities for entities in found]
 
 
-def _file(prepared: Prepared, entities: Findings, of_texts: list[list[Entity]]) -> None:
-    """Puts entities, described, to the text that they are of."""
-    for text, entity in zip(entities.texts.tolist(), describe(prepared, entities), strict=True):
+def _file(texts: Sequence[int], entities: Sequence[Entity], of_texts: list[list[Entity]]) -> None:
+    """Puts entities to the text that they are of."""
+    for text, entity in zip(texts, entities, strict=True):
         of_texts[text].append(entity)
 
 

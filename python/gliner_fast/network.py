@@ -90,7 +90,7 @@ class SpanNetwork(nn.Module):
         subwords, prompts = chosen.split([len(batch.pooled_positions), len(class_positions)])
         words = pool_subwords(subwords, batch.pooled_words, batch.word_total, self.pooling)  # (N, D)
         if self.rnn is not None:
-            words = self.rnn(words, batch.word_counts)
+            words = self.rnn(words, batch.word_counts, batch.word_order)
         prompts = self.scorer.prompt(prompts)  # (T, D)
         counts = batch.word_counts.tolist(), batch.class_counts.tolist()
         if thresholds is not None and self.scorer.executor_for(words) != "torch":

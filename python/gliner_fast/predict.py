@@ -17,7 +17,7 @@ from gliner_fast.batch import Batch, Batcher, plan_batches
 from gliner_fast.candidates import Candidates, only
 from gliner_fast.collecting import Found, of_places
 from gliner_fast.decode import Selection, find_candidates, flat_allowed_spans, flat_thresholds, resolve
-from gliner_fast.describing import read_findings
+from gliner_fast.describing import describe, read_findings
 from gliner_fast.labels import label_thresholds
 from gliner_fast.pending_scores import PendingScores
 from gliner_fast.preparing import Prepared, prepare
@@ -25,6 +25,7 @@ from gliner_fast.request import Request
 from gliner_fast.schedule import Schedule
 from gliner_fast.stages import HostStages
 from gliner_fast.stats import Stats, encoder_timed
+from gliner_fast.word_vectors import time_major
 from gliner_fast.words import WordTriples
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ class Predictor:
         sets = prepared.set_of_text[prepared.rows.texts[rows]]
         padded = not self.network.reads_packed
         batch = self.batcher.assemble(prepared.subwords, rows, prepared.prompts, sets, padded=padded)
+        if self.device.type == "cuda":
+            batch = self._staged(batch)
         selection = _select(prepared, rows)
         thresholds = allowed = None
         if not prepared.request.options.return_class_probs:  # they alone need scores below the threshold
@@ -121,6 +124,12 @@ class Predictor:
             allowed = flat_allowed_spans(selection, batch.word_counts.numpy(), self.max_width)
         spans = None if allowed is None else torch.from_numpy(allowed)
         return LaidOut(batch, selection, thresholds, spans, perf_counter() - began)
+
+    def _staged(self, batch: Batch) -> Batch:
+        """A batch with all that can be made ready for a card: its host has enough to do with starting kernels."""
+        if self.network.rnn is not None and len(batch.rows) > 1:
+            batch = replace(batch, word_order=time_major(batch.word_counts))
+        return batch.stage(pin=True)
 
     @torch.inference_mode()
     def score(self, laid_out: LaidOut, stats: Stats, *, timed: bool) -> Scored:
@@ -154,6 +163,7 @@ class Predictor:
             if is_window.any():
                 owned = only(candidates, in_window & _owned(prepared, rows, candidates))
                 windows = read_findings(prepared, batch, scores, owned, self.network, self.max_width)
+            entities = describe(prepared, whole)
         stats = Stats(
             windows=len(rows),
             words=int(word_counts.sum()),
@@ -161,7 +171,7 @@ class Predictor:
             padded_subwords=batch.input_ids.numel(),
             decode_seconds=perf_counter() - began,
         )
-        return Found(whole, windows, stats)
+        return Found(whole.texts.tolist(), entities, windows, stats)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
-from itertools import groupby, repeat
+from itertools import groupby
 from threading import Event
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,6 @@ from gliner_fast.out_of_memory import halved_budget, is_out_of_memory
 from gliner_fast.preparing import Prepared
 from gliner_fast.stages import HostStages
 from gliner_fast.stats import Stats
-from gliner_fast.streams import take_turns
 
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
@@ -42,8 +40,8 @@ class Schedule:
     is no step, so whoever has none ready then should wait for it instead.
 
     With overlapping stages the next batch is laid out and the one before decoded, in a thread each, while the device
-    computes, on which batches take turns (`streams`); and the first batches of a request are computed while the last
-    of the one before are decoded. No batch has texts of two.
+    computes; and the first batches of a request are computed while the last of the one before are decoded. No batch has
+    texts of two.
     """
 
     def __init__(
@@ -65,15 +63,12 @@ class Schedule:
         self._in_flight: deque[tuple[_Planned, Future[Found]]] = deque()
         self._alone: _Planned | None = None  # a batch for which memory was short beside others, until it is decoded
         self._failure: Exception | None = None
-        self._turns: Iterator[AbstractContextManager[Any]] = repeat(nullcontext())
 
     def run(self, stages: HostStages) -> Generator[tuple[Prepared, list[list[Entity]]], None, None]:
         """Each request with its entities, in order.
 
         An error ends this in the turn of its request: what those before have found is given first.
         """
-        if stages.overlap:
-            self._turns = take_turns(self._predictor.device)
         while not self._unwanted.is_set():
             self._ask_for_more(stages)
             if self._waiting and len(self._in_flight) < (stages.most_in_flight if self._alone is None else 1):
@@ -130,11 +125,8 @@ class Schedule:
             if stages.overlap and len(self._waiting) > 1:
                 following = self._waiting[1]
                 self._coming = stages.lay_out(predictor.lay_out, following.collector.prepared, following.rows)
-            with next(self._turns):
-                # No name for the scores, or the ones of a batch would live until the next has its own.
-                decoding = stages.decode(
-                    predictor.decode, prepared, predictor.score(laid_out, stats, timed=self._is_timed)
-                )
+            # No name for the scores, or the ones of a batch would live until the next has its own.
+            decoding = stages.decode(predictor.decode, prepared, predictor.score(laid_out, stats, timed=self._is_timed))
         except Exception as error:  # noqa: BLE001  # raised in its turn
             self._give_way(error)
         else:

@@ -28,8 +28,7 @@ _LEAST_CPU_BUDGET, _MOST_CPU_BUDGET = 256, 2**14
 _GPU_BUDGET = 2**16
 _LEAST_GPU_BUDGET = 2**9
 # The rest is for what `bytes_per_subword` does not count: libraries' workspaces, candidates, other programs.
-_SHARE_OF_FREE_MEMORY = 0.6
-_BATCHES_AT_ONCE = 2  # on a card, see `streams`
+_SHARE_OF_FREE_MEMORY = 0.5
 
 
 def default_budget(network: SpanNetwork, device: torch.device) -> int:
@@ -40,7 +39,7 @@ def default_budget(network: SpanNetwork, device: torch.device) -> int:
         return _GPU_BUDGET
     free, _ = torch.cuda.mem_get_info(device)
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps it for the next
-    fitting = int(_SHARE_OF_FREE_MEMORY * free / _BATCHES_AT_ONCE) // bytes_per_subword(network)
+    fitting = int(_SHARE_OF_FREE_MEMORY * free) // bytes_per_subword(network)
     return max(_LEAST_GPU_BUDGET, min(_GPU_BUDGET, fitting))
 
 

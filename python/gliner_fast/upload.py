@@ -16,8 +16,16 @@ def upload(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     """
     if device.type == "cpu":
         return list(tensors)
+    return send(gather(tensors, pin=device.type == "cuda"), [tensor.shape for tensor in tensors], device)
+
+
+def gather(tensors: Sequence[Tensor], *, pin: bool) -> Tensor:
+    """Tensors of one dtype, flat and one after another: the part of an upload that any thread can do beforehand."""
     gathered = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    if device.type == "cuda":
-        gathered = gathered.pin_memory()
-    parts = torch.split(gathered.to(device, non_blocking=True), [tensor.numel() for tensor in tensors])
-    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+    return gathered.pin_memory() if pin else gathered
+
+
+def send(gathered: Tensor, shapes: Sequence[torch.Size], device: torch.device) -> list[Tensor]:
+    """What `gather` made, on a device and in its shapes again."""
+    parts = torch.split(gathered.to(device, non_blocking=True), [shape.numel() for shape in shapes])
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]

@@ -39,8 +39,14 @@ class WordLSTM(nn.Module):
         super().__init__()
         self.lstm = nn.LSTM(width, width // 2, layers, batch_first=True, bidirectional=True)
 
-    def forward(self, vectors: Tensor, word_counts: Tensor) -> Tensor:
-        """(N, D) -> (N, D) for packed words; `word_counts` is (B,) on the CPU, each at least 1."""
+    def forward(self, vectors: Tensor, word_counts: Tensor, word_order: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """(N, D) -> (N, D) for packed words.
+
+        Args:
+            vectors: (N, D).
+            word_counts: (B,) on the CPU, each at least 1.
+            word_order: what `time_major` gives for them, the order on the vectors' device; None to find it here.
+        """
         if takes_native_lstm(self.lstm, vectors) and is_lstm_native():
             return native_lstm(self.lstm, vectors, word_counts)
         if vectors.is_cuda:
@@ -49,10 +55,13 @@ class WordLSTM(nn.Module):
                 # There is no other order than the one it has, and the host need not look for one.
                 alone: Tensor = self.lstm(vectors[None])[0][0]
                 return alone
-        order, batch_sizes = time_major(word_counts)
-        if trains_in_closed_form(vectors):
-            return train_lstm(self.lstm, vectors, order, batch_sizes, word_counts)
-        (order,) = upload([order], vectors.device)
+        if word_order is None:
+            order, batch_sizes = time_major(word_counts)
+            if trains_in_closed_form(vectors):
+                return train_lstm(self.lstm, vectors, order, batch_sizes, word_counts)
+            (order,) = upload([order], vectors.device)
+        else:
+            order, batch_sizes = word_order
         # Without `sorted_indices`: they would only put the final states, which nobody reads, into another order.
         out, _ = self.lstm(PackedSequence(vectors[order], batch_sizes))
         return torch.empty_like(out.data).index_copy(0, order, out.data)
@@ -82,7 +91,7 @@ def keep_in_one_piece(lstm: nn.LSTM) -> None:
             weights, 4 if lstm.bias else 2, *shape, lstm.batch_first, lstm.bidirectional
         )
         if weights[0].is_cuda:
-            torch.cuda.current_stream().synchronize()  # or a batch on another stream could read them half-way
+            torch.cuda.current_stream().synchronize()  # or another thread, on its own stream, could read them half-way
 
 
 def time_major(word_counts: Tensor) -> tuple[Tensor, Tensor]:
