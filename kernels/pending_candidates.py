@@ -54,15 +54,16 @@ class PendingCandidates:
     """Candidates that the device is looking for; where it is the CPU, they are found already.
 
     Attributes:
-        dtype: of the logits, and so of the scores.
-        search: looks for as many as there is room for, again.
-        table: (2 + 5 * room,) int32 on the host, as `span_candidates.py` lays it out; not to be read before `wait`.
+        search: looks for as many as there is room for, again: the table, and what happens once it has come.
+        read: makes candidates of hits: their places in the dense layout, (S,) int64, and logits, (S,) float32.
+        table: on the host, not to be read before `wait`: 16 bytes that begin with the number of hits, little-endian;
+            `room` places, int64; and as many logits, float32. All as int64, so (2 + 1.5 * room,).
         is_there: happens once the table has come; None where it has.
         learn: is told how many there would have had to be room for.
     """
 
-    dtype: torch.dtype
     search: Callable[[int], tuple[Tensor, torch.cuda.Event | None]]
+    read: Callable[[Tensor, Tensor], SpanCandidates]
     table: Tensor
     is_there: torch.cuda.Event | None
     learn: Callable[[int], None] = lambda _: None
@@ -73,11 +74,8 @@ class PendingCandidates:
         while True:
             if is_there is not None:
                 is_there.synchronize()
-            hits, found = table[:2].tolist()
-            columns = table[2:].view(5, -1)
-            if hits <= columns.shape[1]:
+            hits, room = int(table[0]), (len(table) - 2) * 2 // 3
+            if hits <= room:
                 self.learn(hits)
-                texts, starts, widths, types, bits = columns[:, :found]
-                scores = bits.contiguous().view(torch.float32).to(self.dtype)
-                return SpanCandidates(texts.long(), starts.long(), widths.long(), types.long(), scores)
+                return self.read(table[2 : 2 + hits], table[2 + room :].view(torch.float32)[:hits])
             table, is_there = self.search(hits)

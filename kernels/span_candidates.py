@@ -6,17 +6,14 @@ candidates in Rust (`native_candidates.py`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from gliner_fast.kernels.pending_candidates import PendingCandidates, Room
+from gliner_fast.kernels.pending_candidates import PendingCandidates, Room, SpanCandidates
 from gliner_fast.kernels.span_scores import Hits, as_kernel_inputs, count_dtype, launch
 from gliner_fast.kernels.span_tiling import Tiling, cut_tiles
-
-# Stands in a place that no hit has taken: greater than every key.
-_NO_KEY = torch.iinfo(torch.int64).max
 
 
 def span_candidates(
@@ -32,11 +29,14 @@ def span_candidates(
     allowed_spans: Tensor | None = None,
     room: Room | None = None,
     allow_tf32: bool = False,
+    sigmoid: Callable[[Tensor], Tensor] = torch.sigmoid,
 ) -> PendingCandidates:
     """The candidates that `span_candidates_reference` finds, by the kernel: the dense logits are never written.
 
-    The host waits for nothing: `PendingCandidates.wait` does, once, and a second time in the rare batch that has more
-    than were given room, which runs again. `room` remembers how much batches needed; None: a new one.
+    The device is given the kernel and one copy to start, and the host waits for neither: `PendingCandidates.wait` does,
+    once, and a second time in the rare batch that has more than were given room, which runs again. What is left, to
+    sort the hits and to compare a few again, is done there, by the thread that waits. `room` remembers how much batches
+    needed; None: a new one. `thresholds` may be on the host, and should be; `sigmoid` is that of the host.
 
     Raises:
         TypeError: for another dtype.
@@ -45,14 +45,23 @@ def span_candidates(
     room = room or Room()
     inputs = as_kernel_inputs(u, v, g, c)
     tiling = cut_tiles(inputs[0], word_counts, class_counts, max_width)
-    thresholds = thresholds.to(u)
+    thresholds = thresholds.to("cpu", u.dtype)  # (T,)
+    bounds = _upload(logit_bounds(thresholds), u.device)
 
     def search(places: int) -> tuple[Tensor, torch.cuda.Event | None]:
-        return _search(inputs, tiling, max_width, thresholds, allowed_spans, u.dtype, places, allow_tf32=allow_tf32)
+        return _search(inputs, tiling, max_width, bounds, allowed_spans, places, allow_tf32=allow_tf32)
+
+    def read(keys: Tensor, logits: Tensor) -> SpanCandidates:
+        order = keys.argsort()  # they come in the order in which programs were done
+        texts, starts, widths, types = tiling.decode(keys[order], max_width)
+        scores = sigmoid(logits[order].to(u.dtype))
+        # The bounds let a little too much through: this is the comparison that torch makes.
+        passes = scores > thresholds[tiling.texts_on_host[texts, 3] + types]
+        return SpanCandidates(texts[passes], starts[passes], widths[passes], types[passes], scores[passes])
 
     words = len(u)
     return PendingCandidates(
-        u.dtype, search, *search(room.of(words, tiling.logits)), learn=lambda hits: room.learn(hits, words)
+        search, read, *search(room.of(words, tiling.logits)), learn=lambda hits: room.learn(hits, words)
     )
 
 
@@ -60,43 +69,35 @@ def _search(
     inputs: tuple[Tensor, Tensor, Tensor, Tensor],
     tiling: Tiling,
     max_width: int,
-    thresholds: Tensor,
+    bounds: Tensor,
     allowed_spans: Tensor | None,
-    dtype: torch.dtype,
     room: int,
     *,
     allow_tf32: bool,
 ) -> tuple[Tensor, torch.cuda.Event | None]:
-    """Starts the search for up to `room` candidates and their way to the host.
+    """Starts the search for at least `room` hits and their way to the host.
 
     Returns:
-        (2 + 5 * room,) int32 on the host: hits, candidates, and in a row each texts, starts, widths, types and the bits
-        of the scores as float32, candidates first and in order. And what happens when it has come, as
-        `PendingCandidates` says.
+        (2 + 1.5 * room,) int64 on the host, as `PendingCandidates` describes it, and what happens when it has come.
     """
-    device = inputs[0].device
     # A multiple of 16, or Triton would compile once more for those that are none.
-    keys = torch.full((-(-room // 16) * 16,), _NO_KEY, device=device)
-    logits = keys.new_empty(len(keys), dtype=torch.float32)
-    count = keys.new_zeros(1, dtype=count_dtype(tiling.logits))
-    hits = Hits(keys, count, logit_bounds(thresholds), allowed_spans)
-    launch(*inputs, tiling, max_width, logits, allow_tf32=allow_tf32, hits=hits)
-    texts, starts, widths, types = tiling.decode(keys.clamp(max=max(0, tiling.logits - 1)), max_width)
-    scores = logits.to(dtype).sigmoid()
-    # The bounds let a little too much through: this is the comparison that torch makes.
-    is_candidate = (keys != _NO_KEY) & (scores > thresholds[tiling.texts[texts, 3] + types])
-    order = keys.where(is_candidate, _NO_KEY).argsort()
-    indices = torch.stack([texts, starts, widths, types])[:, order].int()  # (4, room)
-    bits = scores[order].float().view(torch.int32)
-    counts = torch.cat([count, is_candidate.sum()[None]]).clamp(max=2**31 - 1).int()
-    table = torch.cat([counts, indices.view(-1), bits])
+    room = -(-room // 16) * 16
+    table = torch.empty(2 + room + room // 2, dtype=torch.int64, device=bounds.device)
+    table[:2].zero_()
+    hits = Hits(table[2 : 2 + room], table.view(count_dtype(tiling.logits))[:1], bounds, allowed_spans)
+    launch(*inputs, tiling, max_width, table[2 + room :].view(torch.float32), allow_tf32=allow_tf32, hits=hits)
     if not table.is_cuda:
         return table, None
     on_host = torch.empty(table.shape, dtype=table.dtype, pin_memory=True)
     on_host.copy_(table, non_blocking=True)
     is_there = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    is_there.record(torch.cuda.current_stream(device))
+    is_there.record(torch.cuda.current_stream(table.device))
     return on_host, is_there
+
+
+def _upload(numbers: Tensor, device: torch.device) -> Tensor:
+    """Only from pinned memory a copy runs while the host goes on."""
+    return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers
 
 
 def logit_bounds(thresholds: Tensor) -> Tensor:

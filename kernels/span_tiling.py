@@ -106,6 +106,7 @@ class Tiling:
 
     Attributes:
         texts: (B, 6) int64: first tile, first word, words, first type, types, first logit of each text.
+        texts_on_host: the same on the CPU.
         tile_texts: (tiles,) int64, the text that each tile is in.
         logits: how many the dense layout has.
     """
@@ -116,6 +117,7 @@ class Tiling:
     widths: int
     groups: int
     texts: Tensor
+    texts_on_host: Tensor
     tile_texts: Tensor
     logits: int
 
@@ -137,10 +139,10 @@ class Tiling:
         return most if most is None else min(most, 65_536 // (32 * self.hit_warps))
 
     def decode(self, keys: Tensor, max_width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Text, start, width and type of places in the dense layout, each (S,) int64."""
-        first_logits = self.texts[:, 5].contiguous()
+        """Text, start, width and type of places in the dense layout, each (S,) int64; all on the host."""
+        first_logits = self.texts_on_host[:, 5].contiguous()
         texts = torch.searchsorted(first_logits, keys, right=True) - 1  # where several begin there, the one not empty
-        own_types = self.texts[texts, 4]
+        own_types = self.texts_on_host[texts, 4]
         places = keys - first_logits[texts]
         spans = places // own_types
         return texts, spans // max_width, spans % max_width, places % own_types
@@ -162,11 +164,11 @@ def cut_tiles(u: Tensor, word_counts: Sequence[int], class_counts: Sequence[int]
     tiles = ceil_div(words, groups * starts) * ceil_div(types, blocks.types) * ceil_div(max_width, widths)  # (B,)
     columns = (tiles.cumsum() - tiles, words.cumsum() - words, words, types.cumsum() - types, types)
     own = np.stack([*columns, logits.cumsum() - logits], axis=1)  # (B, 6)
-    packed = torch.from_numpy(np.concatenate([own.reshape(-1), np.arange(len(words)).repeat(tiles)]))
-    if u.is_cuda:
-        packed = packed.pin_memory().to(u.device, non_blocking=True)
-    texts, tile_texts = packed[: own.size].view(-1, 6), packed[own.size :]
-    return Tiling(blocks, starts, ends, widths, groups, texts, tile_texts, int(logits.sum()))
+    on_host = torch.from_numpy(np.concatenate([own.reshape(-1), np.arange(len(words)).repeat(tiles)]))
+    packed = on_host.pin_memory().to(u.device, non_blocking=True) if u.is_cuda else on_host
+    texts, texts_on_host = (numbers[: own.size].view(-1, 6) for numbers in (packed, on_host))
+    tile_texts = packed[own.size :]
+    return Tiling(blocks, starts, ends, widths, groups, texts, texts_on_host, tile_texts, int(logits.sum()))
 
 
 def ceil_div(amount: Any, part: int) -> Any:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gliner_fast import _rust
 from gliner_fast.candidates import Candidates
 from gliner_fast.decode import Selection, class_probabilities, find_candidates, flat_allowed_spans, flat_thresholds
-from gliner_fast.kernels.pending_candidates import PendingCandidates
+from gliner_fast.kernels.pending_candidates import PendingCandidates, SpanCandidates
 from gliner_fast.pending_scores import PendingScores
 
 WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH = np.array([3, 1, 0, 4]), np.array([2, 3, 1, 2]), 2
@@ -55,7 +55,7 @@ class Arrival:
 def found_on_a_device(
     logits: torch.Tensor, selection: Selection, arrival: Arrival | None = None, dtype: torch.dtype = torch.float32
 ) -> PendingCandidates:
-    """What a device finds: the same comparison, as the table that it sends."""
+    """What a device finds: the same comparison, as the table that it sends, in no order."""
     scores = torch.sigmoid(logits)
     thresholds = flat_thresholds(selection, CLASS_COUNTS)
     offsets, starts, ends, classes, values = map(
@@ -63,11 +63,22 @@ def found_on_a_device(
         _rust.find_candidates(scores.numpy(), WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, thresholds),
     )
     texts = torch.repeat_interleave(offsets.diff())
-    columns = torch.stack([texts, starts, ends - starts - 1, classes]).int()  # (4, S)
-    bits = values.to(dtype).float().view(torch.int32)
-    table = torch.cat([torch.tensor([len(texts)] * 2, dtype=torch.int32), columns.view(-1), bits])
+    own_places = torch.arange(len(texts))  # stand for the places in the dense layout, whose order is the same
+
+    def read(places: torch.Tensor, sent: torch.Tensor) -> SpanCandidates:
+        order = places.argsort()
+        own = places[order]
+        assert own.tolist() == own_places.tolist()
+        return SpanCandidates(texts[own], starts[own], (ends - starts - 1)[own], classes[own], sent[order].to(dtype))
+
+    room = -(-len(texts) // 16) * 16 + 16
+    table = torch.full((2 + room + room // 2,), -1)
+    table[0] = len(texts)
+    shuffled = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0))
+    table[2 : 2 + len(texts)] = own_places[shuffled]
+    table[2 + room :].view(torch.float32)[: len(texts)] = values[shuffled]
     return PendingCandidates(
-        dtype, lambda room: pytest.fail(f"there was room, yet {room} are asked for"), table, arrival
+        lambda room: pytest.fail(f"there was room, yet {room} are asked for"), read, table, arrival
     )
 
 

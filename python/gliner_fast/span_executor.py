@@ -17,6 +17,7 @@ from gliner_fast.kernels.pending_candidates import PendingCandidates, Room
 from gliner_fast.kernels.span_reference import span_scores_gradient_reference, span_scores_reference
 from gliner_fast.native import WIDENED, allows_tf32, expect_triton, triton_is_fastest
 from gliner_fast.native_candidates import native_candidates
+from gliner_fast.probabilities import probabilities
 from gliner_fast.upload import upload
 
 # "rust" finds candidates; where all scores are asked for, or gradients, torch computes in its place.
@@ -92,12 +93,12 @@ def find_spans(
             return native_candidates(u, v, g, c, thresholds=thresholds, **vars(layout))
         from gliner_fast.kernels.span_candidates import span_candidates
 
-        (thresholds,) = upload([thresholds], u.device)
         if allowed_spans is not None:
             (allowed_spans,) = upload([allowed_spans], u.device)
         return span_candidates(
             u, v, g, c,
-            thresholds=thresholds, allowed_spans=allowed_spans, room=room, allow_tf32=allows_tf32(), **vars(layout),
+            thresholds=thresholds, allowed_spans=allowed_spans, room=room, allow_tf32=allows_tf32(),
+            sigmoid=probabilities, **vars(layout),
         )  # fmt: skip
 
 
