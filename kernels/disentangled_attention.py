@@ -70,6 +70,7 @@ def _disentangled_attention_kernel(  # noqa: PLR0915
     BLOCK: tl.constexpr,
     C2P: tl.constexpr,
     P2C: tl.constexpr,
+    CARRIED: tl.constexpr,  # whether a tile's distances are looked up in the tile before
     PRECISION: tl.constexpr,
 ):
     # One program attends with BLOCK queries of one text and head to all its keys, BLOCK at a time. No score leaves it.
@@ -97,6 +98,8 @@ def _disentangled_attention_kernel(  # noqa: PLR0915
     # which leave the same remainder, so that scores by distance fit into BLOCK columns.
     if C2P or P2C:
         above = tl.load(rows_ptr + tl.minimum(i + 1 + farthest, 2 * farthest))
+        if CARRIED:
+            below = tl.load(rows_ptr + tl.maximum(i - (BLOCK - 1) + farthest, 0))
 
     highest = tl.full((BLOCK,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK,), tl.float32)
@@ -106,22 +109,30 @@ def _disentangled_attention_kernel(  # noqa: PLR0915
         inside = j < length
         key_at = qkv_ptr + H * D + j[:, None] * (3 * H * D) + h[None, :]
         key = tl.load(key_at, mask=inside[:, None], other=0.0)
-        if C2P or P2C:
-            # Where a tile reaches over the text's end, distances may pass the table's: nobody reads their scores.
+        # Where a tile reaches over the text's end, distances may pass the table's: nobody reads their scores.
+        if (C2P or P2C) and not CARRIED:
             below = tl.load(rows_ptr + tl.maximum(i - first_key - (BLOCK - 1) + farthest, 0))
+        # All loads of a tile before the first product, or each would be waited for in its turn.
+        if P2C:
+            query_above = tl.load(queries_ptr + table + above[:, None] * D)
+            query_below = tl.load(queries_ptr + table + below[:, None] * D)
+        if C2P:
+            key_above = tl.load(keys_ptr + table + above[:, None] * D)
+            key_below = tl.load(keys_ptr + table + below[:, None] * D)
+        value = tl.load(key_at + H * D, mask=inside[:, None], other=0.0)
+        if C2P or P2C:
+            above = below
+            if CARRIED:  # the next tile's
+                below = tl.load(rows_ptr + tl.maximum(i - first_key - (2 * BLOCK - 1) + farthest, 0))
         # Positions first, and what needs fewest registers last: more than 255 a thread would lie in memory.
         if P2C:
-            vectors = tl.load(queries_ptr + table + above[:, None] * D)
-            to_above = tl.dot(key, tl.trans(vectors), input_precision=PRECISION)
-            vectors = tl.load(queries_ptr + table + below[:, None] * D)
-            to_below = tl.dot(key, tl.trans(vectors), input_precision=PRECISION)
+            to_above = tl.dot(key, tl.trans(query_above), input_precision=PRECISION)
+            to_below = tl.dot(key, tl.trans(query_below), input_precision=PRECISION)
             by_distance = tl.where(c < BLOCK - 1 - n[:, None], to_above, to_below)
             position = tl.trans(_from_distances(by_distance, -1, BLOCK))
         if C2P:
-            vectors = tl.load(keys_ptr + table + above[:, None] * D)
-            to_above = tl.dot(query, tl.trans(vectors), input_precision=PRECISION)
-            vectors = tl.load(keys_ptr + table + below[:, None] * D)
-            to_below = tl.dot(query, tl.trans(vectors), input_precision=PRECISION)
+            to_above = tl.dot(query, tl.trans(key_above), input_precision=PRECISION)
+            to_below = tl.dot(query, tl.trans(key_below), input_precision=PRECISION)
             by_distance = tl.where(c < n[:, None], to_above, to_below)
             if P2C:
                 position += _from_distances(by_distance, 1, BLOCK)
@@ -130,7 +141,6 @@ def _disentangled_attention_kernel(  # noqa: PLR0915
         scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
         if C2P or P2C:
             scores += position
-            above = below
         scores = tl.where(inside[None, :], scores, float("-inf"))
         new_highest = tl.maximum(highest, tl.max(scores, axis=1))
         # exp2 is what the card has; its factor is part of a multiplication and addition.
@@ -138,7 +148,6 @@ def _disentangled_attention_kernel(  # noqa: PLR0915
         shrink = tl.exp2((highest - new_highest) * LOG2_E)
         total = total * shrink + tl.sum(weights, axis=1)
         context = context * shrink[:, None]
-        value = tl.load(key_at + H * D, mask=inside[:, None], other=0.0)
         context = tl.dot(weights.to(value.dtype), value, context, input_precision=PRECISION)
         highest = new_highest
     out = out_ptr + (text_start * H + head) * D + i[:, None] * (H * D) + h[None, :]
@@ -206,6 +215,8 @@ def disentangled_attention(
             BLOCK=blocks.rows,
             C2P=keys is not None,
             P2C=queries is not None,
+            # Where the compiler itself loads ahead, it does so only with what a tile looks up for itself.
+            CARRIED=blocks.stages == 1,
             PRECISION="tf32" if allow_tf32 else "ieee",
             num_warps=blocks.warps,
             num_stages=blocks.stages,

@@ -37,6 +37,7 @@ def compiled(dtype: str, head_dim: int, *, positions: bool = True, short: bool =
         "BLOCK": blocks.rows,
         "C2P": positions,
         "P2C": positions,
+        "CARRIED": blocks.stages == 1,
         "PRECISION": precision,
     }
     if not positions:
