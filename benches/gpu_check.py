@@ -6,8 +6,8 @@ that runs this is used, with what lies in WHEELS (`make gpu-wheels`) beside it f
 extension, of which one build serves every Python from 3.10.
 
 Example, in two calls of a quarter of an hour:
-    PYTHONPATH=python python3 -m benches.gpu_check card tests speed attention --seconds 450 --out "$OUT"
-    PYTHONPATH=python python3 -m benches.gpu_check latency tune speed-25 budget --seconds 300 --out "$OUT"
+    PYTHONPATH=python python3 -m benches.gpu_check card profile tests speed --seconds 420 --out "$OUT"
+    PYTHONPATH=python python3 -m benches.gpu_check latency attention speed-25 tune --seconds 330 --out "$OUT"
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Part:
     Attributes:
         about: what it tells.
         seconds: after which it is interrupted.
-        given: to Python after -m; pytest is told the markers and where to write in addition.
+        given: to Python after -m, "{out}" for the folder of the results; pytest is told the markers and where to write
+            in addition.
         is_bench: whether pytest writes figures.
         needs: a package without which it does not run.
     """
@@ -74,6 +75,10 @@ PARTS = {
         "ours alone: subwords a second, how busy the card is", 100, "bench_gpu.py", *_end_to_end("bench_gpu_card", 5)
     ),
     "tests": Part("every GPU test, several at once", 150, ("pytest", *TESTS), is_bench=False, needs="pytest"),
+    "profile": Part(
+        "where the card's time goes, kernel by kernel", 60, ("benches.profile_card", "--out", "{out}"), is_bench=False,
+        needs="gliner",
+    ),
     "speed": _benches(
         "texts to entities with 5 types, beside gliner", 200, "bench_gpu.py", *_end_to_end("bench_gpu", 5)
     ),
@@ -109,7 +114,7 @@ PARTS = {
 
 def command(part: Part, result: Path, markers: str, *, in_parallel: bool) -> list[str]:
     """What runs a part."""
-    whole = [sys.executable, "-m", *part.given]
+    whole = [sys.executable, "-m", *(given.format(out=result.parent) for given in part.given)]
     if part.given[0] != "pytest":
         return whole
     whole += ["-q", "-m", markers]

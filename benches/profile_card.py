@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benches.bench_gpu import covered
+from benches.bench_gpu import covered, useful_operations
 from benches.conftest import LABELS, checkpoint, distinct_texts
 from gliner_fast import GLiNER
 
@@ -49,7 +49,9 @@ def profiled(model: GLiNER, texts: list[str], labels: list[str], most: int, trac
             totals[event.name].append(event.time_range.elapsed_us())
             spans.append((event.time_range.start, event.time_range.end))
     busy = covered(spans) / 1e6
-    lines = [f"wall {1e3 * wall:.1f} ms, something runs for {1e3 * busy:.1f} ms ({busy / wall:.0%})"]
+    _, subwords = useful_operations(model, texts, labels)
+    speed = f"wall {1e3 * wall:.1f} ms, {subwords / wall:,.0f} subwords/s"
+    lines = [f"{speed}; something runs for {1e3 * busy:.1f} ms ({busy / wall:.0%})"]
     whole = sum(map(sum, totals.values()))
     for name, times in sorted(totals.items(), key=lambda item: -sum(item[1]))[:most]:
         lines.append(f"{sum(times) / whole:6.1%} {sum(times) / 1e3:9.2f} ms {len(times):6} x  {name[:110]}")

@@ -54,7 +54,7 @@ def _from_distances(
 
 
 @jit_for_any(numbers=("tiles", "farthest"), addresses=("rows_ptr", "offsets_ptr"))
-def _disentangled_attention_kernel(  # noqa: PLR0915
+def _disentangled_attention_kernel(  # noqa: C901, PLR0912, PLR0915
     qkv_ptr,  # (N, 3, H, D)
     keys_ptr,  # (H, R, D); read if C2P
     queries_ptr,  # (H, R, D); read if P2C

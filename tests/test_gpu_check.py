@@ -75,13 +75,18 @@ def test_what_parts_name_is_there():
     assert len(cases) > 30
     assert set(cases) <= set(listed.stdout.splitlines())
     modules = [part.given[0] for part in gpu_check.PARTS.values() if part.given[0] != "pytest"]
-    assert modules == ["benches.tune_budget", "benches.tune_attention"]
+    assert modules == ["benches.profile_card", "benches.tune_budget", "benches.tune_attention"]
+
+
+def test_a_part_is_told_where_results_go(tmp_path: Path):
+    whole = gpu_check.command(gpu_check.PARTS["profile"], tmp_path / "result.json", "gpu", in_parallel=False)
+    assert whole[1:] == ["-m", "benches.profile_card", "--out", str(tmp_path)]
 
 
 def test_a_part_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         gpu_check.main(["speed", "sped"])
-    assert "no part is called sped: expected some of card, tests, speed, " in capsys.readouterr().err
+    assert "no part is called sped: expected some of card, tests, profile, speed, " in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a card")
