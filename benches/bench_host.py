@@ -27,7 +27,7 @@ from gliner_fast import GLiNER
 from gliner_fast.batch import Batch
 from gliner_fast.candidates import Candidates
 from gliner_fast.entity import Entity
-from gliner_fast.kernels.pending_candidates import PendingCandidates
+from gliner_fast.kernels.pending_candidates import PendingCandidates, SpanCandidates
 from gliner_fast.network import SpanScores
 from gliner_fast.predict import Predictor
 
@@ -50,7 +50,7 @@ class Due:
 
 
 class Recorder(nn.Module):
-    """A network that remembers the candidates of each text, as five rows of int32: those of a candidates' table."""
+    """A network that remembers the candidates of each text, as five rows of int32: the text's number among them."""
 
     reads_packed = True
 
@@ -92,9 +92,19 @@ class EmulatedCard(nn.Module):
         found = [self.tables[key] for key in keys_of(batch)]
         table = np.concatenate(found, axis=1)
         table[0] = np.repeat(np.arange(len(found)), [own.shape[1] for own in found])
-        flat = np.concatenate([np.full(2, table.shape[1], np.int32), table.reshape(-1)])
+        columns, hits = torch.from_numpy(table), table.shape[1]
+
+        def read(places: Tensor, scores: Tensor) -> SpanCandidates:
+            order = places.argsort()
+            return SpanCandidates(*columns[:4, order].long(), scores[order])
+
+        room = hits + hits % 2
+        sent = torch.zeros(2 + room + room // 2, dtype=torch.int64)
+        sent[0] = hits
+        sent[2 : 2 + hits] = torch.arange(hits)  # they stand for places in the dense layout
+        sent[2 + room :].view(torch.float32)[:hits] = columns[4].view(torch.float32)
         self.free_at = max(self.free_at, time.perf_counter()) + len(batch.input_ids) / self.rate
-        pending = PendingCandidates(torch.float32, no_search, torch.from_numpy(flat), Due(self.free_at))  # type: ignore[arg-type]
+        pending = PendingCandidates(no_search, read, sent, Due(self.free_at))  # type: ignore[arg-type]
         return SpanScores(self.nothing, self.nothing, self.nothing, pending)
 
 
