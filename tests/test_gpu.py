@@ -205,7 +205,7 @@ def test_batches_in_flight_give_what_they_give_one_by_one(probabilities: bool):
 def test_the_word_lstm_reads_its_weights_where_they_lie(
     words: list[int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # as it is not, by itself, but for cuDNN
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # which torch allows by itself for cuDNN alone
     torch.manual_seed(0)
     exact, counts = WordLSTM(64, 1).double().eval(), torch.tensor(words)
     vectors = torch.randn(18, 64)
@@ -214,7 +214,9 @@ def test_the_word_lstm_reads_its_weights_where_they_lie(
         found = module(vectors.to(DEVICE, dtype), counts)
         wanted = exact(vectors.double(), counts)
     assert len({weight.untyped_storage().data_ptr() for weight in module.parameters()}) == 1
-    assert (found.cpu().double() - wanted).abs().max() < 32 * torch.finfo(dtype).eps
+    # cuDNN's float32 is less exact than torch's on a CPU: 51 units were seen on an H200.
+    units = 128 if dtype is torch.float32 else 32
+    assert (found.cpu().double() - wanted).abs().max() < units * torch.finfo(dtype).eps
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
