@@ -2,7 +2,8 @@
 
 The device is emulated: a batch takes so many subwords a second from when the one before is done, and gives the
 candidates that the built-in model found in its texts before. What the host does is real: preparing, laying out,
-waiting, decoding, describing; small calls of torch, as many as a base model has kernels, stand for launching them.
+waiting, decoding, describing; small calls of torch, as many as a base model has kernels, stand for launching them, and
+take less time than that. What is done for CUDA alone is left out: pinned memory, the order of words, tiles of spans.
 Beside it the same with the stages of a batch one after another, as a CPU has them; the next window is prepared in a
 thread in both. Our speed over the device's is the share of the time that it would be busy; no figure of a GPU.
 """

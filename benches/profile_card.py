@@ -19,6 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benches.bench_gpu import covered, useful_operations
 from benches.conftest import LABELS, checkpoint, distinct_texts
+from benches.floor import measure_peaks
 from gliner_fast import GLiNER
 
 TEXTS = {"short": 8_192, "mixed": 1_024}
@@ -49,9 +50,13 @@ def profiled(model: GLiNER, texts: list[str], labels: list[str], most: int, trac
             totals[event.name].append(event.time_range.elapsed_us())
             spans.append((event.time_range.start, event.time_range.end))
     busy = covered(spans) / 1e6
-    _, subwords = useful_operations(model, texts, labels)
-    speed = f"wall {1e3 * wall:.1f} ms, {subwords / wall:,.0f} subwords/s"
-    lines = [f"{speed}; something runs for {1e3 * busy:.1f} ms ({busy / wall:.0%})"]
+    operations, subwords = useful_operations(model, texts, labels)
+    share = operations / measure_peaks(model.dtype).operations
+    speed = f"{subwords / wall:,.0f} subwords/s, {share / wall:.0%} of the product peak"
+    lines = [
+        f"{subwords:,} subwords: wall {1e3 * wall:.1f} ms, {speed}",
+        f"something runs for {1e3 * busy:.1f} ms: {busy / wall:.0%} of the time, then {share / busy:.0%} of the peak",
+    ]
     whole = sum(map(sum, totals.values()))
     for name, times in sorted(totals.items(), key=lambda item: -sum(item[1]))[:most]:
         lines.append(f"{sum(times) / whole:6.1%} {sum(times) / 1e3:9.2f} ms {len(times):6} x  {name[:110]}")
@@ -71,7 +76,9 @@ def main() -> None:
     if not torch.cuda.is_available():
         sys.exit("no CUDA device: this tells where a card's time goes")
     model = GLiNER.from_pretrained(checkpoint(arguments.size), map_location="cuda", dtype=arguments.dtype)
+    peaks = measure_peaks(model.dtype)
     print(f"{torch.cuda.get_device_name()}, {arguments.size}, {arguments.dtype}, {arguments.labels} types")
+    print(f"products {peaks.operations / 1e12:.0f} TFLOP/s, copies {peaks.bytes / 1e12:.2f} TB/s", flush=True)
     for name in arguments.corpora:
         texts = distinct_texts(name, TEXTS[name])
         print(f"{len(texts):,} {name} texts", flush=True)

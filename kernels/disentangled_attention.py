@@ -268,10 +268,10 @@ def default_blocks(own: ShapeClass) -> Blocks:
     """Read off what Triton 3.6 compiles for sm_90.
 
     In 16 bits, with heads 64 wide and positions, they were the fastest of seventeen on an H200 (2026-11-28, before a
-    tile's loads stood together) for texts of up to 32, 64, 128 and 400 subwords; up to 48, sixteen rows in one warp
-    were 1.3 times as fast. The others have not been measured.
+    tile's loads stood together; a throw-away script) for texts of up to 32, 64, 128 and 400 subwords; up to 48, sixteen
+    rows in one warp were 1.3 times as fast. The others have not been measured.
 
-    In 16 bits, 64 x 64 pairs take 940 instructions of a warp for 1,024 pairs and 32 x 32 pairs 1,400
+    In 16 bits, 64 x 64 pairs take 950 instructions of a warp for 1,024 pairs and 32 x 32 pairs 1,400
     (`PYTHONPATH=python python -m tests.kernels.compile_attention_for_hopper`), and read half as much, but for short
     texts most of them would be for nothing. Everything fits into 255 registers, but for four numbers of the class that
     matters most. Loads run ahead where two programs then still share a multiprocessor.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gliner_fast.kernels.pending_candidates import PendingCandidates, Room, SpanCandidates
 from gliner_fast.kernels.span_scores import Hits, as_kernel_inputs, count_dtype, launch
-from gliner_fast.kernels.span_tiling import Tiling, cut_tiles
+from gliner_fast.kernels.span_tiling import Tiling, cut_tiles, to_device
 
 
 def span_candidates(
@@ -33,20 +33,22 @@ def span_candidates(
 ) -> PendingCandidates:
     """The candidates that `span_candidates_reference` finds, by the kernel: the dense logits are never written.
 
-    The device is given the kernel and one copy to start, and the host waits for neither: `PendingCandidates.wait` does,
+    The device has to start the kernel and a few copies, and the host waits for none: `PendingCandidates.wait` does,
     once, and a second time in the rare batch that has more than were given room, which runs again. What is left, to
     sort the hits and to compare a few again, is done there, by the thread that waits. `room` remembers how much batches
-    needed; None: a new one. `thresholds` may be on the host, and should be; `sigmoid` is that of the host.
+    needed; None: a new one. `thresholds` are on the host, and `sigmoid` is its.
 
     Raises:
         TypeError: for another dtype.
-        ValueError: for another device.
+        ValueError: for another device, or thresholds that are not on the host.
     """
+    if thresholds.device.type != "cpu":
+        raise ValueError(f"thresholds are on {thresholds.device}: expected them on the CPU, which compares with them")
     room = room or Room()
     inputs = as_kernel_inputs(u, v, g, c)
     tiling = cut_tiles(inputs[0], word_counts, class_counts, max_width)
-    thresholds = thresholds.to("cpu", u.dtype)  # (T,)
-    bounds = _upload(logit_bounds(thresholds), u.device)
+    thresholds = thresholds.to(u.dtype)  # (T,)
+    bounds = to_device(logit_bounds(thresholds), u.device)
 
     def search(places: int) -> tuple[Tensor, torch.cuda.Event | None]:
         return _search(inputs, tiling, max_width, bounds, allowed_spans, places, allow_tf32=allow_tf32)
@@ -80,7 +82,7 @@ def _search(
     Returns:
         (2 + 1.5 * room,) int64 on the host, as `PendingCandidates` describes it, and what happens when it has come.
     """
-    # A multiple of 16, or Triton would compile once more for those that are none.
+    # A multiple of 16, so that the logits begin at one of 16 bytes: Triton compiles once more for those that do not.
     room = -(-room // 16) * 16
     table = torch.empty(2 + room + room // 2, dtype=torch.int64, device=bounds.device)
     table[:2].zero_()
@@ -93,11 +95,6 @@ def _search(
     is_there = torch.cuda.Event()  # type: ignore[no-untyped-call]
     is_there.record(torch.cuda.current_stream(table.device))
     return on_host, is_there
-
-
-def _upload(numbers: Tensor, device: torch.device) -> Tensor:
-    """Only from pinned memory a copy runs while the host goes on."""
-    return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers
 
 
 def logit_bounds(thresholds: Tensor) -> Tensor:

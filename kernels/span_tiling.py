@@ -165,10 +165,15 @@ def cut_tiles(u: Tensor, word_counts: Sequence[int], class_counts: Sequence[int]
     columns = (tiles.cumsum() - tiles, words.cumsum() - words, words, types.cumsum() - types, types)
     own = np.stack([*columns, logits.cumsum() - logits], axis=1)  # (B, 6)
     on_host = torch.from_numpy(np.concatenate([own.reshape(-1), np.arange(len(words)).repeat(tiles)]))
-    packed = on_host.pin_memory().to(u.device, non_blocking=True) if u.is_cuda else on_host
+    packed = to_device(on_host, u.device)
     texts, texts_on_host = (numbers[: own.size].view(-1, 6) for numbers in (packed, on_host))
     tile_texts = packed[own.size :]
     return Tiling(blocks, starts, ends, widths, groups, texts, texts_on_host, tile_texts, int(logits.sum()))
+
+
+def to_device(numbers: Tensor, device: torch.device) -> Tensor:
+    """Numbers of the host on a device; to CUDA out of pinned memory, so that the host need not wait."""
+    return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers
 
 
 def ceil_div(amount: Any, part: int) -> Any:

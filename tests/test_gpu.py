@@ -202,10 +202,7 @@ def test_batches_in_flight_give_what_they_give_one_by_one(probabilities: bool):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("words", [[5, 3, 1, 9], [18]], ids=["a batch", "a text alone"])
-def test_the_word_lstm_reads_its_weights_where_they_lie(
-    words: list[int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # which torch allows by itself for cuDNN alone
+def test_the_word_lstm_reads_its_weights_where_they_lie(words: list[int], dtype: torch.dtype):
     torch.manual_seed(0)
     exact, counts = WordLSTM(64, 1).double().eval(), torch.tensor(words)
     vectors = torch.randn(18, 64)

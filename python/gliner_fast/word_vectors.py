@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Lock
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -10,6 +12,7 @@ from gliner_fast.lstm_training import train_lstm, trains_in_closed_form
 from gliner_fast.native_lstm import is_lstm_native, native_lstm, takes_native_lstm
 from gliner_fast.upload import upload
 
+_flattening = Lock()
 _CUDNN_WITH_BF16 = 91300  # from this version on torch gives its LSTMs in bf16 to cuDNN
 
 
@@ -73,6 +76,11 @@ def keep_in_one_piece(lstm: nn.LSTM) -> None:
     From there cuDNN reads them; from elsewhere torch copies them there at every call, with a warning. torch's own
     `flatten_parameters` leaves bf16 out (2.11: `torch.backends.cudnn.CUDNN_TENSOR_DTYPES`), in which cuDNN computes.
     """
+    with _flattening:  # or another thread, on a stream of its own, could read what is not there yet
+        _lay_together(lstm)
+
+
+def _lay_together(lstm: nn.LSTM) -> None:
     from torch.backends.cudnn.rnn import get_cudnn_mode
 
     weights = [weight for weight in lstm._flat_weights if isinstance(weight, Tensor)]  # noqa: SLF001
@@ -91,7 +99,7 @@ def keep_in_one_piece(lstm: nn.LSTM) -> None:
             weights, 4 if lstm.bias else 2, *shape, lstm.batch_first, lstm.bidirectional
         )
         if weights[0].is_cuda:
-            torch.cuda.current_stream().synchronize()  # or another thread, on its own stream, could read them half-way
+            torch.cuda.current_stream().synchronize()
 
 
 def time_major(word_counts: Tensor) -> tuple[Tensor, Tensor]:

@@ -43,7 +43,8 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> CountingKernel:
 
 
 def span_candidates(*tensors: Tensor, **asked: Any) -> SpanCandidates:
-    """The kernel's candidates, waited for, and on the device again."""
+    """The kernel's candidates, waited for, and on the device again. Thresholds may be on the device."""
+    asked["thresholds"] = asked["thresholds"].cpu()
     found = module.span_candidates(*tensors, sigmoid=probabilities, **asked).wait()
     assert all(not part.is_cuda for part in vars(found).values())
     return SpanCandidates(*(part.to(tensors[0].device) for part in vars(found).values()))
@@ -123,7 +124,7 @@ def test_candidates_of_every_shape_are_those_of_the_dense_logits(shape, dtype: t
 def test_candidates_of_a_text_of_10_000_words(device: str):
     batch = random_batch(*LONG, device=device)
     logits = span_scores_reference(*batch.tensors, **batch.shape)
-    threshold = logits[torch.isfinite(logits)].sigmoid().quantile(0.9)
+    threshold = logits[torch.isfinite(logits)].sigmoid().quantile(0.9) + 1e-5  # which is no span's score
     asked = {"thresholds": threshold.expand(3)}
     ours = span_candidates(*batch.tensors, **batch.shape, **asked)
     assert len(ours.scores) > 1_000
@@ -336,10 +337,17 @@ def test_places_that_no_candidate_takes_are_never_read(device: str):
     assert_same(ours, expected)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_thresholds_that_the_host_would_have_to_wait_for_are_refused(device: str):
+    batch = random_batch([5], [2], 3, 8, device=device)
+    with pytest.raises(ValueError, match="thresholds are on meta: expected them on the CPU"):
+        module.span_candidates(*batch.tensors, **batch.shape, thresholds=torch.full((2,), 0.6, device="meta"))
+
+
 @pytest.mark.gpu
 def test_the_search_waits_for_nothing():
     batch = random_batch([30, 9], [5, 3], 12, 64, dtype=torch.bfloat16, device="cuda")
-    asked = {"thresholds": torch.full((8,), 0.9, device="cuda")}
+    asked = {"thresholds": torch.full((8,), 0.9)}
     span_candidates(*batch.tensors, **batch.shape, **asked)  # compiles
     with no_wait():
         pending = module.span_candidates(*batch.tensors, **batch.shape, **asked)
