@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 # Texts prepared at once. Sorting by length needs a window; a larger one saves no more padding, and costs memory.
 _WINDOW = 8192
 _WINDOW_CHARACTERS = 2**24
-# On CUDA one window is prepared while another is computed, and for the first the device has to wait: it is to be small,
-# about a batch, and each of the next twice as large. Texts that come again are computed once in each window that they are in.
+# On CUDA one window is prepared while another is computed, and for the first the device has to wait: it is to be
+# small, about a batch, and each of the next twice as large. Texts that come again are computed once in each window
+# that they are in.
 _CUDA_WINDOW = 8192
 _CUDA_WINDOW_CHARACTERS = 2**21
 _CUDA_HALVINGS = 3

@@ -7,8 +7,8 @@ subwords behind the text belong to no text, and nobody reads what becomes of the
 On an H200 a short text of the base size in bf16 took less than half the time (2026-11-28, a throw-away script: 6.7 ms
 for 14.2). Yet `GLINER_FAST_CUDA_GRAPHS=1` has to ask for it, since others may disturb it. While a length is recorded,
 no other thread may wait for the whole device (`torch.cuda.synchronize`): that breaks a recording, and torch with it,
-random numbers and all. And `torch.compile(mode="reduce-overhead")` in the same process throws memory of cuBLAS away that
-recordings still use.
+random numbers and all. And `torch.compile(mode="reduce-overhead")` in the same process throws memory of cuBLAS away
+that recordings still use.
 """
 
 from __future__ import annotations
