@@ -5,26 +5,32 @@ candidates that the built-in model found in its texts before. What the host does
 waiting, decoding, describing; small calls of torch, as many as a base model has kernels, stand for launching them, and
 take less time than that. What is done for CUDA alone is left out: pinned memory, the order of words, tiles of spans.
 Beside it the same with the stages of a batch one after another, as a CPU has them; the next window is prepared in a
-thread in both. Our speed over the device's is the share of the time that it would be busy; no figure of a GPU.
+thread in both. A job does so from file to file. Our speed over the device's is the share of the time that it would be
+busy; no figure of a GPU.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from benches.bench_jobs import read_jsonl, read_parquet
 from benches.compare import SCALE, Race
 from benches.conftest import LABELS, distinct_texts
-from gliner_fast import GLiNER
+from gliner_fast import GLiNER, extract_files
 from gliner_fast.batch import Batch
 from gliner_fast.candidates import Candidates
 from gliner_fast.entity import Entity
@@ -34,6 +40,7 @@ from gliner_fast.predict import Predictor
 
 TEXTS = {"short": 2048, "mixed": 256}
 TIMES = 4  # that the texts are gone through in a call; no window holds one twice
+JOB_TIMES = 32  # in a job, which takes a tenth of a second to begin and to end
 LAUNCHES = 150  # 12 layers with a dozen kernels each, and the head
 BUDGET = 2**14  # subwords a batch
 MILLIONS = [1, 4]  # subwords a second: the least that is asked of a card with the base size, and how far the host goes
@@ -126,35 +133,103 @@ class Overlapping(Predictor):
     can_overlap = True
 
 
+@dataclass
+class Emulation:
+    """The built-in model on an emulated card.
+
+    Attributes:
+        model: whose `predictor` is `overlapping`.
+        texts: of one window.
+        labels: asked for.
+        overlapping: with the stages of batches beside each other, as on CUDA.
+        in_turn: one after another.
+        expected: entities of the texts.
+        subwords: of the texts.
+    """
+
+    model: GLiNER
+    texts: list[str]
+    labels: list[str]
+    overlapping: Predictor
+    in_turn: Predictor
+    expected: list[list[Entity]]
+    subwords: int
+
+    @classmethod
+    def of(cls, name: str, millions: int, monkeypatch: pytest.MonkeyPatch) -> Emulation:
+        """A card of so many million subwords a second, and a corpus whose candidates it knows."""
+        model, labels = GLiNER.from_pretrained(), LABELS[:5]
+        texts = distinct_texts(name, max(32, round(TEXTS[name] * SCALE)))
+        predictor = model.predictor()
+        recorder = Recorder(predictor.network)
+        in_turn = dataclasses.replace(predictor, network=recorder, budget=BUDGET)
+        monkeypatch.setattr(model, "predictor", lambda: in_turn)
+        expected = model.inference(texts, labels)
+        subwords = sum(len(key) for key in recorder.tables) // np.dtype(np.int64).itemsize
+        in_turn = dataclasses.replace(in_turn, network=EmulatedCard(recorder.tables, 1e6 * millions))
+        overlapping = Overlapping(**vars(in_turn))
+        monkeypatch.setattr(model, "predictor", lambda: overlapping)
+        return cls(model, texts, labels, overlapping, in_turn, expected, subwords)
+
+    def through(self, times: int = TIMES) -> list[list[Entity]]:
+        """All texts several times, window by window."""
+        return list(self.model.stream(times * self.texts, self.labels, window_size=len(self.texts)))
+
+
 @pytest.mark.parametrize("millions", MILLIONS)
 @pytest.mark.parametrize("name", TEXTS)
 def bench_host(race: Race, name: str, millions: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, labels = GLiNER.from_pretrained(), LABELS[:5]
-    texts = distinct_texts(name, max(32, round(TEXTS[name] * SCALE)))
-    predictor = model.predictor()
-    recorder = Recorder(predictor.network)
-    in_turn = dataclasses.replace(predictor, network=recorder, budget=BUDGET)
-    monkeypatch.setattr(model, "predictor", lambda: in_turn)
-    expected = model.inference(texts, labels)
-    subwords = TIMES * sum(len(key) for key in recorder.tables) // np.dtype(np.int64).itemsize
-    card = EmulatedCard(recorder.tables, 1e6 * millions)
-    in_turn = dataclasses.replace(in_turn, network=card)
-    overlapping = Overlapping(**vars(in_turn))
+    emulated = Emulation.of(name, millions, monkeypatch)
 
-    def through(predictor: Predictor) -> list[list[Entity]]:
+    def one_after_another() -> list[list[Entity]]:
         with monkeypatch.context() as patched:
-            patched.setattr(model, "predictor", lambda: predictor)
-            return list(model.stream(TIMES * texts, labels, window_size=len(texts)))
+            patched.setattr(emulated.model, "predictor", lambda: emulated.in_turn)
+            return emulated.through()
 
-    assert through(overlapping) == through(in_turn) == TIMES * expected
+    assert emulated.through() == one_after_another() == TIMES * emulated.expected
     race.run(
-        lambda: through(overlapping),
-        {"stages one after another": lambda: through(in_turn)},
-        agreement=f"all {TIMES * sum(map(len, expected)):,} entities equal",
-        amount=subwords,
+        emulated.through,
+        {"stages one after another": one_after_another},
+        agreement=f"all {TIMES * sum(map(len, emulated.expected)):,} entities equal",
+        amount=TIMES * emulated.subwords,
         unit="subwords",
-        texts=TIMES * len(texts),
+        texts=TIMES * len(emulated.texts),
         corpus=name,
-        labels=len(labels),
+        labels=len(emulated.labels),
         device=f"emulated, {millions} M subwords/s",
+    )
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def bench_host_of_a_job(race: Race, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files -> files beside a card of two million subwords a second, and the same texts in memory."""
+    emulated, times = Emulation.of("short", 2, monkeypatch), JOB_TIMES
+    rows, source, output = times * emulated.texts, tmp_path / f"in.{kind}", tmp_path / f"out.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.table({"text": rows}), source)
+    else:
+        source.write_text("".join(f"{json.dumps({'text': text})}\n" for text in rows), encoding="utf-8")
+
+    def ours() -> None:
+        extract_files(
+            source, output, emulated.labels, model=emulated.model, rows_per_shard=len(emulated.texts), overwrite=True
+        )
+
+    ours()
+    found = [row["entities"] for row in (read_parquet if kind == "parquet" else read_jsonl)(output)]
+    keys = [
+        [[(entity["start"], entity["end"], entity["label"]) for entity in own] for own in side]
+        for side in (found, times * emulated.expected)
+    ]
+    assert keys[0] == keys[1]
+    race.run(
+        ours,
+        {"stream in memory": lambda: emulated.through(times)},
+        agreement=f"all {sum(map(len, found)):,} entities equal",
+        amount=times * emulated.subwords,
+        unit="subwords",
+        texts=len(rows),
+        corpus="short",
+        labels=len(emulated.labels),
+        device="emulated, 2 M subwords/s",
     )

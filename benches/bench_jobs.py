@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,7 +39,7 @@ def bench_jobs(race: Race, kind: str, tmp_path: Path) -> None:
 
     ours()
     expected = in_memory()
-    read: Callable[[Path], list[dict[str, object]]] = _read_parquet if kind == "parquet" else _read_jsonl
+    read: Callable[[Path], list[dict[str, Any]]] = read_parquet if kind == "parquet" else read_jsonl
     found = [row["entities"] for row in read(output)]
     keys = [[[(e["start"], e["end"], e["label"]) for e in own] for own in side] for side in (found, expected)]
     assert keys[0] == keys[1]
@@ -57,9 +58,11 @@ def bench_jobs(race: Race, kind: str, tmp_path: Path) -> None:
     )
 
 
-def _read_parquet(path: Path) -> list[dict[str, object]]:
+def read_parquet(path: Path) -> list[dict[str, Any]]:
+    """All rows of a file, or of the files in a folder."""
     return pq.read_table(path).to_pylist()
 
 
-def _read_jsonl(path: Path) -> list[dict[str, object]]:
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """All rows of a file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
