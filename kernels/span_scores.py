@@ -144,7 +144,8 @@ def _add_relu(u, v, FUSED: tl.constexpr):
 @jit
 def _store_hits(is_hit, logits, first_key, cell, out_ptr, keys_ptr, count_ptr, capacity):
     """Puts the hits of a tile, (ROWS, BLOCK_C), into places of their own, as far as there is room."""
-    if tl.max(tl.max(is_hit.to(tl.int32), axis=1), axis=0) > 0:
+    # In one reduction: with one for each axis Triton 3.6 does not compile this for sm_100 (B200).
+    if tl.max(tl.ravel(is_hit.to(tl.int32)), axis=0) > 0:
         # ptxas makes one addition a warp of this; a scan over the tile took more registers. All places of a thread are
         # alive at once: of int64 they took so many that even the loop before them spilled (sm_90).
         one = tl.full(cell.shape, 1, count_ptr.dtype.element_ty)

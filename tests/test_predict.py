@@ -1,4 +1,4 @@
-"""Equal texts are computed once; a device that runs out of memory gets smaller batches."""
+"""Equal texts are computed once; many texts are predicted part by part."""
 
 import threading
 
@@ -179,93 +179,6 @@ def test_threads_count_their_own_work(model, monkeypatch):
     thread.join()
     assert idle.encode_seconds == seconds
     assert stats.encode_seconds > seconds > 0
-
-
-# --- out of memory ----------------------------------------------------------------------------------------------------
-
-OUT_OF_MEMORY = [
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
-    MemoryError("Unable to allocate 2.00 GiB for an array"),
-    RuntimeError("Triton Error [CUDA]: out of memory"),
-    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-]
-
-
-@pytest.fixture
-def limited(model, monkeypatch):
-    """Makes the network fail on batches of more than so many subwords, padding included."""
-    forward = model.model.forward
-
-    def limit(subwords, error):
-        def fail(batch, *others):
-            if batch.input_ids.numel() > subwords:
-                raise error
-            return forward(batch, *others)
-
-        monkeypatch.setattr(model.model, "forward", fail)
-
-    return limit
-
-
-@pytest.mark.parametrize(("error", "room"), list(zip(OUT_OF_MEMORY, (60, 150, 300, 60, 150), strict=True)))
-def test_out_of_memory_halves_the_batches_and_changes_no_result(error, room, model, limited):
-    long = " ".join(TEXTS[:3])  # some windows of 24 words and some whole texts
-    texts = [*TEXTS, long]
-    model.config = model.config.replace(max_len=24)
-    expected = model.inference(texts, ["person", "location"], threshold=0.3, on_long="window")
-    limited(room, error)
-    stats = Stats()
-    predictor = model.predictor()
-    prepared = predictor.prepare(Request.read(texts, ["person", "location"], Options(threshold=0.3, on_long="window")))
-    with pytest.warns(UserWarning, match="out of memory: batches are made smaller from now on, at most") as caught:
-        found = predictor.predict(prepared, stats)
-    assert len(caught) == 1
-    report = compare(found, expected, lambda _: [], threshold=0.3)
-    assert not report.differences, str(report)
-    assert report.entities > 5
-    assert report.moved == 0
-    assert stats.windows == len(prepared.lengths)
-    assert room / 4 <= model.token_budget < 2 * room  # no batch made within it was too large
-    # It is remembered: the next call fails nowhere, and so warns of nothing.
-    budget = model.token_budget
-    assert len(model.inference(texts, ["person"], on_long="window")) == len(texts)
-    assert model.token_budget == budget
-
-
-@pytest.mark.filterwarnings("ignore:out of memory")
-def test_what_one_part_of_many_texts_learned_of_memory_the_next_knows(model, monkeypatch):
-    monkeypatch.setattr("gliner_fast.model._WINDOW", 4)
-    forward, refused = model.model.forward, []
-
-    def fail(batch, *others):
-        if len(batch.rows) > 2:
-            refused.append(len(batch.rows))
-            raise MemoryError("Unable to allocate 2.00 GiB for an array")
-        return forward(batch, *others)
-
-    monkeypatch.setattr(model.model, "forward", fail)
-    texts = [f"Ada Lovelace met number {number:02} in London." for number in range(16)]
-    assert all(model.inference(texts, LABELS, threshold=0.1))
-    assert refused == [4]
-
-
-@pytest.mark.filterwarnings("ignore:out of memory")
-@pytest.mark.parametrize("error", OUT_OF_MEMORY)
-def test_a_single_text_that_does_not_fit_is_told_as_such(error, model, limited):
-    limited(20, error)
-    with pytest.raises(MemoryError, match=r"a text of \d+ subwords, labels included, does not fit") as raised:
-        model.inference(TEXTS, LABELS)
-    assert raised.value.__cause__ is error
-
-
-def test_other_errors_of_the_device_are_left_alone(model, limited):
-    error = RuntimeError("CUDA error: an illegal memory access was encountered")
-    limited(20, error)
-    with pytest.raises(RuntimeError) as raised:
-        model.inference(TEXTS, LABELS)
-    assert raised.value is error
-    assert model.token_budget is None
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------

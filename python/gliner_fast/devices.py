@@ -74,6 +74,11 @@ def spread(model: GLiNER, devices: Sequence[torch.device]) -> list[Predictor]:
             quantize(network)  # copies have no whole numbers, and other devices multiply none
         budget = model.token_budget or default_budget(network, device)
         predictors.append(dataclasses.replace(own, network=network, device=device, budget=budget))
+    for device in {own.device, *devices}:
+        if device.type == "cuda":
+            # Copies are made, and weights perhaps still written, on this thread's streams; those who read them have
+            # others.
+            torch.cuda.current_stream(device).synchronize()
     return predictors
 
 
@@ -113,18 +118,19 @@ def predict_on_all(
     try:
         while True:
             for item in source:
-                under_way.append((item, task := _Task()))
-                preparer.submit(prepare_next, task, item)
+                under_way.append((item, _Task()))
+                preparer.submit(prepare_next, under_way[-1][1], item)
                 if len(under_way) == places:
                     break
             if not under_way:
                 return
-            item, task = under_way.popleft()
-            prepared, found, own = task.result.result()
+            prepared, found, own = under_way[0][1].result.result()
+            item = under_way.popleft()[0]
             stats.add(own)
             yield item, prepared, found
-            del item, task, prepared, found  # or they would be in memory beside the next
+            del item, prepared, found  # or they would be in memory beside the next
     finally:
+        under_way.clear()  # a task knows its error, whose traceback knows this frame: a circle
         line.unwanted.set()
         preparer.shutdown()
         line.close()
@@ -199,10 +205,10 @@ class _Worker:
                     before = stats.copy()
                     del prepared, found  # or they would be in memory beside the next
         except BaseException as error:  # noqa: BLE001  # raised in the turn of its item
-            if not self._taken and (task := self._line.take(self, is_busy=True)) is not None:
-                self._taken.append(task)
-            for task in self._taken:
-                task.result.set_exception(error)
+            if not self._taken:
+                self._taken.extend(filter(None, [self._line.take(self, is_busy=True)]))
+            while self._taken:  # none is kept: it knows the error, whose traceback knows this
+                self._taken.popleft().result.set_exception(error)
 
     def _requests(self) -> Iterator[Prepared | None]:
         """What the tasks ask for; None where there is none now, and one is under way."""

@@ -17,7 +17,7 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(part in str(error) for part in told)
 
 
-def halved_budget(lengths: NDArray[np.int64], error: Exception, *, padded: bool) -> int:
+def halved_subwords(lengths: NDArray[np.int64], error: Exception, *, padded: bool) -> int:
     """Half the subwords of a batch that did not fit, padding included where there is any.
 
     Args:
@@ -35,3 +35,13 @@ def halved_budget(lengths: NDArray[np.int64], error: Exception, *, padded: bool)
             "time, or cut the text or its longest word"
         ) from error
     return (len(lengths) * longest if padded else int(lengths.sum())) // 2
+
+
+def lowered_budget(budget: int, halved: int) -> int:
+    """The budget from now on, after a batch did not fit of which `halved` is half the subwords.
+
+    It is halved at most. A small batch fails where others have taken the memory, which may pass: were half of that
+    batch the budget from then on, one call with two short texts would make a server slow for good. And a batch that
+    was planned with a larger budget does not halve it again.
+    """
+    return min(budget, max(halved, budget // 2))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gliner_fast.collecting import Collector, Found
-from gliner_fast.out_of_memory import halved_budget, is_out_of_memory
+from gliner_fast.out_of_memory import halved_subwords, is_out_of_memory, lowered_budget
 from gliner_fast.preparing import Prepared
 from gliner_fast.stages import HostStages
 from gliner_fast.stats import Stats
@@ -78,7 +78,10 @@ class Schedule:
             elif self._collectors:
                 self._finish()
             elif self._failure is not None:
-                raise self._failure
+                try:
+                    raise self._failure
+                finally:
+                    self._failure = None  # or its traceback, which knows this, would keep a batch's tensors
             elif self._requests is None:
                 return
 
@@ -107,30 +110,37 @@ class Schedule:
                 return
             collector = Collector(prepared)
             self._collectors.append(collector)
-            self._plan(collector, prepared.scorable)
+            self._plan(collector, prepared.scorable, self._budget)
 
-    def _plan(self, collector: Collector, rows: NDArray[np.int64]) -> None:
-        batches = self._predictor.plan(collector.prepared, rows, self._budget)
+    def _plan(self, collector: Collector, rows: NDArray[np.int64], budget: int) -> None:
+        batches = self._predictor.plan(collector.prepared, rows, budget)
         collector.undone += len(batches)
         self._waiting.extend(_Planned(collector, chosen) for chosen in batches)
 
     def _start(self, stages: HostStages) -> None:
         """Starts the first batch that waits."""
-        predictor, stats, planned = self._predictor, self._stats, self._waiting[0]
+        predictor, planned = self._predictor, self._waiting[0]
         prepared = planned.collector.prepared
         try:
-            coming = self._coming or stages.lay_out(predictor.lay_out, prepared, planned.rows)
+            # No name for what is to come: it may become an error, whose traceback then knows it by this frame, a circle
+            # that keeps a batch's tensors until Python looks for circles.
+            laid_out = (self._coming or stages.lay_out(predictor.lay_out, prepared, planned.rows)).result()
             self._coming = None
-            laid_out = coming.result()
             if stages.overlap and len(self._waiting) > 1:
                 following = self._waiting[1]
                 self._coming = stages.lay_out(predictor.lay_out, following.collector.prepared, following.rows)
-            # No name for the scores, or the ones of a batch would live until the next has its own.
-            decoding = stages.decode(predictor.decode, prepared, predictor.score(laid_out, stats, timed=self._is_timed))
+            self._in_flight.append((planned, self._compute(stages, prepared, laid_out)))
         except Exception as error:  # noqa: BLE001  # raised in its turn
             self._give_way(error)
         else:
-            self._in_flight.append((self._waiting.popleft(), decoding))
+            self._waiting.popleft()
+
+    def _compute(self, stages: HostStages, prepared: Prepared, laid_out: LaidOut) -> Future[Found]:
+        """Has a batch's spans scored, then decoded."""
+        # No name for the scores, or the ones of a batch would live until the next has its own.
+        return stages.decode(
+            self._predictor.decode, prepared, self._predictor.score(laid_out, self._stats, timed=self._is_timed)
+        )
 
     def _finish(self) -> None:
         """Waits for the first batch in flight."""
@@ -141,6 +151,7 @@ class Schedule:
             found = decoding.result()
         except Exception as error:  # noqa: BLE001  # raised in its turn
             self._waiting.appendleft(planned)
+            del decoding  # it knows the error: a circle, as in `_start`
             self._give_way(error)
         else:
             planned.collector.add(found)
@@ -167,16 +178,20 @@ class Schedule:
         # Of requests before it some batches may wait, those for which memory was short.
         self._waiting = deque(planned for planned in self._waiting if planned.collector in self._collectors)
         self._requests, self._failure, self._alone = None, error, None
+        del error  # where it was told here, its traceback knows this frame: a circle
 
     def _shrink(self, error: Exception) -> None:
-        """Plans all that waits anew, with half the budget."""
-        predictor, planned = self._predictor, list(self._waiting)
-        first, rows = planned[0]
+        """Plans the first that waits anew as at least two, and what waits behind it with a lower budget."""
+        predictor = self._predictor
+        (first, rows), *others = self._waiting
         padded = not predictor.network.reads_packed
-        self._budget = min(self._budget, halved_budget(first.prepared.lengths[rows], error, padded=padded))
+        halved = halved_subwords(first.prepared.lengths[rows], error, padded=padded)
+        self._budget = lowered_budget(self._budget, halved)
         predictor.lower_budget(self._budget)
         self._waiting.clear()
-        for collector, batches in groupby(planned, key=lambda batch: batch.collector):
+        first.undone -= 1
+        self._plan(first, rows, halved)
+        for collector, batches in groupby(others, key=lambda batch: batch.collector):
             parts = [batch.rows for batch in batches]
             collector.undone -= len(parts)
-            self._plan(collector, np.concatenate(parts))
+            self._plan(collector, np.concatenate(parts), self._budget)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from typing_extensions import Self
 
@@ -55,9 +55,18 @@ def _start(
 ) -> Future[Result]:
     if pool is not None:
         return pool.submit(work, *given, **options)
-    done: Future[Result] = Future()
     try:
-        done.set_result(work(*given, **options))
+        result = work(*given, **options)
     except Exception as error:  # noqa: BLE001  # raised where the result is asked for
-        done.set_exception(error)
+        return _failed(error)
+    done: Future[Result] = Future()
+    done.set_result(result)
     return done
+
+
+def _failed(error: Exception) -> Future[Any]:
+    # Not where the error was caught: its traceback knows that frame, and a future there would make a circle, which
+    # keeps a batch's tensors until Python looks for circles.
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return future

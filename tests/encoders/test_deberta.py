@@ -269,6 +269,16 @@ def test_position_tables_follow_a_new_dtype() -> None:
     assert (half.float() - whole).abs().max() < 0.3 * whole.abs().max()
 
 
+def test_position_tables_follow_another_autocast() -> None:
+    _, ours = pair()
+    for dtype in (torch.bfloat16, torch.float16, torch.bfloat16):
+        with torch.inference_mode(), torch.autocast("cpu", dtype):
+            ((keys, queries), *_) = ours._position_tables()
+        assert keys.dtype == queries.dtype == dtype
+    with torch.inference_mode():
+        assert ours._position_tables()[0][0].dtype == torch.float32
+
+
 @pytest.mark.parametrize("training", [True, False])  # also with the model put to eval, for want of dropout
 def test_gradients_equal_those_of_transformers(training: bool) -> None:
     reference, ours = pair()

@@ -1,5 +1,7 @@
 """Compiles the span scorer for an H100, which needs none: Triton brings ptxas. Prints what each variant is made of.
 
+Other cards (`--architecture 100` is a B200) it only compiles for.
+
 The interpreter accepts much that the compiler refuses, and says nothing of the instructions: this does. It runs in a
 process of its own, since a kernel is either interpreted or compiled.
 """
@@ -39,6 +41,7 @@ POINTERS = {
     torch.int32: "*i32",
     torch.uint8: "*u8",
 }
+HOPPER = 90
 OPTIONS = ("num_warps", "num_stages", "maxnreg")
 
 
@@ -52,8 +55,10 @@ class Recorder:
         self.arguments, self.constants = arguments, constants
 
 
-def compiled(dtype: torch.dtype, types: int, words: int, output: str, allow_tf32: bool) -> Any:
-    """The kernel as `launch` would start it for one text on an H100."""
+def compiled(
+    dtype: torch.dtype, types: int, words: int, output: str, allow_tf32: bool, *, architecture: int = HOPPER
+) -> Any:
+    """The kernel as `launch` would start it for one text."""
     hidden, max_width = 3072, 12
     u, g = torch.empty(words, hidden, dtype=dtype), torch.empty(types, hidden, dtype=dtype)
     room = torch.empty(words * types * max_width, dtype=torch.float32 if output == "hits" else dtype)
@@ -80,7 +85,7 @@ def compiled(dtype: torch.dtype, types: int, words: int, output: str, allow_tf32
             signature[name] = "i32"
             hints[(place,)] = [["tt.divisibility", 16]] if value % 16 == 0 and not told.do_not_specialize else []
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=hints)
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
 
 
 def every_class() -> dict[str, tuple[torch.dtype, int, int, str, bool]]:
@@ -123,10 +128,15 @@ def main() -> None:
     """Prints a JSON object: of each variant its shared memory in bytes and whether its PTX has certain instructions."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--all", action="store_true", help="every shape class instead of the few that tests look at")
-    torch.cuda.get_device_capability = lambda *_: (9, 0)
+    parser.add_argument("--architecture", type=int, default=HOPPER, help="ten times the compute capability (90)")
+    asked = parser.parse_args()
+    torch.cuda.get_device_capability = lambda *_: divmod(asked.architecture, 10)
     found = {}
-    for name, variant in (every_class() if parser.parse_args().all else VARIANTS).items():
-        kernel = compiled(*variant)
+    for name, variant in (every_class() if asked.all else VARIANTS).items():
+        kernel = compiled(*variant, architecture=asked.architecture)
+        if asked.architecture != HOPPER:
+            found[name] = usage(kernel.asm["cubin"]) | {"shared": kernel.metadata.shared}
+            continue
         ptx = kernel.asm["ptx"]
         found[name] = registers(kernel.asm["cubin"]) | {
             "warps": kernel.metadata.num_warps,

@@ -116,10 +116,10 @@ class CountingKernel:
         return self.kernel[grid]
 
 
-def compile_by(program: str) -> dict[str, dict[str, object]]:
+def compile_by(program: str, *options: str) -> dict[str, dict[str, object]]:
     """What a program of this folder finds in the kernels that it compiles; by itself, since this process interprets."""
     done = subprocess.run(
-        [sys.executable, "-m", f"tests.kernels.{program}"],
+        [sys.executable, "-m", f"tests.kernels.{program}", *options],
         cwd=Path(__file__).resolve().parents[2],
         env={**os.environ, "TRITON_INTERPRET": "0"},
         capture_output=True,

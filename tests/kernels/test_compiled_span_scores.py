@@ -42,5 +42,12 @@ def test_no_loop_reads_a_spilled_register_again(compiled):
     assert all(found["spilled"] == 0 for name, found in compiled.items() if not name.endswith("hits"))
 
 
+@pytest.mark.parametrize("architecture", [80, 100, 120])
+def test_other_cards_can_have_it_too(architecture: int, compiled):
+    found = compile_by("compile_for_hopper", "--architecture", str(architecture))
+    assert found.keys() == compiled.keys()
+    assert all(own["shared"] <= 99 * 1024 for own in found.values())
+
+
 def test_programs_that_keep_hits_may_have_more_warps(compiled):
     assert (compiled["bf16"]["warps"], compiled["bf16 hits"]["warps"]) == (4, 8)

@@ -263,8 +263,10 @@ class DebertaEncoder(nn.Module):
         weights = [self.relative_embeddings.weight, self.relative_norm.weight, self.relative_norm.bias]
         for layer in self._layers():
             weights += [layer.qkv.weight, layer.qkv.bias]
-        under_autocast = torch.is_autocast_enabled(self.relative_embeddings.weight.device.type)  # of another dtype then
-        state = (kind, under_autocast, *((id(weight), weight.data_ptr(), _version(weight)) for weight in weights))
+        kind_of_device = weights[0].device.type
+        # What is made under autocast has its dtype.
+        autocast = torch.get_autocast_dtype(kind_of_device) if torch.is_autocast_enabled(kind_of_device) else None
+        state = (kind, autocast, *((id(weight), weight.data_ptr(), _version(weight)) for weight in weights))
         made = self._made  # read once: another thread may be replacing it with an equal one
         if made is None or made[0] != state:
             with torch.no_grad():

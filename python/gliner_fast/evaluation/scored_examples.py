@@ -18,7 +18,7 @@ from gliner_fast.candidates import Candidates
 from gliner_fast.decode import Selection, find_candidates, flat_thresholds, resolve
 from gliner_fast.evaluation.scores import Score
 from gliner_fast.labels import LabelSet, label_thresholds
-from gliner_fast.out_of_memory import halved_budget, is_out_of_memory
+from gliner_fast.out_of_memory import halved_subwords, is_out_of_memory, lowered_budget
 
 if TYPE_CHECKING:
     from gliner_fast.batch import Batcher
@@ -234,10 +234,10 @@ def _in_batches(
     """
     budget, found = predictor.budget, list[Columns]()
 
-    def plan(rows: NDArray[np.int64]) -> deque[NDArray[np.int64]]:
+    def plan(rows: NDArray[np.int64], budget: int) -> deque[NDArray[np.int64]]:
         return deque(rows[chosen] for chosen in plan_batches(lengths[rows], budget, None, padded=padded))
 
-    waiting = plan(rows)
+    waiting = plan(rows, budget)
     while waiting:
         try:
             found.append(find_in(waiting[0]))
@@ -245,9 +245,13 @@ def _in_batches(
         except Exception as error:  # noqa: PERF203  # batches are few
             if not is_out_of_memory(error):
                 raise
-            budget = min(budget, halved_budget(lengths[waiting[0]], error, padded=padded))
+            failed, *others = waiting
+            halved = halved_subwords(lengths[failed], error, padded=padded)
+            budget = lowered_budget(budget, halved)
             predictor.lower_budget(budget)
-            waiting = plan(np.concatenate(waiting))
+            waiting = plan(failed, halved)
+            if others:
+                waiting += plan(np.concatenate(others), budget)
     return found
 
 
