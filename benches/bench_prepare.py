@@ -58,7 +58,7 @@ def bench_prepare(race: Race, pair: Callable[[str, str], Pair], name: str, words
     def ours() -> list[Batch]:
         if words == "new":
             batcher._cache.clear()
-        split, _ = split_words(texts, limit)
+        split = split_words(texts, limit).words
         subwords = batcher.encode_words(split)
         prompts = batcher.encode_prompts([LabelSet.read(labels)])
         prompt_of_text = np.zeros(len(texts), np.int64)

@@ -114,18 +114,21 @@ def expected_candidates(model, text, labels, floor):
     return candidates
 
 
-def resolved(candidates, *, nested=False, multi_label=False):
+def resolved(text, candidates, *, nested=False, multi_label=False):
     """The entities that the reference's own search makes of candidates."""
     spans = [(candidate.start, candidate.end, candidate.score) for candidate in candidates]
     kept = decoding.resolve(spans, nested=nested, multi_label=multi_label)
-    return [{"start": c.start, "end": c.end, "label": c.label, "score": c.score} for c in (candidates[i] for i in kept)]
+    return [
+        {"start": c.start, "end": c.end, "text": text[c.start : c.end], "label": c.label, "score": c.score}
+        for c in (candidates[i] for i in kept)
+    ]
 
 
 def check(model, text, labels, found, *, threshold, flat_ner=True, multi_label=False):
     """Asserts that the entities are those of all windows, each scored alone, resolved over the whole text."""
     candidates = expected_candidates(model, text, labels, threshold - 1e-4)
     above = [candidate for candidate in candidates if candidate.score > threshold]
-    expected = resolved(above, nested=not flat_ner, multi_label=multi_label)
+    expected = resolved(text, above, nested=not flat_ner, multi_label=multi_label)
     report = compare(
         [found], [expected], lambda _: candidates, threshold=threshold, flat_ner=flat_ner, multi_label=multi_label
     )
@@ -300,6 +303,17 @@ def test_a_splitter_of_the_user_s_own_sees_whole_texts(checkpoint):
     assert len(found) > 30
     assert all({entity["start"], entity["end"]} <= borders for entity in found)
     assert max(entity["end"] for entity in found) > len(LONG) * 0.9
+
+
+@pytest.mark.gliner
+def test_windows_are_of_the_words_that_a_splitter_gives(checkpoint):
+    model = GLiNER.from_pretrained(checkpoint("deberta-narrow"))
+    model.data_processor.words_splitter = _by_blanks
+    expected = model.predict_entities(LONG.lower(), LABELS, threshold=0.4, on_long="window")
+    model.data_processor.words_splitter = lambda text: [(word.lower(), *ends) for word, *ends in _by_blanks(text)]
+    found = model.predict_entities(LONG, LABELS, threshold=0.4, on_long="window")
+    assert [{**entity, "text": entity["text"].lower()} for entity in found] == expected
+    assert any(entity["text"] != entity["text"].lower() for entity in found)
 
 
 @pytest.mark.gliner

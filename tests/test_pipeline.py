@@ -172,8 +172,36 @@ def test_an_error_of_the_source_is_raised_to_the_caller(error, good, model):
         yield from TEXTS[:good]
         raise error
 
+    found = []
     with pytest.raises(error):
-        list(model.stream(source(), LABELS))
+        found.extend(model.stream(source(), LABELS))
+    if error is BrokenError:  # what was read before is not lost
+        assert len(found) == good
+
+
+@pytest.mark.parametrize("devices", [["cpu"], ["cpu", "cpu"]])
+@pytest.mark.parametrize("good", [0, 10, 40, 100, 250])
+def test_what_the_source_gave_before_its_error_is_computed_on_any_device(good, devices, model):
+    def source():
+        yield from TEXTS[:good]
+        raise BrokenError
+
+    found = []
+    with pytest.raises(BrokenError):
+        found.extend(model.stream(source(), LABELS, devices=devices))
+    assert len(found) == min(good, len(TEXTS))
+
+
+def test_what_is_done_to_the_arguments_of_a_stream_changes_nothing(model):
+    labels, thresholds = list(LABELS), dict.fromkeys(LABELS, 0.3)
+    expected = list(model.stream(TEXTS, labels, threshold=thresholds))
+    found = []
+    for own in model.stream(TEXTS, labels, threshold=thresholds):
+        found.append(own)
+        labels.clear()
+        thresholds.clear()
+    assert found == expected
+    assert any(expected[-30:])
 
 
 @pytest.mark.parametrize("error", [BrokenError, KeyboardInterrupt])

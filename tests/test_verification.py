@@ -53,6 +53,26 @@ def test_equal_answers():
     assert str(report).endswith("The same answers.")
 
 
+@pytest.mark.parametrize("times", [2, 3])
+def test_an_entity_that_comes_again_is_another_answer(times):
+    report = _compare([ADA] * times + [PARIS], [ADA, PARIS])
+    assert [(d.found_by, d.cause, d.label) for d in report.differences] == [("ours", Cause.UNEXPLAINED, "person")]
+    assert not report.ok
+    assert not _compare([ADA, PARIS], [ADA, PARIS, PARIS]).ok
+
+
+def test_near_the_threshold_too():
+    near = replace(PARIS, score=0.5 + 5e-5)
+    assert _compare([ADA, near], [ADA], [ADA, near]).ok
+    assert not _compare([ADA, near, near], [ADA], [ADA, near]).ok
+
+
+def test_an_entity_of_another_text_is_another_answer():
+    report = compare([[{**_entity(ADA), "text": "Bob"}]], [[{**_entity(ADA), "text": "Ada"}]], lambda _: [ADA])
+    assert [(d.found_by, d.cause) for d in report.differences] == [("both", Cause.UNEXPLAINED)]
+    assert not report.ok
+
+
 @pytest.mark.parametrize(("distance", "is_ok"), [(0.00009, True), (-0.00009, True), (0.00011, False), (-0.2, False)])
 def test_a_score_may_move_by_the_tolerance(distance, is_ok):
     report = _compare([replace(ADA, score=0.9 + distance), PARIS], [ADA, PARIS])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -166,6 +166,7 @@ class Batcher:
     def __init__(self, tokenizer: SubwordTokenizer, config: GLiNERConfig, *, corrected_numbering: bool) -> None:
         self.tokenizer = tokenizer
         self.corrected_numbering = corrected_numbering
+        self._config = config
         self._ent_token, self._sep_token = config.ent_token, config.sep_token
         self._cache = _rust.SubwordCache(_CACHED_WORDS)
         self._layout = _rust.RowLayout(
@@ -178,6 +179,11 @@ class Batcher:
             corrected=corrected_numbering,
         )
         self._encode_prompt = lru_cache(_CACHED_PROMPTS)(self._encode_prompt_uncached)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, pickled or not, begins with an empty cache."""
+        make = partial(Batcher, corrected_numbering=self.corrected_numbering)
+        return make, (self.tokenizer, self._config)
 
     def encode_words(self, words: _rust.Words) -> _rust.Subwords:
         """Subwords of every word; only words never met go through the tokenizer."""

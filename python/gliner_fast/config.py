@@ -1,4 +1,4 @@
-"""Settings of a checkpoint: `gliner_config.json` as one frozen dataclass (compat section 2)."""
+"""Settings of a checkpoint: `gliner_config.json` as one dataclass (compat section 2)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ if TYPE_CHECKING:
 CONFIG_NAME = "gliner_config.json"
 POOLINGS = ("first", "last", "mean", "max")
 SPAN_MODES = ("markerV0", "marker")
+_COUNTS = ("max_width", "hidden_size", "max_len")
 KNOWN_SPAN_MODES = (
     *SPAN_MODES,
     *("markerV1", "markerV2", "query", "mlp", "cat", "conv_conv", "conv_max", "conv_mean", "conv_sum", "conv_share"),
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class GLiNERConfig:
     """Architecture of a checkpoint, with `gliner`'s names and defaults (compat section 2.1).
 
-    Keys that this class does not know are kept in `extra`, read as attributes and written back unchanged.
+    Keys that this class does not know are kept in `extra`, read as attributes and written back unchanged. A setting
+    may be assigned, `max_len` with effect from the next call on; what the network was built from stays as it was built.
     """
 
     model_name: str = "microsoft/deberta-v3-small"
@@ -70,15 +72,22 @@ class GLiNERConfig:
     model_type: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        for name, least in (("max_width", 1), ("hidden_size", 1), ("max_len", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise CheckpointError(f"{name} is {value!r}: expected a whole number of at least {least}")
-        if self.subtoken_pooling not in POOLINGS:
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _COUNTS and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise CheckpointError(f"{name} is {value!r}: expected a whole number of at least 1")
+        if name == "max_width" and value != self.__dict__.get(name, value):
             raise CheckpointError(
-                f"subtoken_pooling is {self.subtoken_pooling!r}: expected one of {', '.join(POOLINGS)}"
+                f"max_width is {self.max_width}, and the network is made for it: load the checkpoint with "
+                f"max_width={value}"
             )
+        if name == "subtoken_pooling" and value not in POOLINGS:
+            raise CheckpointError(f"subtoken_pooling is {value!r}: expected one of {', '.join(POOLINGS)}")
+        if name in self.__dataclass_fields__:
+            object.__setattr__(self, name, value)
+        elif name in self.extra:
+            object.__setattr__(self, "extra", {**self.extra, name: value})
+        else:
+            raise AttributeError(f"the configuration has no setting {name!r}")
 
     def __getattr__(self, name: str) -> Any:
         extra = self.__dict__.get("extra", {})

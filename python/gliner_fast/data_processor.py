@@ -17,7 +17,8 @@ class DataProcessor:
     """The parts of `gliner`'s data processor that scripts touch.
 
     Attributes:
-        words_splitter: a callable that yields (word, start, end) for a text. Assign another one to split differently.
+        words_splitter: a callable that yields (word, start, end) for a text. Assign another one to split differently;
+            the model reads its words, which need not be those of the text.
     """
 
     def __init__(self, tokenizer: CheckpointTokenizer) -> None:
@@ -37,7 +38,7 @@ class DataProcessor:
 
 def whitespace_words(text: str) -> list[tuple[str, int, int]]:
     r"""(word, start, end) of each match of `\w+(?:[-_]\w+)*|\S` (compat section 4.1)."""
-    words, _ = split_words([text], len(text) + 1)
+    words = split_words([text], len(text) + 1).words
     return [
         (text[start:end], start, end) for start, end in zip(words.starts.tolist(), words.ends.tolist(), strict=True)
     ]

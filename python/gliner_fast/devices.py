@@ -9,14 +9,16 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from threading import Event, Lock
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from gliner_fast.int16 import is_quantized, quantize
 from gliner_fast.precision import choose_device
 from gliner_fast.predict import Predictor
+from gliner_fast.stages import failed
 from gliner_fast.stats import Stats
 from gliner_fast.token_budget import default_budget
 
@@ -100,8 +102,8 @@ def predict_on_all(
         prepare: makes subwords of an item, in a thread.
         stats: what is done is added to it, item by item.
     """
-    source, places = iter(items), 2 * len(predictors)
-    under_way: deque[tuple[Item, _Task]] = deque()
+    places = 2 * len(predictors)
+    under_way: deque[tuple[Any, _Task]] = deque()
     preparer = ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-prepare")
     line = _Line(predictors)
 
@@ -115,13 +117,20 @@ def predict_on_all(
         else:
             line.put(task)
 
+    def begin() -> Iterator[tuple[Any, _Task]]:
+        """Each item with its task, begun. Where `items` raises, a last task does so in its turn."""
+        try:
+            for item in items:
+                task = _Task()
+                preparer.submit(prepare_next, task, item)
+                yield item, task
+        except Exception as error:  # noqa: BLE001
+            yield None, _Task(failed(error))
+
+    begun = begin()
     try:
         while True:
-            for item in source:
-                under_way.append((item, _Task()))
-                preparer.submit(prepare_next, under_way[-1][1], item)
-                if len(under_way) == places:
-                    break
+            under_way.extend(islice(begun, places - len(under_way)))
             if not under_way:
                 return
             prepared, found, own = under_way[0][1].result.result()

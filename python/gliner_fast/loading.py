@@ -15,6 +15,7 @@ from gliner_fast.config import CONFIG_NAME, GLiNERConfig
 from gliner_fast.encoder import parameters_on_meta
 from gliner_fast.encoders.deberta_config import DebertaConfig
 from gliner_fast.errors import CheckpointError, CheckpointWarning, reason_of
+from gliner_fast.forking import survive_forks
 from gliner_fast.heap import keep_freed_memory
 from gliner_fast.network import SpanNetwork
 from gliner_fast.tokenizer_loading import CheckpointTokenizer
@@ -50,6 +51,7 @@ def load_parts(
         UnsupportedCheckpointError: it is of a kind that this version does not run.
     """
     keep_freed_memory()
+    survive_forks()
     config = GLiNERConfig.from_file(folder / CONFIG_NAME, **overrides)
     config.refuse_unsupported()
     path = weights.find_weights(folder, variant)
@@ -104,6 +106,7 @@ def create_parts(
     encoder_config = {**encoder_config, "vocab_size": max(config.vocab_size, len(own))}
     config = config.replace(encoder_config=encoder_config)
     keep_freed_memory()
+    survive_forks()
     network = SpanNetwork(config)
     if DebertaConfig.read(encoder_config) is not None:
         _initialise(network, float(encoder_config.get("initializer_range", 0.02)))

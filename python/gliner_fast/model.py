@@ -589,40 +589,51 @@ class GLiNER(nn.Module):
         self,
         save_directory: str | Path,
         *,
-        config: GLiNERConfig | None = None,
+        config: GLiNERConfig | Mapping[str, Any] | None = None,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
         safe_serialization: bool = False,
     ) -> None:
         """Writes a checkpoint folder that `gliner` loads too (compat section 8).
 
         Args:
-            save_directory: made if it is not there.
+            save_directory: made if it is not there. Of weights that are there, those stay that are not read before the
+                new ones (`model.safetensors` would be, and `gliner` leaves it).
             config: settings to write instead of the model's.
+            repo_id: see `push_to_hub`.
+            push_to_hub: not offered, like `repo_id`: `hf upload REPO FOLDER` does it.
             safe_serialization: write `model.safetensors` instead of `pytorch_model.bin`.
+
+        Raises:
+            ValueError: it is to be sent to the Hub.
         """
-        tokenizer = self.data_processor.transformer_tokenizer  # whatever is wrong with it, before anything is written
+        if push_to_hub or repo_id is not None:
+            raise ValueError(
+                "save_pretrained does not send to the Hub: leave out push_to_hub and repo_id, and send the folder with "
+                "`hf upload REPO FOLDER`"
+            )
+        # Whatever is wrong with these, before anything is written.
+        tokenizer = self.data_processor.transformer_tokenizer
+        settings = json.dumps(
+            (self.config if config is None else _read_config(config)).to_dict(), indent=2, sort_keys=True, default=str
+        )
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = weights.export_weights(self.model)
-        if safe_serialization:
-            from safetensors.torch import save_file
-
-            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        else:
-            torch.save(tensors, folder / "pytorch_model.bin")
-        settings = json.dumps((config or self.config).to_dict(), indent=2, sort_keys=True, default=str)
+        weights.write_weights(weights.export_weights(self.model), folder, safe=safe_serialization)
         (folder / CONFIG_NAME).write_text(settings + "\n", encoding="utf-8")
         tokenizer.save_pretrained(folder)
 
     def predictor(self) -> Predictor:
         """What prepares and predicts windows of texts, with the settings of this moment."""
-        if self.training or self.model.training:
-            self.eval()  # as `gliner` leaves the model; walking all modules each time would cost a short text 5 %
+        # `gliner` leaves the whole model so. To walk all modules each time would cost a short text 5 %.
+        if self.training or self.model.training or any(part.training for part in self.model.children()):
+            self.eval()
         device = self.device
         return Predictor(
             self.model,
             self._batcher,
             max_words=self.config.max_len,
-            max_width=self.config.max_width,
+            max_width=self.model.scorer.max_width,
             budget=self.token_budget or self._default_budget(device),
             lower_budget=self._lower_budget,
             splitter=self.data_processor.custom_splitter,
@@ -639,8 +650,8 @@ class GLiNER(nn.Module):
         return self._budgets[key]
 
     def _lower_budget(self, budget: int) -> None:
-        if "memory" not in self._told:
-            self._told.add("memory")
+        if "out of memory" not in self._told:  # no name of an argument
+            self._told.add("out of memory")
             warnings.warn(
                 f"out of memory: batches are made smaller from now on, at most {budget:,} subwords "
                 "(model.token_budget); the results stay the same but for rounding",

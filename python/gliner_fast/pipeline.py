@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +16,7 @@ from gliner_fast.devices import predict_on_all, spread
 from gliner_fast.labels import Labels
 from gliner_fast.preparing import Prepared
 from gliner_fast.request import Options, Request, expect_count
+from gliner_fast.stages import failed
 from gliner_fast.stats import Stats
 
 if TYPE_CHECKING:
@@ -147,7 +148,11 @@ def _predict_ahead(
 
         if read_ahead:
             return pool.submit(lambda: prepare_if_any(next(source, None)))
-        return pool.submit(prepare_if_any, next(source, None))
+        try:
+            item = next(source, None)
+        except Exception as error:  # noqa: BLE001  # raised in its turn: those before it are given first
+            return failed(error)
+        return pool.submit(prepare_if_any, item)
 
     def prepared_items() -> Generator[Prepared, None, None]:
         is_ahead = not predictor.can_overlap
@@ -180,16 +185,20 @@ def stream_texts(
     """What `GLiNER.stream` gives, which describes the arguments and errors."""
     if isinstance(texts, str) or not isinstance(texts, Iterable):
         raise TypeError(f"texts is a {type(texts).__name__}: expected an iterable of texts, such as a list or a file")
-    if isinstance(labels, Sequence) and any(isinstance(own, (list, Mapping)) for own in labels):
+    if isinstance(labels, Sequence) and any(isinstance(one, (list, Mapping)) for one in labels):
         raise TypeError("labels holds lists or mappings: a stream has one list or mapping of labels for all texts")
     for name in ("threshold", "flat_ner", "multi_label"):
         if isinstance(getattr(options, name), Sequence):
             raise TypeError(f"{name} is {getattr(options, name)!r}: a stream has one value for all texts")
     expect_count("window_size", most_texts)
-    if isinstance(labels, Iterator):
-        labels = list(labels)  # every window asks for them
-    Request.read([], labels, options)  # complains now, not when the first text is asked for
-    return _stream(model, texts, labels, options, as_tuples=as_tuples, most_texts=most_texts, devices=devices)
+    # Every window asks for them, and what the caller does to a list meanwhile is to change nothing.
+    own: Any = labels
+    if isinstance(labels, Iterable) and not isinstance(labels, str):
+        own = dict(labels) if isinstance(labels, Mapping) else list(labels)
+    if isinstance(options.threshold, Mapping):
+        options = replace(options, threshold=dict(options.threshold))
+    Request.read([], own, options)  # complains now, not when the first text is asked for
+    return _stream(model, texts, own, options, as_tuples=as_tuples, most_texts=most_texts, devices=devices)
 
 
 def _stream(
@@ -222,18 +231,27 @@ def _as_pair(item: Any) -> tuple[Any, Any]:
 
 
 def _cut_windows(pairs: Iterable[tuple[Any, Any]], labels: Labels, most_texts: int) -> Generator[Window, None, None]:
-    """Windows that start small and grow, with the contexts as their keys; a function of the texts alone."""
+    """Windows that start small and grow, with the contexts as their keys; a function of the texts alone.
+
+    Where `pairs` raises, what it gave before is a window first.
+    """
     size, first = min(_FIRST_TEXTS, most_texts), 0
     texts: list[Any] = []
     contexts: list[Any] = []
     characters = 0
-    for text, context in pairs:
-        texts.append(text)
-        contexts.append(context)
-        characters += len(text) if isinstance(text, str) else 0
-        if len(texts) == size or characters > _MOST_CHARACTERS:
-            yield Window(texts, labels, contexts, first_text=first)
-            size, first = min(2 * size, most_texts), first + len(texts)
-            texts, contexts, characters = [], [], 0
+    failure: Exception | None = None
+    try:
+        for text, context in pairs:
+            texts.append(text)
+            contexts.append(context)
+            characters += len(text) if isinstance(text, str) else 0
+            if len(texts) == size or characters > _MOST_CHARACTERS:
+                yield Window(texts, labels, contexts, first_text=first)
+                size, first = min(2 * size, most_texts), first + len(texts)
+                texts, contexts, characters = [], [], 0
+    except Exception as error:  # noqa: BLE001  # raised below
+        failure = error
     if texts:
         yield Window(texts, labels, contexts, first_text=first)
+    if failure is not None:
+        raise failure

@@ -102,17 +102,18 @@ def prepare(
     firsts, further_places = _distinct_texts(request)
     texts = [request.texts[place] for place in firsts]
     places = np.array(firsts, np.int64)
-    words, total_counts = split_words(texts, _NO_LIMIT if on_long == "window" else max_words, splitter)
+    split = split_words(texts, _NO_LIMIT if on_long == "window" else max_words, splitter)
+    words, total_counts = split.words, split.total_counts
     prompts = batcher.encode_prompts(request.labels.sets)
     set_of_text = request.labels.set_of_text[places]
     rooms = _subword_rooms(batcher, prompts, set_of_text)
     if on_long == "window":
-        rows, subwords = _cut_to_fit(texts, words, rooms, batcher, max_words, max_width)
+        rows, subwords = _cut_to_fit(split.read_texts, split.read, rooms, batcher, max_words, max_width)
         told = _tell_overfull(subwords.subword_counts > rooms[rows.texts], batcher)
     else:
         word_counts = np.diff(words.text_offsets)
         rows = cut_rows(word_counts, np.maximum(word_counts, 1), max_width)
-        subwords = batcher.encode_words(words)
+        subwords = batcher.encode_words(split.read)
         if on_long == "error":
             _refuse_long(request, firsts, total_counts, max_words, subwords.subword_counts, rooms)
         told = _tell_truncated(further_places, total_counts, max_words)
@@ -171,7 +172,7 @@ def _subword_rooms(batcher: Batcher, prompts: EncodedPrompts, set_of_text: NDArr
 
 
 def _cut_to_fit(
-    texts: list[str],
+    texts: Sequence[str],
     words: _rust.Words,
     rooms: NDArray[np.int64],
     batcher: Batcher,

@@ -8,7 +8,15 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from gliner_fast.labels import LabelPlan, Labels, Threshold, expect_one_per_text, plan_labels, plan_thresholds
+from gliner_fast.labels import (
+    LabelPlan,
+    Labels,
+    Threshold,
+    expect_one_per_text,
+    label_thresholds,
+    plan_labels,
+    plan_thresholds,
+)
 
 OnLong = Literal["truncate", "window", "error"]
 
@@ -28,6 +36,16 @@ class Options:
     on_long: OnLong = "truncate"
 
     def __post_init__(self) -> None:
+        for name in ("flat_ner", "threshold", "multi_label"):
+            value = getattr(self, name)
+            if hasattr(value, "tolist"):  # an array, a column, a tensor
+                object.__setattr__(self, name, value.tolist())
+            elif isinstance(value, Iterator):
+                raise TypeError(f"{name} is a {type(value).__name__}: expected one value, or a list with one a text")
+        if self.input_spans is not None and not isinstance(self.input_spans, Sequence):
+            raise TypeError(
+                f"input_spans is a {type(self.input_spans).__name__}: expected a list, of a list of spans for each text"
+            )
         if self.on_long not in get_args(OnLong):
             raise ValueError(f"on_long is {self.on_long!r}: expected one of {', '.join(get_args(OnLong))}")
         if self.batch_size is not None:
@@ -66,6 +84,9 @@ class Request:
                 expect_one_per_text(name, values, count)
         plan = plan_labels(labels, count)
         options = replace(options, threshold=plan_thresholds(options.threshold, count))
+        if isinstance(options.threshold, Mapping):
+            for own in plan.sets:
+                label_thresholds(own.names, options.threshold)  # one without a value is told now
         return cls(texts, plan, options, first_text)
 
     def parts(self, most_texts: int, most_characters: int, *, halvings: int = 0) -> Iterator[Request]:

@@ -58,13 +58,14 @@ def _start(
     try:
         result = work(*given, **options)
     except Exception as error:  # noqa: BLE001  # raised where the result is asked for
-        return _failed(error)
+        return failed(error)
     done: Future[Result] = Future()
     done.set_result(result)
     return done
 
 
-def _failed(error: Exception) -> Future[Any]:
+def failed(error: Exception) -> Future[Any]:
+    """What raises an error where its result is asked for."""
     # Not where the error was caught: its traceback knows that frame, and a future there would make a circle, which
     # keeps a batch's tensors until Python looks for circles.
     future: Future[Any] = Future()

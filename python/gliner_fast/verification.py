@@ -67,11 +67,12 @@ class Difference:
     score: float
     """The reference's score; ours where the reference has none."""
     found_by: Literal["ours", "reference", "both", "neither"]
-    """"both": found by both at another place of the list. "neither": should have been freed by another difference."""
+    """"both": found by both, at another place of the list or with another text. "neither": should have been freed by
+    another difference."""
     cause: Cause
 
     def __str__(self) -> str:
-        who = {"ours": "only ours", "reference": "only gliner", "both": "order", "neither": "missing from ours"}
+        who = {"ours": "only ours", "reference": "only gliner", "both": "order or text", "neither": "missing from ours"}
         place = f"text {self.text}: {self.label!r} at {self.start}..{self.end}, score {self.score:.6f}"
         return f"{place}, {who[self.found_by]}: {self.cause.value}"
 
@@ -204,14 +205,17 @@ def compare(
     largest = 0.0
     differences: list[Difference] = []
     for index, (mine, theirs) in enumerate(zip(ours, reference, strict=True)):
-        scores = {_key(entity): entity["score"] for entity in mine}
+        by_key = {_key(entity): entity for entity in mine}
         for entity in theirs:
-            if _key(entity) in scores:
-                distance = abs(scores[_key(entity)] - entity["score"])
+            own = by_key.get(_key(entity))
+            if own is not None:
+                distance = abs(own["score"] - entity["score"])
                 largest = max(largest, distance)
                 is_equal = distance <= tolerance  # a NaN is not
                 equal += is_equal
                 moved += not is_equal
+                if own["text"] != entity["text"]:
+                    differences.append(Difference(index, *_key(entity), entity["score"], "both", Cause.UNEXPLAINED))
         if [_key(entity) for entity in mine] != [_key(entity) for entity in theirs]:
             judge = _Judge(candidates(index), threshold, flat_ner, multi_label, tolerance)
             differences.extend(judge.differences(index, mine, theirs))
@@ -283,6 +287,12 @@ class _Judge:
         unexplained = self._impossible(ours)
         for key in sorted(unexplained - our_keys - their_keys, key=str):
             yield self._difference(text, key, "neither", Cause.UNEXPLAINED, self.by_key[key].score)
+        counts, their_counts = Counter(map(_key, ours)), Counter(map(_key, theirs))
+        scores = {_key(entity): entity["score"] for entity in (*ours, *theirs)}
+        for key, score in scores.items():  # one that comes again is no rounding
+            if counts[key] != their_counts[key] and max(counts[key], their_counts[key]) > 1:
+                found_by: Literal["ours", "reference"] = "ours" if counts[key] > their_counts[key] else "reference"
+                yield self._difference(text, key, found_by, Cause.UNEXPLAINED, score)
         for entity in ours:
             if _key(entity) not in their_keys:
                 cause = self._cause(_key(entity), theirs, unexplained)

@@ -49,6 +49,24 @@ def find_weights(folder: Path, variant: str | None = None) -> Path:
     raise FileNotFoundError(f"No weights found in {folder}: expected model.safetensors or pytorch_model.bin there")
 
 
+def write_weights(tensors: Mapping[str, Tensor], folder: Path, *, safe: bool) -> None:
+    """Writes what `find_weights` finds in a folder from then on: `model.safetensors`, or `pytorch_model.bin`.
+
+    A file is replaced as a whole: a model may be a map of the one that is there.
+    """
+    target = folder / ("model.safetensors" if safe else "pytorch_model.bin")
+    part = target.with_name(f"{target.name}.part")
+    if safe:
+        from safetensors.torch import save_file
+
+        save_file(dict(tensors), part, metadata={"format": "pt"})
+    else:
+        torch.save(tensors, part)
+    part.replace(target)
+    if not safe:
+        (folder / "model.safetensors").unlink(missing_ok=True)
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Reads all tensors of a file, memory-mapped where the format allows it.
 

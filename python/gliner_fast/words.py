@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -31,25 +32,40 @@ def whitespace_splitter() -> _rust.WordSplitter:
     return _rust.WordSplitter(unicode_ranges(r"\w"), unicode_ranges(r"\s"))
 
 
-def split_words(
-    texts: Sequence[str], max_words: int, splitter: WordTriples | None = None
-) -> tuple[_rust.Words, NDArray[np.int64]]:
+@dataclass(frozen=True)
+class SplitTexts:
+    """The words of B texts.
+
+    Attributes:
+        words: where they stand.
+        read: what the model reads, word for word: the same, unless a user's splitter gives others, say lower case.
+        read_texts: the texts that `read` counts in.
+        total_counts: how many words each text had before the cut, (B,).
+    """
+
+    words: _rust.Words
+    read: _rust.Words
+    read_texts: Sequence[str]
+    total_counts: NDArray[np.int64]
+
+
+def split_words(texts: Sequence[str], max_words: int, splitter: WordTriples | None = None) -> SplitTexts:
     """Splits texts into words, of which at most `max_words` a text are kept.
 
     Args:
         texts: B texts.
         max_words: longest text in words.
         splitter: the user's own, a callable that yields (word, start, end) in code points; None for the default.
-
-    Returns:
-        The words, and how many each text had before the cut, (B,).
     """
     if splitter is None:
         words = whitespace_splitter().split(texts, max_words)
-        return words, words.total_counts
-    offsets = [[(start, end) for _, start, end in splitter(text)] for text in texts]
-    total_counts = np.array([len(own) for own in offsets], np.int64)
-    return words_from_offsets(texts, [own[:max_words] for own in offsets]), total_counts
+        return SplitTexts(words, words, texts, words.total_counts)
+    triples = [list(splitter(text)) for text in texts]
+    total_counts = np.array([len(own) for own in triples], np.int64)
+    triples = [own[:max_words] for own in triples]
+    words = words_from_offsets(texts, [[(start, end) for _, start, end in own] for own in triples])
+    lists = [[word for word, _, _ in own] for own in triples]
+    return SplitTexts(words, _rust.Words.from_lists(lists), [" ".join(own) for own in lists], total_counts)
 
 
 def words_from_offsets(texts: Sequence[str], offsets: Sequence[Sequence[tuple[int, int]]]) -> _rust.Words:

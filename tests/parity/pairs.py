@@ -86,12 +86,14 @@ def spans(answers: Answers) -> set[tuple[int, int, int, Any]]:
 def _check_entities(mine: list[dict[str, Any]], theirs: list[dict[str, Any]], tolerance: float) -> None:
     """Asserts that the same entities come in the same form: keys, their order, Python types, extra values."""
     by_key = {(entity["start"], entity["end"], entity["label"]): entity for entity in theirs}
+    assert len({(entity["start"], entity["end"], entity["label"]) for entity in mine}) == len(mine)
     for entity in mine:
         their = by_key.get((entity["start"], entity["end"], entity["label"]))
         if their is None:
             continue  # explained, or `compare` had complained
         assert type(entity) is dict
         assert list(entity) == list(their)
+        assert entity["text"] == their["text"]
         assert {key: type(value) for key, value in entity.items()} == {key: type(value) for key, value in their.items()}
         if "class_probs" in their:
             _check_class_probs(entity["class_probs"], their["class_probs"], tolerance)

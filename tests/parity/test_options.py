@@ -46,6 +46,38 @@ def test_one_value_for_each_text_in_more_than_one_batch(pair):
     assert spans(ours.inference(texts, LABELS, threshold=thresholds, batch_size=2)) == spans(alone)
 
 
+def _lower_case(text):
+    return [(match.group().lower(), *match.span()) for match in re.finditer(r"\w+|\S", text)]
+
+
+def _twice(text):
+    """Each word twice, another time as a word that stands elsewhere."""
+    words = [(match.group(), *match.span()) for match in re.finditer(r"\S+", text)]
+    return [
+        (other, start, end)
+        for (word, start, end), (last, *_) in zip(words, words[::-1], strict=True)
+        for other in (word, last)
+    ]
+
+
+@pytest.mark.parametrize("splitter", [_lower_case, _twice])
+def test_the_model_reads_the_words_that_a_splitter_gives(splitter, pair):
+    both = pair("deberta")
+    texts = [text.title() for text in TEXTS]
+    plain = both.check(texts, LABELS, threshold=0.3)
+    before = both.ours.data_processor.words_splitter, both.reference.data_processor.words_splitter
+    try:
+        both.ours.data_processor.words_splitter = both.reference.data_processor.words_splitter = splitter
+        found = both.reference.inference(texts, LABELS, threshold=0.3, flat_ner=False)
+        mine = both.ours.inference(texts, LABELS, threshold=0.3, flat_ner=False)
+    finally:
+        both.ours.data_processor.words_splitter, both.reference.data_processor.words_splitter = before
+    assert spans(found) != spans(plain)
+    assert spans(mine) == spans(found)
+    scores, own = ([e["score"] for answers in given for e in answers] for given in (found, mine))
+    assert own == pytest.approx(scores, abs=1e-4)
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 8, 100])
 def test_batch_size_changes_nothing(batch_size, pair):
     pair("deberta").check(TEXTS, LABELS, batch_size=batch_size)

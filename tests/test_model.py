@@ -1,0 +1,153 @@
+"""A model as an object: copies of it, its settings, its modes, and what it saves."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gliner_fast import GLiNER
+from gliner_fast.errors import CheckpointError
+from gliner_fast.weights import find_weights
+from tests.samples import CROSSNER, LABELS
+
+TEXTS = [text[:120] for text in CROSSNER[:6]]
+
+
+@pytest.fixture
+def model(checkpoint) -> GLiNER:
+    """A small random one, a new one each time."""
+    return GLiNER.from_pretrained(checkpoint("deberta-narrow"))
+
+
+def spans(found) -> list[list[tuple[object, ...]]]:
+    return [[(e["start"], e["end"], e["label"]) for e in own] for own in found]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+@pytest.mark.parametrize("is_used", [False, True])
+def test_a_copy_gives_the_same_answers(copied, is_used, model):
+    expected = model.inference(TEXTS, LABELS, threshold=0.3)
+    fresh = model if is_used else GLiNER.from_pretrained(model.source)
+    assert copied(fresh).inference(TEXTS, LABELS, threshold=0.3) == expected
+    assert any(expected)
+
+
+def test_a_copy_numbers_words_as_the_model_does(checkpoint):
+    model = GLiNER.from_pretrained(checkpoint("deberta-narrow"), corrected_numbering=True)
+    assert copy.deepcopy(model).corrected_numbering
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_process_forked_from_one_that_predicted_predicts():
+    program = """
+import os, torch
+from gliner_fast import GLiNER
+torch.set_num_threads(2)
+model = GLiNER.from_pretrained()
+found = model.predict_entities("Ada Lovelace lived in London.", ["person", "city"])
+child = os.fork()
+if child == 0:
+    same = model.predict_entities("Ada Lovelace lived in London.", ["person", "city"])
+    os._exit(0 if [e["text"] for e in same] == [e["text"] for e in found] != [] else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert torch.get_num_threads() == 2
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_a_setting_that_is_assigned_holds_from_the_next_call_on(model):
+    whole = model.inference(TEXTS, LABELS, threshold=0.3)
+    model.config.max_len = 5
+    with pytest.warns(UserWarning, match="has been truncated to 5"):
+        cut = model.inference(TEXTS, LABELS, threshold=0.3)
+    assert spans(cut) != spans(whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("max_len", 0, CheckpointError),
+        ("max_width", "12", CheckpointError),
+        ("max_width", 99, CheckpointError),
+        ("max_length", 5, AttributeError),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_and_nothing_is_changed(name, value, error, model):
+    before = model.config.to_dict()
+    with pytest.raises(error, match=name):
+        setattr(model.config, name, value)
+    assert model.config.to_dict() == before
+
+
+@pytest.mark.parametrize("part", ["", "encoder", "scorer"])
+def test_a_part_left_in_training_mode_does_not_predict_in_it(part, model):
+    expected = model.inference(TEXTS, LABELS, threshold=0.3)
+    model.model.get_submodule(part).train()
+    assert model.inference(TEXTS, LABELS, threshold=0.3) == expected
+    assert not any(module.training for module in model.modules())
+
+
+# --- options in other forms -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [np.array, torch.tensor])
+def test_values_of_each_text_may_be_arrays(make, model):
+    nested, several, thresholds = [True, False] * 3, [False, False, True] * 2, [0.3, 0.5] * 3
+    expected = model.inference(TEXTS, LABELS, flat_ner=nested, multi_label=several, threshold=thresholds)
+    arrays = {"flat_ner": make(nested), "multi_label": make(several), "threshold": make(thresholds)}
+    assert spans(model.inference(TEXTS, LABELS, **arrays)) == spans(expected)
+    assert model.inference(TEXTS, LABELS, threshold=make(0.25)) == model.inference(TEXTS, LABELS, threshold=0.25)
+
+
+@pytest.mark.parametrize("name", ["flat_ner", "multi_label", "threshold", "input_spans"])
+def test_an_iterator_is_refused_by_the_name_of_its_option(name, model):
+    with pytest.raises(TypeError, match=rf"^{name} is a generator: expected"):
+        model.inference(TEXTS, LABELS, **{name: (value for value in [])})
+
+
+def test_a_label_without_a_threshold_is_told_before_anything_is_computed(model, monkeypatch):
+    monkeypatch.setattr(model.model, "forward", None)
+    asked = [["person"]] * 5 + [["persn"]]
+    with pytest.raises(ValueError, match="threshold has no value for the label 'persn'"):
+        model.inference(TEXTS, asked, threshold={"person": 0.5})
+    with pytest.raises(ValueError, match="threshold has no value for the label 'city'"):
+        model.stream(TEXTS, ["person", "city"], threshold={"person": 0.5})
+
+
+# --- saving -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("second", [False, True])
+def test_what_was_saved_last_is_what_is_loaded(first, second, model, tmp_path: Path):
+    model.save_pretrained(tmp_path, safe_serialization=first)
+    model = GLiNER.from_pretrained(tmp_path)
+    with torch.no_grad():
+        model.model.scorer.out.weight.mul_(0.5)
+    expected = model.inference(TEXTS, LABELS, threshold=0.3)
+    model.save_pretrained(tmp_path, safe_serialization=second)  # over the file that its weights may be a map of
+    assert model.inference(TEXTS, LABELS, threshold=0.3) == expected
+    assert GLiNER.from_pretrained(tmp_path).inference(TEXTS, LABELS, threshold=0.3) == expected
+    assert find_weights(tmp_path).name == ("model.safetensors" if second else "pytorch_model.bin")
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_mapping_is_written_as_the_settings(model, tmp_path: Path):
+    model.save_pretrained(tmp_path, config={**model.config.to_dict(), "max_len": 77})
+    assert json.loads((tmp_path / "gliner_config.json").read_text())["max_len"] == 77
+
+
+@pytest.mark.parametrize("options", [{"push_to_hub": True}, {"repo_id": "me/model"}, {"config": 5}])
+def test_what_cannot_be_saved_is_refused_before_anything_is_written(options, model, tmp_path: Path):
+    folder = tmp_path / "new"
+    with pytest.raises((ValueError, TypeError)):
+        model.save_pretrained(folder, **options)
+    assert not folder.exists()
