@@ -170,11 +170,12 @@ def step_in_eval_mode(layer):
         load_others,
         change_in_place,
         step_in_eval_mode,
+        lambda layer: layer.weight.data.mul_(1.5),
         lambda layer: layer.train().eval(),
         lambda layer: layer.double(),
         lambda layer: layer.to(torch.float64).to(torch.float32),
     ],
-    ids=["load", "in place", "optimizer", "train", "double", "there and back"],
+    ids=["load", "in place", "optimizer", "behind torch's back", "train", "double", "there and back"],
 )
 def test_weights_that_are_others_stand_in_no_whole_numbers(layer, change):
     assert not is_exact(layer)
@@ -182,6 +183,15 @@ def test_weights_that_are_others_stand_in_no_whole_numbers(layer, change):
     change(layer)
     assert is_exact(layer, layer.weight.dtype)
     assert not is_quantized(layer)
+
+
+def test_weights_made_in_inference_mode_tell_of_a_change_too():
+    with torch.inference_mode():
+        layer = Linear(6, 4).eval()
+        quantize(layer)
+        assert not is_exact(layer)
+        load_others(layer)
+        assert is_exact(layer)
 
 
 def test_copies_and_what_is_pickled_have_none(layer):

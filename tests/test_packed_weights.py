@@ -230,6 +230,14 @@ def test_many_threads_may_meet_a_layer_at_once(layer):
             torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-4)
 
 
+def test_weights_made_in_inference_mode_are_not_packed(layer):
+    with torch.inference_mode():
+        made = copy.deepcopy(layer)
+        assert made.weight.is_inference()
+        made(torch.ones(2, 6))
+    assert made.float32 is None
+
+
 def test_copies_and_what_is_pickled_have_none(layer):
     assert is_right(layer)
     assert is_right(layer)

@@ -306,6 +306,7 @@ def is_packable(weight: Tensor) -> bool:
     """Whether a weight stays where it is, to be compared with its packed copy: one computed from others does not."""
     return (
         type(weight) is nn.Parameter
+        and not weight.is_inference()  # such a one does not tell when it is changed
         and is_float32_on_cpu(weight)
         and weight.is_contiguous()
         and weight.data_ptr() % 4 == 0

@@ -13,11 +13,51 @@ from torch import Tensor
 from gliner_fast import _rust
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from typing_extensions import Self
 
 Kind = TypeVar("Kind", _rust.Int16Weights, _rust.PackedWeights)
 
 Stamp = tuple[object, ...]
+
+
+# Numbers of a tensor that are looked at: a prime, so that they stand in other rows and columns.
+_SAMPLED = 61
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some numbers of weights, where they lie and as they were: they tell of writes behind torch's back.
+
+    Such writes go by way of `.data`, or change tensors that were made under `torch.inference_mode`. One of a few rows
+    may go unseen.
+
+    Attributes:
+        places: the bits of some sixty numbers of each, in the weights' own memory.
+        bits: the same as they were, one after another.
+    """
+
+    places: tuple[NDArray[np.integer], ...]
+    bits: NDArray[np.integer]
+
+    @classmethod
+    def take(cls, weights: Iterable[Tensor]) -> Self:
+        """Of those weights that lie on the CPU in one piece."""
+        flat = [own.detach().view(-1) for own in weights if own.device.type == "cpu" and own.is_contiguous()]
+        places = tuple(
+            own.view(_BITS[own.element_size()])[:: max(1, len(own) // _SAMPLED) | 1].numpy() for own in flat if len(own)
+        )
+        return cls(places, _together(places))
+
+    def is_as_it_was(self) -> bool:
+        """Whether none of the numbers has changed."""
+        return np.array_equal(_together(self.places), self.bits)
+
+
+def _together(places: tuple[NDArray[np.integer], ...]) -> NDArray[np.integer]:
+    return np.concatenate(places) if places else np.zeros(0, np.int32)
 
 
 @dataclass(frozen=True)
@@ -28,11 +68,13 @@ class Packed(Generic[Kind]):
         parts: the columns of the weights, in one part or more.
         stamp: tells when the weights are others than those that were packed.
         of: those weights where they lie, so that no others come to lie there.
+        sample: some of their numbers; whole numbers do not tell which they were made of.
     """
 
     parts: tuple[Kind, ...]
     stamp: Stamp
     of: NDArray[np.float32]
+    sample: Sample
 
     @classmethod
     def pack(cls, kind: type[Kind], weight: Tensor, parts: int = 1) -> Self:
@@ -40,15 +82,15 @@ class Packed(Generic[Kind]):
         stamp = stamp_of(weight)  # a change while they are packed makes it another
         columns = [readable(part) for part in weight.detach().chunk(parts, dim=1)]
         packed = tuple(kind(part.numpy()) for part in columns)
-        return cls(packed, stamp, weight.detach().numpy())
+        return cls(packed, stamp, weight.detach().numpy(), Sample.take([weight] if kind is _rust.Int16Weights else []))
 
     def are_of(self, weight: Tensor) -> bool:
         """Whether these are the weights as they are now.
 
-        Of weights that were written to behind torch's back, by way of `.data`, only those in float32 say so: some
-        numbers of each matrix are compared, so that a change of a few rows goes unseen.
+        Weights that were written to behind torch's back say so by some numbers of each matrix, so that a change of a
+        few rows goes unseen (`Sample`).
         """
-        if self.stamp != stamp_of(weight):
+        if self.stamp != stamp_of(weight) or not self.sample.is_as_it_was():
             return False
         first = 0
         for part in self.parts:

@@ -212,6 +212,26 @@ def test_position_tables_follow_a_changed_weight() -> None:
         torch.testing.assert_close(after, fresh(ids, lengths), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("in_inference_mode", [False, True])
+@pytest.mark.parametrize("name", ["layers.1.qkv.weight", "relative_embeddings.weight", "relative_norm.bias"])
+def test_position_tables_follow_a_change_behind_torch_s_back(
+    name: str, in_inference_mode: bool, dtype: torch.dtype
+) -> None:
+    with torch.inference_mode(in_inference_mode):
+        _, ours = pair()
+        ours = ours.to(dtype)
+        ids, lengths = torch.randint(3, 101, (1, 12)), torch.tensor([12])
+        with torch.no_grad():
+            before = ours(ids, lengths)
+            weight = ours.get_parameter(name)
+            weight.add_(1.0) if in_inference_mode else weight.data.add_(1.0)
+            after = ours(ids, lengths)
+            ours._made = None
+            assert torch.equal(after, ours(ids, lengths))
+    assert not torch.equal(after, before)
+
+
 def test_position_tables_follow_a_fused_optimizer() -> None:
     _, ours = pair()
     ids, lengths = torch.randint(3, 101, (1, 12)), torch.tensor([12])

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import torch
@@ -35,6 +36,7 @@ from gliner_fast.encoders.flash_attention import FlashAttention, FlashTexts, tak
 from gliner_fast.kernels.attention_reference import Positions
 from gliner_fast.linear import Linear
 from gliner_fast.native import allows_tf32, is_recorded, torch_must_see
+from gliner_fast.packed_weights import Sample
 from gliner_fast.upload import upload
 
 Made = TypeVar("Made")
@@ -56,7 +58,7 @@ class DebertaEncoder(nn.Module):
         self.relative_norm = nn.LayerNorm(config.hidden_size, config.norm_eps)
         self.layers = nn.ModuleList(DebertaLayer(config) for _ in range(config.layers))
         self._graphs, self._weights = EncoderGraphs(), Weights(_OURS)
-        self._made: tuple[tuple[object, ...], list[Any]] | None = None
+        self._made: _Made | None = None
         self._rows: dict[tuple[int, torch.device], Tensor] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -253,7 +255,7 @@ class DebertaEncoder(nn.Module):
         """What layers make of weights alone.
 
         Where no gradient is wanted it is kept until a weight is replaced or changed in place, or another kind is asked
-        for.
+        for. A change behind torch's back is seen on the CPU alone, where it is cheap to look.
         """
         if torch.is_grad_enabled():
             # What is kept must not outlive a step of training: torch's fused optimizers change weights in place
@@ -268,12 +270,13 @@ class DebertaEncoder(nn.Module):
         autocast = torch.get_autocast_dtype(kind_of_device) if torch.is_autocast_enabled(kind_of_device) else None
         state = (kind, autocast, *((id(weight), weight.data_ptr(), _version(weight)) for weight in weights))
         made = self._made  # read once: another thread may be replacing it with an equal one
-        if made is None or made[0] != state:
+        if made is None or made.state != state or not made.sample.is_as_it_was():
+            sample = Sample.take([] if is_recorded() else weights)
             with torch.no_grad():
-                made = (state, make())
+                made = _Made(state, sample, make())
             _wait_for(weights[0].device)
             self._made = made
-        return made[1]
+        return made.of_layers
 
     def _make_flash_attentions(self) -> list[FlashAttention]:
         relative = self._relative_vectors()
@@ -301,6 +304,21 @@ class DebertaEncoder(nn.Module):
             keys = keys.flip(1) if mirrored else keys
             tables.append((keys.contiguous(), queries.contiguous()))  # each (H, 2*span, head_dim)
         return tables
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What layers made of their weights.
+
+    Attributes:
+        state: of what kind it is, and of which weights.
+        sample: some of their numbers.
+        of_layers: what each layer made.
+    """
+
+    state: tuple[object, ...]
+    sample: Sample
+    of_layers: list[Any]
 
 
 def _wait_for(device: torch.device) -> None:
