@@ -33,10 +33,14 @@ demo: $(EXTENSION) ## Find entities in a real text with the built-in model, offl
 	$(OFFLINE) $(BIN)/gliner-fast predict --labels "$(DEMO_LABELS)" "$(DEMO_TEXT)"
 
 ##@ Check
+# Kernels compute with the widest vectors that a CPU has; those that others have are tested with, too.
+OTHER_VECTORS := scalar $(if $(shell grep -m1 -ow avx512f /proc/cpuinfo 2>/dev/null),avx2)
+
 .PHONY: test
 test: $(EXTENSION) ## Run every test that needs no GPU, Python and Rust
 	$(OFFLINE) $(BIN)/python -m pytest -q -m "not gpu" --numprocesses $(WORKERS) --dist loadfile --durations 20
 	cargo test --workspace --locked --quiet
+	for vectors in $(OTHER_VECTORS); do GLINER_FAST_TEST_VECTORS=$$vectors cargo test -p gliner-fast-core --lib --locked --quiet || exit; done
 
 .PHONY: lint
 lint: $(EXTENSION) ## ruff, mypy --strict, stubtest, rustfmt, clippy

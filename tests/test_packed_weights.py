@@ -109,6 +109,13 @@ def test_it_knows_its_weights_again():
     assert _rust.PackedWeights(weight).resembles(weight, 0)
 
 
+@pytest.mark.parametrize("kind", [_rust.PackedWeights, _rust.Int16Weights])
+def test_what_is_written_to_lies_row_by_row(kind):
+    out = np.zeros((2, 4), np.float32, order="F")
+    with pytest.raises(ValueError, match="out is not C-contiguous"):
+        kind(np.ones((4, 3), np.float32)).apply(np.ones((2, 3), np.float32), None, "none", out, 1, 0)
+
+
 # --- a layer ----------------------------------------------------------------------------------------------------------
 
 

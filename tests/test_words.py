@@ -146,6 +146,17 @@ def test_a_subclass_of_str_is_read_as_the_string_it_is():
     assert SPLITTER.split([Text("a \ud800")]).to_lists() == [["a", "\ufffd"]]
 
 
+def test_a_list_that_says_it_is_longer_is_read_to_its_end():
+    class Long(list):
+        __slots__ = ()
+
+        def __len__(self) -> int:
+            return 2**62
+
+    assert SPLITTER.split(Long(["a b"])).to_lists() == [["a", "b"]]
+    assert _rust.Words.from_lists(Long([["a", "b"]])).to_lists() == [["a", "b"]]
+
+
 def test_the_splitter_follows_the_tables_that_it_is_given():
     only_a = np.array([[ord("a"), ord("a") + 1]], np.uint32)
     only_z = np.array([[ord("z"), ord("z") + 1]], np.uint32)

@@ -2,9 +2,9 @@
 """The native module: words, subword batches, span candidates and greedy decoding.
 
 Arrays in and out are C-contiguous. Those that come out share no memory with anything here; `Rows` hands out the same
-ones each time, the others are made anew. Every call releases the GIL while it works and may be made from many threads
-at once; all classes are immutable but `SubwordCache`, which locks itself. Ranges are half-open; offsets count code
-points.
+ones each time, the others are made anew. None that is given may be written to during a call. Every call releases the
+GIL while it works and may be made from many threads at once; all classes are immutable but `SubwordCache`, which locks
+itself. Ranges are half-open; offsets count code points.
 
 A bad shape or value is a `ValueError` that names the place, the value and what was expected; a wrong type or dtype is a
 `TypeError`. Sizes: `B` texts, `W` words of all texts, `N` candidates, `R` rows, `S` the longest row.

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use numpy::{Element, PyArray1, PyReadonlyArray, PyReadonlyArray1, PyUntypedArrayMethods};
+use numpy::{Element, PyArray1, PyReadonlyArray, PyReadonlyArray1, PyReadwriteArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 
@@ -21,6 +21,19 @@ pub(crate) fn slice<'a, T: Element, D: numpy::ndarray::Dimension>(
         return Err(PyValueError::new_err(advice));
     }
     array.as_slice().map_err(|_| PyValueError::new_err(format!("{name} is not aligned: pass {name}.copy()")))
+}
+
+/// The same of an array that is written to.
+pub(crate) fn slice_mut<'a, T: Element, D: numpy::ndarray::Dimension>(
+    name: &str,
+    array: &'a mut PyReadwriteArray<'_, T, D>,
+) -> PyResult<&'a mut [T]> {
+    if !array.is_c_contiguous() {
+        return Err(PyValueError::new_err(format!("{name} is not C-contiguous: pass numpy.empty of its shape")));
+    }
+    array
+        .as_slice_mut()
+        .map_err(|_| PyValueError::new_err(format!("{name} is not aligned: pass numpy.empty of its shape")))
 }
 
 /// Counts and indices as int64, the type in which they come back.

@@ -5,7 +5,7 @@ use numpy::{Element, PyReadonlyArray1, PyReadonlyArray3, PyReadonlyArray4, PyRea
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
-use crate::arrays::{Ints, count, slice, value_error};
+use crate::arrays::{Ints, count, slice, slice_mut, value_error};
 use crate::openmp::TorchThreads;
 
 /// Queries, keys and values: float32, or bf16 by its bits.
@@ -90,6 +90,6 @@ fn attend<N: Number + Element>(
     };
     let layer = Attention { qkv: slice("qkv", qkv)?, heads, head_dim, positions, scale };
     let lengths = slice("lengths", lengths)?;
-    let out = out.as_slice_mut().map_err(|_| PyValueError::new_err("out is not C-contiguous and aligned"))?;
+    let out = slice_mut("out", &mut out)?;
     py.detach(|| layer.apply(lengths, out, threads, host)).map_err(value_error)
 }

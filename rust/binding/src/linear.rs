@@ -7,7 +7,7 @@ use numpy::{
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::arrays::{count, slice, value_error};
+use crate::arrays::{count, slice, slice_mut, value_error};
 use crate::openmp::TorchThreads;
 
 #[pyfunction]
@@ -74,8 +74,7 @@ macro_rules! weights_class {
                 let activation = to_activation(activation)?;
                 let bias = bias.as_ref().map(|bias| slice("bias", bias)).transpose()?;
                 let (x, threads) = (slice("x", &x)?, count("threads", threads)?);
-                let out =
-                    out.as_slice_mut().map_err(|_| PyValueError::new_err("out is not C-contiguous and aligned"))?;
+                let out = slice_mut("out", &mut out)?;
                 // SAFETY: what the .pyi asks of callers.
                 let host = unsafe { TorchThreads::at(openmp) };
                 py.detach(|| self.0.apply(x, bias, activation, out, threads, &host)).map_err(value_error)

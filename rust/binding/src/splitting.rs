@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
 
 use crate::arrays::{Ints, count, slice, to_array, value_error};
-use crate::strings::read_texts;
+use crate::strings::{expected, read_texts};
 
 #[pyclass(name = "WordSplitter", module = "gliner_fast._rust", frozen)]
 pub(crate) struct PyWordSplitter(WordSplitter);
@@ -69,7 +69,7 @@ impl PyWords {
         if texts.is_instance_of::<PyString>() {
             return Err(PyTypeError::new_err("texts is a str: expected a list of words for each text"));
         }
-        let mut lists = Vec::with_capacity(texts.len().unwrap_or(0));
+        let mut lists = Vec::with_capacity(expected(texts));
         for (index, words) in texts.try_iter()?.enumerate() {
             lists.push(read_texts(&format!("texts[{index}]"), &words?)?);
         }

@@ -30,11 +30,16 @@ pub(crate) fn read_texts(name: &str, texts: &Bound<'_, PyAny>) -> PyResult<Vec<H
     if texts.is_instance_of::<PyString>() {
         return Err(PyTypeError::new_err(format!("{name} is a str: put it into a list, [{name}]")));
     }
-    let mut read = Vec::with_capacity(texts.len().unwrap_or(0));
+    let mut read = Vec::with_capacity(expected(texts));
     for (index, text) in texts.try_iter()?.enumerate() {
         read.push(read_text(name, index, text?)?);
     }
     Ok(read)
+}
+
+/// How many items an object says it has, as far as that is to be believed before they are there.
+pub(crate) fn expected(items: &Bound<'_, PyAny>) -> usize {
+    items.len().unwrap_or(0).min(1 << 16)
 }
 
 fn read_text(name: &str, index: usize, text: Bound<'_, PyAny>) -> PyResult<HostText> {

@@ -5,7 +5,7 @@ use numpy::{PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray2, PyUntypedArra
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::arrays::{count, slice, value_error};
+use crate::arrays::{count, slice, slice_mut, value_error};
 use crate::linear::{PyInt16Weights, PyPackedWeights, to_activation};
 use crate::openmp::TorchThreads;
 
@@ -76,7 +76,7 @@ pub(crate) fn sublayers<'py>(
     }
     let (attended, hidden, threads) =
         (slice("attended", &attended)?, slice("hidden", &hidden)?, count("threads", threads)?);
-    let out = out.as_slice_mut().map_err(|_| PyValueError::new_err("out is not C-contiguous and aligned"))?;
+    let out = slice_mut("out", &mut out)?;
     // SAFETY: what the .pyi asks of callers.
     let host = unsafe { TorchThreads::at(openmp) };
     py.detach(|| sublayers.apply(attended, hidden, out, threads, &host)).map_err(value_error)

@@ -14,7 +14,7 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use crate::error::AttentionError;
 use crate::host::{Host, Pieces, run_on, worthwhile};
@@ -22,6 +22,7 @@ use crate::number::Number;
 use crate::panels::{Columns, Panels};
 use crate::softmax::softmax;
 use crate::transpose::{SIDE, put_columns};
+use crate::vectors::widest;
 
 /// Queries of a block: a multiple of the rows of a tile.
 const QUERIES: usize = 96;
@@ -109,7 +110,7 @@ impl<N: Number> Attention<'_, N> {
         // 8 bytes for each distance and number of the width: 5 MB for texts of 400 subwords in the base size.
         let positions: Vec<_> = (0..self.heads).map(|_| OnceLock::new()).collect();
         let pieces = Pieces::from_iter(pieces);
-        let work = || Arch::new().dispatch(Worker { layer: &self, pieces: &pieces, positions: &positions, longest });
+        let work = || widest().dispatch(Worker { layer: &self, pieces: &pieces, positions: &positions, longest });
         run_on(host, threads.min(pieces.len()), &work);
         Ok(())
     }

@@ -2,11 +2,12 @@
 
 #![expect(clippy::inline_always, reason = "vector instructions are there only in what is inlined into pulp's dispatch")]
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use crate::error::CandidateError;
 use crate::offsets::Offsets;
 use crate::vectors::reaching;
+use crate::vectors::widest;
 
 /// Scores that are compared at once.
 const LANES: usize = 8;
@@ -55,7 +56,7 @@ pub fn find_candidates(
     shape.check_rows()?;
     shape.check_thresholds(thresholds.len())?;
     let least: Vec<_> = thresholds.iter().map(|&threshold| least_score(threshold)).collect();
-    Ok(Arch::new().dispatch(Scan { scores, least: &least, shape: &shape }))
+    Ok(widest().dispatch(Scan { scores, least: &least, shape: &shape }))
 }
 
 /// As [`find_candidates`], but for logits, of which few need their sigmoid: picks all spans whose probability, computed
@@ -75,7 +76,7 @@ pub fn find_likely(
     shape.check_scores(logits.len())?;
     shape.check_rows()?;
     let bounds = LogitBounds::of(thresholds, &shape)?;
-    let spans = Arch::new().dispatch(Scan { scores: logits, least: &bounds.least, shape: &shape });
+    let spans = widest().dispatch(Scan { scores: logits, least: &bounds.least, shape: &shape });
     Ok(bounds.judge(spans, &shape))
 }
 

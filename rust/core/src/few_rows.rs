@@ -11,12 +11,13 @@ use std::any::Any;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use crate::error::LinearError;
 use crate::functions::gelu;
 use crate::host::{self, Cache, Host, Pieces, run_on, worthwhile};
 use crate::product::{Activation, Shape};
+use crate::vectors::widest;
 
 /// 3 times 4 sums, 3 numbers of the rows and 1 of the weights: the 16 registers that AVX2 has.
 const ROWS: usize = 3;
@@ -69,8 +70,7 @@ impl Linear<'_> {
         out.resize_with(rows * outputs, AtomicU32::default);
         let tiles = outputs.div_ceil(OUTPUTS).div_ceil(4 * threads).clamp(1, TILES);
         let next = AtomicUsize::new(0);
-        let work =
-            || Arch::new().dispatch(Worker { layer: &self, out: &out, piece: tiles * OUTPUTS, next: &next, host });
+        let work = || widest().dispatch(Worker { layer: &self, out: &out, piece: tiles * OUTPUTS, next: &next, host });
         run_on(host, threads, &work);
         let mut out = out.into_iter().map(|number| f32::from_bits(number.into_inner())).collect::<Vec<_>>();
         if activation == Activation::Gelu {
@@ -84,7 +84,7 @@ impl Linear<'_> {
 fn activate(numbers: &mut [f32], threads: usize, host: &impl Host) {
     let threads = worthwhile(host, numbers.len() as u128 * ACTIVATION, threads);
     let pieces = numbers.chunks_mut(ACTIVATED).collect();
-    run_on(host, threads, &|| Arch::new().dispatch(Activator { pieces: &pieces }));
+    run_on(host, threads, &|| widest().dispatch(Activator { pieces: &pieces }));
 }
 
 /// One thread's share of the activation.

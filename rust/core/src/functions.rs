@@ -91,9 +91,10 @@ fn polynomial<S: Simd>(simd: S, coefficients: &[f32], x: S::f32s) -> S::f32s {
 
 #[cfg(test)]
 mod tests {
-    use pulp::{Arch, Scalar, WithSimd};
+    use pulp::{Scalar, WithSimd};
 
     use super::*;
+    use crate::vectors::widest;
 
     enum Function {
         Sigmoid,
@@ -122,7 +123,7 @@ mod tests {
     fn values(function: Function, mut numbers: Vec<f32>, with_vectors: bool) -> Vec<f32> {
         let all = All(function, &mut numbers);
         if with_vectors {
-            Arch::new().dispatch(all);
+            widest().dispatch(all);
         } else {
             all.with_simd(Scalar::new());
         }

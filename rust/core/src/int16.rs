@@ -13,11 +13,12 @@
 
 mod tile;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use crate::error::LinearError;
 use crate::host::{Fetches, Host, Pieces, run_on, worthwhile};
 use crate::product::{Activation, Cut, Piece, Shape, activate, of_panel, store};
+use crate::vectors::widest;
 use tile::{OUTPUTS, ROWS, RowPairs, WeightPairs, multiply};
 
 /// What the greatest number of a row becomes: 13 bits and a sign.
@@ -94,7 +95,7 @@ impl Int16Weights {
         let bias = bias.unwrap_or_default();
         let panels: Vec<_> = (0..outputs.div_ceil(OUTPUTS)).map(|panel| self.panel(panel, bias)).collect();
         let pieces: Pieces<_> = cut(outputs, inputs, threads).pieces(out).into_iter().collect();
-        let work = || Arch::new().dispatch(Worker { x: &x, panels: &panels, activation, pieces: &pieces, host });
+        let work = || widest().dispatch(Worker { x: &x, panels: &panels, activation, pieces: &pieces, host });
         run_on(host, threads.min(pieces.len()), &work);
         Ok(())
     }
@@ -133,7 +134,7 @@ impl Measured {
         let pieces: Pieces<_> = pieces.map(|((x, tiles), scales)| Measure { x, tiles, scales, inputs }).collect();
         run_on(host, threads.min(pieces.len()), &|| {
             while let Some(mut piece) = pieces.take() {
-                Arch::new().dispatch(&mut *piece);
+                widest().dispatch(&mut *piece);
             }
         });
         drop(pieces);

@@ -13,12 +13,13 @@
 
 use std::cmp::Reverse;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use crate::error::LstmError;
 use crate::functions::{sigmoid, tanh};
 use crate::host::{Host, Pieces, run_on, worthwhile};
 use crate::panels::Panels;
+use crate::vectors::widest;
 
 /// One of the two ways through a text.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +67,7 @@ impl Lstm<'_> {
             }
         }
         let pieces = Pieces::from_iter(pieces);
-        let work = || Arch::new().dispatch(Worker { pieces: &pieces, width });
+        let work = || widest().dispatch(Worker { pieces: &pieces, width });
         run_on(host, threads.min(pieces.len()), &work);
         let mut out = vec![0.0; 2 * words * width];
         for Piece { backwards, texts, states, .. } in pieces.into_inner() {

@@ -9,11 +9,12 @@
 
 use std::array::from_fn;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use crate::error::LinearError;
 use crate::host::{Cache, Fetches, Host, LINE, Pieces, run_on, worthwhile};
 use crate::product::{Activation, Cut, Piece, Shape, activate, of_panel, store};
+use crate::vectors::widest;
 
 /// Rows of weights in a panel: four of AVX-512's vectors, eight of AVX2's, which takes two at a time.
 const OUTPUTS: usize = 64;
@@ -112,7 +113,7 @@ impl PackedWeights {
         let threads = worthwhile(host, x.len() as u128 * outputs as u128, threads);
         let bias = bias.unwrap_or_default();
         let pieces: Pieces<_> = cut(outputs, threads).pieces(out).into_iter().collect();
-        let work = || Arch::new().dispatch(Worker { x, weights: self, bias, activation, pieces: &pieces, host });
+        let work = || widest().dispatch(Worker { x, weights: self, bias, activation, pieces: &pieces, host });
         run_on(host, threads.min(pieces.len()), &work);
         Ok(())
     }

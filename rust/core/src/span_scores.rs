@@ -14,13 +14,14 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use crate::candidates::{LikelySpans, LogitBounds, ScoredSpans, Shape};
 use crate::error::CandidateError;
 use crate::host::{Host, worthwhile};
 use crate::offsets::Offsets;
 use crate::span_tile::{Tile, add_tile, spans_of_tile, types_of_tile};
+use crate::vectors::widest;
 
 /// Numbers of a row that are summed before the next rows are taken up: 1 KiB, and a multiple of every vector's length.
 /// 12 rows of `v`, one of `u` and 5 of `g` then fit a first-level cache of 32 KiB with room to spare.
@@ -181,7 +182,7 @@ fn cut(words: &[usize], classes: &[usize], max_width: usize) -> Vec<Piece> {
 /// All hits, pieces in no order.
 fn compute(batch: &Batch<'_>, pieces: &[Piece], threads: usize, host: &impl Host) -> Vec<PieceHits> {
     let next = AtomicUsize::new(0);
-    let run = || Arch::new().dispatch(Worker { batch, pieces, next: &next });
+    let run = || widest().dispatch(Worker { batch, pieces, next: &next });
     if threads <= 1 {
         return run();
     }

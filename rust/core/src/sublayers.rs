@@ -8,13 +8,14 @@
 
 use std::cell::Cell;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use crate::error::{LinearError, SublayersError};
 use crate::host::{Host, Pieces, run_on, worthwhile};
 use crate::int16::Int16Weights;
 use crate::packed::PackedWeights;
 use crate::product::Activation;
+use crate::vectors::widest;
 
 /// Rows for each thread that go all the way before the next do, about: as many as a packed product goes through for each
 /// panel. What stands between the products is then 2 MiB a thread for a layer of base size.
@@ -185,7 +186,7 @@ impl Norm<'_> {
         let width = self.weight.len().max(1);
         let threads = worthwhile(host, x.len() as u128 * COST, threads);
         let pieces: Pieces<_> = x.chunks_mut(NORMED * width).zip(residual.chunks(NORMED * width)).collect();
-        let work = || Arch::new().dispatch(Normer { norm: *self, pieces: &pieces });
+        let work = || widest().dispatch(Normer { norm: *self, pieces: &pieces });
         run_on(host, threads.min(pieces.len()), &work);
     }
 }

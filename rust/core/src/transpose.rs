@@ -100,9 +100,10 @@ fn by_avx(simd: pulp::x86::V3, rows: [[f32; SIDE]; SIDE]) -> [[f32; SIDE]; SIDE]
 
 #[cfg(test)]
 mod tests {
-    use pulp::{Arch, Scalar, WithSimd};
+    use pulp::{Scalar, WithSimd};
 
     use super::*;
+    use crate::vectors::widest;
 
     struct Turn([[f32; SIDE]; SIDE]);
 
@@ -120,7 +121,7 @@ mod tests {
         let number = |row: usize, column: usize| (row * SIDE + column) as f32;
         let rows = std::array::from_fn(|row| std::array::from_fn(|column| number(row, column)));
         let columns: [[f32; SIDE]; SIDE] = std::array::from_fn(|column| std::array::from_fn(|row| number(row, column)));
-        assert_eq!(Arch::new().dispatch(Turn(rows)), columns);
+        assert_eq!(widest().dispatch(Turn(rows)), columns);
         assert_eq!(Turn(rows).with_simd(Scalar::new()), columns);
     }
 }

@@ -7,6 +7,27 @@ use std::any::Any;
 
 use pulp::{Arch, Simd, WithSimd};
 
+/// The vectors that kernels compute with: the machine's widest; in tests those that `GLINER_FAST_TEST_VECTORS` names.
+pub(crate) fn widest() -> Arch {
+    #[cfg(test)]
+    if let Some(asked) = asked() {
+        return asked;
+    }
+    Arch::new()
+}
+
+/// A machine with AVX-512 would otherwise test nothing else.
+#[cfg(test)]
+fn asked() -> Option<Arch> {
+    match std::env::var("GLINER_FAST_TEST_VECTORS").as_deref() {
+        Ok("scalar") => Some(Arch::Scalar),
+        #[cfg(target_arch = "x86_64")]
+        Ok("avx2") => Some(Arch::V3(pulp::x86::V3::try_new().expect("a CPU with AVX2"))),
+        Ok(other) => panic!("GLINER_FAST_TEST_VECTORS is {other}: expected scalar or, on x86, avx2"),
+        Err(_) => None,
+    }
+}
+
 /// Whether this machine has vector instructions that the kernels are written for; without them they are right, and slow.
 pub fn has_vectors() -> bool {
     struct IsVector;
@@ -16,7 +37,7 @@ pub fn has_vectors() -> bool {
             !S::IS_SCALAR
         }
     }
-    Arch::new().dispatch(IsVector)
+    widest().dispatch(IsVector)
 }
 
 /// The larger of a number and a bound; NaN stays NaN.

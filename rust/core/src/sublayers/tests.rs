@@ -6,6 +6,7 @@ use pulp::Scalar;
 
 use super::*;
 use crate::host::{Eager, NewThreads};
+use crate::vectors::widest;
 
 #[derive(Clone, Debug)]
 struct Case {
@@ -163,7 +164,7 @@ proptest! {
             x
         };
         let scalar = rows(&|by| by.with_simd(Scalar::new()));
-        let mut others = vec![rows(&|by| Arch::new().dispatch(by))];
+        let mut others = vec![rows(&|by| widest().dispatch(by))];
         #[cfg(target_arch = "x86_64")]
         if let Some(simd) = pulp::x86::V3::try_new() {
             others.push(rows(&|by| simd.vectorize(|| by.with_simd(simd))));
