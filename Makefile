@@ -63,7 +63,7 @@ lint-rust:
 
 .PHONY: wheel
 wheel: $(EXTENSION) ## Build the wheel into dist/ and compare its kernels and model with the tree
-	rm -rf dist
+	rm -rf dist/*.whl dist/installed # not dist/gpu-wheels, which was fetched
 	$(BIN)/maturin build --release --locked --out dist
 	$(BIN)/python .ci/check_wheel.py dist/*.whl
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target dist/installed dist/*.whl

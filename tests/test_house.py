@@ -274,6 +274,17 @@ def test_every_make_target_of_the_readme_exists():
     assert named <= targets
 
 
+def test_a_new_wheel_takes_the_old_one_away_and_not_those_for_a_gpu(tmp_path: Path):
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\nwheel:")[2].splitlines()[1:]
+    (tmp_path / "dist" / "gpu-wheels").mkdir(parents=True)
+    fetched, old = tmp_path / "dist" / "gpu-wheels" / "fetched.whl", tmp_path / "dist" / "old.whl"
+    fetched.touch()
+    old.touch()
+    (remove,) = (line.strip() for line in recipe[: recipe.index("")] if line.startswith("\trm "))
+    subprocess.run(["bash", "-euo", "pipefail", "-c", remove], cwd=tmp_path, check=True)
+    assert (fetched.exists(), old.exists()) == (True, False)
+
+
 def test_every_cli_command_of_the_documents_exists():
     from gliner_fast.cli import app
 
