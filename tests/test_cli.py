@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gliner_fast import __version__
+from gliner_fast import __version__, verification
 from gliner_fast.cli import main
 from gliner_fast.cli.reading import WantedLabels, in_chunks, read_labels, read_texts, read_thresholds
 from gliner_fast.cli.showing import coloured, json_line
@@ -295,6 +295,18 @@ def test_verify_exits_with_1_where_answers_differ(run, checkpoint):
     code, out, _ = run("verify", checkpoint("deberta"), "-l", "person,city", "-t", "0.1", "--tolerance", "0")
     assert code == 1
     assert "NOT the same answers." in out
+
+
+@pytest.mark.parametrize(
+    ("dtype", "moved", "unexplained", "hints"),
+    [("bf16", 2, 0, True), ("bf16", 2, 1, False), ("bf16", 0, 1, False), ("fp32", 2, 0, False)],
+)
+def test_verify_says_where_a_larger_tolerance_is_all_that_it_takes(dtype, moved, unexplained, hints, run, monkeypatch):
+    report = verification.VerificationReport(1, 9, 9 - moved, moved, 0, unexplained, 0.01, 1e-4, (), "0.2.29")
+    monkeypatch.setattr(verification, "verify", lambda *_, **__: report)
+    code, _, err = run("verify", "-l", "person", "--dtype", dtype)
+    assert code == 1
+    assert ("only scores moved" in err) is ("--tolerance" in err) is hints
 
 
 def test_a_terminal_shows_colours_and_a_closed_pipe_is_left_in_silence():

@@ -151,7 +151,8 @@ def extract(
 
     Kill it at any moment and give the same command again: it goes on where it
     was, and the output is that of an unbroken run. Ctrl-C stops at the next
-    shard. Bad rows go to OUT.job/rejects.jsonl (of a folder: OUT/_job), with file, line and reason.
+    slice (the rows of a shard). Bad rows go to OUT.job/rejects.jsonl (of a
+    folder: OUT/_job), with file, line and reason.
 
     [bold]gliner-fast extract articles.jsonl -o found.parquet -l person,company --text-column body[/bold]
 
@@ -173,6 +174,11 @@ def extract(
 
     if redact is None and (redact_template is not None or redact_key is not None):
         raise InputError("--redact-template and --redact-key-env belong to --redact")
+    if redact == "hash" and redact_key is None:
+        raise InputError(
+            "--redact hash needs a key: put it into an environment variable and name that, as in --redact-key-env "
+            'MY_KEY; make one with: python -c "import secrets; print(secrets.token_hex(32))"'
+        )
     if engine != "ray" and any(value is not None for value in (ray_address, actors, num_cpus, num_gpus)):
         raise InputError("--ray-address, --actors, --num-cpus and --num-gpus belong to --engine ray")
 
