@@ -3,6 +3,7 @@
 import gc
 import json
 import pickle
+import re
 import resource
 import shutil
 from fnmatch import fnmatch
@@ -19,6 +20,7 @@ from tests.samples import CROSSNER
 
 TEXT = "Ada Lovelace lived in London."
 LABELS = ["person", "city"]
+WAYS_AROUND = (Path(__file__).resolve().parent.parent / "docs" / "how-it-is-fast.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
@@ -381,3 +383,10 @@ def test_kinds_that_do_not_run_yet_are_refused_by_name(settings, name, copy):
 def test_options_of_loading_that_cannot_be_met(options, message, checkpoint):
     with pytest.raises(ValueError, match=message):
         GLiNER.from_pretrained(checkpoint("deberta"), **options)
+
+
+@pytest.mark.parametrize("variable", re.findall(r"(?m)^\| `(GLINER_FAST_\w+)`", WAYS_AROUND))
+def test_an_environment_variable_that_names_nobody_is_told_on_any_device(variable, checkpoint, monkeypatch):
+    monkeypatch.setenv(variable, "tritno")
+    with pytest.raises(ValueError, match=f"{variable} is 'tritno': expected "):
+        GLiNER.from_pretrained(checkpoint("deberta")).predict_entities(TEXT, LABELS)

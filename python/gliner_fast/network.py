@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from gliner_fast.candidates import Candidates
 from gliner_fast.encoder import build_encoder, encoder_width
+from gliner_fast.encoders.cuda_graphs import graphs_are_asked_for
 from gliner_fast.encoders.deberta import DebertaEncoder
+from gliner_fast.encoders.residual_norm import asked_norm
 from gliner_fast.errors import CheckpointError
 from gliner_fast.int16 import drop
 from gliner_fast.kernels.pending_candidates import PendingCandidates
@@ -100,7 +102,14 @@ class SpanNetwork(nn.Module):
 
     @property
     def reads_packed(self) -> bool:
-        """Whether batches should come packed, so that no padding is computed; never once the network is compiled."""
+        """Whether batches should come packed, so that no padding is computed; never once the network is compiled.
+
+        Raises:
+            ValueError: an environment variable names nobody who does the encoder's work.
+        """
+        # Asked before each batch, so here: on a CPU nobody reads these two, and a typo would pass in silence.
+        asked_norm()
+        graphs_are_asked_for()
         is_compiled = getattr(self, "_compiled_call_impl", None) is not None
         return not is_compiled and self.encoder.reads_packed
 

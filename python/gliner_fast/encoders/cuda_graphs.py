@@ -47,7 +47,7 @@ def wants_graphs(input_ids: Tensor, wanted: Tensor, texts: int) -> bool:
         texts == 1
         and input_ids.is_cuda
         and 0 < max(len(input_ids), len(wanted)) <= MOST_SUBWORDS
-        and _are_asked_for()
+        and graphs_are_asked_for()
         and not torch.is_grad_enabled()
         and not is_recorded()
         and not torch.is_autocast_enabled("cuda")  # which keeps converted weights for as long as it lasts alone
@@ -55,7 +55,12 @@ def wants_graphs(input_ids: Tensor, wanted: Tensor, texts: int) -> bool:
     )
 
 
-def _are_asked_for() -> bool:
+def graphs_are_asked_for() -> bool:
+    """Whether the environment variable asks for graphs.
+
+    Raises:
+        ValueError: it says neither yes nor no.
+    """
     asked = os.environ.get(VARIABLE, "0")
     if asked not in ("", "0", "1"):
         raise ValueError(f"{VARIABLE} is {asked!r}: expected 1, or 0 or nothing to do without them")

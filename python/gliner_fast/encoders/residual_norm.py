@@ -37,12 +37,22 @@ def add_and_norm(vectors: Tensor, residual: Tensor, norm: nn.Module, *, in_place
     return normed
 
 
-def _takes_kernel(vectors: Tensor, residual: Tensor, norm: nn.Module) -> bool:
-    if torch.is_grad_enabled() or is_recorded():
-        return False
+def asked_norm() -> str:
+    """What the environment variable says: torch, triton or nothing.
+
+    Raises:
+        ValueError: it names nobody.
+    """
     asked = os.environ.get(VARIABLE, "")
     if asked not in ("", "torch", "triton"):
         raise ValueError(f"{VARIABLE} is {asked!r}: expected torch or triton, or leave it unset for the fastest")
+    return asked
+
+
+def _takes_kernel(vectors: Tensor, residual: Tensor, norm: nn.Module) -> bool:
+    if torch.is_grad_enabled() or is_recorded():
+        return False
+    asked = asked_norm()
     if asked == "triton":
         expect_triton(vectors.device, VARIABLE)
     elif asked == "torch" or not vectors.is_cuda or len(vectors) < FEWEST_ROWS:
