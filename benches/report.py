@@ -100,6 +100,14 @@ def as_markdown(result: Mapping[str, Any], only: str = "") -> str:
     return "\n".join(lines)
 
 
+def describe(path: Path, only: str = "") -> str:
+    """The tables of a result file; a line for one that no bench wrote, as `benches.job_memory` and others do."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    if "benchmarks" not in result:
+        return f"{path.name}: not by pytest-benchmark, no table ({', '.join(result)})"
+    return as_markdown(result, only)
+
+
 def write_between_marks(path: Path, tables: str) -> None:
     """Replaces what stands between the two figures marks of a Markdown file."""
     before, begin, rest = path.read_text(encoding="utf-8").partition(MARKS[0])
@@ -116,8 +124,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", default="", metavar="PART", help="only benches whose name contains this")
     parser.add_argument("--into", type=Path, metavar="FILE", help="write between the file's figures marks, too")
     arguments = parser.parse_args(given)
-    results = (json.loads(path.read_text(encoding="utf-8")) for path in arguments.results)
-    tables = "\n\n".join(as_markdown(result, arguments.only) for result in results)
+    tables = "\n\n".join(describe(path, arguments.only) for path in arguments.results)
     print(tables)
     if arguments.into:
         write_between_marks(arguments.into, tables)
