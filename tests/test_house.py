@@ -218,7 +218,9 @@ def test_the_version_is_the_same_everywhere():
 # --- the README and the documents beside it --------------------------------------------------------------------------
 
 DOCUMENTS = sorted(
-    path for pattern in ("*.md", "*/README.md", "docs/*.md", "examples/*/*.md") for path in ROOT.glob(pattern)
+    path
+    for pattern in ("*.md", "*/README.md", "docs/*.md", "docs/*/*.md", "examples/*/*.md")
+    for path in ROOT.glob(pattern)
 )
 FENCE = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 EXAMPLE = re.compile(r"```python\n(?P<code>[^`]*?print[^`]*?)```\s+```text\n(?P<output>.*?)```", re.DOTALL)
@@ -295,6 +297,15 @@ def test_every_cli_command_of_the_documents_exists():
     known |= {group.name for group in app.registered_groups}
     assert named
     assert named <= known
+
+
+def test_what_docstrings_refer_to_is_in_the_tree():
+    sources = "".join(path.read_text(encoding="utf-8") for path in [*PACKAGE.rglob("*.py"), *KERNELS])
+    for page, pattern in (("design", r"DESIGN ([\d.]*\d)"), ("gliner-compat", r"compat (?:sections? )?([\d.]*\d)")):
+        told = (ROOT / "docs" / "design" / f"{page}.md").read_text(encoding="utf-8")
+        named = set(re.findall(pattern, sources))
+        assert named
+        assert named <= set(re.findall(r"(?m)^#+ ([\d.]*\d)\.? ", told))
 
 
 def test_every_environment_variable_stands_in_the_documents():
