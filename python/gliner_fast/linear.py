@@ -235,6 +235,19 @@ def take_linear(module: nn.Module) -> None:
             inner.__class__ = Linear
 
 
+def asked_linear() -> Asked:
+    """Who the environment variable says multiplies; nothing for the fastest.
+
+    Raises:
+        ValueError: it names nobody who multiplies.
+    """
+    asked = os.environ.get(VARIABLE, "")
+    if asked not in get_args(Asked):
+        names = ", ".join(filter(None, get_args(Asked)))
+        raise ValueError(f"{VARIABLE} is {asked!r}: expected one of {names}, or leave it unset for the fastest")
+    return cast(Asked, asked)
+
+
 def choose_linear(vectors: Tensor, weight: Tensor) -> LinearExecutor:
     """Who multiplies with weights as they lie: `torch`, but where the others can.
 
@@ -243,7 +256,7 @@ def choose_linear(vectors: Tensor, weight: Tensor) -> LinearExecutor:
     """
     if not _others_can(vectors, weight):
         return "torch"
-    asked = _asked(os.environ.get(VARIABLE, ""))
+    asked = asked_linear()
     is_plain = _is_plain(vectors, weight)
     if asked == "torch" or (asked == "rust" and is_plain):
         return asked
@@ -268,7 +281,7 @@ def packing_pays(vectors: Tensor, weight: Tensor, parts: int = 1) -> bool:
     """
     if not (_others_can(vectors, weight) and _is_plain(vectors, weight)):
         return False
-    asked = _asked(os.environ.get(VARIABLE, ""))
+    asked = asked_linear()
     if asked:
         return asked == "packed"
     numbers = weight.numel() // parts
@@ -290,7 +303,7 @@ def reordering_pays(weight: Tensor) -> bool:
         and weight.device.type == "cpu"
         and weight.is_contiguous()
         and weight.numel() >= _FEWEST_WEIGHTS
-        and _asked(os.environ.get(VARIABLE, "")) in ("", "packed")
+        and asked_linear() in ("", "packed")
         and bool(torch.backends.mkldnn.enabled)
         and has_amx()
     )
@@ -333,13 +346,6 @@ def _is_plain(vectors: Tensor, weight: Tensor) -> bool:
 
 
 @cache
-def _asked(name: str) -> Asked:
-    if name not in get_args(Asked):
-        names = ", ".join(filter(None, get_args(Asked)))
-        raise ValueError(f"{VARIABLE} is {name!r}: expected one of {names}, or leave it unset for the fastest")
-    return cast(Asked, name)
-
-
 @cache
 def _has_onednn() -> bool:
     has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]

@@ -16,7 +16,8 @@ from gliner_fast.encoders.residual_norm import asked_norm
 from gliner_fast.errors import CheckpointError
 from gliner_fast.int16 import drop
 from gliner_fast.kernels.pending_candidates import PendingCandidates
-from gliner_fast.linear import Linear
+from gliner_fast.linear import Linear, asked_linear
+from gliner_fast.native_lstm import is_lstm_native
 from gliner_fast.pending_scores import PendingScores
 from gliner_fast.scorer import SpanScorer
 from gliner_fast.word_vectors import WordLSTM, pool_subwords
@@ -105,11 +106,11 @@ class SpanNetwork(nn.Module):
         """Whether batches should come packed, so that no padding is computed; never once the network is compiled.
 
         Raises:
-            ValueError: an environment variable names nobody who does the encoder's work.
+            ValueError: an environment variable names nobody who does the work.
         """
-        # Asked before each batch, so here: on a CPU nobody reads these two, and a typo would pass in silence.
-        asked_norm()
-        graphs_are_asked_for()
+        # Asked before each batch, so here: those that are not read for a device or dtype must not hide a typo.
+        for asked in (asked_linear, is_lstm_native, asked_norm, graphs_are_asked_for):
+            asked()
         is_compiled = getattr(self, "_compiled_call_impl", None) is not None
         return not is_compiled and self.encoder.reads_packed
 
