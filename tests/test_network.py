@@ -93,3 +93,12 @@ def test_a_network_is_compiled_in_few_pieces_and_for_texts_of_any_length():
         torch.testing.assert_close(ours, theirs)
     assert pieces[0] <= 6  # none for each layer
     assert pieces == [pieces[0]] * 4
+
+
+@pytest.mark.parametrize("name", ["LINEAR", "LSTM", "NORM", "CUDA_GRAPHS"])
+def test_a_typo_is_told_before_a_batch_whoever_then_computes_it(name: str, monkeypatch: pytest.MonkeyPatch):
+    network = small_network()
+    assert network.reads_packed in (True, False)
+    monkeypatch.setenv(f"GLINER_FAST_{name}", "tritno")
+    with pytest.raises(ValueError, match=f"GLINER_FAST_{name} is 'tritno'"):
+        _ = network.reads_packed
