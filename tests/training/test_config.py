@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -91,6 +93,39 @@ def test_what_is_wrong_is_named_with_its_file(tmp_path: Path, settings: dict[str
         TrainingConfig.from_yaml(path)
     assert str(error.value).startswith(f"{path}: ")
     assert message in str(error.value)
+
+
+def test_values_from_python_become_those_of_yaml(tmp_path: Path) -> None:
+    class Schedule(str, enum.Enum):
+        LINEAR = "linear"
+
+    given: dict[str, Any] = {
+        "output_dir": tmp_path / "o", "train": [TrainingFile(path=tmp_path / "a", partial=["x"]), "b"],  # type: ignore[arg-type]
+        "lr_encoder": np.float64(1e-4), "lr_others": np.float32(0.5), "steps": np.int64(3), "compile": np.bool_(True),
+        "schedule": Schedule.LINEAR, "eval": tmp_path / "e", "implies": {"athlete": ["person"]},
+    }  # fmt: skip
+    config = TrainingConfig(**given)
+    assert config.train == (TrainingFile(path=str(tmp_path / "a"), partial=("x",)), TrainingFile(path="b"))
+    assert (config.output_dir, config.eval) == (str(tmp_path / "o"), (str(tmp_path / "e"),))
+    assert (type(config.lr_encoder), type(config.steps), type(config.schedule)) == (float, int, str)
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    assert TrainingConfig.from_yaml(tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": "focall"}, "loss is 'focall': expected one of bce, focal, dice"),
+        ({"schedule": "linar"}, "schedule is 'linar': expected one of cosine, linear, constant"),
+        ({"steps": 1e1}, "steps is 10.0: expected a whole number"),
+        ({"steps": None}, "steps is None: expected a whole number"),
+        ({"train": 3}, "train is 3: expected a list"),
+    ],
+    ids=str,
+)
+def test_values_from_python_are_checked_as_those_of_yaml(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainingConfig(output_dir="unused", **settings)
 
 
 def test_a_file_that_holds_no_settings_is_named(tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gliner_fast import GLiNER
 from gliner_fast.annotated.example import DataError
-from gliner_fast.training import TrainingConfig, TrainingError, drop_in, train_model
+from gliner_fast.training import ConfigError, TrainingConfig, TrainingError, drop_in, train_model
 from gliner_fast.weights import has_weights_of
 from tests.training.sentences import annotated_sentences
 
@@ -122,6 +123,26 @@ def test_a_component_is_frozen_and_learns_again(model: GLiNER, tmp_path: Path) -
 def test_settings_of_transformers_that_are_not_used_are_told(model: GLiNER, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="dataloader_num_workers, report_to: not used by gliner_fast's train_model"):
         configured(model, tmp_path, dataloader_num_workers=4, report_to="none")
+
+
+def test_values_are_read_as_those_of_a_file(model: GLiNER, tmp_path: Path) -> None:
+    config = configured(model, tmp_path, learning_rate=np.float64(1e-4), others_lr="1e-3", max_steps=np.int64(4))
+    assert (config.lr_encoder, config.lr_others, config.steps) == (1e-4, 1e-3, 4)
+    assert type(config.lr_encoder) is float
+    with pytest.raises(ConfigError, match=r"max_steps is 10.0: expected a whole number"):
+        configured(model, tmp_path, max_steps=1e1)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "field", "used"),
+    [("masking", "globall", "masking", "none"), ("loss_reduction", "none", "reduction", "sum")],
+)
+def test_an_unknown_word_is_taken_as_in_the_package(
+    model: GLiNER, tmp_path: Path, name: str, given: str, field: str, used: str
+) -> None:
+    with pytest.warns(UserWarning, match=f"{name} is '{given}': expected one of .*; '{used}' is used, as in gliner"):
+        config = configured(model, tmp_path, **{name: given})
+    assert getattr(config, field) == used
 
 
 def test_what_cannot_be_is_refused(model: GLiNER, tmp_path: Path) -> None:

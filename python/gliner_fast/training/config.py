@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+import numpy as np
 from typing_extensions import Self
 
 from gliner_fast.config import POOLINGS, SPAN_MODES
@@ -42,10 +45,19 @@ class TrainingFile:
     """Files, by `path`, whose labels are known not to occur here, and so may be negatives; None: all files, this one
     included, as the paper does; empty: none."""
 
+    def __post_init__(self) -> None:
+        _normalise(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Settings of a training run."""
+    """Settings of a training run.
+
+    Paths, lists and numbers of numpy may be given too; what stands in it is what YAML has.
+
+    Raises:
+        ConfigError: a value of a wrong type or out of range.
+    """
 
     output_dir: str
     """Folder of the checkpoints, the best and the final model, and the log."""
@@ -156,6 +168,7 @@ class TrainingConfig:
     eval_threshold: float = 0.5
 
     def __post_init__(self) -> None:
+        _normalise(self)
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
@@ -282,15 +295,27 @@ def _read_fields(cls: type, settings: Mapping[str, Any], place: str = "") -> dic
     for own in dataclasses.fields(cls):
         if own.name not in settings and own.default is own.default_factory is dataclasses.MISSING:
             raise ConfigError(f"{place}{own.name} is missing")
-    return {name: _read_value(place + name, value, hints[name]) for name, value in settings.items()}
+    return {name: read_value(place + name, value, hints[name]) for name, value in settings.items()}
 
 
-def _read_value(name: str, value: Any, hint: Any) -> Any:
+def _normalise(settings: TrainingConfig | TrainingFile) -> None:
+    """Puts every value into the form that its field has, so that it can be written, and compared with what was read.
+
+    Raises:
+        ConfigError: one cannot be.
+    """
+    for name, hint in typing.get_type_hints(type(settings)).items():
+        # The class is frozen for others.
+        object.__setattr__(settings, name, read_value(name, getattr(settings, name), hint))
+
+
+def read_value(name: str, value: Any, hint: Any) -> Any:
     """One value as the type of its field has it.
 
     Raises:
         ConfigError: it cannot be.
     """
+    value = _unwrapped(value)
     if get_origin(hint) in (types.UnionType, typing.Union):
         choices = [choice for choice in get_args(hint) if choice is not type(None)]
         if value is None and len(choices) < len(get_args(hint)):
@@ -300,24 +325,35 @@ def _read_value(name: str, value: Any, hint: Any) -> Any:
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise ConfigError(f"{name} is {value!r}: expected one of {', '.join(map(str, get_args(hint)))}")
-        return value
+        return next(own for own in get_args(hint) if own == value)
     if get_origin(hint) is dict:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{name} is {value!r}: expected names with their values")
         key_hint, value_hint = get_args(hint)
         return {
-            _read_plain(f"{name}: {key}", key, key_hint): _read_value(f"{name}[{key!r}]", each, value_hint)
+            _read_plain(f"{name}: {key}", key, key_hint): read_value(f"{name}[{key!r}]", each, value_hint)
             for key, each in value.items()
         }
     if get_origin(hint) is tuple:
-        values = [value] if isinstance(value, (str, Mapping)) else value
+        values = [value] if isinstance(value, (str, Mapping, TrainingFile)) else value
         if not isinstance(values, (list, tuple)):
             raise ConfigError(f"{name} is {value!r}: expected a list")
-        return tuple(_read_value(f"{name}[{index}]", each, get_args(hint)[0]) for index, each in enumerate(values))
+        return tuple(read_value(f"{name}[{index}]", each, get_args(hint)[0]) for index, each in enumerate(values))
     return _read_file(name, value) if hint is TrainingFile else _read_plain(name, value, hint)
 
 
+def _unwrapped(value: Any) -> Any:
+    """What YAML would have in the place of a value from Python."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Enum):  # those of transformers
+        return value.value
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
 def _read_file(name: str, value: Any) -> TrainingFile:
+    if isinstance(value, TrainingFile):
+        return value
     if isinstance(value, str):
         return TrainingFile(path=value)
     if not isinstance(value, Mapping):
@@ -337,7 +373,7 @@ def _read_plain(name: str, value: Any, hint: type) -> Any:
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f"{name} is {value!r}: expected {expected}")
-    return value
+    return hint(value)  # YAML has no place for what is derived from it
 
 
 def _plain(value: Any) -> Any:

@@ -8,10 +8,10 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
 
 from gliner_fast.annotated.examples import examples_from_records
-from gliner_fast.training.config import TrainingConfig, TrainingFile
+from gliner_fast.training.config import TrainingConfig, TrainingFile, read_value
 from gliner_fast.training.corpus import Corpus
 from gliner_fast.training.errors import TrainingError
 from gliner_fast.training.trainer import Trainer, TrainingReport, begin_run
@@ -27,6 +27,14 @@ _SCHEDULES: dict[str, Literal["linear", "cosine", "constant"]] = {
     "constant": "constant",
     "constant_with_warmup": "constant",
 }
+_REDUCTIONS: dict[str, Literal["sum", "mean"]] = {"sum": "sum", "mean": "mean"}
+_MASKINGS: dict[str, Literal["none", "global", "label", "span"]] = {
+    "none": "none",
+    "global": "global",
+    "label": "label",
+    "span": "span",
+}
+_Word = TypeVar("_Word", bound=str)
 
 
 @dataclass(kw_only=True)
@@ -42,13 +50,13 @@ class Arguments:
     focal_loss_gamma: float = 0.0
     focal_loss_prob_margin: float = 0.0
     label_smoothing: float = 0.0
-    loss_reduction: Literal["sum", "mean"] = "sum"
-    loss_type: Literal["focal", "bce", "dice"] = "focal"
+    loss_reduction: str = "sum"
+    loss_type: str = "focal"
     dice_gamma: float = 1.0
     use_span_width_weight: bool = False
     negatives: float = 1.0
-    masking: Literal["none", "global", "label", "span"] = "none"
-    lr_scheduler_type: Any = "linear"
+    masking: str = "none"
+    lr_scheduler_type: str = "linear"
     warmup_ratio: float = 0.1
     warmup_steps: float = 0
     per_device_train_batch_size: int = 8
@@ -100,6 +108,7 @@ def train_model(
 
     Raises:
         TypeError: a setting that neither the package nor `transformers.TrainingArguments` knows.
+        ConfigError: a value of a wrong type or out of range.
         TrainingError: see `train`; or there is no output folder.
         DataError: an example cannot be used; the message says at which index.
     """
@@ -133,6 +142,7 @@ def create_training_args(output_dir: str | Path, **settings: Any) -> Arguments:
 
     Raises:
         TypeError: a setting that neither the package nor `transformers.TrainingArguments` knows.
+        ConfigError: a value of a wrong type.
     """
     return replace(_read_arguments(settings), output_dir=str(output_dir))
 
@@ -150,7 +160,12 @@ def _tell(line: str) -> None:
 
 
 def _read_arguments(given: Mapping[str, Any]) -> Arguments:
-    """The settings that are used here; the others are told, once."""
+    """The settings that are used here; the others are told, once.
+
+    Raises:
+        TypeError: a setting that nobody knows.
+        ConfigError: a value of a wrong type.
+    """
     from transformers import TrainingArguments
 
     ours = Arguments.__dataclass_fields__
@@ -161,7 +176,14 @@ def _read_arguments(given: Mapping[str, Any]) -> Arguments:
     unused = sorted(set(given) - set(ours))
     if unused:
         warnings.warn(f"{', '.join(unused)}: not used by gliner_fast's train_model", stacklevel=3)
-    return Arguments(**{name: value for name, value in given.items() if name in ours and value is not None})
+    hints = get_type_hints(Arguments)
+    return Arguments(
+        **{
+            name: read_value(name, value, hints[name])
+            for name, value in given.items()
+            if name in ours and value is not None
+        }
+    )
 
 
 def _configure(
@@ -174,9 +196,8 @@ def _configure(
         TrainingError: an unknown schedule.
     """
     a = arguments
-    schedule = getattr(a.lr_scheduler_type, "value", a.lr_scheduler_type)  # there it may be an enum
-    if schedule not in _SCHEDULES:
-        raise TrainingError(f"lr_scheduler_type is {schedule!r}: expected one of {', '.join(_SCHEDULES)}")
+    if a.lr_scheduler_type not in _SCHEDULES:
+        raise TrainingError(f"lr_scheduler_type is {a.lr_scheduler_type!r}: expected one of {', '.join(_SCHEDULES)}")
     texts = a.per_device_train_batch_size * a.gradient_accumulation_steps
     steps = a.max_steps if a.max_steps > 0 else math.ceil(a.num_train_epochs * examples / texts)
     return TrainingConfig(
@@ -195,16 +216,16 @@ def _configure(
         label_smoothing=a.label_smoothing,
         dice_gamma=a.dice_gamma,
         span_width_weight=a.use_span_width_weight,
-        reduction=a.loss_reduction,
+        reduction=_known(a, "loss_reduction", _REDUCTIONS, "sum"),
         negatives=a.negatives,
-        masking=a.masking,
+        masking=_known(a, "masking", _MASKINGS, "none"),
         steps=steps,
         lr_encoder=a.learning_rate,
         # `or`, as there: a rate of 0 falls back too.
         lr_others=a.others_lr or a.learning_rate,
         weight_decay=a.weight_decay,
         weight_decay_others=a.others_weight_decay or a.weight_decay,
-        schedule=_SCHEDULES[schedule],
+        schedule=_SCHEDULES[a.lr_scheduler_type],
         warmup=_share(a.warmup_steps, steps) if a.warmup_steps else a.warmup_ratio,
         max_grad_norm=a.max_grad_norm,
         dropout=settings.dropout,
@@ -216,6 +237,17 @@ def _configure(
         save_total_limit=a.save_total_limit,
         eval_steps=_steps(a.eval_steps or a.save_steps, steps),
     )
+
+
+def _known(arguments: Arguments, name: str, known: Mapping[str, _Word], otherwise: _Word) -> _Word:
+    """A word among those that are known, and what the package does with any other one, which is told."""
+    given = getattr(arguments, name)
+    if given not in known:
+        warnings.warn(
+            f"{name} is {given!r}: expected one of {', '.join(known)}; {otherwise!r} is used, as in gliner",
+            stacklevel=4,
+        )
+    return known.get(given, otherwise)
 
 
 def _share(given: float, steps: int) -> float:
