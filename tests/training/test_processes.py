@@ -53,10 +53,14 @@ def assert_same_weights(folder: Path, other: Path, start: Path) -> None:
 
 
 def test_two_processes_train_as_one_with_twice_the_batches(config: TrainingConfig, tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(config.replace(output_dir=str(tmp_path / "two")).to_yaml())
-    in_two_processes(tmp_path / "config.yaml")
+    two = config.replace(output_dir=str(tmp_path / "two"), eval=(config.train[0].path,), eval_steps=2)
+    (tmp_path / "config.yaml").write_text(two.to_yaml())
+    assert in_two_processes(tmp_path / "config.yaml") == f"{tmp_path / 'two' / 'best'}\n"  # told once
     train(config.replace(accumulation=2))
     assert_same_weights(tmp_path / "two", tmp_path / "whole", tmp_path / "start")
+    lines: list[str] = []
+    train(two, resume=True, tell=lines.append)
+    assert "processes: 1, and 2 before: the weights will not be those of an unbroken run" in lines
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
@@ -70,8 +74,31 @@ def test_a_batch_in_pieces_is_the_same_step(
     assert_same_weights(tmp_path / "pieces", tmp_path / "whole", tmp_path / "start")
 
 
-def in_two_processes(config: Path) -> None:
-    """Trains in two processes of this machine, by the README's command for several GPUs."""
+def test_every_process_learns_which_model_is_the_best(config: TrainingConfig, tmp_path: Path) -> None:
+    """Those that do not evaluate say the same as the one that does."""
+    config = config.replace(eval=(config.train[0].path,), steps=2)
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    (tmp_path / "run.py").write_text(REPORTING)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*launch, tmp_path / "run.py", tmp_path / "config.yaml", tmp_path], check=True, timeout=400)
+    reports = [(tmp_path / f"report-{process}").read_text() for process in (0, 1)]
+    assert reports[0] == reports[1]
+    assert str(tmp_path / "whole" / "best") in reports[0]
+
+
+REPORTING = """
+import os, sys
+from pathlib import Path
+from gliner_fast.training import TrainingConfig, train
+
+report = train(TrainingConfig.from_yaml(sys.argv[1]))
+Path(sys.argv[2], "report-" + os.environ["RANK"]).write_text(f"{report.best} {report.model}")
+"""
+
+
+def in_two_processes(config: Path) -> str:
+    """Trains in two processes of this machine, by the README's command for several GPUs; returns what they print."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
     program = Path(sys.executable).with_name("gliner-fast")
-    subprocess.run([*launch, program, "train", config, "--quiet"], check=True, timeout=400)
+    command = [*launch, program, "train", config, "--quiet"]
+    return subprocess.run(command, check=True, timeout=400, stdout=subprocess.PIPE, text=True).stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 from gliner_fast import GLiNER
 from gliner_fast.checkpoint import BUILT_IN
 from gliner_fast.cli import main
-from gliner_fast.training import row_gradients, trainer
+from gliner_fast.training import checkpoints, row_gradients, trainer
 from gliner_fast.training.checkpoints import RunFolder
 from gliner_fast.training.config import TrainingConfig, TrainingFile
 from gliner_fast.training.corpus import read_corpus
@@ -279,6 +280,71 @@ def test_only_the_newest_checkpoints_are_kept(unbroken: Path) -> None:
 @pytest.mark.gliner
 def test_a_checkpoint_is_a_model_that_gliner_loads(unbroken: Path) -> None:
     Pair.load(unbroken / "checkpoint-000008").check(TEXTS[:4], LABELS, threshold=0.3)
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [("state.pt", 0), ("state.pt", 1000), ("config.yaml", None), ("../model.safetensors", 1000)],
+)
+def test_a_broken_checkpoint_says_what_to_remove(
+    configure: Callable[..., TrainingConfig],
+    unbroken: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    left: int | None,
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(unbroken, run)
+    file = run / "checkpoint-000009" / "training" / name
+    content = file.read_bytes()
+    file.unlink()
+    if left is not None:
+        file.write_bytes(content[:left])
+    (tmp_path / "config.yaml").write_text(configure(run).to_yaml())
+    with pytest.raises(SystemExit, match="^2$"):
+        main(["train", str(tmp_path / "config.yaml"), "--resume", "--quiet"])
+    told = capsys.readouterr().err
+    assert f"{run / 'checkpoint-000009'} is broken or was not made by gliner_fast (" in told
+    assert f"remove it, and the run goes on from {run / 'checkpoint-000008'}" in told
+
+
+def test_a_best_model_of_another_evaluation_is_forgotten(
+    configure: Callable[..., TrainingConfig], data: Path, tmp_path: Path
+) -> None:
+    config = configure(tmp_path / "run", eval=(str(data),), steps=2)
+    assert train(config).model.name == "best"
+    lines: list[str] = []
+    report = train(config.replace(eval_threshold=0.3), resume=True, tell=lines.append)
+    assert (report.best, report.model.name) == (None, "final")
+    assert any("is forgotten: eval_threshold is another one now" in line for line in lines)
+    shutil.rmtree(tmp_path / "run" / "best")
+    report = train(config, resume=True, tell=lines.append)
+    assert (report.best, report.model.name) == (None, "final")
+    assert any(line.endswith(f"{tmp_path / 'run' / 'best'} is gone") for line in lines)
+
+
+def test_half_precision_on_a_cpu_is_told_to_be_none(configure: Callable[..., TrainingConfig], tmp_path: Path) -> None:
+    lines: list[str] = []
+    train(configure(tmp_path, precision="fp16", steps=1), tell=lines.append)
+    assert "precision is 'fp16', which a CPU does not train in: it is float32 here" in lines
+
+
+def test_files_are_on_the_disk_before_their_folder_has_its_name(
+    configure: Callable[..., TrainingConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    rename = Path.rename
+
+    def watched(path: Path, target: Path) -> Path:
+        assert {*path.rglob("*"), path} <= set(synced)
+        synced.clear()
+        return rename(path, target)
+
+    monkeypatch.setattr(checkpoints, "_sync", synced.append)
+    monkeypatch.setattr(Path, "rename", watched)
+    train(configure(tmp_path, steps=2))
+    assert synced == [tmp_path]
 
 
 def test_what_a_kill_left_half_done_is_put_right(tmp_path: Path) -> None:

@@ -54,6 +54,10 @@ def train(
                 f"gliner-fast: stopped before the first checkpoint, which save_steps puts at {settings.save_steps:,}."
             )
         raise
+    from accelerate import PartialState  # type: ignore[import-untyped]
+
+    if not PartialState().is_main_process:
+        return  # of several processes one tells
     if not quiet:
         best = "" if report.best is None else f"; best F1 {report.best.f1:.2%} at step {report.best.step:,}"
         _tell(f"{report.steps:,} steps, loss {report.loss:,.6g}{best}, {report.seconds:,.0f} s")

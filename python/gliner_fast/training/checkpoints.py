@@ -5,16 +5,20 @@
     OUT/best/  OUT/final/            models alone
     OUT/log.jsonl                    a line each time something is told
 
-Every folder is written aside and renamed: it is whole or it is absent, whatever moment the process dies at.
+Every folder is written aside, brought to the disk and renamed: it is whole or it is absent, whatever moment the process
+or the machine dies at.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import pickle
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +26,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gliner_fast import weights
+from gliner_fast.errors import CheckpointError
 from gliner_fast.training.batches import Place
-from gliner_fast.training.config import TrainingConfig
+from gliner_fast.training.config import ConfigError, TrainingConfig
 from gliner_fast.training.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -46,6 +51,8 @@ _FREE = {
     "eval_steps",
     "eval_threshold",
 }
+# Those of them without which two F1 cannot be compared.
+_JUDGING = ("eval", "eval_labels", "eval_threshold")
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,8 @@ class TrainingState:
         fingerprint: of the data (`Corpus.fingerprint`).
         optimizer: its `state_dict`.
         scaler: that of fp16's loss scaler; None without one.
+        processes: that share the batches; None where nobody noted it.
+        piece_tokens: most subwords that are computed at once; None for whole batches.
     """
 
     step: int
@@ -75,6 +84,8 @@ class TrainingState:
     fingerprint: list[list[int]]
     optimizer: dict[str, Any]
     scaler: dict[str, Any] | None
+    processes: int | None = None
+    piece_tokens: int | None = None
 
 
 class RunFolder:
@@ -99,7 +110,7 @@ class RunFolder:
                 old.rename(target)
             else:
                 shutil.rmtree(old)
-        found = self._checkpoints()
+        found = _checkpoints(self.path)
         if found and not resume:
             raise TrainingError(
                 f"{self.path} holds the checkpoints of an earlier run: go on from them with resume (--resume), "
@@ -117,7 +128,7 @@ class RunFolder:
             (folder / _CONFIG).write_text(config.to_yaml(), encoding="utf-8")
 
         self._write_aside(self.path / f"checkpoint-{state.step:06d}", write)
-        for old in self._checkpoints()[: -config.save_total_limit]:
+        for old in _checkpoints(self.path)[: -config.save_total_limit]:
             going = old.rename(old.with_name(old.name + _ASIDE))  # half a checkpoint must not look like one
             shutil.rmtree(going)
 
@@ -138,30 +149,38 @@ class RunFolder:
         kept = [line for line in lines if json.loads(line)["step"] <= step]
         self._log.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
-    def _checkpoints(self) -> list[Path]:
-        """Checkpoints, oldest first."""
-        found = [(int(match[1]), path) for path in self.path.iterdir() if (match := _NAME.fullmatch(path.name))]
-        return [path for _, path in sorted(found)]
-
     def _write_aside(self, target: Path, write: Callable[[Path], None]) -> None:
         aside, old = (target.with_name(target.name + end) for end in (_ASIDE, _OLD))
         aside.mkdir()
         write(aside)
+        for path in (*aside.rglob("*"), aside):
+            _sync(path)  # else a power cut may leave the new name with empty files
         if target.exists():
             target.rename(old)
         aside.rename(target)
+        _sync(self.path)
         if old.exists():
             shutil.rmtree(old)
 
 
-def load_checkpoint(folder: Path, model: GLiNER, config: TrainingConfig, fingerprint: list[list[int]]) -> TrainingState:
+def load_checkpoint(
+    folder: Path,
+    model: GLiNER,
+    config: TrainingConfig,
+    fingerprint: list[list[int]],
+    tell: Callable[[str], None] = lambda _: None,
+) -> TrainingState:
     """Gives a model the weights of a checkpoint, and returns the rest.
 
+    The best evaluation is forgotten, and `tell` told so, where it was made on other examples, labels or threshold than
+    those to come, or its model is gone.
+
     Raises:
-        TrainingError: it was made with other settings or other data.
+        TrainingError: it cannot be read, or was made with other settings or other data.
         CheckpointError: it does not fit the model.
     """
-    earlier = TrainingConfig.from_yaml(folder / _CONFIG)
+    with _errors_naming(folder):
+        earlier = TrainingConfig.from_yaml(folder / _CONFIG)
     for field in dataclasses.fields(TrainingConfig):
         was, now = getattr(earlier, field.name), getattr(config, field.name)
         if was != now and field.name not in _FREE:
@@ -169,15 +188,71 @@ def load_checkpoint(folder: Path, model: GLiNER, config: TrainingConfig, fingerp
                 f"{folder} was made with {field.name} {was!r}, and it is {now!r} now: go on with the same settings, "
                 "or begin anew in another output_dir"
             )
-    # weights_only: a checkpoint is data, and must not be able to run code.
-    saved = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
-    if saved["fingerprint"] != fingerprint:
+    with _errors_naming(folder):
+        # weights_only: a checkpoint is data, and must not be able to run code.
+        saved = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
+        saved["place"] = Place(**saved["place"])
+        saved["best"] = None if saved["best"] is None else Best(**saved["best"])
+        state = TrainingState(**saved)
+    if state.fingerprint != fingerprint:
         raise TrainingError(
             f"{folder} was made with other data: examples, words, spans and checksum of its files were "
-            f"{saved['fingerprint']}, and are {fingerprint} now. Begin anew in another output_dir"
+            f"{state.fingerprint}, and are {fingerprint} now. Begin anew in another output_dir"
         )
-    path = weights.find_weights(folder)
-    weights.load_weights(model.model, weights.read_weights(path), dtype=None, strict=True, source=str(path))
-    saved["place"] = Place(**saved["place"])
-    saved["best"] = None if saved["best"] is None else Best(**saved["best"])
-    return TrainingState(**saved)
+    with _errors_naming(folder):
+        path = weights.find_weights(folder)
+        tensors = weights.read_weights(path)
+    weights.load_weights(model.model, tensors, dtype=None, strict=True, source=str(path))
+    if state.best is None:
+        return state
+    reasons = [f"{name} is another one now" for name in _JUDGING if getattr(earlier, name) != getattr(config, name)]
+    if not (best := RunFolder(config.output_dir).best).is_dir():
+        reasons.append(f"{best} is gone")
+    if reasons:
+        tell(f"the best F1 so far, {state.best.f1:.2%}, is forgotten: {' and '.join(reasons)}")
+        return dataclasses.replace(state, best=None)
+    return state
+
+
+def _checkpoints(path: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first."""
+    found = [(int(match[1]), own) for own in path.iterdir() if (match := _NAME.fullmatch(own.name))]
+    return [own for _, own in sorted(found)]
+
+
+@contextmanager
+def _errors_naming(folder: Path) -> Iterator[None]:
+    """Has what is wrong with the files of a checkpoint name it, and say how the run can go on.
+
+    Raises:
+        TrainingError: for whatever is raised where a file is missing, cut off or of another make.
+    """
+    try:
+        yield
+    except (
+        FileNotFoundError,
+        EOFError,
+        RuntimeError,
+        pickle.UnpicklingError,
+        KeyError,
+        TypeError,
+        ConfigError,
+        CheckpointError,
+    ) as error:
+        others = [path for path in _checkpoints(folder.parent) if path != folder]  # it is the newest
+        goes_on = f"goes on from {others[-1]}" if others else "begins anew"
+        raise TrainingError(
+            f"{folder} is broken or was not made by gliner_fast ({type(error).__name__}: {error}): remove it, and the "
+            f"run {goes_on}"
+        ) from error
+
+
+def _sync(path: Path) -> None:
+    """Brings a file, or the names in a folder, to the disk."""
+    if os.name == "nt":
+        return  # it opens no folders, and syncs no file that is open for reading
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -161,6 +161,7 @@ class Trainer:
         self.model, self.corpus, self.eval_sets, self.config, self.run = model, corpus, eval_sets, config, run
         self._tell = tell if tell is not None and run.accelerator.is_main_process else lambda _: None
         self._best: Best | None = None
+        self._piece_tokens = choose_piece_tokens(config, run.accelerator.device)
         # Several processes add up their gradients by themselves, a compiled network has ordinary ones only, and a GPU
         # fills a table in no time.
         is_alone_on_cpu = run.accelerator.num_processes == 1 and run.accelerator.device.type == "cpu"
@@ -177,8 +178,9 @@ class Trainer:
         config, model, accelerator, folder = self.config, self.model, self.run.accelerator, self.run.folder
         state = None
         if self.run.checkpoint is not None:
-            state = load_checkpoint(self.run.checkpoint, model, config, self.corpus.fingerprint)
+            state = load_checkpoint(self.run.checkpoint, model, config, self.corpus.fingerprint, self._tell)
             self._best = state.best
+            self._tell_differences(state)
         first = 0 if state is None else state.step
         batcher = model.predictor().batcher
         prepare_model(model, config, accelerator.device)
@@ -196,7 +198,7 @@ class Trainer:
             config,
             model.config.max_width,
             place=None if state is None else state.place,
-            piece_tokens=choose_piece_tokens(config, accelerator.device),
+            piece_tokens=self._piece_tokens,
             process=accelerator.process_index,
             processes=accelerator.num_processes,
         )
@@ -214,8 +216,21 @@ class Trainer:
             folder.save_model(model, folder.final)
         accelerator.wait_for_everyone()
         model.source = folder.final.absolute()
-        chosen = folder.final if self._best is None else folder.best
+        chosen = self._choose_model()
         return TrainingReport(config.steps, loss, self._best, chosen, time.perf_counter() - began)
+
+    def _choose_model(self) -> Path:
+        """The folder of the model to use. The process that evaluates tells the others, and which one was best."""
+        folder, accelerator = self.run.folder, self.run.accelerator
+        has_best = self._best is not None and folder.best.is_dir()
+        told: list[Any] = [self._best, folder.best if has_best else folder.final]
+        if accelerator.num_processes > 1:
+            from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
+
+            broadcast_object_list(told)
+        self._best = told[0]
+        chosen: Path = told[1]
+        return chosen
 
     def _run_steps(self, network: nn.Module, optimizer: Any, batches: BatchStream, first: int) -> float:
         """Does the steps from `first` on; returns the mean loss of the last ones."""
@@ -244,7 +259,14 @@ class Trainer:
             if is_saved and accelerator.is_main_process:
                 scaler = None if accelerator.scaler is None else accelerator.scaler.state_dict()
                 state = TrainingState(
-                    done, batches.next_place, self._best, self.corpus.fingerprint, optimizer.state_dict(), scaler
+                    done,
+                    batches.next_place,
+                    self._best,
+                    self.corpus.fingerprint,
+                    optimizer.state_dict(),
+                    scaler,
+                    accelerator.num_processes,
+                    self._piece_tokens,
                 )
                 self.run.folder.save_checkpoint(self.model, state, config)
             if is_saved or is_evaluated:
@@ -308,8 +330,21 @@ class Trainer:
             f"{len(self.corpus.examples):,} examples; left out: {dropped.too_wide:,} spans of more than "
             f"{self.model.config.max_width} words, {dropped.too_late:,} beyond {self.model.config.max_len} words"
         )
+        if self.config.precision == "fp16" and self.run.accelerator.device.type == "cpu":
+            self._tell("precision is 'fp16', which a CPU does not train in: it is float32 here")
         if step:
             self._tell(f"going on after step {step:,}")
+
+    def _tell_differences(self, state: TrainingState) -> None:
+        """Tells what makes the weights other than those of an unbroken run: both depend on the machine."""
+        if state.processes is None:
+            return
+        for name, was, now in (
+            ("processes", state.processes, self.run.accelerator.num_processes),
+            ("subwords at once", state.piece_tokens or "whole batches", self._piece_tokens or "whole batches"),
+        ):
+            if was != now:
+                self._tell(f"{name}: {now}, and {was} before: the weights will not be those of an unbroken run")
 
 
 def _make_accelerator(config: TrainingConfig) -> Accelerator:
