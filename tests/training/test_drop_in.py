@@ -12,6 +12,7 @@ import pytest
 from gliner_fast import GLiNER
 from gliner_fast.annotated.example import DataError
 from gliner_fast.training import ConfigError, TrainingConfig, TrainingError, drop_in, train_model
+from gliner_fast.training.optimizer import schedule_factor
 from gliner_fast.weights import has_weights_of
 from tests.training.sentences import annotated_sentences
 
@@ -75,7 +76,8 @@ def test_settings_go_by_the_package_s_names(model: GLiNER, tmp_path: Path) -> No
     )  # fmt: skip
     assert (config.lr_encoder, config.lr_others, config.weight_decay_others) == (1e-5, 5e-5, 0.1)
     assert (config.focal_alpha, config.focal_gamma, config.masking, config.negatives) == (0.75, 2, "global", 0.5)
-    assert (config.steps, config.accumulation, config.warmup) == (5, 2, 0.2)  # 2 epochs of 20 texts, 8 a step
+    # 2 epochs of 20 texts: 5 batches of 4 each, which are 3 steps.
+    assert (config.steps, config.accumulation, config.warmup_steps) == (6, 2, 1)
     assert (config.precision, config.freeze_encoder, config.schedule) == ("bf16", True, "cosine")
 
 
@@ -94,7 +96,53 @@ def test_steps_may_be_shares_as_in_transformers_5(model: GLiNER, tmp_path: Path,
     counts = {"warmup_steps": 8, "save_steps": 20, "logging_steps": 4, "eval_steps": 10}
     given = {name: count / 40 if share else count for name, count in counts.items()}
     config = configured(model, tmp_path, max_steps=40, **given)
-    assert (config.warmup, config.save_steps, config.log_steps, config.eval_steps) == (0.2, 20, 4, 10)
+    assert [schedule_factor(step, config) for step in (0, 4, 8)] == [0.0, 0.5, 1.0]
+    assert (config.save_steps, config.log_steps, config.eval_steps) == (20, 4, 10)
+
+
+@pytest.mark.parametrize("steps", [29, 12], ids=["of a share that is rounded up", "of fewer steps"])
+def test_steps_of_warm_up_are_as_many_as_given(model: GLiNER, tmp_path: Path, steps: int) -> None:
+    config = configured(model, tmp_path, max_steps=steps, warmup_steps=15)
+    assert [schedule_factor(step, config) for step in (3, 9, 14)] == [3 / 15, 9 / 15, 14 / 15]
+
+
+@pytest.mark.gliner
+@pytest.mark.parametrize(("batch", "accumulation", "epochs"), [(8, 1, 3), (8, 2, 3), (3, 4, 1.5), (64, 8, 2)])
+def test_steps_of_epochs_are_those_of_transformers(
+    model: GLiNER, tmp_path: Path, batch: int, accumulation: int, epochs: float
+) -> None:
+    import torch
+    from transformers import Trainer, TrainingArguments
+
+    settings = {
+        "per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation, "num_train_epochs": epochs,
+    }  # fmt: skip
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, **settings)
+    theirs = Trainer(torch.nn.Linear(1, 1), arguments, train_dataset=ROWS)
+    steps = theirs.set_initial_training_values(arguments, theirs.get_train_dataloader())[-1]
+    assert configured(model, tmp_path, max_steps=-1, **settings).steps == steps
+
+
+def test_processes_share_the_steps_of_an_epoch(model: GLiNER, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    arguments = drop_in.Arguments(per_device_train_batch_size=4, num_train_epochs=2)
+    assert drop_in._steps_of_epochs(arguments, 20) == 6  # 5 batches, 3 for each, twice
+    monkeypatch.delenv("WORLD_SIZE")
+    with pytest.raises(ConfigError, match="per_device_train_batch_size is 0: expected a number of at least 1"):
+        configured(model, tmp_path, max_steps=-1, per_device_train_batch_size=0)
+
+
+@pytest.mark.gliner
+def test_what_else_was_set_in_training_arguments_is_told(model: GLiNER, tmp_path: Path) -> None:
+    from gliner.training import TrainingArguments
+
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, gradient_checkpointing=True, dataloader_num_workers=3)
+    with pytest.warns(UserWarning, match="gradient_checkpointing, dataloader_num_workers: not used"):
+        config = configured(model, tmp_path, training_args=arguments)
+    assert config.save_total_limit is None  # its default: all are kept
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, max_steps=7)
+    with pytest.warns(UserWarning, match="max_steps: not read beside training_args, as in gliner"):
+        assert configured(model, tmp_path, training_args=arguments, max_steps=9).steps == 7
 
 
 @pytest.mark.gliner
@@ -143,6 +191,11 @@ def test_an_unknown_word_is_taken_as_in_the_package(
     with pytest.warns(UserWarning, match=f"{name} is '{given}': expected one of .*; '{used}' is used, as in gliner"):
         config = configured(model, tmp_path, **{name: given})
     assert getattr(config, field) == used
+
+
+def test_no_limit_keeps_all_checkpoints(model: GLiNER, tmp_path: Path) -> None:
+    train_model(model, ROWS, output_dir=tmp_path, use_cpu=True, max_steps=4, save_steps=1, save_total_limit=None)
+    assert len(list(tmp_path.glob("checkpoint-*"))) == 4
 
 
 def test_what_cannot_be_is_refused(model: GLiNER, tmp_path: Path) -> None:

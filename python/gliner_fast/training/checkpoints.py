@@ -119,7 +119,7 @@ class RunFolder:
         return found[-1] if found else None
 
     def save_checkpoint(self, model: GLiNER, state: TrainingState, config: TrainingConfig) -> None:
-        """Writes a checkpoint and removes the oldest ones."""
+        """Writes a checkpoint and removes the oldest ones, if only some are to be kept."""
 
         def write(folder: Path) -> None:
             model.save_pretrained(folder, safe_serialization=True)
@@ -128,7 +128,7 @@ class RunFolder:
             (folder / _CONFIG).write_text(config.to_yaml(), encoding="utf-8")
 
         self._write_aside(self.path / f"checkpoint-{state.step:06d}", write)
-        for old in _checkpoints(self.path)[: -config.save_total_limit]:
+        for old in _checkpoints(self.path)[: -config.save_total_limit] if config.save_total_limit is not None else []:
             going = old.rename(old.with_name(old.name + _ASIDE))  # half a checkpoint must not look like one
             shutil.rmtree(going)
 

@@ -144,6 +144,8 @@ class TrainingConfig:
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = 0.1
     """Share of the steps in which the learning rates rise from 0."""
+    warmup_steps: int | None = None
+    """Their number, instead of a share; as in transformers it may be more than `steps`."""
     max_grad_norm: float = 1.0
     dropout: float = 0.4
     """In the head; the encoder's own stands in its configuration."""
@@ -158,8 +160,8 @@ class TrainingConfig:
     # What is told and kept.
     log_steps: int = 50
     save_steps: int = 1000
-    save_total_limit: int = 3
-    """Newest checkpoints that are kept."""
+    save_total_limit: int | None = 3
+    """Newest checkpoints that are kept; None: all."""
     eval: tuple[str, ...] = ()
     """Files of examples to evaluate on; the model that does best is kept in `output_dir`/best."""
     eval_labels: tuple[str, ...] | None = None
@@ -243,6 +245,7 @@ _RANGES: list[tuple[str, float, float]] = [
     ("focal_alpha", -_ANY, 1), ("focal_gamma", 0, _ANY), ("prob_margin", 0, 1), ("label_smoothing", 0, 1),
     ("dice_gamma", 0, _ANY), ("negatives", 0, 1), ("steps", 1, _ANY), ("lr_encoder", 0, _ANY),
     ("lr_others", 0, _ANY), ("weight_decay", 0, _ANY), ("weight_decay_others", 0, _ANY), ("warmup", 0, 1),
+    ("warmup_steps", 0, _ANY),
     ("max_grad_norm", 0, _ANY), ("dropout", 0, 1), ("log_steps", 1, _ANY), ("save_steps", 1, _ANY),
     ("save_total_limit", 1, _ANY), ("eval_steps", 1, _ANY), ("eval_threshold", 0, 1),
 ]  # fmt: skip

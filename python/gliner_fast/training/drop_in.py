@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
 
 from gliner_fast.annotated.examples import examples_from_records
-from gliner_fast.training.config import TrainingConfig, TrainingFile, read_value
+from gliner_fast.training.config import ConfigError, TrainingConfig, TrainingFile, read_value
 from gliner_fast.training.corpus import Corpus
 from gliner_fast.training.errors import TrainingError
 from gliner_fast.training.trainer import Trainer, TrainingReport, begin_run
@@ -34,6 +35,9 @@ _MASKINGS: dict[str, Literal["none", "global", "label", "span"]] = {
     "label": "label",
     "span": "span",
 }
+# Settings that `create_training_args` of the package gives another default than its class; they change nothing here.
+_CREATED = {"dataloader_num_workers": 1}
+_MAY_BE_NONE = {"save_total_limit"}
 _Word = TypeVar("_Word", bound=str)
 
 
@@ -65,7 +69,7 @@ class Arguments:
     max_steps: int = 10_000
     num_train_epochs: float = 3.0
     save_steps: float = 1000
-    save_total_limit: int = 10
+    save_total_limit: int | None = 10
     logging_steps: float = 10
     eval_steps: float | None = None
     use_cpu: bool = False
@@ -96,7 +100,8 @@ def train_model(
         train_dataset: examples in any of the formats of `examples_from_records`, such as
             `{"tokenized_text": [...], "ner": [[start, end, label], ...]}`.
         eval_dataset: likewise.
-        training_args: an object with the settings as attributes, such as `gliner`'s `TrainingArguments`.
+        training_args: an object with the settings as attributes, such as `gliner`'s `TrainingArguments`. Those that are
+            not used here are told.
         freeze_components: "text_encoder" to leave the encoder as it is; other names are told and passed over.
         compile_model: `torch.compile` the network.
         output_dir: folder of checkpoints and log; needed without `training_args`.
@@ -114,8 +119,12 @@ def train_model(
     """
     if training_args is not None:
         output_dir = output_dir or getattr(training_args, "output_dir", None)
-        known = Arguments.__dataclass_fields__
-        training_kwargs = {name: getattr(training_args, name) for name in known if hasattr(training_args, name)}
+        if training_kwargs:
+            warnings.warn(
+                f"{', '.join(training_kwargs)}: not read beside training_args, as in gliner: set them there",
+                stacklevel=2,
+            )
+        training_kwargs = _settings_of(training_args)
     if output_dir is None:
         raise TrainingError("Either training_args or output_dir must be provided")
     arguments = _read_arguments(training_kwargs)
@@ -159,6 +168,20 @@ def _tell(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 
+def _settings_of(training_args: Any) -> dict[str, Any]:
+    """The settings of an object that are used here; what else was set in the package's class is told."""
+    from transformers import TrainingArguments
+
+    used = {name: getattr(training_args, name) for name in get_type_hints(Arguments) if hasattr(training_args, name)}
+    if isinstance(training_args, TrainingArguments):
+        # The defaults of some settings follow from the device.
+        usual = type(training_args)(output_dir=training_args.output_dir, use_cpu=training_args.use_cpu)
+        names = [own.name for own in fields(training_args) if own.name not in used]
+        changed = [name for name in names if getattr(training_args, name) != getattr(usual, name)]
+        _tell_unused([name for name in changed if getattr(training_args, name) != _CREATED.get(name)])
+    return used
+
+
 def _read_arguments(given: Mapping[str, Any]) -> Arguments:
     """The settings that are used here; the others are told, once.
 
@@ -168,22 +191,22 @@ def _read_arguments(given: Mapping[str, Any]) -> Arguments:
     """
     from transformers import TrainingArguments
 
-    ours = Arguments.__dataclass_fields__
+    ours = get_type_hints(Arguments)
     theirs = set(TrainingArguments.__dataclass_fields__) | {"rel_focal_loss_alpha", "rel_focal_loss_gamma"}
     unknown = sorted(set(given) - set(ours) - theirs)
     if unknown:
         raise TypeError(f"train_model knows no {', '.join(unknown)}")
-    unused = sorted(set(given) - set(ours))
-    if unused:
-        warnings.warn(f"{', '.join(unused)}: not used by gliner_fast's train_model", stacklevel=3)
-    hints = get_type_hints(Arguments)
-    return Arguments(
-        **{
-            name: read_value(name, value, hints[name])
-            for name, value in given.items()
-            if name in ours and value is not None
-        }
-    )
+    _tell_unused(sorted(set(given) - set(ours)))
+    # None is the default of a setting, but where it has a meaning of its own.
+    read = {
+        name: value for name, value in given.items() if name in ours and (value is not None or name in _MAY_BE_NONE)
+    }
+    return Arguments(**{name: read_value(name, value, ours[name]) for name, value in read.items()})
+
+
+def _tell_unused(names: Sequence[str]) -> None:
+    if names:
+        warnings.warn(f"{', '.join(names)}: not used by gliner_fast's train_model", stacklevel=4)
 
 
 def _configure(
@@ -198,8 +221,7 @@ def _configure(
     a = arguments
     if a.lr_scheduler_type not in _SCHEDULES:
         raise TrainingError(f"lr_scheduler_type is {a.lr_scheduler_type!r}: expected one of {', '.join(_SCHEDULES)}")
-    texts = a.per_device_train_batch_size * a.gradient_accumulation_steps
-    steps = a.max_steps if a.max_steps > 0 else math.ceil(a.num_train_epochs * examples / texts)
+    steps = a.max_steps if a.max_steps > 0 else _steps_of_epochs(a, examples)
     return TrainingConfig(
         output_dir=output_dir,
         sampling="gliner",
@@ -226,7 +248,8 @@ def _configure(
         weight_decay=a.weight_decay,
         weight_decay_others=a.others_weight_decay or a.weight_decay,
         schedule=_SCHEDULES[a.lr_scheduler_type],
-        warmup=_share(a.warmup_steps, steps) if a.warmup_steps else a.warmup_ratio,
+        warmup=a.warmup_steps if 0 < a.warmup_steps < 1 else a.warmup_ratio,
+        warmup_steps=int(a.warmup_steps) if a.warmup_steps >= 1 else None,
         max_grad_norm=a.max_grad_norm,
         dropout=settings.dropout,
         device="cpu" if a.use_cpu else "auto",
@@ -250,9 +273,20 @@ def _known(arguments: Arguments, name: str, known: Mapping[str, _Word], otherwis
     return known.get(given, otherwise)
 
 
-def _share(given: float, steps: int) -> float:
-    """A number of steps, or below 1 a share of them (transformers 5), as a share."""
-    return given if given < 1 else min(1.0, given / steps)
+def _steps_of_epochs(arguments: Arguments, examples: int) -> int:
+    """Steps of the optimizer in `num_train_epochs`, as transformers counts them: what is left of an epoch is one more.
+
+    Raises:
+        ConfigError: batches, or steps, of nothing.
+    """
+    for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+        if getattr(arguments, name) < 1:
+            raise ConfigError(f"{name} is {getattr(arguments, name)}: expected a number of at least 1")
+    # As torchrun and accelerate launch tell it; the accelerator is made later, of the settings.
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    batches = math.ceil(examples / arguments.per_device_train_batch_size)
+    steps = math.ceil(math.ceil(batches / processes) / arguments.gradient_accumulation_steps)
+    return math.ceil(arguments.num_train_epochs * max(1, steps))
 
 
 def _steps(given: float, steps: int) -> int:

@@ -62,7 +62,7 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, step: int, config: Trai
 
 def schedule_factor(step: int, config: TrainingConfig) -> float:
     """What learning rates are multiplied by in a step, counted from 0; as transformers' schedules have it."""
-    warmup = math.ceil(config.steps * config.warmup)
+    warmup = math.ceil(config.steps * config.warmup) if config.warmup_steps is None else config.warmup_steps
     if step < warmup:
         return step / warmup
     done = (step - warmup) / max(1, config.steps - warmup)
