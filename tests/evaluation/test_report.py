@@ -70,3 +70,9 @@ def test_the_chart_is_svg_with_bars_as_long_as_their_scores(evaluations):
     assert {"F1 & more", "threshold 0.3", "per label", "crossner_ai", "<mine>", "60.0"} <= set(texts)
     height = float(root.get("height"))
     assert all(float(bar.get("y")) + 12 < height for bar in bars)
+
+
+def test_a_label_that_is_not_asked_for_has_no_threshold():
+    result = Result({"person": 0.7}, {"person": Score(10, 10, 5), "place": Score(3, 0, 0)})
+    lines = shown(labels_table(Evaluation("mine", 10, 0, ("person",), (), True, False, (result,))))
+    assert lines[3].split() == ["place", "not", "asked", "3", "0", "0.00", "0.00", "0.00"]

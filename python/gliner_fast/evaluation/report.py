@@ -78,10 +78,11 @@ def labels_table(evaluation: Evaluation) -> Table:
     for label in evaluation.results[0].labels:
         for result in evaluation.results:
             score = result.labels[label]
-            limit = result.threshold[label] if isinstance(result.threshold, Mapping) else result.threshold
+            # A label that is annotated and not asked for has no threshold in a file of the labels that are.
+            limit = result.threshold.get(label) if isinstance(result.threshold, Mapping) else result.threshold
             table.add_row(
                 escape(label),
-                f"{limit:g}",
+                "not asked" if limit is None else f"{limit:g}",
                 f"{score.gold:,}",
                 f"{score.predicted:,}",
                 *(f"{100 * rate:.2f}" for rate in (score.precision, score.recall, score.f1)),
