@@ -4,6 +4,7 @@ import gzip
 import json
 
 import datasets
+import numpy as np
 import pytest
 
 from gliner_fast.annotated.examples import (
@@ -133,10 +134,64 @@ def test_datasets_with_class_labels_come_from_folders_parquet_and_memory(tmp_pat
     assert read_examples(tmp_path / "saved" / "train") == [ADA, SHE]
     assert read_examples(tmp_path / "table.parquet") == [ADA, SHE]
     assert examples_from_records(table) == [ADA, SHE]
+    assert examples_from_records(table.to_iterable_dataset()) == [ADA, SHE]
     with pytest.raises(DataError, match=r"saved holds the splits train, dev: name one, such as .*saved/train"):
         read_examples(tmp_path / "saved")
     with pytest.raises(DataError, match="is no folder of a Dataset"):
         read_examples(tmp_path)
+
+
+TAGGED = datasets.Features(
+    {
+        "tokens": datasets.Sequence(datasets.Value("string")),
+        "ner_tags": datasets.Sequence(datasets.ClassLabel(names=["O", "B-person"])),
+    }
+)
+
+
+def test_a_hidden_tag_is_no_label(tmp_path):
+    table = datasets.Dataset.from_dict({"tokens": [["a"], ["b", "c"]], "ner_tags": [[1], [0, -1]]}, TAGGED)
+    table.save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(DataError, match=r"/saved, row 1: ner_tags\[1\] is -1: expected the number of .*, 0 to 1"):
+        read_examples(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("number", [-1, 2, -100, None])
+def test_a_number_without_a_name_is_named(number):
+    class Rows(list):
+        """Rows that `datasets` itself would not store."""
+
+        features, column_names = TAGGED, list(TAGGED)
+
+        def select_columns(self, columns):
+            return [{name: row[name] for name in columns} for row in self]
+
+    rows = Rows([{"tokens": ["a", "b"], "ner_tags": [0, 1]}, {"tokens": ["a", "b"], "ner_tags": [0, number]}])
+    assert examples_from_records(Rows(rows[:1])) == [Example(("a", "b"), ((1, 2, "person"),))]
+    with pytest.raises(DataError, match=rf"^dev\[1\]: ner_tags\[1\] is {number}: expected the number"):
+        examples_from_records(rows, "dev")
+
+
+def test_a_stream_that_does_not_know_its_columns_gives_plain_records():
+    stream = datasets.IterableDataset.from_generator(lambda: iter(GLINER))
+    assert stream.column_names is None
+    assert examples_from_records(stream) == [ADA, SHE]
+
+
+def test_records_in_memory_may_hold_what_gliner_takes():
+    first, last = np.array([0, 1])
+    ner = [[first, last, "person"], [np.int32(4), 4, "big city"]]
+    rows = [{**GLINER[1], "id": 3, "source": "x"}, {**GLINER[0], "ner": ner}]
+    with pytest.warns(UserWarning, match=r"^dev: keys that are not read: 'id', 'source'$"):
+        assert examples_from_records(rows, "dev") == [SHE, ADA]
+    for wrong in (True, np.True_, 0.0, "0"):
+        with pytest.raises(DataError, match="expected whole numbers"):
+            examples_from_records([{"tokenized_text": ["a"], "ner": [[wrong, 0, "x"]]}])
+
+
+def test_a_word_of_a_column_file_may_hold_a_no_break_space(tmp_path):
+    (example,) = read_examples(_written(tmp_path, "10\u00a0000   O\nAda  B-person \n"))
+    assert example == Example(("10\u00a0000", "Ada"), ((1, 2, "person"),))
 
 
 def test_labels_and_negatives_come_along(tmp_path):
@@ -199,7 +254,6 @@ def test_bad_json_lines_are_named(line, message, tmp_path):
         ([{"text": "Ada"}], r"none of 'entities', 'spans', 'label', 'labels': expected one of them"),
         ([{"text": "Ada", "entities": [], "spans": []}], r"'entities' and 'spans' of"),
         ([{"text": "Ada", "entities": [{"start": 0, "end": 3}]}], r"entities\[0\]: 'label' is missing"),
-        ([{"text": "Ada", "entities": [], "id": 3}], r"unknown key 'id': .* ignore_keys"),
         ([{"tokens": ["a", "b"], "ner_tags": ["O"]}], r"1 ner_tags for 2 tokens"),
         ([{"tokens": ["a"], "ner_tags": [1]}], r"ner_tags\[0\] is 1: expected a string, .* ClassLabel"),
         ([{"tokens": ["a"], "ner_tags": ["person"]}], r"ner_tags\[0\] is 'person'"),
@@ -271,6 +325,8 @@ def test_spans_off_the_word_borders_are_an_error_or_left_out_and_counted(tmp_pat
 def test_keys_may_be_passed_over_and_formats_named(tmp_path):
     path = _written(tmp_path, _lines([OFFSETS[1] | {"id": 7}]))
     assert read_examples(path, ignore_keys=["id"]) == [SHE]
+    with pytest.raises(DataError, match=r"line 1: unknown key 'id': .* ignore_keys"):
+        read_examples(path)
     with pytest.raises(DataError, match=r"line 1: a record of the format 'offsets', and asked for is 'gliner'"):
         read_examples(path, format="gliner")
     with pytest.raises(ValueError, match=r"format is 'csv': expected one of gliner"):
@@ -292,6 +348,8 @@ def test_gliner_keeps_labels_and_conll_refuses_what_it_cannot_say(tmp_path):
         write_examples([full], tmp_path / "out", "conll")
     with pytest.raises(DataError, match=r"example 2: 'a\\tb' with 'O' holds a tab"):
         write_examples([SHE, Example(("a\tb",), ())], tmp_path / "out", "conll")
+    with pytest.raises(DataError, match=r"example 1: the word '-DOCSTART-' parts documents in conll"):
+        write_examples([Example(("-DOCSTART-",), ())], tmp_path / "out", "conll")
 
 
 def test_a_summary_counts():

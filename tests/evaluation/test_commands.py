@@ -104,6 +104,19 @@ def test_sample_parts_a_file_into_training_and_test(run, tmp_path):
         drawn("-k", 11)
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "rest", "names"),
+    [("a", "a", "c", "IN and OUT"), ("a", "b", "a", "IN and --rest"), ("a", "b", "b", "OUT and --rest")],
+)
+def test_sample_writes_nothing_over_another_file(run, file, source, target, rest, names):
+    paths = {"a": file, "b": file.with_name("b"), "c": file.with_name("c")}
+    before = file.read_bytes()
+    with pytest.raises(InputError, match=f"{names} are the same file"):
+        run("data", "sample", paths[source], paths[target], "-k", 1, "--rest", paths[rest])
+    assert file.read_bytes() == before
+    assert not paths["b"].exists()
+
+
 def test_evaluate_writes_table_json_and_chart(run, file, tmp_path):
     out, told = run(
         "evaluate", "built-in", file, "--thresholds", "0.3,0.5",

@@ -86,17 +86,23 @@ def examples_from_records(data: Iterable[Any], name: str = "data") -> list[Examp
     """Reads examples that are in memory: dicts of the JSON formats of `read_examples`, or rows of a dataset.
 
     Args:
-        data: the records; an `Example` stands for itself.
+        data: the records; an `Example` stands for itself. Keys that no format has are passed over, and told.
         name: of the data, for messages.
 
     Raises:
         DataError: something is wrong; the message says at which index.
     """
-    options = RecordOptions()
-    return [
-        record if isinstance(record, Example) else records.read_record(record, f"{name}[{index}]", options)
-        for index, record in enumerate(hub.named_tags(data))
+    options = RecordOptions(passes_unknown_keys=True)
+
+    def place_of(index: int) -> str:
+        return f"{name}[{index}]"
+
+    examples = [
+        record if isinstance(record, Example) else records.read_record(record, place_of(index), options)
+        for index, record in enumerate(hub.named_tags(data, place_of))
     ]
+    options.warn_of_passed_keys(name)
+    return examples
 
 
 def labels_of(examples: Sequence[Example]) -> list[str]:

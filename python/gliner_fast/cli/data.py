@@ -130,6 +130,7 @@ def sample(
 
     [bold]gliner-fast data sample annotated.jsonl train.jsonl -k 100 --rest test.jsonl[/bold]
     """
+    _check_distinct({"IN": source, "OUT": target, "--rest": rest})
     check_folders(target, rest)
 
     from gliner_fast.annotated.examples import draw_examples, read_examples
@@ -148,6 +149,16 @@ def sample(
         if file is not None:
             write_examples(own, file, "gliner")
             print(f"{file}: {len(own):,} examples", file=sys.stderr)
+
+
+def _check_distinct(files: dict[str, Path | None]) -> None:
+    """Ends where two of a command's files are the same: one would be written over the other."""
+    names: dict[Path, str] = {}
+    for name, file in files.items():
+        if file is not None:
+            other = names.setdefault(file.resolve(), name)
+            if other != name:
+                raise InputError(f"{other} and {name} are the same file, {file}: name another one")
 
 
 def _read_names(given: list[str]) -> dict[str, str]:

@@ -24,7 +24,8 @@ def read_columns(path: Path, word_column: int = 0, tag_column: int = -1) -> Iter
     tags: list[str] = []
     width: int | None = None
     for number, line in read_lines(path):
-        cells = line.split("\t") if "\t" in line else line.split()
+        # Not split(): a word may hold a no-break space.
+        cells = line.split("\t") if "\t" in line else [cell for cell in line.split(" ") if cell]
         if not line.strip() or cells[0] == "-DOCSTART-":
             if words:
                 yield Example(tuple(words), spans_of_tags(tags))

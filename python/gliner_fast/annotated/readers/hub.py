@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
         path: a folder that `Dataset.save_to_disk` wrote, or a Parquet file.
 
     Raises:
-        DataError: it is no such folder.
+        DataError: it is no such folder, or the number of a tag has no name.
         ImportError: `datasets` is not installed.
     """
     try:
@@ -36,25 +36,49 @@ def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
             raise DataError(f"{path} holds the splits {', '.join(table)}: name one, such as {path / next(iter(table))}")
     else:
         table = datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
-    for row, record in enumerate(named_tags(table)):
-        yield f"{path}, row {row}", record
+
+    def place_of(row: int) -> str:
+        return f"{path}, row {row}"
+
+    for row, record in enumerate(named_tags(table, place_of)):
+        yield place_of(row), record
 
 
-def named_tags(data: Iterable[Any]) -> Iterable[Any]:
-    """The records of a dataset, its ClassLabel numbers as their names; other data as it is."""
-    if not hasattr(data, "features"):
+def named_tags(data: Iterable[Any], place_of: Callable[[int], str]) -> Iterable[Any]:
+    """The records of a dataset, its ClassLabel numbers as their names; other data as it is.
+
+    Args:
+        data: a dataset or any records; a streamed dataset may not know its columns, and gives plain records.
+        place_of: the place of a row, for messages.
+
+    Raises:
+        DataError: where a row is read: the number of a tag has no name.
+    """
+    if getattr(data, "features", None) is None or getattr(data, "column_names", None) is None:
         return data
-    return _rows_of(data)
+    return _rows_of(data, place_of)
 
 
-def _rows_of(table: Any) -> Iterator[dict[str, Any]]:
+def _rows_of(table: Any, place_of: Callable[[int], str]) -> Iterator[dict[str, Any]]:
     has_words = any(name in table.column_names for name in _COLUMNS)
     columns = [
         name for name in table.column_names if name in _COLUMNS + (("labels",) if has_words else _OFFSET_COLUMNS)
     ]
     names = {name: getattr(getattr(table.features[name], "feature", None), "names", None) for name in columns}
-    for row in table.select_columns(columns):
+    for number, row in enumerate(table.select_columns(columns)):
         yield {
-            name: [own[number] for number in row[name]] if (own := names[name]) is not None else row[name]
+            name: _names_of(row[name], own, f"{place_of(number)}: {name}")
+            if (own := names[name]) is not None and row[name] is not None
+            else row[name]
             for name in columns
         }
+
+
+def _names_of(numbers: Sequence[int | None], names: Sequence[str], place: str) -> list[str]:
+    for index, number in enumerate(numbers):
+        if number is None or not 0 <= number < len(names):
+            raise DataError(
+                f"{place}[{index}] is {number!r}: expected the number of a ClassLabel, 0 to {len(names) - 1}; datasets "
+                "has -1 where tags are hidden, and others -100 where there is none"
+            )
+    return [names[number] for number in numbers if number is not None]

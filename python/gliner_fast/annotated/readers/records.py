@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,12 +24,16 @@ class RecordOptions:
     Attributes:
         ignore_keys: keys that are passed over.
         misaligned: what becomes of a character span that does not begin and end with a word.
+        passes_unknown_keys: whether all keys that the format does not have are passed over.
+        passed_keys: those that were.
         dropped: how many of them were left out.
         first_dropped: where the first of them was, and what.
     """
 
     ignore_keys: frozenset[str] = frozenset()
     misaligned: Literal["error", "drop"] = "error"
+    passes_unknown_keys: bool = False
+    passed_keys: dict[str, None] = field(default_factory=dict, init=False)
     dropped: int = field(default=0, init=False)
     first_dropped: str = field(default="", init=False)
 
@@ -38,6 +43,14 @@ class RecordOptions:
             warnings.warn(
                 f"{name}: {self.dropped} spans that do not begin and end with a word are left out, such as "
                 f"{self.first_dropped}",
+                stacklevel=3,
+            )
+
+    def warn_of_passed_keys(self, name: str) -> None:
+        """Tells which keys of some data were passed over unasked."""
+        if self.passed_keys:
+            warnings.warn(
+                f"{name}: keys that are not read: {', '.join(map(repr, self.passed_keys))}",
                 stacklevel=3,
             )
 
@@ -195,7 +208,9 @@ def _expect_keys(
     if missing:
         raise DataError(f"{place}: {missing[0]!r} is missing; its keys are {', '.join(map(repr, record))}")
     unknown = [key for key in record if key not in required and key not in optional and key not in options.ignore_keys]
-    if unknown:
+    if options.passes_unknown_keys:
+        options.passed_keys |= dict.fromkeys(unknown)
+    elif unknown:
         raise DataError(
             f"{place}: unknown key {unknown[0]!r}: expected {', '.join([*required, *optional])}; to pass over it, name "
             f"it in ignore_keys (--ignore-key {unknown[0]})"
@@ -228,14 +243,24 @@ def _read_triple(value: Any, place: str, options: RecordOptions | None = None) -
         value = [value["start"], value["end"], value["label"]]
     if not isinstance(value, (list, tuple)) or len(value) != 3:
         raise DataError(f'{place} is {_shown(value)}: expected [start, end, label], such as [0, 1, "person"]')
-    start, end, label = value
-    if type(start) is not int or type(end) is not int:
+    start, end, label = _whole_number(value[0]), _whole_number(value[1]), value[2]
+    if start is None or end is None:
         raise DataError(f"{place} is {_shown(value)}: expected whole numbers for start and end")
     if not isinstance(label, str) or not label.strip():
         raise DataError(
             f"{place} is {_shown(value)}: its label is {_shown(label)}, expected a string that is not empty"
         )
     return start, end, label
+
+
+def _whole_number(value: Any) -> int | None:
+    """A whole number of whatever make, numpy's too; None for what is none."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 def _read_labels(record: Mapping[str, Any], key: str, place: str) -> tuple[str, ...] | None:
