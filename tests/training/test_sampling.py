@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gliner_fast.annotated.example import DataError, Example
-from gliner_fast.training.config import TrainingConfig, TrainingFile
-from gliner_fast.training.corpus import Corpus, Judged
+from gliner_fast.training.config import ConfigError, TrainingConfig, TrainingFile
+from gliner_fast.training.corpus import Corpus, Judged, read_corpus
 from gliner_fast.training.sampling import Asked, sample_types
+from tests.training.sentences import write_sentences
 
 WORDS = ("a", "b", "c", "d", "e", "f")
+LIMITS: dict[str, Any] = {"max_len": 384, "max_width": 12, "ent_token": "<<ENT>>"}
 FILE = TrainingFile(path="one")
 
 
@@ -26,7 +29,7 @@ def example(*labels: str, **options: Any) -> Example:
 
 
 def corpus(*files: tuple[TrainingFile, list[Example]], **options: Any) -> Corpus:
-    return Corpus(files, **{"max_len": 384, "max_width": 12, "ent_token": "<<ENT>>", **options})
+    return Corpus(files, **{**LIMITS, **options})
 
 
 def draw(data: Corpus, times: int = 1, seed: int = 0, **options: Any) -> list[list[Asked]]:
@@ -171,6 +174,37 @@ def test_a_type_goes_by_one_of_its_names() -> None:
         name = dict(zip(own.types, own.names, strict=True))["city"]
         # The name of one type is never that of another one that is asked for.
         assert name == ("city" if "town" in own.types else "town")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"paraphrases": {"person": ["human <<ENT>> x"]}},
+            "paraphrases has 'human <<ENT>> x': expected a name without",
+        ),
+        ({"implies": {"person": ["a <<ENT>> b"]}}, "implies has 'a <<ENT>> b': expected a name without the entity"),
+        ({"generic": ["<<ENT>>"]}, "generic has '<<ENT>>'"),
+        ({"generic": [" "]}, "generic has ' '"),
+        ({"paraphrases": {"person": []}}, "paraphrases of 'person' is empty: name at least one"),
+    ],
+    ids=str,
+)
+def test_names_that_cannot_be_asked_for_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    train = [str(write_sentences(tmp_path / "data.jsonl"))]
+    with pytest.raises(ConfigError, match=message):
+        read_corpus(TrainingConfig(output_dir="unused", train=train, **settings), **LIMITS)  # type: ignore[arg-type]
+
+
+def test_labels_of_settings_that_occur_nowhere_are_told(tmp_path: Path) -> None:
+    file = TrainingFile(path=str(write_sentences(tmp_path / "data.jsonl")), labels=("date",))
+    right = TrainingConfig(
+        output_dir="unused", train=(file,), generic=("date", "thing"), implies={"place": ("thing",)},
+        paraphrases={"person": ("human",)},
+    )  # fmt: skip
+    read_corpus(right, **LIMITS)
+    with pytest.warns(UserWarning, match="paraphrases: no example has the labels 'persn'"):
+        read_corpus(right.replace(paraphrases={"persn": ("human",)}), **LIMITS)
 
 
 def test_the_same_seed_draws_the_same() -> None:

@@ -184,6 +184,9 @@ class TrainingConfig:
             raise ConfigError("both model and encoder are given: a checkpoint to go on from has its encoder in it")
         if self.sampling == "paper" and self.own_negatives == self.other_negatives == 0 and self.negative_share > 0:
             raise ConfigError("own_negatives and other_negatives are both 0: for no negatives set negative_share to 0")
+        for label, names in self.paraphrases.items():
+            if not names:
+                raise ConfigError(f"paraphrases of {label!r} is empty: name at least one, such as the label itself")
         _check_files(self.train)
 
     @classmethod

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import random
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from itertools import chain
 
 from gliner_fast.annotated.example import DataError, Example
-from gliner_fast.training.config import TrainingConfig, TrainingFile
+from gliner_fast.training.config import ConfigError, TrainingConfig, TrainingFile
 
 
 class Judged(IntEnum):
@@ -203,16 +205,43 @@ def _all_labels(example: Example) -> Iterator[str]:
     yield from example.negatives or ()
 
 
+def _warn_of_unknown_names(config: TrainingConfig, files: Sequence[tuple[TrainingFile, Sequence[Example]]]) -> None:
+    """Tells of labels in settings that no file has: most often they are misspelt."""
+    known = {label for _, examples in files for example in examples for label in _all_labels(example)}
+    for file, _ in files:
+        known.update(file.labels if isinstance(file.labels, tuple) else (), file.partial)
+    known.update(*_all_implied(config.implies).values())
+    for setting, labels in (
+        ("generic", config.generic),
+        ("implies", config.implies),
+        ("paraphrases", config.paraphrases),
+    ):
+        unknown = [label for label in labels if label not in known]
+        if unknown:
+            warnings.warn(f"{setting}: no example has the labels {', '.join(map(repr, unknown))}", stacklevel=3)
+
+
 def read_corpus(config: TrainingConfig, *, max_len: int, max_width: int, ent_token: str) -> Corpus:
-    """Reads the files of a configuration.
+    """Reads the files of a configuration; names in its settings that occur nowhere in them are told.
 
     Raises:
+        ConfigError: a name in its settings cannot be asked for.
         DataError: something in them is wrong; the message names file and line.
         OSError: one cannot be read.
     """
     from gliner_fast.annotated.examples import read_examples
 
+    named = {
+        "generic": config.generic,
+        "implies": [*config.implies, *chain.from_iterable(config.implies.values())],
+        "paraphrases": [*config.paraphrases, *chain.from_iterable(config.paraphrases.values())],
+    }
+    for setting, names in named.items():
+        for name in names:
+            if ent_token in name or not name.strip():
+                raise ConfigError(f"{setting} has {name!r}: expected a name without the entity token {ent_token}")
     files = [(file, read_examples(file.path)) for file in config.train]
+    _warn_of_unknown_names(config, files)
     return Corpus(
         files,
         max_len=max_len,
