@@ -203,10 +203,23 @@ class Batcher:
         self, subwords: _rust.Subwords, prompts: EncodedPrompts, prompt_of_row: NDArray[np.int64]
     ) -> NDArray[np.int64]:
         """Subwords of each text's row, prompt and special subwords included, after the tokenizer's limit."""
-        specials = len(self.tokenizer.prefix) + len(self.tokenizer.suffix)
-        lengths = subwords.subword_counts + prompts.lengths[prompt_of_row] + specials
+        lengths = self._whole_lengths(subwords, prompts, prompt_of_row)
         limit = self.tokenizer.max_subwords
         return lengths if limit is None else np.minimum(lengths, limit)
+
+    def find_cut_rows(
+        self, subwords: _rust.Subwords, prompts: EncodedPrompts, prompt_of_row: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Whether the tokenizer's limit cuts each text's row."""
+        lengths = self._whole_lengths(subwords, prompts, prompt_of_row)
+        limit = self.tokenizer.max_subwords
+        return lengths > (np.inf if limit is None else limit)
+
+    def _whole_lengths(
+        self, subwords: _rust.Subwords, prompts: EncodedPrompts, prompt_of_row: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        specials = len(self.tokenizer.prefix) + len(self.tokenizer.suffix)
+        return subwords.subword_counts + prompts.lengths[prompt_of_row] + specials
 
     def _encode_prompt_uncached(self, prompts: tuple[str, ...]) -> tuple[NDArray[np.int64], int]:
         """Ids of one prompt, and minus the number of its words that the tokenizer drops (Q1)."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,3 +152,17 @@ def test_epochs_differ(stream: Callable[..., BatchStream]) -> None:
 def test_a_corpus_without_a_type_is_told(stream: Callable[..., BatchStream]) -> None:
     with pytest.raises(DataError, match="no example has an entity type to be asked for"):
         next(stream([Example(("a", "b"), ())] * 3))
+
+
+def test_texts_that_the_tokenizer_cuts_are_told_once(checkpoint: Callable[[str], Path]) -> None:
+    batcher = GLiNER.from_pretrained(checkpoint("bert-cut-first")).predictor().batcher  # reads 96 subwords
+    examples = [Example(("word",) * 100, ((90, 91, "x"),)), Example(("a", "b"), ((0, 1, "x"),))]
+    corpus = Corpus([(TrainingFile(path="one"), examples)], max_len=384, max_width=K, ent_token="<<ENT>>")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        stream = BatchStream(corpus, batcher, CONFIG, K)
+        for _ in range(4):
+            next(stream)
+        stream.close()
+    assert [str(own.message)[:44] for own in told] == ["1 of 2 texts are longer, with the labels tha"]
+    assert "than the 96 subwords that the tokenizer reads" in str(told[0].message)

@@ -189,8 +189,7 @@ def _find_all(
     label_counts = np.array([len(own.names) for own in sets], np.int64)
     class_table = _class_table(sets, labels)
     lengths = batcher.row_lengths(subwords, prompts, set_of_text)
-    specials = len(batcher.tokenizer.prefix) + len(batcher.tokenizer.suffix)
-    over_limit = subwords.subword_counts + prompts.lengths[set_of_text] + specials > lengths
+    over_limit = batcher.find_cut_rows(subwords, prompts, set_of_text)
     padded = not predictor.network.reads_packed
 
     def find_in(rows: NDArray[np.int64]) -> Columns:

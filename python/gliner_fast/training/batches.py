@@ -6,6 +6,7 @@ What comes is a function of corpus, settings and place alone, so a run goes on f
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ class BatchStream:
         self.next_place = place or Place()
         self._corpus, self._batcher, self._config, self._max_width = corpus, batcher, config, max_width
         self._piece_tokens, self._process, self._processes = piece_tokens, process, processes
+        self._has_warned = False
         self._planned = self._plan()
 
     def close(self) -> None:
@@ -94,10 +96,22 @@ class BatchStream:
             coming = thread.submit(next, chunks)
             while True:
                 start, chunk = coming.result()
+                self._warn_of_cut_texts(chunk)
                 coming = thread.submit(next, chunks)
                 for number, rows in enumerate(chunk.batches):
                     if start != Place(place.epoch, place.chunk) or number >= place.batch:
                         yield chunk, rows, Place(start.epoch, start.chunk, number + 1)
+
+    def _warn_of_cut_texts(self, chunk: Chunk) -> None:
+        """Tells once, by the first process, that the tokenizer cuts texts."""
+        if chunk.cut_texts and not self._has_warned and self._process == 0:
+            self._has_warned = True
+            warnings.warn(
+                f"{chunk.cut_texts:,} of {len(chunk.examples):,} texts are longer, with the labels that they are asked "
+                f"for, than the {self._batcher.tokenizer.max_subwords} subwords that the tokenizer reads: words behind "
+                "them are trained on, but not seen. Divide such texts, or set max_types to less",
+                stacklevel=2,
+            )
 
     def _chunks(self, place: Place) -> Iterator[tuple[Place, Chunk]]:
         """The chunks from that of a place on, each with its own place."""
@@ -128,9 +142,10 @@ class BatchStream:
         prompts = self._batcher.encode_prompts([LabelSet(names, names) for names in places])
         subwords = self._batcher.encode_words(_rust.Words.from_lists([list(example.words) for example in examples]))
         lengths = self._batcher.row_lengths(subwords, prompts, prompt_of_row)
+        cut_texts = int(self._batcher.find_cut_rows(subwords, prompts, prompt_of_row).sum())
         batches = list(plan_batches(lengths, self._config.batch_tokens, self._config.batch_size))
         generator.shuffle(batches)
-        return Chunk(examples, asked, corpus.implied, subwords, prompts, prompt_of_row, lengths, batches)
+        return Chunk(examples, asked, corpus.implied, subwords, prompts, prompt_of_row, lengths, cut_texts, batches)
 
 
 @dataclass(frozen=True)
@@ -145,6 +160,7 @@ class Chunk:
         prompts: the distinct ones.
         prompt_of_row: (R,)
         lengths: (R,) subwords of each row.
+        cut_texts: rows that the tokenizer's limit cuts.
         batches: the rows of each batch.
     """
 
@@ -155,6 +171,7 @@ class Chunk:
     prompts: EncodedPrompts
     prompt_of_row: NDArray[np.int64]
     lengths: NDArray[np.int64]
+    cut_texts: int
     batches: list[NDArray[np.int64]]
 
     def cut(self, rows: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:
