@@ -41,6 +41,12 @@ def file(tmp_path):
     return path
 
 
+def test_help_has_the_formats_of_annotated_data(run):
+    out, _ = run("data", "--help")
+    assert "ner is [first, last, label], in words from 0, the last one INCLUDED" in out
+    assert '"ner": [[0, 1, "person"]]}' in out
+
+
 def test_stats_count(run, file):
     out, _ = run("data", "stats", file)
     assert out.splitlines()[0] == str(file)

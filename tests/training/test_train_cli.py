@@ -13,7 +13,7 @@ import yaml
 from gliner_fast import GLiNER
 from gliner_fast.cli.train import train
 from gliner_fast.training import trainer
-from gliner_fast.training.config import ConfigError, read_changes
+from gliner_fast.training.config import ConfigError, TrainingConfig, read_changes
 from tests.training.sentences import write_sentences
 
 app = typer.Typer()
@@ -58,9 +58,17 @@ def test_resume_goes_on_and_quiet_says_nothing(config: Path, capsys: pytest.Capt
 
 def test_show_prints_every_setting(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     app([str(config), "--show", "--set", "lr_encoder=5e-6", "--set", "batch_size=8"], standalone_mode=False)
-    shown = yaml.safe_load(capsys.readouterr().out)
+    text = capsys.readouterr().out
+    shown = yaml.safe_load(text)
     assert (shown["lr_encoder"], shown["batch_size"], shown["steps"], shown["max_types"]) == (5e-6, 8, 4, 25)
     assert not (config.parent / "run").exists()
+    # What is printed is a configuration itself, and says what every setting means.
+    config.write_text(text)
+    assert TrainingConfig.from_yaml(config).to_yaml() == yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
+    lines = text.splitlines()
+    assert lines[lines.index("steps: 4") - 1] == "# Of the optimizer."
+    settings = [index for index, line in enumerate(lines) if line.split(":")[0] in shown]
+    assert [lines[index] for index in settings if index == 0 or not lines[index - 1].startswith("# ")] == []
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 def calibrate(
     model: ModelArgument,
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="A file of annotated sentences: see gliner-fast data.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="A file of annotated sentences: see gliner-fast data --help.")
+    ],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Labels with their thresholds, JSON; stdout if not given."),

@@ -14,7 +14,31 @@ from gliner_fast.cli.reading import InputError, check_folders, split_commas
 if TYPE_CHECKING:
     from gliner_fast.annotated.summary import Summary
 
-data = typer.Typer(help="Look into annotated data, or convert it.", no_args_is_help=True, rich_markup_mode="rich")
+_HELP = r"""Look into annotated data, or convert it.
+
+Data are files of annotated sentences; train, evaluate and calibrate read the
+same. The format is recognised by its content; JSON comes as lines or as one
+list, and any file may be gzipped.
+
+gliner: ner is \[first, last, label], in words from 0, the last one INCLUDED
+
+{"tokenized_text": ["Ada", "Lovelace", "sang"], "ner": \[\[0, 1, "person"]]}
+
+offsets: \[start, end, label] in characters, the end excluded, as in spaCy
+
+{"text": "Ada Lovelace sang", "entities": \[\[0, 12, "person"]]}
+
+tags: one for each word, IOB1, BIO, BIOES or BILOU
+
+{"tokens": ["Ada", "sang"], "ner_tags": ["B-person", "O"]}
+
+conll: a word and its tag a line, blank lines between sentences
+
+dataset: a folder of Hugging Face datasets (save_to_disk) or a Parquet file,
+in columns as above
+"""
+
+data = typer.Typer(help=_HELP, no_args_is_help=True, rich_markup_mode="rich")
 
 Format = Annotated[
     Literal["gliner", "offsets", "tags", "conll", "dataset"] | None,

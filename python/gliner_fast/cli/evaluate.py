@@ -36,7 +36,7 @@ IgnoreLabel = Annotated[
 def evaluate(
     model: ModelArgument,
     data: Annotated[
-        list[Path], typer.Argument(metavar="DATA...", help="Files of annotated sentences: see gliner-fast data.")
+        list[Path], typer.Argument(metavar="DATA...", help="Files of annotated sentences: see gliner-fast data --help.")
     ],
     labels: options.Labels = None,
     labels_file: options.LabelsFile = None,

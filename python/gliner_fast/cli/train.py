@@ -18,7 +18,7 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in output_dir, if there is one.")
     ] = False,
-    show: Annotated[bool, typer.Option("--show", help="Print all settings and leave.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print all settings, with their meaning, and leave.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; errors only.")] = False,
 ) -> None:
     """Train a model on your own data, from a checkpoint or from a bare encoder.
@@ -29,7 +29,8 @@ def train(
 
     [bold]gliner-fast train config.yaml --set steps=500 --set lr_encoder=5e-6[/bold]
 
-    A configuration needs three lines; paths are seen from where you are:
+    A configuration needs three lines; paths are seen from where you are, and
+    gliner-fast data --help has the formats of annotated sentences:
 
     output_dir: runs/first
     model: urchade/gliner_small-v2.1  (or built-in; or encoder: ...)
@@ -39,7 +40,7 @@ def train(
 
     settings = TrainingConfig.from_yaml(config, read_changes(changes or []))
     if show:
-        print(settings.to_yaml(), end="")
+        print(settings.to_described_yaml(), end="")
         return
 
     from gliner_fast.training.trainer import train as run

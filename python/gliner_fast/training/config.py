@@ -5,14 +5,18 @@ The paper is GLiNER (Zaratiana et al. 2024), section 3. Where it is silent the d
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
+import inspect
 import os
+import textwrap
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -31,7 +35,7 @@ class TrainingFile:
     """A file of annotated examples, and what may be concluded from what it does not mark."""
 
     path: str
-    """As `read_examples` takes it."""
+    """Of a file in any format of `gliner-fast data`."""
     weight: float = 1.0
     """How often each of its examples comes in an epoch: 0.5 takes another half of them each time."""
     labels: Literal["file"] | tuple[str, ...] | None = None
@@ -62,7 +66,7 @@ class TrainingConfig:
     output_dir: str
     """Folder of the checkpoints, the best and the final model, and the log."""
     train: tuple[TrainingFile, ...] = ()
-    """A path alone stands for a file with the defaults."""
+    """Files of annotated examples, each with a path and settings; a path alone stands for a file with the defaults."""
 
     # What is trained: one of these two, or a model given in Python.
     model: str | None = None
@@ -72,8 +76,11 @@ class TrainingConfig:
     hidden_size: int = 768
     """D, the width of a new head; with the settings down to `max_len` read only where `encoder` is given."""
     span_mode: str = "markerV0"
+    """How a span is made of its words: "markerV0" or "marker"."""
     num_rnn_layers: int = 1
+    """LSTM layers over the words."""
     subtoken_pooling: str = "first"
+    """Which of its subwords a word is made of: "first", "last", "mean" or "max"."""
     max_width: int = 12
     """K, words of the widest span."""
     max_len: int = 384
@@ -81,18 +88,20 @@ class TrainingConfig:
 
     # Which entity types an example is asked for.
     sampling: Literal["paper", "gliner"] = "paper"
-    """"gliner" draws them as that package does; of what follows, `max_types` alone is then read, with
-    `max_neg_type_ratio`."""
+    """How these are drawn: as in the paper, or "gliner", as in that package; of what follows, `max_types` alone is then
+    read, with `max_neg_type_ratio`."""
     max_types: int = 25
+    """Most entity types that an example is asked for."""
     negative_share: float = 0.5
     """Share of negative types among an example's types, in [0, 1): the paper's Table 5 compares 0, 0.5 and 0.75."""
     own_negatives: float = 1.0
-    """Weight of negatives from the example's own label set, where it has one, against"""
+    """Weight of negatives from the example's own label set, where it has one, against `other_negatives`."""
     other_negatives: float = 1.0
-    """that of negatives from other examples."""
+    """Weight of negatives from other examples."""
     random_drop: bool = True
     """Ask for a random number of the types only."""
     shuffle_types: bool = True
+    """Ask for the types in random order."""
     generic: tuple[str, ...] = ()
     """Labels that are no example's negatives because of other files: what they mean occurs, unmarked, anywhere."""
     implies: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -115,17 +124,23 @@ class TrainingConfig:
     accumulation: int = 1
     """Batches to each step of the optimizer."""
     seed: int = 42
+    """Of all that is random."""
 
     # Loss (compat section 7.3).
     loss: Literal["bce", "focal", "dice"] = "bce"
-    """"bce" is the paper's equation 3, computed from logits; "focal" clamps probabilities at 1e-6 as gliner does."""
+    """"bce" is the paper's equation 3, computed from logits; "focal" clamps probabilities at 1e-6 as gliner does; or
+    "dice"."""
     focal_alpha: float = -1.0
     """Weight of positives, and 1 - alpha that of negatives, with "bce" too; negative: none. Above 0.5 more is found,
     above all of types that were not trained on, of which models are too unsure."""
     focal_gamma: float = 0.0
+    """With "focal", how much less spans count that the model is sure of already; 0: not less."""
     prob_margin: float = 0.0
+    """With "focal", negatives below this probability count nothing."""
     label_smoothing: float = 0.0
+    """Share by which the targets are drawn from 0 and 1 towards the middle."""
     dice_gamma: float = 1.0
+    """With "dice", how much less spans count that the model is sure of."""
     span_width_weight: bool = False
     """Positives of k words weigh 1 + ln k."""
     reduction: Literal["sum", "mean"] = "sum"
@@ -133,33 +148,46 @@ class TrainingConfig:
     negatives: float = 1.0
     """Probability of keeping a negative, among those that `masking` names."""
     masking: Literal["none", "global", "label", "span"] = "none"
+    """Which negatives are kept by chance: "global" all, "label" those of types without any span in the text, "span"
+    those of spans without any type; "none": all are kept for sure."""
 
     # Optimization.
     steps: int = 30_000
+    """Of the optimizer."""
     lr_encoder: float = 1e-5
+    """Highest learning rate of the encoder."""
     lr_others: float = 5e-5
+    """Highest learning rate of all others."""
     weight_decay: float = 0.01
+    """Of AdamW, for the encoder."""
     weight_decay_others: float | None = None
-    """None: as `weight_decay`."""
+    """For all others; None: as `weight_decay`."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rates fall after the warm-up: "cosine", "linear", or "constant", not at all."""
     warmup: float = 0.1
     """Share of the steps in which the learning rates rise from 0."""
     warmup_steps: int | None = None
     """Their number, instead of a share; as in transformers it may be more than `steps`."""
     max_grad_norm: float = 1.0
+    """Gradients of a larger norm are scaled down to it; 0: none are."""
     dropout: float = 0.4
     """In the head; the encoder's own stands in its configuration."""
     freeze_encoder: bool = False
+    """Leave the encoder as it is, and train the head alone."""
 
     # Where and how.
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """"auto" takes a GPU where there is one."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of the products; weights and sums stay in float32."""
+    """Of the products, "fp32", "bf16" or (on a GPU) "fp16"; weights and sums stay in float32."""
     compile: bool = False
+    """By `torch.compile`."""
 
     # What is told and kept.
     log_steps: int = 50
+    """Steps from one line of progress to the next."""
     save_steps: int = 1000
+    """Steps from one checkpoint to the next."""
     save_total_limit: int | None = 3
     """Newest checkpoints that are kept; None: all."""
     eval: tuple[str, ...] = ()
@@ -167,7 +195,9 @@ class TrainingConfig:
     eval_labels: tuple[str, ...] | None = None
     """Entity types to ask for there; None: an example's own, or all that occur in its file."""
     eval_steps: int = 1000
+    """Steps from one evaluation to the next."""
     eval_threshold: float = 0.5
+    """Entities are what scores above it."""
 
     def __post_init__(self) -> None:
         _normalise(self)
@@ -229,16 +259,27 @@ class TrainingConfig:
 
     def to_yaml(self) -> str:
         """All settings, so that `from_yaml` reads the same back."""
-        import yaml
+        return _dump(dataclasses.asdict(self))
 
-        text: str = yaml.safe_dump(_plain(dataclasses.asdict(self)), sort_keys=False, allow_unicode=True)
-        return text
+    def to_described_yaml(self) -> str:
+        """`to_yaml`, with the meaning of each setting above it, as a comment."""
+        meanings = _meanings(type(self))
+        of_file = [f"{name}: {meaning}" for name, meaning in _meanings(TrainingFile).items()]
+        parts = []
+        for name, value in dataclasses.asdict(self).items():
+            paragraphs = [meanings[name]] if name in meanings else []
+            paragraphs += of_file if name == "train" else []
+            text = [own.replace("None", "null") for own in paragraphs]  # as YAML has it
+            parts += [f"# {line}\n" for own in text for line in textwrap.wrap(own, _COMMENT_WIDTH)]
+            parts.append(_dump({name: value}))
+        return "".join(parts)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed."""
         return dataclasses.replace(self, **changes)
 
 
+_COMMENT_WIDTH = 100  # characters
 _ANY = float("inf")
 _RANGES: list[tuple[str, float, float]] = [
     ("hidden_size", 1, _ANY), ("num_rnn_layers", 0, _ANY), ("max_width", 1, _ANY), ("max_len", 1, _ANY),
@@ -380,6 +421,29 @@ def _read_plain(name: str, value: Any, hint: type) -> Any:
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f"{name} is {value!r}: expected {expected}")
     return hint(value)  # YAML has no place for what is derived from it
+
+
+def _meanings(cls: type) -> dict[str, str]:
+    """What is said of each field in the quotes below it, which Python keeps in the source alone."""
+    try:
+        source = inspect.getsource(cls)
+    except OSError:
+        return {}  # installed without it
+    (found,) = ast.parse(source).body
+    assert isinstance(found, ast.ClassDef)
+    return {
+        field.target.id: " ".join(note.value.value.split())
+        for field, note in pairwise(found.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(note, ast.Expr) and isinstance(note.value, ast.Constant) and isinstance(note.value.value, str)
+    }
+
+
+def _dump(settings: dict[str, Any]) -> str:
+    import yaml
+
+    text: str = yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True)
+    return text
 
 
 def _plain(value: Any) -> Any:
