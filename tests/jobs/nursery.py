@@ -40,6 +40,11 @@ class Nursery:
         """Waits for a child; returns COMPLETE, STOPPED, FAILED, or minus the signal that ended it."""
         return int(self._ask({"wait": child}))
 
+    def poll(self, child: int) -> int | None:
+        """Returns None while a child runs; what `wait` would have returned, once it has ended, in its place."""
+        code = self._ask({"poll": child})
+        return None if code == "None" else int(code)
+
     def run(self, **arguments: Any) -> int:
         """Runs `extract_files(**arguments)` to its end."""
         return self.wait(self.start(**arguments))
@@ -74,6 +79,10 @@ def _main() -> None:
             _, status = os.waitpid(question["wait"], 0)
             print(os.waitstatus_to_exitcode(status), flush=True)
             continue
+        if "poll" in question:
+            ended, status = os.waitpid(question["poll"], os.WNOHANG)
+            print(os.waitstatus_to_exitcode(status) if ended else None, flush=True)
+            continue
         child = os.fork()
         if child == 0:
             sys.stdin.close()
@@ -102,18 +111,21 @@ def die_at(call: int | None) -> None:
         return
     left = call
 
-    def count(original: Any) -> Any:
-        def counted(*arguments: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(*arguments)
+    def count() -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-        return counted
+    sync = os.fsync
 
-    os.fsync = count(os.fsync)
-    Path.replace = count(Path.replace)
+    def counted_sync(handle: int) -> None:
+        count()
+        sync(handle)
+
+    os.fsync = counted_sync
+    # Python tells its audit of every os.rename, os.replace and os.link, whoever calls them; of fsync it does not.
+    sys.addaudithook(lambda event, _: count() if event in {"os.rename", "os.link"} else None)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gliner_fast import GLiNER, extract_files
 from tests.jobs.conftest import texts_of, write_jsonl
 from tests.jobs.nursery import COMPLETE, STOPPED, Nursery
 
@@ -111,8 +113,49 @@ def test_an_interrupt_stops_at_the_next_slice_and_the_job_goes_on(
         child = nursery.start(inputs=str(source), output=str(output), **OPTIONS)
         if len(codes) < 3:
             while finished_slices() < before + 2:
+                assert nursery.poll(child) is None, "the job ended by itself: see below what it wrote to stderr"
                 time.sleep(0.002)
             os.kill(child, number)
         codes.append(nursery.wait(child))
     assert codes == [STOPPED] * 3 + [COMPLETE]
     assert content_of(output) == expected
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's names of open files")
+def test_all_is_on_the_disk_before_something_else_relies_on_it(
+    small_model: GLiNER, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "Ada lived in London."}, {"text": None}, {"text": "Yes."}])
+    synced: list[tuple[str, Any]] = []
+    sync = os.fsync
+
+    def record(handle: int) -> None:
+        """Notes what a sync finds: a file by its name of that moment, with its lines; a folder with its files."""
+        sync(handle)
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        name = re.sub(r"[.][0-9a-f]{12}[.]part", ".part", path.name)
+        if path.is_file():
+            synced.append((name, path.read_bytes().count(b"\n")))
+        else:
+            synced.append((name, sorted(file.name for file in path.iterdir() if "." in file.name)))
+
+    monkeypatch.setattr(os, "fsync", record)
+    (tmp_path / "out").mkdir()
+    extract_files(source, tmp_path / "out" / "found.jsonl", model=small_model, **OPTIONS)
+    job = "found.jsonl.job"
+    assert synced == [
+        ("manifest.jsonl.part", 1),
+        (job, ["manifest.jsonl"]),
+        ("rejects-0000000.jsonl.part", 1),
+        ("rejects", ["rejects-0000000.jsonl"]),
+        ("shard-0000000.jsonl.part", 2),
+        ("shards", ["shard-0000000.jsonl"]),
+        ("manifest.jsonl", 2),  # only now it is remembered
+        ("rejects.jsonl.part", 1),
+        (job, ["manifest.jsonl", "rejects.jsonl"]),
+        ("found.jsonl.part", 2),
+        ("out", ["found.jsonl", job]),
+        ("manifest.jsonl", 3),
+        ("report.json.part", synced[-2][1]),
+        (job, ["manifest.jsonl", "rejects.jsonl", "report.json"]),
+    ]
