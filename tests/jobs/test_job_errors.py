@@ -105,20 +105,43 @@ def test_a_full_disk_is_one_error_and_costs_nothing(
     assert pq.read_table(output)["text"].to_pylist() == TEXTS
 
 
-def test_what_has_changed_is_said_before_anything_is_loaded(checkpoint: Callable[[str], Path], tmp_path: Path):
+def test_what_has_changed_is_said(small_model: GLiNER, tmp_path: Path):
     source = write_lines(tmp_path / "in.txt", TEXTS)
-    folder = shutil.copytree(checkpoint("deberta"), tmp_path / "model")
-    model = GLiNER.from_pretrained(folder)
-    extract_files(source, tmp_path / "out", LABELS, model=model, **OPTIONS)
+    extract_files(source, tmp_path / "out", LABELS, model=small_model, **OPTIONS)
     with pytest.raises(JobError, match=r"threshold was 0\.3 and is 0\.5"):
-        extract_files(source, tmp_path / "out", LABELS, model=model, **(OPTIONS | {"threshold": 0.5}))
+        extract_files(source, tmp_path / "out", LABELS, model=small_model, **(OPTIONS | {"threshold": 0.5}))
     source.write_text(source.read_text(encoding="utf-8") + "one more\n", encoding="utf-8")
     with pytest.raises(JobError, match=r"in\.txt has other content than when the job began"):
-        extract_files(source, tmp_path / "out", LABELS, model=model, **OPTIONS)
-    config = folder / "gliner_config.json"
-    config.write_text(config.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+        extract_files(source, tmp_path / "out", LABELS, model=small_model, **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("deberta", "gliner_config.json"),
+        ("deberta", "model.safetensors"),
+        ("deberta", "tokenizer.json"),
+        ("deberta", "tokenizer_config.json"),
+        ("deberta", "spm.model"),
+        ("deberta", "vocab.txt"),
+        ("deberta-bin", "pytorch_model.bin"),
+    ],
+)
+def test_another_file_of_the_model_is_another_model(
+    kind: str, name: str, checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source = write_lines(tmp_path / "in.txt", TEXTS[:8])
+    file = shutil.copytree(checkpoint(kind), tmp_path / "model") / name
+    if not file.exists():
+        file.write_bytes(b"a tokenizer of another form")
+    extract_files(source, tmp_path / "out", LABELS, model=file.parent, **OPTIONS)
+    monkeypatch.setattr(GLiNER, "from_pretrained", None)  # what is refused is not loaded
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(JobError, match="the model is another one"):
-        extract_files(source, tmp_path / "out", LABELS, model=model, **OPTIONS)
+        extract_files(source, tmp_path / "out", LABELS, model=file.parent, **OPTIONS)
+    file.write_bytes(whole)
+    assert extract_files(source, tmp_path / "out", LABELS, model=file.parent, **OPTIONS).is_complete
 
 
 def test_a_loaded_model_is_the_one_of_its_folder_or_is_refused(checkpoint: Callable[[str], Path], tmp_path: Path):
