@@ -155,30 +155,50 @@ def test_another_error_in_either_stage_is_raised_to_the_caller(stage, model, mon
         predict_all(model)
 
 
-@pytest.mark.filterwarnings("ignore:out of memory")
-def test_a_text_that_does_not_fit_beside_others_is_tried_alone(model, monkeypatch, overlapping):
+@pytest.mark.timeout(120)
+def test_a_text_that_does_not_fit_beside_others_goes_alone_and_those_after_it_overlap_again(
+    model, monkeypatch, overlapping
+):
     monkeypatch.setattr(model, "token_budget", 30)
     expected = predict_all(model)
-    forward, decoded, find, refused = model.model.forward, [0], predict.find_candidates, []
-    started = [0]
+    (total,) = batches_of(model, requests_of(model, [len(TEXTS)]))
+    forward, find, changed = model.model.forward, predict.find_candidates, threading.Condition()
+    attempts, in_flight, started, refused = [], [], 0, 5
 
     def compute(batch, *others):
-        if len(batch.rows) == 1 and started[0] > decoded[0]:
-            refused.append(len(batch.rows))
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        started[0] += 1
+        nonlocal started
+        with changed:
+            attempts.append(batch.rows.tolist())
+            in_flight.append(started - decoded)
+            changed.notify_all()
+            if len(attempts) == refused:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            started += 1
         return forward(batch, *others)
 
+    decoded = 0
+
     def decode(*given):
+        nonlocal decoded
+        with changed:  # one that is decoded has another beside it, but for the one alone and what makes room for it
+            assert changed.wait_for(
+                lambda: started > decoded + 1 or started == total or len(attempts) in {refused, refused + 1}, timeout=60
+            )
         found = find(*given)
-        decoded[0] += 1
+        with changed:
+            decoded += 1
         return found
 
     monkeypatch.setattr(model.model, "forward", compute)
     monkeypatch.setattr(predict, "find_candidates", decode)
     assert predict_all(model) == expected
     assert any(expected)
-    assert refused
+    assert attempts[refused] == attempts[refused - 1]
+    assert len(attempts[refused]) == 1
+    assert len(attempts) == total + 1
+    assert in_flight[refused - 1] > 0
+    assert in_flight[refused : refused + 2] == [0, 0]
+    assert started > 10
     assert model.token_budget == 30
 
 
