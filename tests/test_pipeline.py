@@ -3,13 +3,14 @@
 import itertools
 import threading
 import time
+from contextlib import closing
 
 import datasets
 import pandas as pd
 import polars as pl
 import pytest
 
-from gliner_fast import GLiNER
+from gliner_fast import GLiNER, pipeline
 from gliner_fast.pipeline import Window, predict_windows
 from gliner_fast.request import Options
 from gliner_fast.stats import Stats
@@ -136,6 +137,17 @@ def test_an_infinite_source_is_read_a_little_ahead(model):
         next(results)
         assert len(read) <= 32 + number + 64 + 64 + 64
     results.close()
+
+
+def test_of_long_texts_a_few_are_read_ahead(model, monkeypatch):
+    monkeypatch.setattr(pipeline, "_MOST_CHARACTERS", 200)
+    read = []
+    with closing(model.stream(counted(itertools.cycle(TEXTS[:8]), read), LABELS)) as results:
+        for number in range(20):
+            next(results)
+            # The rest of its window and the one ahead, each of which ends with the text that goes beyond the limit.
+            assert sum(map(len, read[number:])) <= 2 * (200 + 60), number
+            assert len(read) > number + 4
 
 
 def test_closing_a_stream_closes_its_source(model):
