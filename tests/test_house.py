@@ -94,6 +94,20 @@ def test_a_folder_looks_into_no_room_that_stands_above_it(folder: str):
         assert ours(path) & CLOSED[folder] == set(), relative(path)
 
 
+# The rooms that use the model. What stands beside it, in no folder, knows none of them, with these exceptions.
+ABOVE = {"annotated", "cli", "evaluation", "jobs", "ray", "training"}
+LOOKS_UP = {
+    "__init__": {"jobs"},  # the front door
+    "model": {"evaluation", "training"},  # where `evaluate` and `train_model` are called
+    "ray": {"jobs"},  # it reads labels and gives entities as a job does
+}
+
+
+def test_what_stands_in_no_folder_looks_into_no_room_above_it():
+    looks_up = {module: ours(PACKAGE / f"{module}.py") & ABOVE for module in MODULES if "/" not in module}
+    assert {module: rooms for module, rooms in looks_up.items() if rooms} == LOOKS_UP
+
+
 def test_old_checkpoint_names_stand_in_weights_alone():
     for module in set(MODULES) - {"weights"}:
         assert "token_rep_layer" not in (PACKAGE / f"{module}.py").read_text(encoding="utf-8"), module
