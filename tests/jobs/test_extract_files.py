@@ -216,8 +216,18 @@ def test_very_long_texts_are_predicted_a_few_at_a_time(
 ):
     source = write_parquet(tmp_path / "in.parquet", texts)
     extract_files(source, tmp_path / "whole.jsonl", LABELS, model=small_model, **OPTIONS)
+    windows, characters = job_module.Job.windows, []
+
+    def counted(*given: Any) -> Any:
+        for window in windows(*given):
+            characters.append(sum(map(len, window.texts)))
+            yield window
+
     monkeypatch.setattr(job_module, "_MOST_CHARACTERS", 200)
+    monkeypatch.setattr(job_module.Job, "windows", counted)
     extract_files(source, tmp_path / "cut.jsonl", LABELS, model=small_model, **OPTIONS)
+    assert sum(characters) == sum(map(len, texts))
+    assert max(characters) <= 200 + max(map(len, texts))  # the last text of a window goes beyond
     whole, cut = read_jsonl(tmp_path / "whole.jsonl"), read_jsonl(tmp_path / "cut.jsonl")
     assert [as_told(row["entities"]) for row in cut] == [as_told(row["entities"]) for row in whole]
     assert [row["id"] for row in cut] == list(range(len(texts)))
