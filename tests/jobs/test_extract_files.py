@@ -282,6 +282,14 @@ def test_redacted_texts_take_the_place_of_the_originals(
         assert all(set(entity["text"]) == {"█"} for entity in row["entities"])
 
 
+def test_a_stream_does_not_tell_what_is_to_be_redacted(small_model: GLiNER, tmp_path: Path):
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "Yes."}, {"text": ["Ada Lovelace"]}])
+    out = io.BytesIO()
+    with pytest.warns(UserWarning, match="line 2 is left out: not usable; more is not told") as warned:
+        extract_files(source, out, LABELS, model=small_model, redaction=Redaction(), **OPTIONS)
+    assert len(out.getvalue().splitlines()) == len(warned) == 1
+
+
 @pytest.mark.parametrize("output", ["out.jsonl", "out.parquet", "out"])
 def test_an_empty_input_gives_an_empty_output(output: str, small_model: GLiNER, tmp_path: Path):
     source = write_lines(tmp_path / "in.txt", [])
@@ -314,6 +322,20 @@ def test_a_stream_gets_json_lines_and_warnings(
     assert all(report.stats[f"{stage}_seconds"] > 0 for stage in ("read", "prepare", "encode", "decode", "write"))
     with pytest.raises(JobError, match="rows rejected: 1, allowed: 0"), pytest.warns(match="line 41"):
         extract_files(source, io.BytesIO(), LABELS, model=small_model, on_error="fail", **OPTIONS)
+
+
+def test_a_stream_gets_each_slice_as_soon_as_it_is_done_and_counts_the_rejects_of_all(
+    small_model: GLiNER, texts: list[str], tmp_path: Path
+):
+    rows: list[dict[str, Any]] = [{"text": text} for text in texts]
+    rows[5] = rows[25] = rows[60] = {"text": 5}  # one in each of the first three slices
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    told = io.BytesIO()
+    out = io.BufferedWriter(told, 2**20)
+    with pytest.raises(JobError, match="rows rejected: 3, allowed: 2"), pytest.warns(match="is left out"):
+        extract_files(source, out, LABELS, model=small_model, max_rejects=2, **OPTIONS)
+    written = [json.loads(line)["text"] for line in told.getvalue().splitlines()]
+    assert written == [text for number, text in enumerate(texts[:40]) if number not in (5, 25)]
 
 
 def test_a_stream_shows_its_progress(small_model: GLiNER, texts: list[str], tmp_path: Path):
