@@ -262,14 +262,15 @@ def test_overwriting_starts_anew_and_removes_only_what_jobs_made(paths: Paths):
     with JobFolder(paths, PLAN) as folder:
         put(folder, 0, rejects=1)
         folder.join(join)
-    other = paths.output.parent / "notes.txt"
-    other.write_text("keep", encoding="utf-8")
+    others = [folder / "notes.txt" for folder in (paths.output.parent, paths.job if paths.is_file else paths.output)]
+    for other in others:
+        other.write_text("keep", encoding="utf-8")
     with JobFolder(paths, changed(threshold=0.3), overwrite=True) as folder:
         assert not folder.finished
         assert not folder.is_joined
         assert not (paths.shards / shard_name(0, ".jsonl")).exists()
         assert not paths.all_rejects.exists()
-    assert other.exists()
+    assert all(other.exists() for other in others)
 
 
 def test_overwriting_goes_on_with_the_same_job_until_it_is_finished(paths: Paths):
