@@ -77,6 +77,8 @@ def test_a_limit_of_rejects_ends_the_job_and_a_higher_one_goes_on(small_model: G
         extract_files(source, output, LABELS, model=small_model, on_error="fail", **OPTIONS)
     with pytest.raises(JobError, match="rows rejected: 3, allowed: 1"):
         extract_files(source, output, LABELS, model=small_model, max_rejects=1, **OPTIONS)
+    parts = [file.name for folder in ("shards", "rejects") for file in (tmp_path / "out.jsonl.job" / folder).iterdir()]
+    assert sorted(parts) == ["rejects-0000002.jsonl", *(f"shard-000000{number}.jsonl" for number in range(3))]
     report = extract_files(source, output, LABELS, model=small_model, max_rejects=3, **OPTIONS)
     assert (report.rows, report.rejects, report.rows_here) == (200, 3, 60)
     assert len(read_jsonl(output)) == 197

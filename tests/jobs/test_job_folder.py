@@ -294,6 +294,8 @@ def test_what_no_job_made_is_not_touched(tmp_path: Path):
         pass
     folder = tmp_path / "folder"
     folder.mkdir()
+    with pytest.raises(JobError, match="is a folder"), JobFolder(Paths(folder, is_file=True), PLAN):
+        pass
     (folder / "photo.png").write_bytes(b"png")
     (folder / shard_name(0, ".jsonl")).write_text("mine", encoding="utf-8")
     for overwrite in (False, True):
