@@ -20,7 +20,7 @@ from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.verification import compare, find_reference_candidates
 
 TEXT_COUNTS = {"short": 32, "mixed": 8, "long": 6}
-BATCH_SIZES = {"cpu": [1, 4, 8], "cuda": [16, 64, 256]}
+BATCH_SIZES = {"cpu": [1, 4, 8, 16], "cuda": [16, 64, 256]}
 THRESHOLD = 0.5
 
 Answers = list[list[dict[str, Any]]]
