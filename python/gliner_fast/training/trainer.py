@@ -7,6 +7,7 @@ seed and n, so a checkpoint needs weights, optimizer and a place, and a resumed 
 
 from __future__ import annotations
 
+import atexit
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -365,12 +366,21 @@ def _make_accelerator(config: TrainingConfig) -> Accelerator:
     # It remembers the precision of an earlier run in this process, and would refuse another; the Trainer of
     # transformers forgets it in the same way.
     AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
         cpu=config.device == "cpu",
         # A pooler has weights that no gradient reaches.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    if accelerator.num_processes > 1:
+        atexit.register(_leave_the_others)
+    return accelerator
+
+
+def _leave_the_others() -> None:
+    """Ends what connects this process with others: one that exits with it may abort where another is gone already."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def prepare_model(model: GLiNER, config: TrainingConfig, device: torch.device) -> None:
