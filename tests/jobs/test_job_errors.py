@@ -84,6 +84,31 @@ def test_a_limit_of_rejects_ends_the_job_and_a_higher_one_goes_on(small_model: G
     assert len(read_jsonl(output)) == 197
 
 
+@pytest.mark.parametrize("stops", [True, False], ids=["stopped", "finished"])
+def test_a_limit_holds_for_what_earlier_calls_rejected(stops: bool, small_model: GLiNER, tmp_path: Path):
+    rows: list[dict[str, Any]] = [{"text": text} for text in texts_of(200)]
+    rows[3] = rows[5] = {"text": None}
+    if stops:
+        rows[150] = rows[151] = {"text": 5}
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    output = tmp_path / "out.jsonl"
+    if stops:
+        with pytest.raises(JobError, match="rows rejected: 4, allowed: 2"):
+            extract_files(source, output, LABELS, model=small_model, max_rejects=2, **OPTIONS)
+    else:
+        extract_files(source, output, LABELS, model=small_model, **OPTIONS)
+    for options in ({"on_error": "fail"}, {"max_rejects": 0}, {"max_rejects": 1}):
+        with pytest.raises(JobError, match=r"by earlier calls: 2, allowed: \d.*in\.jsonl, line 4: 'text' is null"):
+            extract_files(source, output, LABELS, model=small_model, **options, **OPTIONS)
+    for file in (tmp_path / "out.jsonl.job").rglob("rejects*.jsonl"):
+        file.unlink()
+    if not stops:  # a slice without its rejects would be done again
+        with pytest.raises(JobError, match=r"by earlier calls: 2, allowed: 1.*rejects\.jsonl is gone"):
+            extract_files(source, output, LABELS, model=small_model, max_rejects=1, **OPTIONS)
+    report = extract_files(source, output, LABELS, model=small_model, **OPTIONS)
+    assert (report.rows, report.rejects) == (200, 4 if stops else 2)
+
+
 def test_a_full_disk_is_one_error_and_costs_nothing(
     small_model: GLiNER, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

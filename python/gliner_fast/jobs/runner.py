@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -54,6 +55,7 @@ def run_job(
     begin = time.monotonic()
     pace = Pace()
     with JobFolder(paths, job.plan, overwrite=overwrite) as folder, stop_on_interrupt() as stop:
+        _expect_within(folder, max_rejects)
         rows_before = folder.rows
         was_joined = folder.is_joined
         if not was_joined:
@@ -107,21 +109,41 @@ def _remember_within(folder: JobFolder, limit: int | None) -> Callable[[SliceRec
     def done(record: SliceRecord) -> None:
         rejects = folder.rejects + record.rejects
         if limit is not None and rejects > limit:
-            message = _too_many(folder, record, rejects, limit)
+            first = _first_reject(folder.paths.rejects / rejects_name(record.number))
             folder.drop(record)
-            raise JobError(message)
+            if limit == 0:
+                raise JobError(f"{first}. {_WAYS_ON} to go on behind the {folder.rows} rows that are done, {_OR_ANEW}")
+            raise JobError(f"rows rejected: {rejects}, allowed: {limit}. The last slice's first: {first}")
         folder.add(record)
 
     return done
 
 
-def _too_many(folder: JobFolder, record: SliceRecord, rejects: int, limit: int) -> str:
-    with (folder.paths.rejects / rejects_name(record.number)).open(encoding="utf-8") as lines:
-        first = json.loads(next(lines))
-    place = f"{first['file']}, line {first['line']}: {first['reason']}"
-    if limit == 0:
-        return (
-            f"{place}. Have such rows skipped (--on-error skip) to go on behind the {folder.rows} rows that are done, "
-            "or mend the input, which makes it another one, and start anew (--overwrite)"
-        )
-    return f"rows rejected: {rejects}, allowed: {limit}. The last slice's first: {place}"
+def _expect_within(folder: JobFolder, limit: int | None) -> None:
+    """Holds what earlier calls rejected, under a limit of their own, to this call's.
+
+    Raises:
+        JobError: it is more; names the first.
+    """
+    if limit is None or folder.rejects <= limit:
+        return
+    number = min(number for number, record in folder.finished.items() if record.rejects)
+    file = folder.paths.all_rejects if folder.is_joined else folder.paths.rejects / rejects_name(number)
+    raise JobError(
+        f"rows rejected by earlier calls: {folder.rejects}, allowed: {limit}. The first: {_first_reject(file)}. "
+        f"{_WAYS_ON} or allow more (--max-rejects), {_OR_ANEW}"
+    )
+
+
+def _first_reject(file: Path) -> str:
+    """Place and reason of the first reject in a file."""
+    try:
+        with file.open(encoding="utf-8") as lines:
+            first = json.loads(next(lines))
+    except (FileNotFoundError, StopIteration):  # a user may have taken it away, and the limit is passed all the same
+        return f"unknown, since {file} is gone"
+    return f"{first['file']}, line {first['line']}: {first['reason']}"
+
+
+_WAYS_ON = "Have such rows skipped (--on-error skip)"
+_OR_ANEW = "or mend the input, which makes it another one, and start anew (--overwrite)"
