@@ -109,6 +109,22 @@ def test_a_finished_job_is_not_done_again(small_model: GLiNER, texts: list[str],
     assert (tmp_path / "found.parquet").stat() == before
 
 
+@pytest.mark.parametrize(("pattern", "output"), [("*.jsonl", "found.jsonl"), ("**/*.jsonl", "sub/found")])
+def test_a_glob_that_matches_the_jobs_own_output_passes_over_it(
+    pattern: str, output: str, small_model: GLiNER, tmp_path: Path
+):
+    rows: list[dict[str, Any]] = [{"text": text} for text in texts_of(150)]
+    rows[120] = {"text": None}
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    options = OPTIONS | {"model": small_model, "output_format": "jsonl"}
+    with pytest.raises(JobError, match="line 121"):  # stops with one slice or more done
+        extract_files(tmp_path / pattern, tmp_path / output, LABELS, on_error="fail", **options)
+    assert extract_files(tmp_path / pattern, tmp_path / output, LABELS, **options).rows == 150
+    assert extract_files(tmp_path / pattern, tmp_path / output, LABELS, **options).rows_here == 0
+    with pytest.raises(JobError, match="is an input and lies where the output goes"):  # no job wrote it
+        extract_files(tmp_path / pattern, source, LABELS, overwrite=True, **options)
+
+
 def test_one_row_an_entity_leads_back_by_number_and_id(
     small_model: GLiNER, texts: list[str], expected: list[list[tuple[Any, ...]]], tmp_path: Path
 ):

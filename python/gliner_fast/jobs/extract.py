@@ -122,7 +122,9 @@ def extract_files(
     if ray is not None and paths is None:
         raise JobError("Ray writes shards, and a stream has none: give the output a name")
     names = [fspath(path) for path in ([inputs] if isinstance(inputs, (str, PathLike)) else inputs)]
-    files = find_inputs(names, input_format)
+    # Only where a job left them: what else lies there is refused below as an input that the output would replace.
+    ours = (paths.output, paths.job) if paths is not None and paths.manifest.exists() else ()
+    files = find_inputs(names, input_format, ours=ours)
     _refuse_output_among_inputs(paths, names, files)
     if ray is not None and (device != "auto" or dtype == "auto"):
         raise JobError("on Ray each actor computes on what it is given, so leave device at 'auto' and name the dtype")

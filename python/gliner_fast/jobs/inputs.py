@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -58,13 +58,19 @@ class InputFile:
         return self.path == STDIN
 
 
-def find_inputs(paths: Sequence[str], format: str | None = None) -> list[InputFile]:  # noqa: A002  # the option's name
+def find_inputs(
+    paths: Sequence[str],
+    format: str | None = None,  # noqa: A002  # the option's name
+    *,
+    ours: Collection[Path] = (),
+) -> list[InputFile]:
     """Finds the files that are meant, in the order of `paths`; what a glob or a folder holds is sorted by name.
 
     Args:
         paths: files, globs (`*`, `?`, `[]`; `**` goes into folders), folders (read whole, subfolders too, without names
             that begin with "." or "_" and without unknown extensions), or "-" alone for standard input.
         format: of all files, whatever their names say; a final `.gz` or `.zst` still means compression.
+        ours: files and folders that an earlier call wrote: globs pass over them.
 
     Raises:
         FileNotFoundError: a path or glob that nothing goes by.
@@ -76,7 +82,7 @@ def find_inputs(paths: Sequence[str], format: str | None = None) -> list[InputFi
         raise JobInputError(f"no input: name files, folders or globs, or {STDIN!r} for standard input")
     if STDIN in paths:
         return [_standard_input(paths, format)]
-    files = [_describe(path, format) for given in paths for path in _expand(given, format)]
+    files = [_describe(path, format) for given in paths for path in _expand(given, format, ours)]
     _expect_each_once(files)
     for file in files:
         if file.format != files[0].format:
@@ -122,19 +128,27 @@ def _standard_input(paths: Sequence[str], format: str | None) -> InputFile:  # n
     return InputFile(STDIN, format, None, None)  # type: ignore[arg-type]  # checked by the caller
 
 
-def _expand(given: str, format: str | None) -> Iterator[str]:  # noqa: A002
+def _expand(given: str, format: str | None, ours: Collection[Path]) -> Iterator[str]:  # noqa: A002
     path = Path(given)
     if path.is_dir():
         yield from _files_in(path, format)
     elif path.exists():
         yield given
     elif glob.has_magic(given):
-        found = sorted(name for name in glob.glob(given, recursive=True) if not Path(name).is_dir())  # noqa: PTH207
+        names = glob.glob(given, recursive=True)  # noqa: PTH207
+        found = sorted(name for name in names if not Path(name).is_dir() and not _is_among(ours, Path(name)))
         if not found:
             raise FileNotFoundError(f"no file goes by {given}")
         yield from found
     else:
         raise FileNotFoundError(f"no such file: {given}")
+
+
+def _is_among(ours: Collection[Path], path: Path) -> bool:
+    if not ours:
+        return False
+    path = path.resolve()
+    return not {path, *path.parents}.isdisjoint(own.resolve() for own in ours)
 
 
 def _files_in(folder: Path, format: str | None) -> Iterator[str]:  # noqa: A002
