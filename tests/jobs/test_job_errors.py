@@ -109,6 +109,17 @@ def test_a_limit_holds_for_what_earlier_calls_rejected(stops: bool, small_model:
     assert (report.rows, report.rejects) == (200, 4 if stops else 2)
 
 
+def test_rows_that_parquet_drops_for_their_columns_are_warned_of(small_model: GLiNER, tmp_path: Path):
+    rows: list[dict[str, Any]] = [{"text": "a", "price": 1} for _ in range(1_000)]
+    rows += [{"text": "b", "price": 1.5}, {"text": "b", "price": 1, "new": 2}, {"text": None}]
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    with pytest.warns(UserWarning, match=r"^2 rows with a text .* first 1,000 rows.*rejects\.jsonl.*--columns"):
+        report = extract_files(source, tmp_path / "out.parquet", LABELS, model=small_model, **OPTIONS)
+    assert (report.rows, report.rejects, report.stats["misfits"]) == (1_003, 3, 2)
+    chosen = extract_files(source, tmp_path / "b.parquet", LABELS, model=small_model, columns="text", **OPTIONS)
+    assert chosen.rejects == 1  # and no warning, which would be an error
+
+
 def test_a_full_disk_is_one_error_and_costs_nothing(
     small_model: GLiNER, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -13,6 +13,7 @@ from gliner_fast.jobs._arrow import pa
 from gliner_fast.jobs.block import Block, Reject
 from gliner_fast.jobs.inputs import InputFile, fingerprint
 from gliner_fast.jobs.job_folder import Paths, SliceRecord, rejects_name, shard_name, write_aside
+from gliner_fast.jobs.json_columns import is_misfit
 from gliner_fast.jobs.plan import Plan, Settings
 from gliner_fast.jobs.sinks import added_columns, write_rejects, write_shard
 from gliner_fast.jobs.slices import Slice
@@ -120,6 +121,7 @@ class Job:
         if block.rejects:
             rejects = self.tell_rejects(block)
             write_aside(paths.rejects / rejects_name(part.number), lambda path: write_rejects(path, rejects))
+        misfits = sum(is_misfit(reject.reason) for reject in block.rejects)
         shard = paths.shards / shard_name(part.number, f".{settings.format}")
         write_aside(
             shard,
@@ -139,7 +141,7 @@ class Job:
             shard.stat().st_size,
             len(block.rejects),
             sum(map(len, told_entities)),
-            {**stats, "write_seconds": perf_counter() - begin},
+            {**stats, "misfits": misfits, "write_seconds": perf_counter() - begin},
         )
 
 

@@ -18,6 +18,8 @@ from gliner_fast.jobs.records import BadRow
 # Marks a column of JSON text, which readers could not tell from strings.
 _JSON_TEXT = {"gliner_fast": "json"}
 
+_WAYS_OUT = "name the columns to pass through (--columns), or write JSON lines, which take any value"
+
 
 def plan_json_columns(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None) -> pa.Schema:
     """Decides the columns' types from the first rows; `names` None takes every key, in the order of appearance."""
@@ -28,6 +30,11 @@ def plan_json_columns(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | 
         kind = _infer([row.get(name) for row in rows])
         fields.append(pa.field(name, pa.string(), metadata=_JSON_TEXT) if kind is None else pa.field(name, kind))
     return pa.schema(fields)
+
+
+def is_misfit(reason: str) -> bool:
+    """Whether a row was rejected for what it passes through alone, as the first rows were otherwise."""
+    return reason.endswith(_WAYS_OUT)
 
 
 class JsonColumns:
@@ -50,7 +57,7 @@ class JsonColumns:
             unknown = next(key for key in row if key not in self._names)
             raise BadRow(
                 f"{unknown!r} is not among the columns of the first rows ({', '.join(map(repr, self._schema.names))}): "
-                "name the columns to pass through, or write JSON lines"
+                f"{_WAYS_OUT}"
             )
         values = []
         for name, fits in self._columns:
@@ -59,7 +66,7 @@ class JsonColumns:
                 value = dump_json(value)
             elif value is not None and fits is not None and not fits(value):
                 kind = self._schema.field(name).type
-                raise BadRow(f"{name!r} is {shown(value)}: expected {kind}, as in the first rows")
+                raise BadRow(f"{name!r} is {shown(value)}: expected {kind}, as in the first rows: {_WAYS_OUT}")
             values.append(value)
         return values
 

@@ -27,8 +27,9 @@ class JobReport:
         shards: slices that the work was cut into.
         rows_here: rows done by this run; the others were done before.
         seconds: wall time of this run, loading the model included.
-        stats: counts and seconds of all runs, as in `Stats`, with the seconds of reading and writing. Stages overlap:
-            their sum may pass the wall time.
+        stats: counts and seconds of all runs, as in `Stats`, with the seconds of reading and writing, and the rejects
+            that are `misfits`: good but for columns that the first rows had otherwise. Stages overlap: their sum may
+            pass the wall time.
     """
 
     output: str

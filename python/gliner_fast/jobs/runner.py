@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from gliner_fast.jobs.plan import JobError
 from gliner_fast.jobs.progress import Progress
 from gliner_fast.jobs.report import JobReport, add_stats
 from gliner_fast.jobs.sinks import join_shards
+from gliner_fast.jobs.sources import SAMPLE
 from gliner_fast.jobs.stopping import stop_on_interrupt
 from gliner_fast.model import GLiNER
 
@@ -81,6 +83,14 @@ def run_job(
         report = _report(paths, folder, folder.rows - rows_before, time.monotonic() - begin)
         if not was_joined or not paths.report.exists():  # a process may have died between joining and reporting
             report.write(paths.report)
+    misfits = report.stats.get("misfits", 0)
+    if misfits and report.is_complete and not was_joined:
+        warnings.warn(
+            f"{misfits:,.0f} rows with a text are not in the output: they have other columns or types than the first "
+            f"{SAMPLE:,} rows, which decide on those of Parquet (see {report.rejects_file}). Name the columns to pass "
+            "through (--columns), or write JSON lines, which take any value",
+            stacklevel=3,
+        )
     return report
 
 

@@ -18,10 +18,10 @@ from gliner_fast.jobs.records import Columns, Part, Record, RecordReader
 from gliner_fast.jobs.selection import Selection
 from gliner_fast.jobs.text_lines import TextLines, plan_text_schema
 
-__all__ = ["RowReader", "Selection", "count_rows", "plan_schema"]
+__all__ = ["SAMPLE", "RowReader", "Selection", "count_rows", "plan_schema"]
 
 # Rows of JSON lines that decide the types of columns.
-_SAMPLE = 1000
+SAMPLE = 1000
 
 _Reader = RecordReader | ParquetRows
 
@@ -180,7 +180,7 @@ class RowReader:
             reader.peek(1)
             self.schema = reader.format.schema
         elif not self._selection.as_objects:
-            self.schema = plan_json_schema(reader.peek(_SAMPLE), self._selection)
+            self.schema = plan_json_schema(reader.peek(SAMPLE), self._selection)
             reader.format = JsonLines(self._selection, self.schema)
 
 
@@ -210,8 +210,8 @@ def _read_sample(files: Sequence[InputFile], selection: Selection) -> list[Recor
     records: list[Record] = []
     for file in files:
         with closing(RecordReader(file, JsonLines(selection, None))) as reader:
-            records += reader.peek(_SAMPLE - len(records))
-        if len(records) == _SAMPLE:
+            records += reader.peek(SAMPLE - len(records))
+        if len(records) == SAMPLE:
             break
     return records
 
