@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from contextlib import closing
 from pathlib import Path
 
@@ -58,6 +59,30 @@ def test_a_dictionary_becomes_its_values(tmp_path):
 def test_nothing_but_null_is_nothing_but_rejects(tmp_path):
     rows = read(save(tmp_path / "a.parquet", {"text": pa.nulls(3)}))
     assert (rows.count, rows.texts, [line for line, _, _ in rows.faults]) == (3, [], [1, 2, 3])
+
+
+UUID = uuid.UUID("12345678-1234-5678-1234-567812345678")
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "shown"),
+    [
+        (UUID, pa.uuid(), f'"{UUID}"'),
+        (["a"], pa.list_(pa.string_view()), '["a"]'),
+        (["a"], pa.large_list(pa.string_view()), '["a"]'),
+        (["a"], pa.list_(pa.string_view(), 1), '["a"]'),
+        ({"a": ["b"]}, pa.struct([("a", pa.list_(pa.string_view()))]), '{"a": ["b"]}'),
+        ([("a", "b")], pa.map_(pa.string(), pa.string_view()), '[["a", "b"]]'),
+        (["a"], pa.list_(pa.dictionary(pa.int32(), pa.string())), '["a"]'),
+    ],
+    ids=str,
+)
+def test_a_reject_shows_values_of_any_kind(tmp_path, value, kind, shown):
+    values = pa.array([value.bytes], pa.binary(16)).cast(kind) if value is UUID else pa.array([value], kind)
+    column = pa.chunked_array([values, values])
+    rows = read(save(tmp_path / "a.parquet", {"text": ["a", None], "x": column}))
+    assert [row["x"] for row in rows.columns] == [value]
+    assert [raw for _, _, raw in rows.faults] == [f'{{"text": null, "x": {shown}}}']
 
 
 def test_rows_with_strings_that_are_not_utf8_are_set_apart(tmp_path):

@@ -22,12 +22,37 @@ def entities_type() -> pa.DataType:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type without what is the file's own affair: dictionaries, which tell what came before, and views."""
-    if pa.types.is_dictionary(kind):
+    """The type without what is the file's own affair: dictionaries, which tell what came before, and views.
+
+    Also within lists, structs and maps: Arrow cannot take single rows of a list of views.
+    """
+    types = pa.types
+    if types.is_dictionary(kind):
         return plain_type(kind.value_type)
-    if pa.types.is_string_view(kind):
+    if types.is_string_view(kind):
         return pa.string()
-    return pa.binary() if pa.types.is_binary_view(kind) else kind
+    if types.is_binary_view(kind):
+        return pa.binary()
+    return _plain_inside(kind)
+
+
+def _plain_inside(kind: pa.DataType) -> pa.DataType:
+    types = pa.types
+    if types.is_list(kind):
+        return pa.list_(_plain_field(kind.value_field))
+    if types.is_large_list(kind):
+        return pa.large_list(_plain_field(kind.value_field))
+    if types.is_fixed_size_list(kind):
+        return pa.list_(_plain_field(kind.value_field), kind.list_size)
+    if types.is_struct(kind):
+        return pa.struct([_plain_field(field) for field in kind])
+    if types.is_map(kind):
+        return pa.map_(_plain_field(kind.key_field), _plain_field(kind.item_field), keys_sorted=kind.keys_sorted)
+    return kind
+
+
+def _plain_field(field: pa.Field) -> pa.Field:
+    return field.with_type(plain_type(field.type))
 
 
 def holds_strings(kind: pa.DataType) -> bool:

@@ -1,7 +1,7 @@
 """Arrow values -> JSON: what JSON has no kind for becomes text, and the same text on every machine.
 
 Times are ISO 8601 (`2026-11-23T02:00:00.000000`), decimals their digits, durations whole numbers of their unit, bytes
-Base64, maps lists of [key, value]; a number that is not finite is null.
+Base64, UUIDs their usual 36 characters, maps lists of [key, value]; a number that is not finite is null.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import uuid
 from typing import Any
 
 from gliner_fast.jobs._arrow import pa
@@ -40,7 +41,7 @@ def dump_json(value: Any) -> str:
 def dump_json_line(value: Any) -> bytes:
     """The same, and its line break, without blanks and several times as fast."""
     try:
-        return orjson.dumps(value, default=_encode_bytes, option=_LINE)
+        return orjson.dumps(value, default=_encode_other, option=_LINE)
     except TypeError:  # what it does not know: whole numbers beyond 64 bits, deep nesting
         return _DENSE_ENCODER.encode(_without_infinities(value)).encode() + b"\n"
 
@@ -95,15 +96,17 @@ def _is_list(kind: pa.DataType) -> bool:
     return any(is_kind(kind) for is_kind in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
 
 
-def _encode_bytes(value: Any) -> str:
+def _encode_other(value: Any) -> str:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
+    if isinstance(value, uuid.UUID):
+        return str(value)
     raise TypeError(f"{value!r} ({type(value).__name__}) has no form in JSON")
 
 
 # Made once: json.dumps would make one for each row.
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_encode_bytes)
-_DENSE_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_encode_bytes, separators=(",", ":"))
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_encode_other)
+_DENSE_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_encode_other, separators=(",", ":"))
 # Of what has no kind in JSON it is to take no more than the others do.
 _LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 
