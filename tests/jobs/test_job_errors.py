@@ -120,6 +120,21 @@ def test_rows_that_parquet_drops_for_their_columns_are_warned_of(small_model: GL
     assert chosen.rejects == 1  # and no warning, which would be an error
 
 
+@pytest.mark.parametrize("name", ["out.jsonl", "out"])
+def test_overwriting_with_a_broken_model_keeps_the_earlier_output(
+    name: str, small_model: GLiNER, checkpoint: Callable[[str], Path], tmp_path: Path
+):
+    source = write_lines(tmp_path / "in.txt", TEXTS)
+    extract_files(source, tmp_path / name, LABELS, model=small_model, **OPTIONS)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    broken = shutil.copytree(checkpoint("deberta"), tmp_path / "model")
+    for weights in (*broken.glob("*.bin"), *broken.glob("*.safetensors")):
+        weights.write_bytes(b"cut off")
+    with pytest.raises(ValueError, match="model"):
+        extract_files(source, tmp_path / name, LABELS, model=broken, overwrite=True, **OPTIONS)
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_a_full_disk_is_one_error_and_costs_nothing(
     small_model: GLiNER, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -270,6 +270,7 @@ def test_overwriting_starts_anew_and_removes_only_what_jobs_made(paths: Paths):
         assert not folder.is_joined
         assert not (paths.shards / shard_name(0, ".jsonl")).exists()
         assert not paths.all_rejects.exists()
+        assert paths.output.exists()  # one file stays until the new job has another to put in its place
     assert all(other.exists() for other in others)
 
 

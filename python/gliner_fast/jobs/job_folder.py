@@ -212,13 +212,14 @@ class JobFolder:
             self._lock.release()
 
     def _clear(self) -> None:
-        """Removes an earlier job's files, and nothing that no job made."""
+        """Removes an earlier job's files, and nothing that no job made.
+
+        The one output file stays until the new one takes its place: the new job may come to nothing.
+        """
         if self.paths.manifest.exists() and self.paths.shards.is_dir():
             for path in self.paths.shards.iterdir():
                 if _SHARD.fullmatch(path.name) and path.is_file():
                     path.unlink()
-        if self.paths.is_file and self.paths.output.is_file():
-            self.paths.output.unlink()
         shutil.rmtree(self.paths.rejects, ignore_errors=True)
         for file in (self.paths.all_rejects, self.paths.report, self.paths.manifest):
             file.unlink(missing_ok=True)

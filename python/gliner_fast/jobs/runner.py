@@ -46,7 +46,8 @@ def run_job(
         model: None to load the job's own, on the first device.
         devices: where to compute.
         max_rejects: the job ends where more rows are rejected; None: never.
-        overwrite: start anew, unless this very job was begun here and not finished.
+        overwrite: start anew, unless this very job was begun here and not finished. The model is loaded before
+            anything is removed, and one output file stays until the new one takes its place.
         ray: compute on Ray instead of here.
         progress: shows how far the job is.
 
@@ -56,6 +57,8 @@ def run_job(
     """
     begin = time.monotonic()
     pace = Pace()
+    if overwrite and model is None and ray is None:
+        model = job.load_model(devices[0])  # one that cannot be loaded must not cost the earlier output
     with JobFolder(paths, job.plan, overwrite=overwrite) as folder, stop_on_interrupt() as stop:
         _expect_within(folder, max_rejects)
         rows_before = folder.rows
