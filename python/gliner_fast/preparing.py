@@ -94,7 +94,8 @@ def prepare(
         splitter: the user's own word splitter, or None.
 
     Raises:
-        ValueError: a text is too long, with `on_long="error"`.
+        ValueError: a text is too long, with `on_long="error"`, or has words that no window has room for, with
+            `must_read_all`.
         TypeError: input spans of another form.
     """
     began = perf_counter()
@@ -109,7 +110,10 @@ def prepare(
     rooms = _subword_rooms(batcher, prompts, set_of_text)
     if on_long == "window":
         rows, subwords = _cut_to_fit(split.read_texts, split.read, rooms, batcher, max_words, max_width)
-        told = _tell_overfull(subwords.subword_counts > rooms[rows.texts], batcher)
+        are_overfull = subwords.subword_counts > rooms[rows.texts]
+        if request.options.must_read_all:
+            _refuse_overfull(request, firsts, rows.texts[are_overfull], batcher)
+        told = _tell_overfull(are_overfull, batcher)
     else:
         word_counts = np.diff(words.text_offsets)
         rows = cut_rows(word_counts, np.maximum(word_counts, 1), max_width)
@@ -229,6 +233,16 @@ def _tell_truncated(
         for text in np.flatnonzero(total_counts > max_words).tolist()
         for _ in range(1 + len(further_places.get(text, ())))
     ]
+
+
+def _refuse_overfull(request: Request, places: list[int], overfull: NDArray[np.int64], batcher: Batcher) -> None:
+    """Raises ValueError for the first text of which some words are not read."""
+    if len(overfull):
+        raise ValueError(
+            f"text {request.first_text + places[overfull[0]]} has words that are not read, since a window of it and "
+            f"the labels pass the tokenizer's limit of {batcher.tokenizer.max_subwords} subwords: ask for fewer "
+            "labels, or leave the text out"
+        )
 
 
 def _tell_overfull(are_overfull: NDArray[np.bool_], batcher: Batcher) -> list[str]:

@@ -34,6 +34,8 @@ class Options:
     return_vectors: bool = False
     return_label_vectors: bool = False
     on_long: OnLong = "truncate"
+    must_read_all: bool = False
+    """With "window": a text with words that no window has room for is an error, where else there is a warning."""
 
     def __post_init__(self) -> None:
         for name in ("flat_ner", "threshold", "multi_label"):

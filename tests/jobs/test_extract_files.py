@@ -306,6 +306,19 @@ def test_a_stream_does_not_tell_what_is_to_be_redacted(small_model: GLiNER, tmp_
     assert len(out.getvalue().splitlines()) == len(warned) == 1
 
 
+@pytest.mark.gliner
+def test_a_text_that_is_not_read_whole_is_not_redacted(checkpoint: Callable[[str], Path], tmp_path: Path):
+    model = GLiNER.from_pretrained(checkpoint("bert-cut-first"))  # 96 subwords
+    rows: list[dict[str, Any]] = [{"text": "Ada"}, {"text": None}, {"text": "Ada"}, {"text": f"Ada {'qxzj' * 24}"}]
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    options: dict[str, Any] = {"model": model, "redaction": Redaction("label"), "threshold": 0.3}
+    with pytest.raises(ValueError, match="text 3 has words that are not read, .* limit of 96 subwords"):
+        extract_files(source, tmp_path / "out.jsonl", ["person"], **options)
+    assert not (tmp_path / "out.jsonl").exists()
+    with pytest.raises(JobError, match="in the clear: take 'window'"):
+        extract_files(source, tmp_path / "out.jsonl", ["person"], on_long="truncate", **options)
+
+
 @pytest.mark.parametrize("output", ["out.jsonl", "out.parquet", "out"])
 def test_an_empty_input_gives_an_empty_output(output: str, small_model: GLiNER, tmp_path: Path):
     source = write_lines(tmp_path / "in.txt", [])

@@ -367,6 +367,7 @@ BAD_SETTINGS = [
     ({"threshold": float("nan")}, "NaN"),
     ({"rows_per_shard": 0}, "expected at least 1"),
     ({"on_long": "ignore"}, "expected one of 'truncate', 'window', 'error'"),
+    ({"redaction": {}, "on_long": "truncate"}, "in the clear: take 'window'"),
     ({"layout": "wide"}, "expected one of 'list', 'rows'"),
 ]
 

@@ -55,6 +55,7 @@ class Job:
             multi_label=settings.multi_label,
             on_long=settings.on_long,
             batch_size=settings.batch_size,
+            must_read_all=self.redaction is not None,  # what is not read would be written in the clear
         )
 
     def load_model(self, device: torch.device) -> GLiNER:
@@ -77,9 +78,9 @@ class Job:
         first = characters = 0
         for place, text in enumerate(block.texts, start=1):
             characters += len(text)
-            # Where a long text is an error, numbers must not skip rejects, or the message would name another row.
+            # Where a text may be an error, numbers must not skip rejects, or the message would name another row.
             is_gap = (
-                self.plan.settings.on_long == "error"
+                (self.plan.settings.on_long == "error" or self.redaction is not None)
                 and place < len(block.rows)
                 and (block.rows[place] != block.rows[place - 1] + 1)
             )

@@ -87,14 +87,23 @@ class Settings:
             missing = [label for label in self.labels if label not in self.threshold]
             if missing:
                 raise JobError(f"threshold has no value for the label {missing[0]!r}: give every label one")
-        if self.redaction is not None and self.layout == "rows":
-            raise JobError("redaction writes whole texts, and the layout 'rows' has none: use the layout 'list'")
+        if self.redaction is not None:
+            self._expect_redactable()
         if self.rows_per_shard < 1:
             raise JobError(f"rows_per_shard is {self.rows_per_shard}: expected at least 1")
         for name, allowed in (("on_long", OnLong), ("layout", Layout), ("format", ShardFormat)):
             if getattr(self, name) not in allowed.__args__:  # type: ignore[attr-defined]
                 choices = ", ".join(map(repr, allowed.__args__))  # type: ignore[attr-defined]
                 raise JobError(f"{name} is {getattr(self, name)!r}: expected one of {choices}")
+
+    def _expect_redactable(self) -> None:
+        if self.layout == "rows":
+            raise JobError("redaction writes whole texts, and the layout 'rows' has none: use the layout 'list'")
+        if self.on_long == "truncate":
+            raise JobError(
+                "redaction with on_long 'truncate' would write what is cut off in the clear: take 'window', which "
+                "reads all of a text, or 'error'"
+            )
 
 
 @dataclass(frozen=True)
