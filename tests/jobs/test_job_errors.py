@@ -135,6 +135,22 @@ def test_overwriting_with_a_broken_model_keeps_the_earlier_output(
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_an_input_that_changes_while_the_job_runs_is_named(
+    small_model: GLiNER, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source = write_lines(tmp_path / "in.txt", TEXTS)
+    write_shard = job_module.write_shard
+
+    def change_input(*arguments: Any, **options: Any) -> None:
+        write_lines(source, list(reversed(TEXTS)))
+        write_shard(*arguments, **options)
+
+    monkeypatch.setattr(job_module, "write_shard", change_input)
+    with pytest.raises(JobError, match=r"in\.txt has changed while the job ran: .*--overwrite"):
+        extract_files(source, tmp_path / "out.jsonl", LABELS, model=small_model, **OPTIONS)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 def test_a_full_disk_is_one_error_and_costs_nothing(
     small_model: GLiNER, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -164,7 +180,7 @@ def test_what_has_changed_is_said(small_model: GLiNER, tmp_path: Path):
     with pytest.raises(JobError, match=r"threshold was 0\.3 and is 0\.5"):
         extract_files(source, tmp_path / "out", LABELS, model=small_model, **(OPTIONS | {"threshold": 0.5}))
     source.write_text(source.read_text(encoding="utf-8") + "one more\n", encoding="utf-8")
-    with pytest.raises(JobError, match=r"in\.txt has other content than when the job began"):
+    with pytest.raises(JobError, match=r"in\.txt has another size, content or time of change than when the job began"):
         extract_files(source, tmp_path / "out", LABELS, model=small_model, **OPTIONS)
 
 

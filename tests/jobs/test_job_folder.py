@@ -214,7 +214,10 @@ CHANGES = [
     (changed(rows_per_shard=10), "rows_per_shard was 4096 and is 10"),
     (replace(PLAN, inputs=[INPUT, INPUT]), "number of input files was 1 and is 2"),
     (replace(PLAN, inputs=[INPUT | {"path": "other.jsonl"}]), "an input file was 'in.jsonl' and is 'other.jsonl'"),
-    (replace(PLAN, inputs=[INPUT | {"fingerprint": "9"}]), "in.jsonl has other content than when the job began"),
+    (
+        replace(PLAN, inputs=[INPUT | {"fingerprint": "9"}]),
+        "in.jsonl has another size, content or time of change than when the job began",
+    ),
     (replace(PLAN, version="99"), "gliner_fast was '0.1.0' and is '99'"),
     (replace(PLAN, schema="other"), "the columns to pass through have other types"),
 ]

@@ -14,7 +14,7 @@ from gliner_fast.jobs.block import Block, Reject
 from gliner_fast.jobs.inputs import InputFile, fingerprint
 from gliner_fast.jobs.job_folder import Paths, SliceRecord, rejects_name, shard_name, write_aside
 from gliner_fast.jobs.json_columns import is_misfit
-from gliner_fast.jobs.plan import Plan, Settings
+from gliner_fast.jobs.plan import JobError, Plan, Settings
 from gliner_fast.jobs.sinks import added_columns, write_rejects, write_shard
 from gliner_fast.jobs.slices import Slice
 from gliner_fast.jobs.sources import RowReader, Selection, plan_schema
@@ -68,6 +68,19 @@ class Job:
     def open_rows(self) -> RowReader:
         """Opens the input at its first row."""
         return RowReader(self.files, select_columns(self.plan.settings), self.plan.schema)
+
+    def expect_same_inputs(self) -> None:
+        """Asks whether the files are still those that the plan tells of: rows before and after a change do not mix.
+
+        Raises:
+            JobError: names one that is not.
+            OSError: one cannot be read any more.
+        """
+        for file, planned in zip(self.files, self.plan.inputs, strict=True):
+            if fingerprint(file) != planned["fingerprint"]:
+                raise JobError(
+                    f"{file.path} has changed while the job ran: start anew (--overwrite) once nothing writes it"
+                )
 
     def windows(self, block: Block) -> Iterator[Window]:
         """The block's texts in windows to be predicted: one, unless the texts are very long; at least one.

@@ -163,7 +163,7 @@ class Plan:
             elif was["fingerprint"] is None:
                 changes.append("standard input cannot be read a second time")
             elif {**was, "path": None} != {**now, "path": None}:
-                changes.append(f"{now['path']} has other content than when the job began")
+                changes.append(f"{now['path']} has another size, content or time of change than when the job began")
         if self.version != earlier.version:
             changes.append(_change("gliner_fast", earlier.version, self.version))
         if self.schema != earlier.schema and not changes:

@@ -52,7 +52,8 @@ def run_job(
         progress: shows how far the job is.
 
     Raises:
-        JobError: the folder holds another job, another process works on it, or too many rows were rejected.
+        JobError: the folder holds another job, another process works on it, too many rows were rejected, or the input
+            has changed meanwhile.
         OSError: something cannot be written.
     """
     begin = time.monotonic()
@@ -82,6 +83,7 @@ def run_job(
                         pace=pace,
                     )
             if ended:
+                job.expect_same_inputs()
                 folder.join(lambda shards, out: join_shards(shards, out, job.plan.settings.format))
         report = _report(paths, folder, folder.rows - rows_before, time.monotonic() - begin)
         if not was_joined or not paths.report.exists():  # a process may have died between joining and reporting
