@@ -63,6 +63,24 @@ def test_standard_input_to_standard_output(run):
     assert (code, list(json.loads(out))) == (0, ["n", "text", "entities"])
 
 
+@pytest.mark.filterwarnings("ignore:.*is left out")
+def test_an_input_without_a_usable_row_is_no_success(run, tmp_path):
+    bad = [{"text": None}] * 9
+    write_jsonl(tmp_path / "in.jsonl", bad)
+    for _ in range(2):
+        code, _, err = run("in.jsonl", "-o", "out.jsonl", "-l", "city", "-q")
+        assert (code, err) == (
+            2,
+            f"gliner-fast: error: not one of the 9 rows could be used: see {Path('out.jsonl.job/rejects.jsonl')}\n",
+        )
+    stdin = "".join(json.dumps(row) + "\n" for row in bad).encode()
+    code, out, err = run("-", "--input-format", "jsonl", "-l", "city", "-q", stdin=stdin)
+    assert (code, out) == (2, "")
+    assert err.endswith("gliner-fast: error: not one of the 9 rows could be used\n")
+    write_jsonl(tmp_path / "in.jsonl", [])
+    assert run("in.jsonl", "-o", "none.jsonl", "-l", "city", "-q")[0] == 0
+
+
 def test_columns_layout_and_quiet(run, tmp_path):
     (tmp_path / "a.csv").write_text(f"id,text,more\n1,{ADA},x\n", encoding="utf-8")
     (tmp_path / "b.csv").write_text(f'id,text,more\n2,"{ADA}\nIn Paris",y\n', encoding="utf-8")

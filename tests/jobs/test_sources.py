@@ -240,6 +240,13 @@ def test_standard_input_is_checked_as_files_are(standard_input):
     standard_input(b"text,entities\na,b\n")
     with pytest.raises(JobInputError, match="column 'entities', the name of one that the output adds"):
         RowReader(find_inputs(["-"], "csv"), Selection(reserved=["entities"]))
+    for as_objects in (True, False):
+        standard_input(b'{"body": "a"}\n' * 9)
+        with (
+            pytest.raises(JobInputError, match="-: no row has a field 'text'; the first rows have 'body'"),
+            closing(RowReader(find_inputs(["-"], "jsonl"), Selection(as_objects=as_objects))) as reader,
+        ):
+            reader.read(8)
     with pytest.raises(JobInputError, match="cannot be counted"):
         count_rows(find_inputs(["-"], "csv"), Selection())
 

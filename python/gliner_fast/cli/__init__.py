@@ -59,7 +59,8 @@ def _start(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits: 0 done, 1 answers differ (`verify`, `bench`), 2 an error, told in one line.
 
-    Also 1, without a word, where the reader of the output has gone (`| head`): typer sees to that.
+    Also 130, stopped by Ctrl-C, and 1, without a word, where the reader of the output has gone (`| head`): typer sees
+    to that.
 
     Args:
         arguments: what to run instead of `sys.argv`.

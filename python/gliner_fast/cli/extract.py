@@ -154,6 +154,8 @@ def extract(
     slice (the rows of a shard). Bad rows go to OUT.job/rejects.jsonl (of a
     folder: OUT/_job), with file, line and reason.
 
+    Exit code: 0 done; 2 an error, or no row that could be used; 130 stopped, and the same command goes on.
+
     [bold]gliner-fast extract articles.jsonl -o found.parquet -l person,company --text-column body[/bold]
 
     [bold]gliner-fast extract 'mails/*.csv.gz' -o found/ --labels-file labels.json --id-column id --layout rows[/bold]
@@ -215,6 +217,9 @@ def extract(
     )
     if not quiet:
         print(report, file=sys.stderr)
+    if report.is_complete and 0 < report.rows == report.rejects:
+        see = "" if report.rejects_file is None else f": see {report.rejects_file}"
+        raise InputError(f"not one of the {report.rows:,} rows could be used{see}")
     if report.is_complete:
         return 0
     can_go_on = output not in {None, "-"} and inputs != ["-"]

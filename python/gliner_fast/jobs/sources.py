@@ -91,6 +91,7 @@ class RowReader:
         self._reader: _Reader | None = None
         self._bytes_finished = 0
         self._row = 0
+        self._unchecked: RecordReader | None = None  # of standard input, whose fields nobody has looked at
         self.schema: pa.Schema | None = None
         if schema is not None:
             self.schema = _read_schema(schema)
@@ -110,9 +111,13 @@ class RowReader:
         """Reads the next `count` rows, fewer only where the input ends; none at all is a block of no rows.
 
         Raises:
-            JobInputError: a file is damaged.
+            JobInputError: a file is damaged, or the first rows of standard input all lack a field.
             OSError: it cannot be read.
         """
+        if self._unchecked is not None:
+            # No further than what is read now: whoever sends rows may wait for the answers.
+            check_json_fields(self._unchecked.peek(count), self._selection, self._files[0].path)
+            self._unchecked = None
         first_row = self._row
         parts: list[Part] = []
         rows: list[int] = []
@@ -179,8 +184,12 @@ class RowReader:
         if isinstance(reader.format, CsvRecords):
             reader.peek(1)
             self.schema = reader.format.schema
-        elif not self._selection.as_objects:
-            self.schema = plan_json_schema(reader.peek(SAMPLE), self._selection)
+        elif self._selection.as_objects:
+            self._unchecked = reader
+        else:
+            sample = reader.peek(SAMPLE)
+            check_json_fields(sample, self._selection, self._files[0].path)
+            self.schema = plan_json_schema(sample, self._selection)
             reader.format = JsonLines(self._selection, self.schema)
 
 
