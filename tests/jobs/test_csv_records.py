@@ -70,7 +70,16 @@ def test_a_quote_that_is_never_closed_takes_what_follows_it(tmp_path):
     rows = read(write(tmp_path / "a.csv", b'id,text\n1,a\n2,"b\n3,c\n'))
     assert rows.texts == ["a"]
     assert [(line, raw) for line, _, raw in rows.faults] == [(3, '2,"b\n3,c')]
-    assert "not CSV" in rows.faults[0][1]
+    assert rows.faults[0][1].startswith("not CSV")
+    assert rows.faults[0][1].endswith(" (lines 3 to 4, which quotes join)")
+
+
+def test_a_reject_says_which_lines_stray_quotes_have_joined(tmp_path):
+    content = b'id\ttext\n1\t"A" is a letter\n2\t"open\n3\tb\n4\t"x\ty\n5\tgood\n'
+    rows = read(write(tmp_path / "a.tsv", content))
+    assert rows.texts == ["good"]
+    lines = [(line, reason.partition(" (")[2]) for line, reason, _ in rows.faults]
+    assert lines == [(2, ""), (3, "lines 3 to 5, which quotes join)")]
 
 
 def test_a_value_without_end_is_given_up_and_the_next_line_is_read(tmp_path, monkeypatch):
@@ -97,7 +106,8 @@ def test_values_may_be_longer_than_the_standard_library_allows_by_itself(tmp_pat
         (b"id,body\n1,a\n", Selection(), "a.csv has no column 'text' .*'id', 'body'"),
         (b"text\n", Selection(id_column="id"), "no column 'id'"),
         (b"text\n", Selection(columns=["x"]), "no column 'x'"),
-        (b"text,text\n", Selection(), "has 2 columns 'text': rename"),
+        (b"text,text\n", Selection(), "has 2 columns 'text': rename all but one$"),
+        (b"text,x,x\n", Selection(), "has 2 columns 'x': rename all but one, or leave it out .*--columns"),
         (b"text,caf\xe9\n", Selection(), "the header is not UTF-8"),
         (b'text,"a"b\n', Selection(), "the header .* is broken"),
         (

@@ -1,4 +1,4 @@
-"""CSV and TSV with a header: every record behind it is a row; quoted values may hold line breaks.
+"""CSV and TSV with a header: every record behind it is a row; quoted values may hold line breaks, in TSV too.
 
 The standard library's reader and not pyarrow's, which neither tells the line of a broken record nor goes on behind one.
 """
@@ -13,7 +13,7 @@ from gliner_fast.errors import listed, shown
 from gliner_fast.jobs._arrow import pa
 from gliner_fast.jobs.byte_stream import ByteStream
 from gliner_fast.jobs.inputs import InputFile, JobInputError
-from gliner_fast.jobs.records import BadRow, Record, Row, decode, show_raw
+from gliner_fast.jobs.records import BadRow, Record, Row, decode, drop_line_break, show_raw
 from gliner_fast.jobs.row_labels import read_row_labels
 from gliner_fast.jobs.selection import Selection
 
@@ -76,8 +76,18 @@ class CsvRecords:
         """Reads the record's text and labels.
 
         Raises:
-            BadRow: not UTF-8, not CSV, too few or too many values, or wrong labels.
+            BadRow: not UTF-8, not CSV, too few or too many values, or wrong labels. Where it covers several lines, as
+                a stray quote makes it do, it says which.
         """
+        try:
+            return self._parse(record)
+        except BadRow as error:
+            last = record.line + drop_line_break(record.raw).count(b"\n")
+            if last == record.line:
+                raise
+            raise BadRow(f"{error} (lines {record.line} to {last}, which quotes join)") from error
+
+    def _parse(self, record: Record) -> Row:
         decode(record.raw)
         if record.fault is not None:
             raise BadRow(f"not CSV: {record.fault}")
@@ -142,7 +152,9 @@ class CsvRecords:
                     f"{listed(header)}): name the right one"
                 )
             if header.count(name) > 1:
-                raise JobInputError(f"{self._file.path} has {header.count(name)} columns {name!r}: rename all but one")
+                raise JobInputError(
+                    f"{self._file.path} has {header.count(name)} columns {name!r}: {self._selection.tell_apart(name)}"
+                )
         self._places = {name: header.index(name) for name in needed}
         self._width = len(header)
         return header

@@ -170,7 +170,7 @@ def _expect_columns(file: InputFile, schema: pa.Schema, selection: Selection) ->
                 f"{file.path} has no column {name!r} (its columns: {listed(schema.names)}): name the right one"
             )
         if count > 1:
-            raise JobInputError(f"{file.path} has {count} columns {name!r}: rename all but one")
+            raise JobInputError(f"{file.path} has {count} columns {name!r}: {selection.tell_apart(name)}")
     kind = schema.field(selection.text_column).type
     if not holds_strings(kind):
         raise JobInputError(f"{file.path}: the text column {selection.text_column!r} is {kind}: expected string")

@@ -39,3 +39,7 @@ class Selection:
         """Columns that a row must have whatever passes through, each once."""
         needed = (self.text_column, self.id_column, self.labels_column)
         return list(dict.fromkeys(name for name in needed if name is not None))
+
+    def tell_apart(self, name: str) -> str:
+        """What to do about several columns of one name, in a message."""
+        return "rename all but one" + ("" if name in self.read else ", or leave it out of those that pass (--columns)")
