@@ -365,6 +365,8 @@ BAD_SETTINGS = [
     ({"labels": None}, "one of the two"),
     ({"labels_column": "own"}, "one of the two"),
     ({"labels": []}, "labels is empty"),
+    ({"labels": ["person", " "]}, "with an empty label or description"),
+    ({"labels": {"PER": ""}}, "with an empty label or description"),
     ({"labels": None, "labels_column": "own", "threshold": {"person": 0.5}}, "with a labels column give one number"),
     ({"threshold": {"city": 0.5}}, "no value for the label 'person'"),
     ({"threshold": float("nan")}, "NaN"),

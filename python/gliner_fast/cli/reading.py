@@ -105,13 +105,14 @@ def _read_labels_file(file: Path) -> WantedLabels:
         content = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is not UTF-8: {error.reason} at byte {error.start + 1}") from error
-    if file.suffix != ".json":
+    if file.suffix.lower() != ".json" and not content.lstrip().startswith(("[", "{")):  # JSON by another name
         return WantedLabels([line.strip() for line in content.splitlines() if line.strip()], {})
     try:
         labels = json.loads(content)
     except ValueError as error:
         raise InputError(f"{file} is not JSON ({error}): expected a list of labels") from error
     if isinstance(labels, list) and all(isinstance(label, str) for label in labels):
+        _expect_words(labels, file)
         return WantedLabels(labels, {})
     if not isinstance(labels, dict):
         raise InputError(f'{file}: expected ["person", ...] or {{"person": "a human being, by name", ...}}')
@@ -129,8 +130,14 @@ def _read_labels_file(file: Path) -> WantedLabels:
         descriptions[name] = description
         if "threshold" in fields:
             thresholds[name] = _check_threshold(fields["threshold"], f"{file}, label {name!r}")
+    _expect_words([*descriptions, *descriptions.values()], file)
     has_descriptions = any(name != description for name, description in descriptions.items())
     return WantedLabels(descriptions if has_descriptions else list(descriptions), thresholds)
+
+
+def _expect_words(names: Sequence[str], file: Path) -> None:
+    if not all(name.strip() for name in names):
+        raise InputError(f"{file}: a label or a description is empty: the model looks for what it says")
 
 
 def _check_threshold(value: object, place: str) -> float:

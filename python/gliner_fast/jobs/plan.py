@@ -78,8 +78,8 @@ class Settings:
         """
         if (self.labels is None) == (self.labels_column is None):
             raise JobError("name the labels for all rows, or a labels column that holds each row's own: one of the two")
-        if self.labels is not None and not LabelSet.read(self.labels).names:
-            raise JobError("labels is empty: name at least one entity type, such as ['person']")
+        if self.labels is not None:
+            _expect_labels(self.labels)
         if self.labels is None and isinstance(self.threshold, Mapping):
             raise JobError("thresholds for each label need labels for all rows: with a labels column give one number")
         plan_thresholds(self.threshold, 0)
@@ -169,6 +169,14 @@ class Plan:
         if self.schema != earlier.schema and not changes:
             changes.append("the columns to pass through have other types")
         return changes
+
+
+def _expect_labels(labels: list[str] | dict[str, str]) -> None:
+    if not LabelSet.read(labels).names:
+        raise JobError("labels is empty: name at least one entity type, such as ['person']")
+    words = [*labels, *labels.values()] if isinstance(labels, dict) else labels
+    if not all(word.strip() for word in words):
+        raise JobError(f"labels is {labels!r}, with an empty label or description: the model looks for what it says")
 
 
 def _change(name: str, was: object, now: object) -> str:
