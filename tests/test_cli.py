@@ -144,7 +144,20 @@ def test_errors_are_one_line_and_code_2(arguments, stdin, complaint, run, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "3", '["a", 1]', '{"a": null}', '"a"', "[]", '{"a": {"limit": 1}}', '{"a": {"threshold": 2}}']
+    "content",
+    [
+        "{",
+        "3",
+        '["a", 1]',
+        '["a", " "]',
+        '{"a": ""}',
+        '{" ": "a"}',
+        '{"a": null}',
+        '"a"',
+        "[]",
+        '{"a": {"limit": 1}}',
+        '{"a": {"threshold": 2}}',
+    ],
 )
 def test_labels_files_of_another_form_are_refused(content, run, tmp_path):
     file = tmp_path / "labels.json"
@@ -152,6 +165,27 @@ def test_labels_files_of_another_form_are_refused(content, run, tmp_path):
     code, _, err = run("predict", ADA, "--labels-file", file)
     assert code == 2
     assert "no labels" in err or str(file) in err
+
+
+def test_a_job_runs_where_standard_error_is_closed(tmp_path):
+    (tmp_path / "in.txt").write_text("Ada", encoding="utf-8")
+    code = "from gliner_fast.cli import main; main()"
+    for name, expected in (("in.txt", (0, 1)), ("no.txt", (2, 0))):
+        command = [
+            "sh",
+            "-c",
+            '"$@" 2>&-',
+            "sh",
+            sys.executable,
+            "-c",
+            code,
+            "extract",
+            tmp_path / name,
+            "-l",
+            "person",
+        ]
+        process = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+        assert (process.returncode, len(_rows(process.stdout))) == expected
 
 
 def test_version_and_help(run):
@@ -372,6 +406,8 @@ def test_chunks_and_settings():
     [
         ("l.txt", "person\n\n city, or town \n", ["person", "city, or town"], {}),
         ("l.json", '["a", "b"]', ["a", "b"], {}),
+        ("l.JSON", '["a", "b"]', ["a", "b"], {}),
+        ("l.jsn", ' ["a", "b"]', ["a", "b"], {}),
         ("l.json", '{"a": "first", "b": "second"}', {"a": "first", "b": "second"}, {}),
         ("l.json", '{"a": {"threshold": 0.7}, "b": {}}', ["a", "b"], {"a": 0.7}),
         ("l.json", '{"a": {"description": "first", "threshold": 1}, "b": "b"}', {"a": "first", "b": "b"}, {"a": 1.0}),

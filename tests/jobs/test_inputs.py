@@ -108,6 +108,12 @@ def test_a_link_is_the_file_it_points_to(folder):
         find_inputs(["data/a.jsonl", "link.jsonl"])
 
 
+def test_a_link_to_nothing_is_told_as_such(folder):
+    Path("dangling.jsonl").symlink_to("gone.jsonl")
+    with pytest.raises(JobInputError, match=r"dangling\.jsonl is a link to gone\.jsonl, which is not there"):
+        find_inputs(["dang*.jsonl"])
+
+
 def test_a_pipe_is_sent_to_standard_input(folder):
     os.mkfifo("pipe.jsonl")
     with pytest.raises(JobInputError, match="pipe it to standard input"):

@@ -5,9 +5,11 @@ Nothing heavy is imported before a command runs, so that `--help` answers at onc
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
@@ -65,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: what to run instead of `sys.argv`.
     """
+    if sys.stderr is None:  # closed by the caller (2>&-): print would write to standard output in its place
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # for as long as the process lives
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         code = _run(list(sys.argv[1:] if arguments is None else arguments))

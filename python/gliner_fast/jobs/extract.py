@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _NO_FOLDERS = frozenset(
     {".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".pq", ".arrow", ".feather", ".gz", ".zst"}
 )
+_CODECS_OF_LINES = frozenset({"jsonl.gz", "jsonl.zst"})
 OnError = Literal["skip", "fail"]
 # As an extension, each makes the output one file.
 _FILE_FORMATS: tuple[ShardFormat, ...] = ("parquet", "jsonl", "jsonl.gz", "jsonl.zst")
@@ -247,6 +248,8 @@ def _plan_output(
 ) -> tuple[Paths | None, ShardFormat]:
     """Where the output goes, None for a stream, and its format."""
     if not isinstance(output, (str, PathLike)):
+        if output_format in _CODECS_OF_LINES:
+            raise JobError(f"a stream gets plain JSON lines, not {output_format}: compress behind it, or name a file")
         return None, "jsonl"
     if "://" in str(output):
         raise JobError(f"output {output} is no local path: mount the storage, or write here and copy it there")

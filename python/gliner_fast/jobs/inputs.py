@@ -166,6 +166,8 @@ def _files_in(folder: Path, format: str | None) -> Iterator[str]:  # noqa: A002
 def _describe(path: str, format: str | None) -> InputFile:  # noqa: A002
     by_name, compression = _read_extension(Path(path))
     chosen = by_name if format is None else format
+    if Path(path).is_symlink() and not Path(path).exists():
+        raise JobInputError(f"{path} is a link to {Path(path).readlink()}, which is not there: mend or remove it")
     if not Path(path).is_file():
         raise JobInputError(
             f"{path} is no regular file, and a job reads its input twice: pipe it to standard input, '-'"
