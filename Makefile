@@ -40,7 +40,8 @@ OTHER_VECTORS := scalar $(if $(shell grep -m1 -ow avx512f /proc/cpuinfo 2>/dev/n
 test: $(EXTENSION) ## Run every test that needs no GPU, Python and Rust
 	$(OFFLINE) $(BIN)/python -m pytest -q -m "not gpu" --numprocesses $(WORKERS) --dist loadfile --durations 20
 	cargo test --workspace --locked --quiet
-	for vectors in $(OTHER_VECTORS); do GLINER_FAST_TEST_VECTORS=$$vectors cargo test -p gliner-fast-core --lib --locked --quiet || exit; done
+	for vectors in $(OTHER_VECTORS); do \
+	  GLINER_FAST_TEST_VECTORS=$$vectors PROPTEST_CASES=16 cargo test --workspace --lib --locked --quiet || exit; done
 
 .PHONY: lint
 lint: $(EXTENSION) ## ruff, mypy --strict, stubtest, rustfmt, clippy
