@@ -28,7 +28,8 @@ from gliner_fast.training.corpus import Corpus
 from gliner_fast.training.loss import span_loss
 from gliner_fast.training.optimizer import build_optimizer
 from gliner_fast.training.recent_steps import RecentSteps
-from gliner_fast.training.trainer import Trainer, begin_run, choose_piece_tokens, prepare_model
+from gliner_fast.training.run import begin_run
+from gliner_fast.training.trainer import Trainer, choose_piece_tokens, prepare_model
 
 ROWS = 8  # the batch size of the package's `create_training_args`
 TOLERANCE = 1e-4  # of loss and of the gradient's norm, without dropout

@@ -175,7 +175,8 @@ def finish(run: Run, work: Path) -> dict[str, float]:
     """F1 of each set, trained and evaluated now if that was not done before."""
     from gliner_fast import GLiNER
     from gliner_fast.evaluation import evaluate
-    from gliner_fast.training.trainer import Trainer, begin_run, start_model
+    from gliner_fast.training.run import begin_run
+    from gliner_fast.training.trainer import Trainer, start_model
 
     folder = work / run.name
     record = folder / "f1.json"

@@ -62,6 +62,14 @@ def model_of_small_batches(built_in: GLiNER, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
+def forgetful_model(built_in: GLiNER, monkeypatch: pytest.MonkeyPatch) -> GLiNER:
+    """The built-in model, with nothing remembered from other tests."""
+    for name, value in (("token_budget", None), ("_told", set()), ("config", built_in.config)):
+        monkeypatch.setattr(built_in, name, value)
+    return built_in
+
+
+@pytest.fixture
 def overlapping(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has the stages overlap on the CPU as they do on CUDA."""
     from gliner_fast import predict

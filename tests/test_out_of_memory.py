@@ -9,7 +9,7 @@ import weakref
 import pytest
 import torch
 
-from gliner_fast import GLiNER, predict
+from gliner_fast import predict
 from gliner_fast.request import Options, Request
 from gliner_fast.stages import HostStages
 from gliner_fast.stats import Stats
@@ -19,17 +19,9 @@ from tests.samples import CROSSNER, LABELS
 TEXTS = [text[:100] for text in CROSSNER[:20]]
 
 
-@pytest.fixture(scope="module")
-def loaded():
-    return GLiNER.from_pretrained()
-
-
 @pytest.fixture
-def model(loaded, monkeypatch):
-    """The built-in model, with nothing remembered from other tests."""
-    for name, value in (("token_budget", None), ("_told", set()), ("config", loaded.config)):
-        monkeypatch.setattr(loaded, name, value)
-    return loaded
+def model(forgetful_model):
+    return forgetful_model
 
 
 OUT_OF_MEMORY = [

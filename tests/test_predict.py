@@ -5,7 +5,6 @@ import threading
 import pytest
 import torch
 
-from gliner_fast import GLiNER
 from gliner_fast.request import Options, Request
 from gliner_fast.stats import Stats
 from gliner_fast.verification import compare
@@ -16,17 +15,9 @@ TEXT = "Ada Lovelace lived in London."
 EXTRAS = {"return_class_probs": True, "return_vectors": True, "return_label_vectors": True}
 
 
-@pytest.fixture(scope="module")
-def loaded():
-    return GLiNER.from_pretrained()
-
-
 @pytest.fixture
-def model(loaded, monkeypatch):
-    """The built-in model, with nothing remembered from other tests."""
-    for name, value in (("token_budget", None), ("_told", set()), ("config", loaded.config)):
-        monkeypatch.setattr(loaded, name, value)
-    return loaded
+def model(forgetful_model):
+    return forgetful_model
 
 
 @pytest.fixture

@@ -346,7 +346,6 @@ def _is_plain(vectors: Tensor, weight: Tensor) -> bool:
 
 
 @cache
-@cache
 def _has_onednn() -> bool:
     has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return is_x86() and has_onednn and hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -23,6 +23,7 @@ from gliner_fast.training.checkpoints import RunFolder
 from gliner_fast.training.config import TrainingConfig, TrainingFile
 from gliner_fast.training.corpus import read_corpus
 from gliner_fast.training.errors import TrainingError
+from gliner_fast.training.run import begin_run
 from gliner_fast.training.trainer import TrainingReport, train
 from gliner_fast.weights import find_weights, read_weights
 from tests.parity.pairs import Pair
@@ -149,7 +150,7 @@ def test_a_trained_model_has_ordinary_gradients(
     model = GLiNER.from_pretrained(configure(tmp_path).model)
     tables = [module for module in model.model.modules() if isinstance(module, torch.nn.Embedding)]
     config = configure(tmp_path, steps=2)
-    run = trainer.begin_run(config, resume=False)
+    run = begin_run(config, resume=False)
     limits = {"max_len": model.config.max_len, "max_width": model.config.max_width, "ent_token": model.config.ent_token}
     running = trainer.Trainer(model, read_corpus(config, **limits), [], config, run)
     assert any(table.sparse for table in tables)

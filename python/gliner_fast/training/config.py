@@ -5,18 +5,14 @@ The paper is GLiNER (Zaratiana et al. 2024), section 3. Where it is silent the d
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import difflib
-import inspect
 import os
-import textwrap
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -24,6 +20,7 @@ import numpy as np
 from typing_extensions import Self
 
 from gliner_fast.config import POOLINGS, SPAN_MODES
+from gliner_fast.training.settings_text import as_described_yaml, as_yaml
 
 
 class ConfigError(ValueError):
@@ -259,27 +256,17 @@ class TrainingConfig:
 
     def to_yaml(self) -> str:
         """All settings, so that `from_yaml` reads the same back."""
-        return _dump(dataclasses.asdict(self))
+        return as_yaml(self)
 
     def to_described_yaml(self) -> str:
         """`to_yaml`, with the meaning of each setting above it, as a comment."""
-        meanings = _meanings(type(self))
-        of_file = [f"{name}: {meaning}" for name, meaning in _meanings(TrainingFile).items()]
-        parts = []
-        for name, value in dataclasses.asdict(self).items():
-            paragraphs = [meanings[name]] if name in meanings else []
-            paragraphs += of_file if name == "train" else []
-            text = [own.replace("None", "null") for own in paragraphs]  # as YAML has it
-            parts += [f"# {line}\n" for own in text for line in textwrap.wrap(own, _COMMENT_WIDTH)]
-            parts.append(_dump({name: value}))
-        return "".join(parts)
+        return as_described_yaml(self, within={"train": TrainingFile})
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed."""
         return dataclasses.replace(self, **changes)
 
 
-_COMMENT_WIDTH = 100  # characters
 _ANY = float("inf")
 _RANGES: list[tuple[str, float, float]] = [
     ("hidden_size", 1, _ANY), ("num_rnn_layers", 0, _ANY), ("max_width", 1, _ANY), ("max_len", 1, _ANY),
@@ -421,33 +408,3 @@ def _read_plain(name: str, value: Any, hint: type) -> Any:
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f"{name} is {value!r}: expected {expected}")
     return hint(value)  # YAML has no place for what is derived from it
-
-
-def _meanings(cls: type) -> dict[str, str]:
-    """What is said of each field in the quotes below it, which Python keeps in the source alone."""
-    try:
-        source = inspect.getsource(cls)
-    except OSError:
-        return {}  # installed without it
-    (found,) = ast.parse(source).body
-    assert isinstance(found, ast.ClassDef)
-    return {
-        field.target.id: " ".join(note.value.value.split())
-        for field, note in pairwise(found.body)
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-        if isinstance(note, ast.Expr) and isinstance(note.value, ast.Constant) and isinstance(note.value.value, str)
-    }
-
-
-def _dump(settings: dict[str, Any]) -> str:
-    import yaml
-
-    text: str = yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True)
-    return text
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, which is what YAML has."""
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, tuple) else value

@@ -15,7 +15,8 @@ from gliner_fast.annotated.examples import examples_from_records
 from gliner_fast.training.config import ConfigError, TrainingConfig, TrainingFile, read_value
 from gliner_fast.training.corpus import Corpus
 from gliner_fast.training.errors import TrainingError
-from gliner_fast.training.trainer import Trainer, TrainingReport, begin_run
+from gliner_fast.training.run import begin_run
+from gliner_fast.training.trainer import Trainer, TrainingReport
 
 if TYPE_CHECKING:
     from gliner_fast.model import GLiNER

@@ -7,7 +7,6 @@ seed and n, so a checkpoint needs weights, optimizer and a place, and a resumed 
 
 from __future__ import annotations
 
-import atexit
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from gliner_fast.annotated.example import Example
 from gliner_fast.network import SpanNetwork
 from gliner_fast.scorer import ProjectionMLP, SpanScorer
 from gliner_fast.training.batches import BatchStream
-from gliner_fast.training.checkpoints import Best, RunFolder, TrainingState, load_checkpoint
+from gliner_fast.training.checkpoints import Best, TrainingState, load_checkpoint
 from gliner_fast.training.config import TrainingConfig
 from gliner_fast.training.corpus import Corpus, read_corpus
 from gliner_fast.training.errors import TrainingError
@@ -31,10 +30,9 @@ from gliner_fast.training.loss import span_loss
 from gliner_fast.training.optimizer import build_optimizer, set_learning_rates
 from gliner_fast.training.recent_steps import RecentSteps
 from gliner_fast.training.row_gradients import RowGradients
+from gliner_fast.training.run import Run, begin_run
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator  # type: ignore[import-untyped]
-
     from gliner_fast.model import GLiNER
 
 Tell = Callable[[str], None]
@@ -88,34 +86,6 @@ def train(config: TrainingConfig, *, resume: bool = False, tell: Tell | None = N
     corpus = read_corpus(config, max_len=settings.max_len, max_width=settings.max_width, ent_token=settings.ent_token)
     eval_sets = [read_examples(path) for path in config.eval]
     return Trainer(model, corpus, eval_sets, config, run, tell=tell).train()
-
-
-@dataclass(frozen=True)
-class Run:
-    """Where a run takes place.
-
-    Attributes:
-        accelerator: what knows the machine.
-        folder: of the run's output.
-        checkpoint: to go on from; None at the beginning.
-    """
-
-    accelerator: Accelerator
-    folder: RunFolder
-    checkpoint: Path | None
-
-
-def begin_run(config: TrainingConfig, *, resume: bool) -> Run:
-    """Looks at machine and output folder, before anything is loaded.
-
-    Raises:
-        ImportError: accelerate is not installed.
-        TrainingError: there is no such device, or an earlier run's checkpoints are in the way.
-    """
-    accelerator = _make_accelerator(config)
-    folder = RunFolder(config.output_dir)
-    with accelerator.main_process_first():  # it sweeps the folder
-        return Run(accelerator, folder, folder.begin(resume=resume))
 
 
 def start_model(config: TrainingConfig) -> GLiNER:
@@ -346,41 +316,6 @@ class Trainer:
         ):
             if was != now:
                 self._tell(f"{name}: {now}, and {was} before: the weights will not be those of an unbroken run")
-
-
-def _make_accelerator(config: TrainingConfig) -> Accelerator:
-    """What knows the machine.
-
-    Raises:
-        ImportError: accelerate is not installed.
-        TrainingError: there is no such device.
-    """
-    try:
-        from accelerate import Accelerator, DistributedDataParallelKwargs
-        from accelerate.state import AcceleratorState  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise ImportError("training needs accelerate: pip install 'gliner-fast[train]'") from error
-
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("device is 'cuda', but torch finds no GPU here: set it to 'auto' or 'cpu'")
-    # It remembers the precision of an earlier run in this process, and would refuse another; the Trainer of
-    # transformers forgets it in the same way.
-    AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001
-    accelerator = Accelerator(
-        mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
-        cpu=config.device == "cpu",
-        # A pooler has weights that no gradient reaches.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
-    if accelerator.num_processes > 1:
-        atexit.register(_leave_the_others)
-    return accelerator
-
-
-def _leave_the_others() -> None:
-    """Ends what connects this process with others: one that exits with it may abort where another is gone already."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def prepare_model(model: GLiNER, config: TrainingConfig, device: torch.device) -> None:

@@ -1,0 +1,80 @@
+"""Where a run takes place: the machine and the output folder, looked at before anything is loaded."""
+
+from __future__ import annotations
+
+import atexit
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from gliner_fast.training.checkpoints import RunFolder
+from gliner_fast.training.config import TrainingConfig
+from gliner_fast.training.errors import TrainingError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator  # type: ignore[import-untyped]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a run takes place.
+
+    Attributes:
+        accelerator: what knows the machine.
+        folder: of the run's output.
+        checkpoint: to go on from; None at the beginning.
+    """
+
+    accelerator: Accelerator
+    folder: RunFolder
+    checkpoint: Path | None
+
+
+def begin_run(config: TrainingConfig, *, resume: bool) -> Run:
+    """Looks at machine and output folder, before anything is loaded.
+
+    Raises:
+        ImportError: accelerate is not installed.
+        TrainingError: there is no such device, or an earlier run's checkpoints are in the way.
+    """
+    accelerator = _make_accelerator(config)
+    folder = RunFolder(config.output_dir)
+    with accelerator.main_process_first():  # it sweeps the folder
+        return Run(accelerator, folder, folder.begin(resume=resume))
+
+
+def _make_accelerator(config: TrainingConfig) -> Accelerator:
+    """What knows the machine.
+
+    Raises:
+        ImportError: accelerate is not installed.
+        TrainingError: there is no such device.
+    """
+    try:
+        from accelerate import Accelerator, DistributedDataParallelKwargs
+        from accelerate.state import AcceleratorState  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise ImportError("training needs accelerate: pip install 'gliner-fast[train]'") from error
+
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("device is 'cuda', but torch finds no GPU here: set it to 'auto' or 'cpu'")
+    # It remembers the precision of an earlier run in this process, and would refuse another; the Trainer of
+    # transformers forgets it in the same way.
+    AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001
+    accelerator = Accelerator(
+        mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
+        cpu=config.device == "cpu",
+        # A pooler has weights that no gradient reaches.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    if accelerator.num_processes > 1:
+        atexit.register(_leave_the_others)
+    return accelerator
+
+
+def _leave_the_others() -> None:
+    """Ends what connects this process with others: one that exits with it may abort where another is gone already."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
