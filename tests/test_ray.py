@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -159,6 +159,16 @@ def test_a_text_without_labels_cannot_be_redacted_and_is_not_shown():
     out = Extractor(labels_column="own", redaction=Redaction())(table_of(["Marie Curie", "Marie Curie"], own=own))
     assert out["text"].to_pylist() == [None, "[PERSON]"]
     assert out["entities"].null_count == 1
+
+
+def test_a_text_that_is_not_read_whole_cannot_be_redacted_and_is_not_shown(checkpoint: Callable[[str], Path]):
+    folder = str(checkpoint("bert-cut-first"))  # 96 subwords
+    texts = ["Ada", f"Ada {'qxzj' * 24}", " ".join(["qxzj" * 9] * 20)]
+    out = Extractor(model=folder, labels=["person"], threshold=0.3, redaction=Redaction("mask"))(table_of(texts))
+    assert [text is None for text in out["text"].to_pylist()] == [False, True, False]
+    assert [found is None for found in out["entities"].to_pylist()] == [False, True, False]
+    with pytest.raises(ValueError, match="in the clear: take 'window'"):
+        Extractor(model=folder, labels=["person"], on_long="truncate", redaction=Redaction())
 
 
 def test_redaction_keeps_large_strings_large():

@@ -398,7 +398,10 @@ class GLiNER(nn.Module):
             return_label_vectors=return_label_vectors,
             on_long=on_long,
         )
-        request = Request.read(texts, labels, options)
+        return self.answer(Request.read(texts, labels, options))
+
+    def answer(self, request: Request) -> list[list[Entity]]:
+        """For each text of a request its entities; `inference`, which describes them, once its arguments are read."""
         if is_cuda := self.device.type == "cuda":
             parts = request.parts(_CUDA_WINDOW, _CUDA_WINDOW_CHARACTERS, halvings=_CUDA_HALVINGS)
         else:

@@ -20,7 +20,7 @@ from gliner_fast.decode import Selection, find_candidates, flat_allowed_spans, f
 from gliner_fast.describing import describe, read_findings
 from gliner_fast.labels import label_thresholds
 from gliner_fast.pending_scores import PendingScores
-from gliner_fast.preparing import Prepared, prepare
+from gliner_fast.preparing import Prepared, can_read_whole, prepare
 from gliner_fast.request import Request
 from gliner_fast.schedule import Schedule
 from gliner_fast.stages import HostStages
@@ -62,6 +62,10 @@ class Predictor:
         return prepare(
             request, self.batcher, max_words=self.max_words, max_width=self.max_width, splitter=self.splitter
         )
+
+    def can_read_whole(self, request: Request) -> bool:
+        """Whether windows leave out no word of the request's texts: none has more subwords than there is room for."""
+        return can_read_whole(request, self.batcher, self.splitter)
 
     def predict(self, prepared: Prepared, stats: Stats | None = None) -> list[list[Entity]]:
         """Predicts the entities of prepared texts.

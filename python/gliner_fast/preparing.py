@@ -109,7 +109,9 @@ def prepare(
     set_of_text = request.labels.set_of_text[places]
     rooms = _subword_rooms(batcher, prompts, set_of_text)
     if on_long == "window":
-        rows, subwords = _cut_to_fit(split.read_texts, split.read, rooms, batcher, max_words, max_width)
+        # Below, nearly all words of a window would lie in its overlaps, and a giant word would make thousands of them.
+        least = 1 if request.options.must_read_all else min(max_words, 2 * max_width)
+        rows, subwords = _cut_to_fit(split.read_texts, split.read, rooms, batcher, max_words, max_width, least=least)
         are_overfull = subwords.subword_counts > rooms[rows.texts]
         if request.options.must_read_all:
             _refuse_overfull(request, firsts, rows.texts[are_overfull], batcher)
@@ -139,6 +141,23 @@ def prepare(
         told,
         perf_counter() - began,
     )
+
+
+def can_read_whole(request: Request, batcher: Batcher, splitter: WordTriples | None) -> bool:
+    """Whether `must_read_all` finds nothing to refuse: every word of every text has room beside the text's labels."""
+    if batcher.tokenizer.max_subwords is None:
+        return True
+    split = split_words(request.texts, _NO_LIMIT, splitter)
+    rooms = _subword_rooms(batcher, batcher.encode_prompts(request.labels.sets), request.labels.set_of_text)
+    subwords = batcher.encode_words(split.read)
+    has_words = np.diff(split.words.text_offsets) > 0
+    doubtful = has_words & (subwords.subword_counts > rooms)
+    if not doubtful.any():
+        return True
+    word_counts = np.diff(split.read.text_offsets)
+    words = cut_rows(word_counts, np.ones_like(word_counts), 1)  # each word as a row
+    counts = batcher.encode_words(words_of_rows(split.read_texts, split.read, words)).subword_counts
+    return not bool((counts > rooms[words.texts])[doubtful[words.texts]].any())
 
 
 def _distinct_texts(request: Request) -> tuple[list[int], dict[int, list[int]]]:
@@ -182,12 +201,12 @@ def _cut_to_fit(
     batcher: Batcher,
     max_words: int,
     max_width: int,
+    *,
+    least: int,
 ) -> tuple[Rows, _rust.Subwords]:
-    """Rows of at most `max_words` words, and of fewer where their subwords would pass the text's room."""
+    """Rows of at most `max_words` words, and of fewer, but `least`, where their subwords would pass the text's room."""
     word_counts = np.diff(words.text_offsets)
     sizes = np.full(len(texts), max_words, np.int64)
-    # Below, nearly all words of a window would lie in its overlaps, and one giant word would make thousands of windows.
-    least = min(max_words, 2 * max_width)
     while True:
         rows = cut_rows(word_counts, sizes, max_width)
         subwords = batcher.encode_words(words_of_rows(texts, words, rows))

@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from gliner_fast.labels import LabelSet
+from gliner_fast.request import Options, Request
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,10 +74,11 @@ class Extractor:
             flat_ner: no two entities share a word; False lets one contain another.
             multi_label: one span may have several labels.
             on_long: texts beyond the model's limit are read in overlapping windows, cut with a warning, or refused.
+                With a redaction they are not cut, since the rest would be shown as it is.
             batch_size: most texts that the model reads at once; None chooses by length. The `batch_size` of
                 `map_batches` is another thing: the rows of a table. Hundreds of them let texts be sorted by length.
-            redaction: the text column then holds the redacted texts, and entities what stands in those. Other columns
-                stay as they are.
+            redaction: the text column then holds the redacted texts, and entities what stands in those; both are null
+                where a text cannot be read whole. Other columns stay as they are.
             device: "cpu", "cuda", ...; "auto" is the GPU that Ray assigned to the actor, or else the CPU.
             dtype: "fp32", "bf16", "fp16" or "auto"; "int16" on a CPU.
 
@@ -84,6 +86,10 @@ class Extractor:
             FileNotFoundError: the model is not there.
             ValueError: labels are missing or given twice, or the device cannot be used.
         """
+        if redaction is not None and on_long == "truncate":
+            raise ValueError(
+                "on_long='truncate' with a redaction would write what is cut off in the clear: take 'window'"
+            )
         if (labels is None) == (labels_column is None):
             raise ValueError("give either labels, the entity types for all rows, or labels_column: one of the two")
         if labels is not None and not LabelSet.read(labels).names:
@@ -96,13 +102,14 @@ class Extractor:
         self._text_column = text_column
         self._entities_column = entities_column
         self._redaction = redaction
-        self._options: dict[str, Any] = {
-            "threshold": threshold,
-            "flat_ner": flat_ner,
-            "multi_label": multi_label,
-            "on_long": on_long,
-            "batch_size": batch_size,
-        }
+        self._options = Options(
+            threshold=threshold,
+            flat_ner=flat_ner,
+            multi_label=multi_label,
+            on_long=on_long,
+            batch_size=batch_size,
+            must_read_all=redaction is not None,
+        )
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Returns the table with its entities.
@@ -136,13 +143,16 @@ class Extractor:
 
     def _predict(self, texts: list[str | None], labels: list[Any]) -> list[list[Entity] | None]:
         rows = [row for row, text in enumerate(texts) if text is not None and labels[row] is not None]
-        found = self.model.inference(
-            [texts[row] or "" for row in rows],
-            [labels[row] for row in rows] if self._labels is None else self._labels,
-            **self._options,
-        )
+        if self._redaction is not None:
+            predictor = self.model.predictor()
+            rows = [row for row in rows if predictor.can_read_whole(self._request(texts, labels, [row]))]
+        found = self.model.answer(self._request(texts, labels, rows))
         by_row = dict(zip(rows, found, strict=True))
         return [by_row.get(row) for row in range(len(texts))]
+
+    def _request(self, texts: list[str | None], labels: list[Any], rows: list[int]) -> Request:
+        asked = [labels[row] for row in rows] if self._labels is None else self._labels
+        return Request.read([texts[row] or "" for row in rows], asked, self._options)
 
 
 def use_assigned(device: str) -> torch.device:
@@ -218,7 +228,7 @@ def _labels_of_row(value: Any, name: str) -> Sequence[str] | Mapping[str, str] |
 def _redact(
     redaction: Redaction, texts: list[str | None], entities: list[list[Entity] | None]
 ) -> tuple[list[str | None], list[list[Entity] | None]]:
-    """Redacts each text; one without labels cannot be redacted, so it is null too."""
+    """Redacts each text; one without labels, or not read whole, cannot be redacted, so it is null too."""
     redacted = [
         None if text is None or found is None else redaction.apply(text, found)
         for text, found in zip(texts, entities, strict=True)

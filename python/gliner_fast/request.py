@@ -35,10 +35,13 @@ class Options:
     return_label_vectors: bool = False
     on_long: OnLong = "truncate"
     must_read_all: bool = False
-    """With "window": a text with words that no window has room for is an error, where else there is a warning."""
+    """With "window": windows become as small as they must, and a text with a word that none has room for is an error.
+
+    Else a text that would need windows below twice the widest span is read in part, with a warning.
+    """
 
     def __post_init__(self) -> None:
-        for name in ("flat_ner", "threshold", "multi_label"):
+        for name in ("flat_ner", "threshold", "multi_label", "input_spans"):
             value = getattr(self, name)
             if hasattr(value, "tolist"):  # an array, a column, a tensor
                 object.__setattr__(self, name, value.tolist())

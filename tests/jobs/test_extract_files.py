@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -307,14 +308,26 @@ def test_a_stream_does_not_tell_what_is_to_be_redacted(small_model: GLiNER, tmp_
 
 
 @pytest.mark.gliner
-def test_a_text_that_is_not_read_whole_is_not_redacted(checkpoint: Callable[[str], Path], tmp_path: Path):
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_text_that_is_not_read_whole_is_not_redacted(kind: str, checkpoint: Callable[[str], Path], tmp_path: Path):
     model = GLiNER.from_pretrained(checkpoint("bert-cut-first"))  # 96 subwords
-    rows: list[dict[str, Any]] = [{"text": "Ada"}, {"text": None}, {"text": "Ada"}, {"text": f"Ada {'qxzj' * 24}"}]
-    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    dense = " ".join(["qxzj" * 9] * 20)  # of which a window has room for two words
+    texts = ["Ada", None, "Ada", f"Ada {'qxzj' * 24}", dense]
+    source = tmp_path / f"in.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.table({"text": texts}), source)
+    else:
+        write_jsonl(source, [{"text": text} for text in texts])
     options: dict[str, Any] = {"model": model, "redaction": Redaction("label"), "threshold": 0.3}
-    with pytest.raises(ValueError, match="text 3 has words that are not read, .* limit of 96 subwords"):
-        extract_files(source, tmp_path / "out.jsonl", ["person"], **options)
-    assert not (tmp_path / "out.jsonl").exists()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = extract_files(source, tmp_path / "out.jsonl", ["person"], **options)
+    assert len(read_output(tmp_path / "out.jsonl")) == 3
+    rejects = read_jsonl(Path(report.rejects_file or ""))
+    told = [(reject["line"], reject["raw"], "more subwords" in reject["reason"]) for reject in rejects]
+    assert told == [(2, "", False), (4, "", True)]
+    with pytest.raises(JobError, match="line 2|row 2"):
+        extract_files(source, tmp_path / "failed.jsonl", ["person"], on_error="fail", **options)
     with pytest.raises(JobError, match="in the clear: take 'window'"):
         extract_files(source, tmp_path / "out.jsonl", ["person"], on_long="truncate", **options)
 

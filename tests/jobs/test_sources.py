@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gliner_fast.jobs.inputs import JobInputError, find_inputs
-from gliner_fast.jobs.sources import RowReader, Selection, count_rows, plan_schema
+from gliner_fast.jobs.sources import SAMPLE, RowReader, Selection, count_rows, plan_schema
 from tests.jobs.rows import Rows, join, open_rows, read, write
 from tests.reference.examples import examples
 
@@ -241,12 +241,22 @@ def test_standard_input_is_checked_as_files_are(standard_input):
     with pytest.raises(JobInputError, match="column 'entities', the name of one that the output adds"):
         RowReader(find_inputs(["-"], "csv"), Selection(reserved=["entities"]))
     for as_objects in (True, False):
-        standard_input(b'{"body": "a"}\n' * 9)
+        standard_input(b'{"body": "a"}\n' * 8)
         with (
             pytest.raises(JobInputError, match="-: no row has a field 'text'; the first rows have 'body'"),
             closing(RowReader(find_inputs(["-"], "jsonl"), Selection(as_objects=as_objects))) as reader,
         ):
-            reader.read(8)
+            reader.read(9)
+    # Whoever sends rows may wait for the answers to the first: only enough rows show that a name is wrong.
+    standard_input(b'{"error": 1}\n' * 8 + b'{"text": "a"}\n' + b'{"body": "a"}\n' * SAMPLE)
+    with closing(RowReader(find_inputs(["-"], "jsonl"), Selection(as_objects=True))) as reader:
+        assert [list(reader.read(8).texts) for _ in range(SAMPLE // 8)][1] == ["a"]
+        assert len(reader.read(99).rejects) == 9
+    standard_input(b'{"body": "a"}\n' * 2 * SAMPLE)
+    with closing(RowReader(find_inputs(["-"], "jsonl"), Selection(as_objects=True))) as reader:
+        assert len(reader.read(SAMPLE - 1).rejects) == SAMPLE - 1
+        with pytest.raises(JobInputError, match="-: no row has a field 'text'"):
+            reader.read(1)
     with pytest.raises(JobInputError, match="cannot be counted"):
         count_rows(find_inputs(["-"], "csv"), Selection())
 

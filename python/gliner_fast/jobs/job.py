@@ -15,12 +15,13 @@ from gliner_fast.jobs.inputs import InputFile, fingerprint
 from gliner_fast.jobs.job_folder import Paths, SliceRecord, rejects_name, shard_name, write_aside
 from gliner_fast.jobs.json_columns import is_misfit
 from gliner_fast.jobs.plan import JobError, Plan, Settings
+from gliner_fast.jobs.records import Labels, RowCheck
 from gliner_fast.jobs.sinks import added_columns, write_rejects, write_shard
 from gliner_fast.jobs.slices import Slice
 from gliner_fast.jobs.sources import RowReader, Selection, plan_schema
 from gliner_fast.model import GLiNER
 from gliner_fast.pipeline import Window
-from gliner_fast.request import Options
+from gliner_fast.request import Options, Request
 
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 
 # Characters that are prepared at once: their words and subwords take some twenty times as many bytes.
 _MOST_CHARACTERS = 2**22
+
+# Of a row that is to be redacted.
+_NOT_READ_WHOLE = (
+    "it has a word of more subwords than the tokenizer's limit leaves beside the labels, and what the model does not "
+    "read cannot be redacted: ask for fewer labels, or break the word up"
+)
 
 
 @dataclass(frozen=True)
@@ -65,9 +72,20 @@ class Job:
             settings.model, map_location=device, dtype=settings.dtype, **settings.model_options
         )
 
-    def open_rows(self) -> RowReader:
-        """Opens the input at its first row."""
-        return RowReader(self.files, select_columns(self.plan.settings), self.plan.schema)
+    def open_rows(self, model: GLiNER) -> RowReader:
+        """Opens the input at its first row; a row that the model cannot read whole, where it must, is a reject."""
+        check = None if self.redaction is None else self._expect_read_whole(model)
+        return RowReader(self.files, select_columns(self.plan.settings), self.plan.schema, check)
+
+    def _expect_read_whole(self, model: GLiNER) -> RowCheck:
+        options, labels = self.options, self.plan.settings.labels
+
+        def check(text: str, own: Labels | None) -> str | None:
+            given: Any = labels if own is None else [own]
+            request = Request.read([text], given, options)
+            return None if model.predictor().can_read_whole(request) else _NOT_READ_WHOLE
+
+        return check
 
     def expect_same_inputs(self) -> None:
         """Asks whether the files are still those that the plan tells of: rows before and after a change do not mix.
@@ -93,7 +111,7 @@ class Job:
             characters += len(text)
             # Where a text may be an error, numbers must not skip rejects, or the message would name another row.
             is_gap = (
-                (self.plan.settings.on_long == "error" or self.redaction is not None)
+                self.plan.settings.on_long == "error"
                 and place < len(block.rows)
                 and (block.rows[place] != block.rows[place - 1] + 1)
             )
@@ -116,8 +134,9 @@ class Job:
         """The block's rejects, as the output may tell of them: what was not read cannot be redacted."""
         if self.redaction is None:
             return block.rejects
+        hidden = "not usable; more is not told of what is to be redacted"
         return [
-            replace(own, reason="not usable; more is not told of what is to be redacted", raw="")
+            replace(own, reason=own.reason if own.reason == _NOT_READ_WHOLE else hidden, raw="")
             for own in block.rejects
         ]
 

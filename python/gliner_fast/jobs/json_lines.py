@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -41,31 +41,62 @@ def plan_json_schema(records: Sequence[Record], selection: Selection) -> pa.Sche
     return plan_json_columns(rows, selection.kept)
 
 
-def check_json_fields(records: Sequence[Record], selection: Selection, place: str) -> None:
-    """Tells a wrong name from bad rows: a field that none of the first rows has is not the one that is meant.
+class JsonFields:
+    """The fields of the first rows: they tell a wrong name, which no row has, from bad rows."""
+
+    def __init__(self, selection: Selection, place: str) -> None:
+        """Begins with no row; `place` is where they come from, for messages."""
+        self._selection = selection
+        self._place = place
+        self._seen: dict[str, None] = {}
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Looks at some more rows.
+
+        Raises:
+            JobInputError: they have a field of the name of one that the output adds.
+        """
+        for record in records:
+            with suppress(BadRow):
+                self._seen |= dict.fromkeys(_read_object(record.raw))
+        kept = self._selection.kept
+        for name in self._selection.reserved:
+            if name in (self._seen if kept is None else kept):
+                raise JobInputError(
+                    f"{self._place}: the rows have a field {name!r}, the name of one that the output adds: leave it "
+                    "out of the columns that pass through, or rename either"
+                )
+
+    def expect_all(self) -> None:
+        """Asks whether what is read was there, now that enough rows were looked at; warns of what passes through.
+
+        Raises:
+            JobInputError: no row had a field that every row needs.
+        """
+        if not self._seen:
+            return
+        fields = ", ".join(map(repr, self._seen))
+        for name in self._selection.read:
+            if name not in self._seen:
+                raise JobInputError(
+                    f"{self._place}: no row has a field {name!r}; the first rows have {fields}: name the right one"
+                )
+        for name in self._selection.kept or ():
+            if name not in self._seen:
+                warnings.warn(
+                    f"{self._place}: none of the first rows has a field {name!r}; they have {fields}", stacklevel=2
+                )
+
+
+def check_json_fields(records: Iterable[Record], selection: Selection, place: str) -> None:
+    """Asks of the first rows all that `JsonFields` does.
 
     Raises:
         JobInputError: no row has a field that every row needs, or the output adds one of the same name.
     """
-    seen: dict[str, None] = {}
-    for record in records:
-        with suppress(BadRow):
-            seen |= dict.fromkeys(_read_object(record.raw))
-    fields = ", ".join(map(repr, seen))
-    for name in selection.read if seen else ():
-        if name not in seen:
-            raise JobInputError(
-                f"{place}: no row has a field {name!r}; the first rows have {fields}: name the right one"
-            )
-    for name in selection.kept or () if seen else ():
-        if name not in seen:
-            warnings.warn(f"{place}: none of the first rows has a field {name!r}; they have {fields}", stacklevel=2)
-    for name in selection.reserved:
-        if name in (seen if selection.kept is None else selection.kept):
-            raise JobInputError(
-                f"{place}: the rows have a field {name!r}, the name of one that the output adds: leave it out of the "
-                "columns that pass through, or rename either"
-            )
+    fields = JsonFields(selection, place)
+    fields.add(records)
+    fields.expect_all()
 
 
 class JsonLines:

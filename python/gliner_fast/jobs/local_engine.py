@@ -62,7 +62,7 @@ def run_here(
     """
     pace.computing_since = time.monotonic()
     with (
-        closing(job.open_rows()) as reader,
+        closing(job.open_rows(model)) as reader,
         ThreadPoolExecutor(1, "writer") as writer,
         spare_what_is_there(devices),
     ):

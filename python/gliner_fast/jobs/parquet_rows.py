@@ -10,7 +10,7 @@ from gliner_fast.jobs._arrow import pa, pq
 from gliner_fast.jobs.arrow_types import as_labels, holds_labels, holds_strings, plain_type
 from gliner_fast.jobs.inputs import InputFile, JobInputError
 from gliner_fast.jobs.json_values import dump_json, read_json_rows
-from gliner_fast.jobs.records import BadRow, Fault, Labels, Part
+from gliner_fast.jobs.records import BadRow, Fault, Labels, Part, RowCheck, expect_usable
 from gliner_fast.jobs.row_labels import read_row_labels
 from gliner_fast.jobs.selection import Selection
 
@@ -52,10 +52,11 @@ def count_parquet_rows(file: InputFile) -> int:
 
 
 class ParquetRows:
-    """The rows of one file, read once from the start, in memory that a batch of rows bounds."""
+    """The rows of one file, read once from the start, in memory that a batch bounds; `check` may reject more."""
 
-    def __init__(self, file: InputFile, selection: Selection, schema: pa.Schema) -> None:
+    def __init__(self, file: InputFile, selection: Selection, schema: pa.Schema, check: RowCheck | None = None) -> None:
         self._file = file
+        self._check = check
         self._selection = selection
         self._schema = schema
         self._opened = _open(file)
@@ -140,12 +141,14 @@ class ParquetRows:
         labels: list[Labels | None] = []
         for position, text, own in zip(whole, good.column(selection.text_column).to_pylist(), own_labels, strict=True):
             try:
-                labels.append(_read_row(text, own, selection))
+                row_labels = _read_row(text, own, selection)
+                expect_usable(text, row_labels, self._check)
             except BadRow as error:  # noqa: PERF203  # each row for itself
                 reasons[position] = str(error)
             else:
                 positions.append(position)
                 texts.append(text)
+                labels.append(row_labels)
         faults = [
             Fault(position, first_line + position, reasons[position], _show_row(table, position))
             for position in sorted(reasons)

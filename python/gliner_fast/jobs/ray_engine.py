@@ -158,7 +158,7 @@ class SliceWorker:
             self._model = self._job.load_model(use_assigned("auto"))
             self._spared.enter_context(spare_what_is_there([self._model.device]))
         begin = perf_counter()
-        block = self._reader_at(part.first_row).read(part.rows)
+        block = self._reader_at(part.first_row, self._model).read(part.rows)
         self._next_row += block.count
         read_seconds = perf_counter() - begin
         stats = Stats()
@@ -176,12 +176,12 @@ class SliceWorker:
                     "output and model in folders that all of them see under the same names"
                 )
 
-    def _reader_at(self, row: int) -> RowReader:
+    def _reader_at(self, row: int, model: GLiNER) -> RowReader:
         """The open reader, moved on to a row; slices come in order but for those of an actor that died."""
         if self._reader is None or row < self._next_row:
             if self._reader is not None:
                 self._reader.close()
-            self._reader = self._job.open_rows()
+            self._reader = self._job.open_rows(model)
             self._next_row = 0
         self._next_row += self._reader.skip(row - self._next_row)
         return self._reader

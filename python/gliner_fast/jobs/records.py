@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -14,6 +14,8 @@ from gliner_fast.jobs.inputs import InputFile
 
 Labels = Sequence[str] | Mapping[str, str]
 Columns: TypeAlias = pa.Table | list[dict[str, Any]]
+# Says why a row of this text and these labels of its own, if any, cannot be used; None: it can.
+RowCheck: TypeAlias = Callable[[str, Labels | None], str | None]
 
 
 class BadRow(Exception):  # noqa: N818  # no failure of the program: it becomes a reject
@@ -92,10 +94,11 @@ class RecordFormat(Protocol):
 
 
 class RecordReader:
-    """The rows of one file of records, read once from the start."""
+    """The rows of one file of records, read once from the start; `check` may reject more of them."""
 
-    def __init__(self, file: InputFile, record_format: RecordFormat) -> None:
+    def __init__(self, file: InputFile, record_format: RecordFormat, check: RowCheck | None = None) -> None:
         self.format = record_format
+        self._check = check
         self._stream = ByteStream(file)
         self._records = record_format.split(self._stream)
 
@@ -116,11 +119,13 @@ class RecordReader:
         position = -1
         for position, record in enumerate(islice(self._records, count)):
             try:
-                rows.append(self.format.parse(record))
+                row = self.format.parse(record)
+                expect_usable(row.text, row.labels, self._check)
             except BadRow as error:  # noqa: PERF203  # each row for itself
                 faults.append(Fault(position, record.line, str(error), show_raw(record.raw)))
             else:
                 positions.append(position)
+                rows.append(row)
         return Part(
             position + 1,
             positions,
@@ -137,6 +142,12 @@ class RecordReader:
     def close(self) -> None:
         """Closes the file."""
         self._stream.close()
+
+
+def expect_usable(text: str, labels: Labels | None, check: RowCheck | None) -> None:
+    """Raises BadRow for what a check refuses."""
+    if check is not None and (reason := check(text, labels)) is not None:
+        raise BadRow(reason)
 
 
 def decode(raw: bytes) -> str:

@@ -12,9 +12,9 @@ from gliner_fast.jobs._arrow import pa
 from gliner_fast.jobs.block import Block, Reject
 from gliner_fast.jobs.csv_records import CsvRecords, plan_csv_schema
 from gliner_fast.jobs.inputs import InputFile, JobInputError
-from gliner_fast.jobs.json_lines import JsonLines, check_json_fields, plan_json_schema
+from gliner_fast.jobs.json_lines import JsonFields, JsonLines, check_json_fields, plan_json_schema
 from gliner_fast.jobs.parquet_rows import ParquetRows, count_parquet_rows, plan_parquet_schema
-from gliner_fast.jobs.records import Columns, Part, Record, RecordReader
+from gliner_fast.jobs.records import Columns, Part, Record, RecordReader, RowCheck
 from gliner_fast.jobs.selection import Selection
 from gliner_fast.jobs.text_lines import TextLines, plan_text_schema
 
@@ -76,22 +76,31 @@ class RowReader:
         schema: of the columns that pass through; None where they pass as objects.
     """
 
-    def __init__(self, files: Sequence[InputFile], selection: Selection, schema: str | None = None) -> None:
+    def __init__(
+        self,
+        files: Sequence[InputFile],
+        selection: Selection,
+        schema: str | None = None,
+        check: RowCheck | None = None,
+    ) -> None:
         """Opens the first file.
 
         Args:
             files: of one format.
             selection: what is read of each row.
             schema: as `plan_schema` gave it; None plans it now.
+            check: rejects rows that could be read.
         """
         self.bytes_total = sum(file.size or 0 for file in files)
         self._files = files
         self._selection = selection
+        self._check = check
         self._next_file = 0
         self._reader: _Reader | None = None
         self._bytes_finished = 0
         self._row = 0
-        self._unchecked: RecordReader | None = None  # of standard input, whose fields nobody has looked at
+        self._unchecked: RecordReader | None = None  # of standard input, the fields of whose first rows
+        self._fields = JsonFields(selection, files[0].path)  # are looked at as they come
         self.schema: pa.Schema | None = None
         if schema is not None:
             self.schema = _read_schema(schema)
@@ -111,13 +120,11 @@ class RowReader:
         """Reads the next `count` rows, fewer only where the input ends; none at all is a block of no rows.
 
         Raises:
-            JobInputError: a file is damaged, or the first rows of standard input all lack a field.
+            JobInputError: a file is damaged, or the first `SAMPLE` rows of standard input all lack a field.
             OSError: it cannot be read.
         """
         if self._unchecked is not None:
-            # No further than what is read now: whoever sends rows may wait for the answers.
-            check_json_fields(self._unchecked.peek(count), self._selection, self._files[0].path)
-            self._unchecked = None
+            self._look_at_fields(self._unchecked, count)
         first_row = self._row
         parts: list[Part] = []
         rows: list[int] = []
@@ -158,7 +165,7 @@ class RowReader:
     def _current(self) -> _Reader | None:
         """The reader of the file that is open, or else of the next; None behind the last."""
         if self._reader is None and self._next_file < len(self._files):
-            self._reader = _open(self._files[self._next_file], self._selection, self.schema)
+            self._reader = _open(self._files[self._next_file], self._selection, self.schema, self._check)
             self._next_file += 1
         return self._reader
 
@@ -173,12 +180,20 @@ class RowReader:
             return [row for rows in columns for row in rows]
         return pa.concat_tables([self.schema.empty_table(), *columns])
 
+    def _look_at_fields(self, reader: RecordReader, count: int) -> None:
+        """No further than what is read now: whoever sends rows may wait for the answers."""
+        head = reader.peek(count)
+        self._fields.add(head)
+        if len(head) < count or self._row + len(head) >= SAMPLE:
+            self._fields.expect_all()
+            self._unchecked = None
+
     def _plan_standard_input(self) -> None:
         """Decides on columns by the first rows, which stay to be read."""
         if self._files[0].format == "text":
             self.schema = plan_text_schema(self._files[0], self._selection)
             return
-        reader = _open(self._files[0], self._selection, None)
+        reader = _open(self._files[0], self._selection, None, self._check)
         assert isinstance(reader, RecordReader), "Parquet is not read from standard input"
         self._reader, self._next_file = reader, 1
         if isinstance(reader.format, CsvRecords):
@@ -193,15 +208,15 @@ class RowReader:
             reader.format = JsonLines(self._selection, self.schema)
 
 
-def _open(file: InputFile, selection: Selection, schema: pa.Schema | None) -> _Reader:
+def _open(file: InputFile, selection: Selection, schema: pa.Schema | None, check: RowCheck | None = None) -> _Reader:
     if file.format == "jsonl":
-        return RecordReader(file, JsonLines(selection, schema))
+        return RecordReader(file, JsonLines(selection, schema), check)
     if file.format in {"csv", "tsv"}:
-        return RecordReader(file, CsvRecords(file, selection, schema))
+        return RecordReader(file, CsvRecords(file, selection, schema), check)
     assert schema is not None, "the columns of plain text and Parquet are planned before they are opened"
     if file.format == "text":
-        return RecordReader(file, TextLines(schema))
-    return ParquetRows(file, selection, schema)
+        return RecordReader(file, TextLines(schema), check)
+    return ParquetRows(file, selection, schema, check)
 
 
 def _plan(files: Sequence[InputFile], selection: Selection) -> pa.Schema:
