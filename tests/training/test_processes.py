@@ -86,6 +86,38 @@ def test_every_process_learns_which_model_is_the_best(config: TrainingConfig, tm
     assert str(tmp_path / "whole" / "best") in reports[0]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads a process's threads from /proc")
+def test_no_thread_of_the_group_outlives_python(config: TrainingConfig, tmp_path: Path) -> None:
+    """One that takes the GIL when Python has begun to end aborts the process: seen in a run of CI."""
+    config = config.replace(steps=1)
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    (tmp_path / "run.py").write_text(WATCHING_THREADS)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*launch, tmp_path / "run.py", tmp_path / "config.yaml", tmp_path], check=True, timeout=400)
+    for process in (0, 1):
+        while_training, at_the_end = json.loads((tmp_path / f"threads-{process}").read_text())
+        assert "pt_gloo_runloop" in while_training
+        assert "pt_gloo_runloop" not in at_the_end
+
+
+# What is registered first is called last: after the run has left its group.
+WATCHING_THREADS = """
+import atexit, json, os, sys
+from pathlib import Path
+from gliner_fast.training import TrainingConfig, train
+
+def threads():
+    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+
+def report():
+    Path(sys.argv[2], "threads-" + os.environ["RANK"]).write_text(json.dumps([while_training, threads()]))
+
+atexit.register(report)
+train(TrainingConfig.from_yaml(sys.argv[1]))
+while_training = threads()
+"""
+
+
 REPORTING = """
 import os, sys
 from pathlib import Path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,10 @@ def _make_accelerator(config: TrainingConfig) -> Accelerator:
 
     if config.device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("device is 'cuda', but torch finds no GPU here: set it to 'auto' or 'cpu'")
+    if torch.distributed.is_available():
+        # Its functions hold the group that is the default at its import for ever: see `_leave_the_others`.
+        import_module("torch.distributed.nn")
+
     # It remembers the precision of an earlier run in this process, and would refuse another; the Trainer of
     # transformers forgets it in the same way.
     AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001
@@ -75,6 +80,11 @@ def _make_accelerator(config: TrainingConfig) -> Accelerator:
 
 
 def _leave_the_others() -> None:
-    """Ends what connects this process with others: one that exits with it may abort where another is gone already."""
+    """Ends the group of processes and the threads of gloo, while Python is whole.
+
+    Such a thread takes the GIL to free the tensor of the last collective, and the process aborts ("terminate called
+    without an active exception") where Python has begun to end by then. What is destroyed here waits for its threads,
+    but where something else still refers to it.
+    """
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
