@@ -9,6 +9,7 @@ import shutil
 from fnmatch import fnmatch
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -94,6 +95,14 @@ def test_a_batch_size_that_is_no_positive_number_is_refused(batch_size, model):
 def test_input_spans_of_another_form_are_refused(input_spans, model):
     with pytest.raises(TypeError, match="input_spans holds .* expected a list of mappings"):
         model.inference([TEXT], LABELS, input_spans=input_spans)
+
+
+def test_input_spans_may_be_an_array(model):
+    spans = [[{"start": 0, "end": 3}], []]
+    as_array = np.empty(2, object)
+    as_array[:] = spans
+    expected = model.inference([TEXT] * 2, LABELS, threshold=-1, input_spans=spans)
+    assert model.inference([TEXT] * 2, LABELS, threshold=-1, input_spans=as_array) == expected
 
 
 @pytest.mark.parametrize("input_spans", [[], [[], []]])

@@ -405,6 +405,7 @@ def test_chunks_and_settings():
     ("name", "content", "labels", "thresholds"),
     [
         ("l.txt", "person\n\n city, or town \n", ["person", "city, or town"], {}),
+        ("l.txt", "[PER] a person\n{city}\n", ["[PER] a person", "{city}"], {}),
         ("l.json", '["a", "b"]', ["a", "b"], {}),
         ("l.JSON", '["a", "b"]', ["a", "b"], {}),
         ("l.jsn", ' ["a", "b"]', ["a", "b"], {}),

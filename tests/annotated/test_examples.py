@@ -194,6 +194,12 @@ def test_a_word_of_a_column_file_may_hold_a_no_break_space(tmp_path):
     assert example == Example(("10\u00a0000", "Ada"), ((1, 2, "person"),))
 
 
+@pytest.mark.parametrize("blank", ["\u3000", "\u00a0", "\x0b"])
+def test_columns_may_be_parted_by_other_blanks(blank, tmp_path):
+    (example,) = read_examples(_written(tmp_path, f"so{blank}O\nAda{blank}B-person\n\n"))
+    assert example == Example(("so", "Ada"), ((1, 2, "person"),))
+
+
 def test_labels_and_negatives_come_along(tmp_path):
     record = GLINER[0] | {"ner_labels": ["person", "big city", "date"], "ner_negatives": ["food"]}
     (example,) = read_examples(_written(tmp_path, _lines([record])))

@@ -283,6 +283,26 @@ def test_what_a_loaded_model_has_of_its_own_goes_with_the_job(checkpoint: Callab
         extract_files(source, tmp_path / "out", LABELS, model=model, ray=RayOptions(), **OPTIONS)
 
 
+def test_a_job_begun_with_what_is_refused_now_says_how_to_go_on(small_model: GLiNER, tmp_path: Path):
+    source = write_lines(tmp_path / "in.txt", TEXTS[:8])
+    extract_files(source, tmp_path / "out", LABELS, model=small_model, **OPTIONS)
+    manifest = tmp_path / "out" / "_job" / "manifest.jsonl"
+    plan, *others = manifest.read_text(encoding="utf-8").splitlines()
+    for changes, message in (
+        (
+            {"rows_per_shard": 0},
+            r"rows_per_shard is 0: .* Start anew with overwrite \(--overwrite\), or choose another",
+        ),
+        ({"unknown": 1}, r"keeps other settings than .*, or start anew with overwrite \(--overwrite\)"),
+    ):
+        values = json.loads(plan)
+        values["plan"]["settings"] |= changes
+        manifest.write_text("\n".join([json.dumps(values), *others, ""]), encoding="utf-8")
+        with pytest.raises(JobError, match=message):
+            extract_files(source, tmp_path / "out", LABELS, model=small_model, **OPTIONS)
+    extract_files(source, tmp_path / "out", LABELS, model=small_model, overwrite=True, **OPTIONS)
+
+
 def one_word(text: str) -> list[tuple[str, int, int]]:
     return [(text, 0, len(text))]
 

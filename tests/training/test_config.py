@@ -75,7 +75,7 @@ def test_short_forms_are_read(tmp_path: Path) -> None:
         ({"lr_encoder": "fast"}, "lr_encoder is 'fast': expected a number"),
         ({"lr_encoder": ".nan"}, "lr_encoder is '.nan': expected a number"),
         ({"lr_encoder": "nan"}, "lr_encoder is nan: expected a number of at least 0"),
-        ({"random_drop": 1}, "random_drop is 1: expected true or false"),
+        ({"random_drop": 2}, "random_drop is 2: expected true or false"),
         ({"output_dir": 3}, "output_dir is 3: expected a string"),
         ({"loss": "bec"}, "loss is 'bec': expected one of bce, focal, dice"),
         ({"negative_share": 1.0}, "negative_share is 1.0: some types must be positive, so it lies below 1"),
@@ -103,8 +103,12 @@ def test_values_from_python_become_those_of_yaml(tmp_path: Path) -> None:
         "output_dir": tmp_path / "o", "train": [TrainingFile(path=tmp_path / "a", partial=["x"]), "b"],  # type: ignore[arg-type]
         "lr_encoder": np.float64(1e-4), "lr_others": np.float32(0.5), "steps": np.int64(3), "compile": np.bool_(True),
         "schedule": Schedule.LINEAR, "eval": tmp_path / "e", "implies": {"athlete": ["person"]},
+        "span_width_weight": 0, "eval_labels": np.array(["b", "a"]),
     }  # fmt: skip
     config = TrainingConfig(**given)
+    for several in (np.array(["a", "b"]), {"b", "a"}, frozenset("ab"), {"a": 1, "b": 2}.keys(), ("a", "b")):
+        assert config.replace(eval_labels=several).eval_labels == ("a", "b")  # type: ignore[arg-type]
+    assert (config.span_width_weight, config.eval_labels) == (False, ("b", "a"))
     assert config.train == (TrainingFile(path=str(tmp_path / "a"), partial=("x",)), TrainingFile(path="b"))
     assert (config.output_dir, config.eval) == (str(tmp_path / "o"), (str(tmp_path / "e"),))
     assert (type(config.lr_encoder), type(config.steps), type(config.schedule)) == (float, int, str)

@@ -380,6 +380,14 @@ def test_a_run_goes_on_with_its_own_settings_only(configure: Callable[..., Train
         train(configure(unbroken, steps=12), resume=True)
 
 
+def test_a_run_goes_on_however_its_warm_up_is_told(configure: Callable[..., TrainingConfig], tmp_path: Path) -> None:
+    config = configure(tmp_path / "run", steps=4, save_steps=2, warmup=0.5)
+    train(config)
+    train(config.replace(warmup=0.1, warmup_steps=2), resume=True)
+    with pytest.raises(TrainingError, match=r"was made with warmup_steps None, and it is 3 now"):
+        train(config.replace(warmup_steps=3), resume=True)
+
+
 def test_a_run_goes_on_with_its_own_data_only(
     configure: Callable[..., TrainingConfig], data: Path, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 Labels = list[str] | dict[str, str]
 
@@ -105,12 +105,17 @@ def _read_labels_file(file: Path) -> WantedLabels:
         content = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is not UTF-8: {error.reason} at byte {error.start + 1}") from error
-    if file.suffix.lower() != ".json" and not content.lstrip().startswith(("[", "{")):  # JSON by another name
-        return WantedLabels([line.strip() for line in content.splitlines() if line.strip()], {})
-    try:
-        labels = json.loads(content)
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON ({error}): expected a list of labels") from error
+    is_json = file.suffix.lower() == ".json"
+    if is_json or content.lstrip().startswith(("[", "{")):  # JSON by another name
+        try:
+            return _read_json_labels(json.loads(content), file)
+        except json.JSONDecodeError as error:
+            if is_json:
+                raise InputError(f"{file} is not JSON ({error}): expected a list of labels") from error
+    return WantedLabels([line.strip() for line in content.splitlines() if line.strip()], {})
+
+
+def _read_json_labels(labels: Any, file: Path) -> WantedLabels:
     if isinstance(labels, list) and all(isinstance(label, str) for label in labels):
         _expect_words(labels, file)
         return WantedLabels(labels, {})

@@ -131,16 +131,23 @@ class Plan:
         """Reads what `to_dict` gave.
 
         Raises:
-            JobError: it comes from a version with other settings.
+            JobError: it comes from a version with other settings, or one that took what is refused now.
         """
         names = {field.name for field in fields(Settings)}
         settings = values["settings"]
         if set(settings) != names:
             raise JobError(
                 f"the job was begun by gliner_fast {values['version']}, which keeps other settings than {__version__}: "
-                "finish it with that version, or start anew with overwrite"
+                "finish it with that version, or start anew with overwrite (--overwrite)"
             )
-        return cls(Settings(**settings), values["inputs"], values["schema"], values["version"])
+        try:
+            read = Settings(**settings)
+        except JobError as error:
+            raise JobError(
+                f"the job was begun by gliner_fast {values['version']} with choices that are refused now: {error}. "
+                "Start anew with overwrite (--overwrite), or choose another output"
+            ) from error
+        return cls(read, values["inputs"], values["schema"], values["version"])
 
     def changes_from(self, earlier: Plan) -> list[str]:
         """What differs from an earlier plan in a way that its output depends on, each as a phrase.

@@ -30,6 +30,7 @@ from gliner_fast.errors import CheckpointError
 from gliner_fast.training.batches import Place
 from gliner_fast.training.config import ConfigError, TrainingConfig
 from gliner_fast.training.errors import TrainingError
+from gliner_fast.training.optimizer import count_warmup_steps
 
 if TYPE_CHECKING:
     from gliner_fast.model import GLiNER
@@ -181,9 +182,12 @@ def load_checkpoint(
     """
     with _errors_naming(folder):
         earlier = TrainingConfig.from_yaml(folder / _CONFIG)
+    # However it is told.
+    same_warmup = count_warmup_steps(earlier) == count_warmup_steps(config)
+    free = _FREE | {"warmup", "warmup_steps"} if same_warmup else _FREE
     for field in dataclasses.fields(TrainingConfig):
         was, now = getattr(earlier, field.name), getattr(config, field.name)
-        if was != now and field.name not in _FREE:
+        if was != now and field.name not in free:
             raise TrainingError(
                 f"{folder} was made with {field.name} {was!r}, and it is {now!r} now: go on with the same settings, "
                 "or begin anew in another output_dir"

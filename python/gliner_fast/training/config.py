@@ -10,13 +10,13 @@ import difflib
 import os
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import KeysView, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-import numpy as np
 from typing_extensions import Self
 
 from gliner_fast.config import POOLINGS, SPAN_MODES
@@ -378,8 +378,12 @@ def read_value(name: str, value: Any, hint: Any) -> Any:
 
 def _unwrapped(value: Any) -> Any:
     """What YAML would have in the place of a value from Python."""
-    if isinstance(value, np.generic):
-        return value.item()
+    if hasattr(value, "tolist"):  # numbers and arrays of numpy, columns of pandas
+        return value.tolist()
+    if isinstance(value, KeysView):
+        return list(value)
+    if isinstance(value, AbstractSet):
+        return sorted(value, key=str)
     if isinstance(value, Enum):  # those of transformers
         return value.value
     return os.fspath(value) if isinstance(value, os.PathLike) else value
@@ -405,6 +409,8 @@ def _read_plain(name: str, value: Any, hint: type) -> Any:
             pass
     if hint is float and type(value) is int:
         return float(value)
+    if hint is bool and type(value) is int and value in (0, 1):
+        return bool(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f"{name} is {value!r}: expected {expected}")
     return hint(value)  # YAML has no place for what is derived from it

@@ -60,9 +60,14 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, step: int, config: Trai
     return max(float(group["lr"]) for group in optimizer.param_groups)
 
 
+def count_warmup_steps(config: TrainingConfig) -> int:
+    """Steps until the learning rates are whole."""
+    return math.ceil(config.steps * config.warmup) if config.warmup_steps is None else config.warmup_steps
+
+
 def schedule_factor(step: int, config: TrainingConfig) -> float:
     """What learning rates are multiplied by in a step, counted from 0; as transformers' schedules have it."""
-    warmup = math.ceil(config.steps * config.warmup) if config.warmup_steps is None else config.warmup_steps
+    warmup = count_warmup_steps(config)
     if step < warmup:
         return step / warmup
     done = (step - warmup) / max(1, config.steps - warmup)

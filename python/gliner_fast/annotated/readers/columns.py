@@ -24,8 +24,7 @@ def read_columns(path: Path, word_column: int = 0, tag_column: int = -1) -> Iter
     tags: list[str] = []
     width: int | None = None
     for number, line in read_lines(path):
-        # Not split(): a word may hold a no-break space.
-        cells = line.split("\t") if "\t" in line else [cell for cell in line.split(" ") if cell]
+        cells = _split(line)
         if not line.strip() or cells[0] == "-DOCSTART-":
             if words:
                 yield Example(tuple(words), spans_of_tags(tags))
@@ -50,6 +49,14 @@ def read_columns(path: Path, word_column: int = 0, tag_column: int = -1) -> Iter
         tags.append(tag)
     if words:
         yield Example(tuple(words), spans_of_tags(tags))
+
+
+def _split(line: str) -> list[str]:
+    if "\t" in line:
+        return line.split("\t")
+    # Not split(), but where blanks of another kind part all columns: a word may hold a no-break space.
+    cells = [cell for cell in line.split(" ") if cell]
+    return line.split() if len(cells) == 1 else cells
 
 
 def _is_row(line: str, cells: list[str], width: int | None, tag_column: int) -> bool:
