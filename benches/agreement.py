@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from benches.hardware import describe
-from gliner_fast import GLiNER, verification
+from gliner_fast import GLiNER
 from gliner_fast.annotated.examples import Example, read_examples
-from gliner_fast.installed_gliner import load_reference
+from gliner_fast.comparing import verification
+from gliner_fast.comparing.installed_gliner import load_reference
 from tests.reference.scores import score_sets
 
 THRESHOLDS = (0.3, 0.5, 0.9)

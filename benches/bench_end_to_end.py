@@ -16,8 +16,8 @@ import torch
 from benches.compare import Race, words_of
 from benches.conftest import DEVICES, LABELS, SIZES, Pair, texts_of
 from benches.floor import cpu_peak, encoder_operations
+from gliner_fast.comparing.verification import compare, find_reference_candidates
 from gliner_fast.encoders.deberta import DebertaEncoder
-from gliner_fast.verification import compare, find_reference_candidates
 
 TEXT_COUNTS = {"short": 32, "mixed": 8, "long": 6}
 BATCH_SIZES = {"cpu": [1, 4, 8, 16], "cuda": [16, 64, 256]}

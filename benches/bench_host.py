@@ -36,7 +36,7 @@ from gliner_fast.candidates import Candidates
 from gliner_fast.entity import Entity
 from gliner_fast.kernels.pending_candidates import PendingCandidates, SpanCandidates
 from gliner_fast.network import SpanScores
-from gliner_fast.predict import Predictor
+from gliner_fast.predicting.predictor import Predictor
 
 TEXTS = {"short": 2048, "mixed": 256}
 TIMES = 4  # that the texts are gone through in a call; no window holds one twice

@@ -1,4 +1,4 @@
-"""The linear layers of an encoder: `gliner_fast.linear` beside torch's own, over the rows of a batch without padding.
+"""An encoder's linear layers: `gliner_fast.cpu.linear` beside torch's own, over the rows of a batch without padding.
 
 Twelve layers with weights of their own take turns, as in a model: no weight is in the cache when its turn comes.
 """
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from benches.compare import SCALE, Race
-from gliner_fast.linear import VARIABLE, Linear, choose_linear, linear
+from gliner_fast.cpu.linear import VARIABLE, Linear, choose_linear, linear
 
 LAYERS = 12 if SCALE > 0.1 else 2
 ROWS = [16, 48, 80, 128, 256, 512, 768, 1024]

@@ -20,9 +20,9 @@ from benches.compare import SCALE, Race, words_of
 from benches.conftest import LABELS, SIZES, Pair, checkpoint, texts_of
 from benches.floor import cpu_peak
 from gliner_fast import GLiNER, _rust
-from gliner_fast.installed_gliner import load_reference
-from gliner_fast.linear import linear
-from gliner_fast.packed_weights import Packed
+from gliner_fast.comparing.installed_gliner import load_reference
+from gliner_fast.cpu.linear import linear
+from gliner_fast.cpu.packed_weights import Packed
 from gliner_fast.precision import cpu_features
 
 TEXT_COUNTS = {"short": 32, "mixed": 8}

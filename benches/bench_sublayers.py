@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from benches.compare import SCALE, Race
+from gliner_fast.cpu.int16 import quantize
+from gliner_fast.cpu.linear import VARIABLE, Linear
 from gliner_fast.encoders.sublayers import finish_layer
-from gliner_fast.int16 import quantize
-from gliner_fast.linear import VARIABLE, Linear
 
 LAYERS = 12 if SCALE > 0.1 else 2
 WIDTHS = {"minilm": 384, "base": 768}

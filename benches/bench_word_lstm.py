@@ -1,4 +1,4 @@
-"""The word LSTM beside torch's own: for inference the Rust kernel, in training `gliner_fast.lstm_training`."""
+"""The word LSTM beside torch's own: for inference the Rust kernel, in training `gliner_fast.cpu.lstm_training`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from benches.compare import Race
-from gliner_fast.native_lstm import native_lstm
+from gliner_fast.cpu.native_lstm import native_lstm
 from gliner_fast.word_vectors import WordLSTM, time_major
 
 WIDTHS = {"minilm": 384, "base": 512}

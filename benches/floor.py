@@ -11,8 +11,8 @@ from functools import cache, partial
 import torch
 import torch.nn.functional as F
 
+from gliner_fast.cpu.linear import Linear
 from gliner_fast.encoders.deberta_config import DebertaConfig
-from gliner_fast.linear import Linear
 
 # Twice the L2 cache of an H100 and more: to write it throws out what a call before left there.
 SCRATCH_BYTES = 256 * 2**20

@@ -74,8 +74,9 @@ class Clock:
 @contextmanager
 def watched(clock: Clock) -> Iterator[None]:
     """Has every stage of a DeBERTa on the CPU timed."""
-    from gliner_fast import linear as linears
-    from gliner_fast import native_lstm, scorer, word_vectors
+    from gliner_fast import scorer, word_vectors
+    from gliner_fast.cpu import linear as linears
+    from gliner_fast.cpu import native_lstm
     from gliner_fast.encoders import deberta_layer
 
     def of_linear(vectors: Any, weight: Any, *_: Any, packed: Any = None, **__: Any) -> int:

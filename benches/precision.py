@@ -23,7 +23,7 @@ from benches.agreement import gold_entities, micro_f1
 from benches.hardware import device_name
 from gliner_fast import GLiNER
 from gliner_fast.annotated.examples import read_examples
-from gliner_fast.installed_gliner import load_reference
+from gliner_fast.comparing.installed_gliner import load_reference
 
 OWNERS = {"bf16": ("ours", "gliner"), "fp16": ("ours", "gliner"), "int16": ("ours",)}
 

@@ -23,7 +23,7 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from tests.checkpoints import make_checkpoint
+from tests.random_checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
     from gliner_fast import GLiNER
@@ -35,7 +35,7 @@ hypothesis.settings.load_profile("any machine")
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Gives the folder of a kind of checkpoint (`tests.checkpoints.KINDS`); read only: tests share it."""
+    """Gives the folder of a kind of checkpoint (`tests.random_checkpoints.KINDS`); read only: tests share it."""
     root = tmp_path_factory.mktemp("checkpoints")
 
     @cache
@@ -72,10 +72,10 @@ def forgetful_model(built_in: GLiNER, monkeypatch: pytest.MonkeyPatch) -> GLiNER
 @pytest.fixture
 def overlapping(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has the stages overlap on the CPU as they do on CUDA."""
-    from gliner_fast import predict
-    from gliner_fast.stages import HostStages
+    from gliner_fast.predicting import predictor as predictor_module
+    from gliner_fast.predicting.stages import HostStages
 
-    monkeypatch.setattr(predict, "HostStages", lambda **_: HostStages(overlap=True))
+    monkeypatch.setattr(predictor_module, "HostStages", lambda **_: HostStages(overlap=True))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

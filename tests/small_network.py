@@ -10,7 +10,7 @@ import torch
 from gliner_fast.batch import Batch
 from gliner_fast.config import GLiNERConfig
 from gliner_fast.network import SpanNetwork
-from tests.checkpoints import ENCODERS
+from tests.random_checkpoints import ENCODERS
 
 
 def small_network(pooling: str = "first") -> SpanNetwork:

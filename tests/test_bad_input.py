@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gliner_fast import CheckpointError, CheckpointWarning, GLiNER, UnsupportedCheckpointError
-from gliner_fast import checkpoint as checkpoint_module
+from gliner_fast.checkpoints import locating as checkpoint_module
 from tests.parity.pairs import Pair, spans
 from tests.samples import CROSSNER
 

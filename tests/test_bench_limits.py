@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from benches import limits
-from gliner_fast import GLiNER, linear, scorer
+from gliner_fast import GLiNER, scorer
+from gliner_fast.cpu import linear
 from gliner_fast.encoders import deberta_layer
 
 

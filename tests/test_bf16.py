@@ -12,17 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gliner_fast import GLiNER, linear
+from gliner_fast import GLiNER
+from gliner_fast.cpu import linear
+from gliner_fast.cpu.linear import VARIABLE, Linear, reordering_pays
+from gliner_fast.cpu.native_lstm import VARIABLE as LSTM
+from gliner_fast.cpu.native_lstm import native_lstm, takes_native_lstm
+from gliner_fast.cpu.packed_weights import Reordered
 from gliner_fast.encoders.attention_executor import VARIABLE as ATTENTION
 from gliner_fast.encoders.attention_executor import PackedTexts, attend
 from gliner_fast.kernels.attention_reference import Positions, disentangled_attention_reference
-from gliner_fast.linear import VARIABLE, Linear, reordering_pays
-from gliner_fast.native_lstm import VARIABLE as LSTM
-from gliner_fast.native_lstm import native_lstm, takes_native_lstm
-from gliner_fast.packed_weights import Reordered
 from gliner_fast.span_executor import VARIABLE as SPANS
+from tests.cpu.test_int16 import change_in_place, load_others
 from tests.samples import CROSSNER, LABELS
-from tests.test_int16 import change_in_place, load_others
 
 HAS_BF16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 has_bf16 = pytest.mark.skipif(not HAS_BF16, reason="oneDNN multiplies no bf16 on this CPU")

@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gliner_fast import __version__, verification
+from gliner_fast import __version__
 from gliner_fast.cli import main
 from gliner_fast.cli.reading import WantedLabels, in_chunks, read_labels, read_texts, read_thresholds
 from gliner_fast.cli.showing import coloured, json_line
+from gliner_fast.comparing import verification
 
 ADA = "Ada Lovelace lived in London."
 

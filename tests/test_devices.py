@@ -11,12 +11,13 @@ import weakref
 import pytest
 import torch
 
-from gliner_fast import GLiNER, devices, pipeline, predict
+from gliner_fast import GLiNER, devices, pipeline
 from gliner_fast.devices import parse_devices, spread
 from gliner_fast.pipeline import Window, predict_windows
-from gliner_fast.predict import Predictor
-from gliner_fast.request import Options
-from gliner_fast.stages import HostStages
+from gliner_fast.predicting import predictor as predictor_module
+from gliner_fast.predicting.predictor import Predictor
+from gliner_fast.predicting.request import Options
+from gliner_fast.predicting.stages import HostStages
 from gliner_fast.stats import Stats
 from tests.samples import CROSSNER, LABELS
 
@@ -164,7 +165,7 @@ def test_what_waits_for_a_device_is_not_begun_once_nobody_wants_it(model, monkey
 
 @pytest.mark.parametrize("overlap", [False, True])
 def test_a_device_that_ran_out_of_memory_keeps_its_lower_budget(overlap, model, monkeypatch):
-    monkeypatch.setattr(predict, "HostStages", lambda **_: HostStages(overlap=overlap))
+    monkeypatch.setattr(predictor_module, "HostStages", lambda **_: HostStages(overlap=overlap))
     monkeypatch.setattr(model, "token_budget", 120)
     forward, failures, told = model.model.forward, [], []
 
@@ -186,7 +187,7 @@ def test_a_device_that_ran_out_of_memory_keeps_its_lower_budget(overlap, model, 
 @pytest.mark.timeout(120)
 def test_a_device_goes_on_to_the_next_window_before_the_last_batch_of_one_is_decoded(model, monkeypatch, overlapping):
     ready, changed, begun, decoded = [], threading.Condition(), [], []
-    forward, find = model.model.forward, predict.find_candidates
+    forward, find = model.model.forward, predictor_module.find_candidates
 
     def note(numbers, number):
         with changed:
@@ -214,7 +215,7 @@ def test_a_device_goes_on_to_the_next_window_before_the_last_batch_of_one_is_dec
 
     monkeypatch.setattr(devices, "_Line", Line)
     monkeypatch.setattr(model.model, "forward", compute)
-    monkeypatch.setattr(predict, "find_candidates", decode)
+    monkeypatch.setattr(predictor_module, "find_candidates", decode)
     windows = [Window(TEXTS[first : first + 3], LABELS) for first in range(0, 18, 3)]
     list(predict_windows(model, windows, Options(), stats=Stats(), devices=[CPU]))
     assert begun == decoded == [3] * 6
@@ -222,15 +223,15 @@ def test_a_device_goes_on_to_the_next_window_before_the_last_batch_of_one_is_dec
 
 @pytest.mark.parametrize("overlap", [False, True])
 def test_of_windows_before_one_that_fails_none_is_lost_and_those_after_end_nothing(overlap, model, monkeypatch):
-    monkeypatch.setattr(predict, "HostStages", lambda **_: HostStages(overlap=overlap))
-    error, find = RuntimeError("CUDA error: an illegal memory access was encountered"), predict.find_candidates
+    monkeypatch.setattr(predictor_module, "HostStages", lambda **_: HostStages(overlap=overlap))
+    error, find = RuntimeError("CUDA error: an illegal memory access was encountered"), predictor_module.find_candidates
 
     def decode(scores, word_counts, *others):
         if len(word_counts) == 4:
             raise error
         return find(scores, word_counts, *others)
 
-    monkeypatch.setattr(predict, "find_candidates", decode)
+    monkeypatch.setattr(predictor_module, "find_candidates", decode)
     sizes = [3, 3, 2, 3, 4, 3, 3]
     windows = [Window(TEXTS[:size], LABELS, key=place) for place, size in enumerate(sizes)]
     given = []

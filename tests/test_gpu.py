@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from gliner_fast import GLiNER, verify
+from gliner_fast.comparing.verification import compare
 from gliner_fast.encoders.attention_executor import VARIABLE as ATTENTION
 from gliner_fast.encoders.cuda_graphs import VARIABLE as GRAPHS
 from gliner_fast.kernels.pending_candidates import PendingCandidates
 from gliner_fast.scorer import SpanScorer
 from gliner_fast.span_executor import VARIABLE
-from gliner_fast.verification import compare
 from gliner_fast.word_vectors import WordLSTM
 from tests.device_waits import counted_waits, no_wait
 from tests.samples import CROSSNER, LABELS

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benches import gpu_peers
-from gliner_fast.verification import compare
+from gliner_fast.comparing.verification import compare
 from tests.samples import CROSSNER, LABELS
 
 

@@ -38,7 +38,7 @@ SOURCES = sorted(
 # The steps of the way through: they do not know each other, `network` and `model` join them.
 STEPS = {"words", "batch", "encoder", "scorer", "decode"}
 # Who reads checkpoints, from disk or from the hub.
-READERS = {"installed_gliner", "weights", "checkpoint", "model", "training/builtin/__main__"}
+READERS = {"weights", "model", "checkpoints/locating", "comparing/installed_gliner", "training/builtin/__main__"}
 
 
 def imported_names(path: Path, package: str = "") -> Iterator[str]:
@@ -80,11 +80,15 @@ def test_only_the_readers_of_checkpoints_import_what_reads_them():
 
 # Rooms that a folder of the package must not look into: what is read knows nothing of who reads it.
 CLOSED = {
-    "annotated": {"cli", "evaluation", "jobs", "model", "training"},
-    "encoders": {"annotated", "cli", "evaluation", "jobs", "model", "network", "training"},
-    "evaluation": {"cli", "jobs", "training"},
-    "jobs": {"annotated", "cli", "evaluation", "training"},
-    "training": {"cli", "jobs"},
+    "annotated": {"cli", "comparing", "evaluation", "jobs", "model", "training"},
+    "checkpoints": {"annotated", "cli", "comparing", "evaluation", "jobs", "model", "predicting", "training"},
+    "comparing": {"annotated", "cli", "evaluation", "jobs", "training"},
+    "cpu": {"checkpoints", "cli", "comparing", "encoders", "evaluation", "jobs", "model", "network", "predicting"},
+    "encoders": {"annotated", "checkpoints", "cli", "evaluation", "jobs", "model", "network", "predicting", "training"},
+    "evaluation": {"cli", "comparing", "jobs", "training"},
+    "jobs": {"annotated", "cli", "comparing", "evaluation", "training"},
+    "predicting": {"annotated", "checkpoints", "cli", "comparing", "evaluation", "jobs", "model", "training"},
+    "training": {"cli", "comparing", "jobs"},
 }
 
 
@@ -95,9 +99,9 @@ def test_a_folder_looks_into_no_room_that_stands_above_it(folder: str):
 
 
 # The rooms that use the model. What stands beside it, in no folder, knows none of them, with these exceptions.
-ABOVE = {"annotated", "cli", "evaluation", "jobs", "ray", "training"}
+ABOVE = {"annotated", "cli", "comparing", "evaluation", "jobs", "ray", "training"}
 LOOKS_UP = {
-    "__init__": {"jobs"},  # the front door
+    "__init__": {"comparing", "jobs"},  # the front door
     "model": {"evaluation", "training"},  # where `evaluate` and `train_model` are called
     "ray": {"jobs"},  # it reads labels and gives entities as a job does
 }
@@ -106,6 +110,15 @@ LOOKS_UP = {
 def test_what_stands_in_no_folder_looks_into_no_room_above_it():
     looks_up = {module: ours(PACKAGE / f"{module}.py") & ABOVE for module in MODULES if "/" not in module}
     assert {module: rooms for module, rooms in looks_up.items() if rooms} == LOOKS_UP
+
+
+# A step knows nothing of the request that it works for; these join steps.
+JOINING = {"model", "pipeline", "devices", "ray"}
+
+
+def test_only_what_joins_the_steps_looks_into_predicting():
+    looking = {module for module in MODULES if "/" not in module and "predicting" in ours(PACKAGE / f"{module}.py")}
+    assert looking == JOINING
 
 
 def test_old_checkpoint_names_stand_in_weights_alone():

@@ -11,10 +11,10 @@ import polars as pl
 import pytest
 
 from gliner_fast import GLiNER, pipeline
+from gliner_fast.comparing.verification import compare
 from gliner_fast.pipeline import Window, predict_windows
-from gliner_fast.request import Options
+from gliner_fast.predicting.request import Options
 from gliner_fast.stats import Stats
-from gliner_fast.verification import compare
 from tests.samples import CROSSNER, LABELS
 
 TEXTS = [text[:60] for text in CROSSNER[:100]]

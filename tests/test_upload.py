@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gliner_fast import GLiNER
-from gliner_fast.request import Options, Request
+from gliner_fast.predicting.request import Options, Request
 from gliner_fast.upload import upload
 from gliner_fast.word_vectors import time_major
 from tests.device_waits import no_wait

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gliner_fast.comparing.verification import VerificationReport, verify
     from gliner_fast.config import GLiNERConfig
     from gliner_fast.entity import Entity
     from gliner_fast.errors import CheckpointError, CheckpointWarning, UnsupportedCheckpointError
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from gliner_fast.jobs.ray_engine import RayOptions
     from gliner_fast.model import GLiNER
     from gliner_fast.redaction import Redacted, Redaction, redact
-    from gliner_fast.verification import VerificationReport, verify
 
 __version__ = "0.1.0"
 
@@ -51,11 +51,11 @@ _HOMES = {
     "Redacted": "redaction",
     "Redaction": "redaction",
     "UnsupportedCheckpointError": "errors",
-    "VerificationReport": "verification",
+    "VerificationReport": "comparing.verification",
     "extract_files": "jobs",
     "redact": "redaction",
     # Not `verify.py`: a submodule that is imported takes its name in the package, and would hide the function.
-    "verify": "verification",
+    "verify": "comparing.verification",
 }
 
 

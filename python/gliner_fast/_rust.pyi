@@ -334,8 +334,8 @@ def find_spans(
         max_width: words of the widest span.
         thresholds: the probability that each type must pass, (T,).
         threads: most threads to use, this one included; fewer where there is little to do.
-        openmp: `gliner_fast.openmp.parallel_address()`, to run on torch's threads, or 0 for new ones. Nothing else: the
-            address is called.
+        openmp: `gliner_fast.cpu.openmp.parallel_address()`, to run on torch's threads, or 0 for new ones. Nothing else:
+            the address is called.
 
     Returns:
         As `find_likely`.

@@ -10,7 +10,7 @@ from gliner_fast.words import WordTriples, split_words
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from gliner_fast.tokenizer_loading import CheckpointTokenizer
+    from gliner_fast.checkpoints.tokenizer_loading import CheckpointTokenizer
 
 
 class DataProcessor:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from gliner_fast import _rust
 from gliner_fast.candidates import Candidates, only, those_that_pass
+from gliner_fast.cpu.native import is_float32_on_cpu
 from gliner_fast.kernels.pending_candidates import PendingCandidates, SpanCandidates
-from gliner_fast.native import is_float32_on_cpu
 from gliner_fast.pending_scores import PendingScores
 from gliner_fast.probabilities import probabilities
 

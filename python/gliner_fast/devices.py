@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from gliner_fast.int16 import is_quantized, quantize
+from gliner_fast.cpu.int16 import is_quantized, quantize
 from gliner_fast.precision import choose_device
-from gliner_fast.predict import Predictor
-from gliner_fast.stages import failed
+from gliner_fast.predicting.predictor import Predictor
+from gliner_fast.predicting.stages import failed
+from gliner_fast.predicting.token_budget import default_budget
 from gliner_fast.stats import Stats
-from gliner_fast.token_budget import default_budget
 
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
     from gliner_fast.model import GLiNER
-    from gliner_fast.preparing import Prepared
+    from gliner_fast.predicting.preparing import Prepared
 
 Item = TypeVar("Item")
 Devices = str | Sequence[str | torch.device]

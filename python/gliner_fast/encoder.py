@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from gliner_fast.cpu.linear import take_linear
 from gliner_fast.encoders.attention_executor import AttentionExecutor, PackedTexts, choose_attention
 from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.encoders.deberta_config import DebertaConfig
 from gliner_fast.encoders.packed_bert import is_bert_like, run_packed
 from gliner_fast.errors import CheckpointError, UnsupportedCheckpointError
-from gliner_fast.linear import take_linear
 
 _meta_lock = threading.Lock()
 

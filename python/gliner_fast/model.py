@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from gliner_fast import checkpoint, weights
+from gliner_fast import weights
 from gliner_fast.batch import Batch, Batcher
+from gliner_fast.checkpoints import locating
+from gliner_fast.checkpoints.loading import Parts, create_parts, load_parts
 from gliner_fast.config import CONFIG_NAME, GLiNERConfig
+from gliner_fast.cpu.int16 import is_quantized, quantize
 from gliner_fast.data_processor import DataProcessor
 from gliner_fast.devices import Devices, parse_devices
 from gliner_fast.entity import Entity
-from gliner_fast.int16 import is_quantized, quantize
 from gliner_fast.labels import Labels, Threshold
-from gliner_fast.loading import Parts, create_parts, load_parts
 from gliner_fast.network import SpanNetwork, SpanScores
 from gliner_fast.pipeline import predict_parts, stream_texts
 from gliner_fast.precision import INT16, parse_precision
-from gliner_fast.predict import Predictor
-from gliner_fast.request import OnLong, Options, Request
-from gliner_fast.token_budget import default_budget
+from gliner_fast.predicting.predictor import Predictor
+from gliner_fast.predicting.request import OnLong, Options, Request
+from gliner_fast.predicting.token_budget import default_budget
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -173,8 +174,8 @@ class GLiNER(nn.Module):
         if variant is not None and variant not in ("fp16", "bf16"):
             raise ValueError(f"variant is {variant!r}: expected 'fp16' or 'bf16'")
         weights_dtype, is_int16 = parse_precision(dtype or variant, quantize, device)
-        hub = checkpoint.HubOptions(revision, cache_dir, force_download, local_files_only, token)
-        folder = checkpoint.locate(model_id, hub, variant)
+        hub = locating.HubOptions(revision, cache_dir, force_download, local_files_only, token)
+        folder = locating.locate(model_id, hub, variant)
         parts = load_parts(
             folder,
             overrides={

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from gliner_fast.candidates import Candidates
+from gliner_fast.cpu.int16 import drop
+from gliner_fast.cpu.linear import Linear, asked_linear
+from gliner_fast.cpu.native_lstm import is_lstm_native
 from gliner_fast.encoder import build_encoder, encoder_width
 from gliner_fast.encoders.cuda_graphs import graphs_are_asked_for
 from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.encoders.residual_norm import asked_norm
 from gliner_fast.errors import CheckpointError
-from gliner_fast.int16 import drop
 from gliner_fast.kernels.pending_candidates import PendingCandidates
-from gliner_fast.linear import Linear, asked_linear
-from gliner_fast.native_lstm import is_lstm_native
 from gliner_fast.pending_scores import PendingScores
 from gliner_fast.scorer import SpanScorer
 from gliner_fast.word_vectors import WordLSTM, pool_subwords

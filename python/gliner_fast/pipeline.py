@@ -14,15 +14,15 @@ import torch
 
 from gliner_fast.devices import predict_on_all, spread
 from gliner_fast.labels import Labels
-from gliner_fast.preparing import Prepared
-from gliner_fast.request import Options, Request, expect_count
-from gliner_fast.stages import failed
+from gliner_fast.predicting.preparing import Prepared
+from gliner_fast.predicting.request import Options, Request, expect_count
+from gliner_fast.predicting.stages import failed
 from gliner_fast.stats import Stats
 
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
     from gliner_fast.model import GLiNER
-    from gliner_fast.predict import Predictor
+    from gliner_fast.predicting.predictor import Predictor
 
 Item = TypeVar("Item")
 

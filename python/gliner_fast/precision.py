@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from gliner_fast.native import is_intel
+from gliner_fast.cpu.native import is_intel
 
 INT16 = "int16"
 _NAMES = {

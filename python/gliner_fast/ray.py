@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from gliner_fast.labels import LabelSet
-from gliner_fast.request import Options, Request
+from gliner_fast.predicting.request import Options, Request
 
 if TYPE_CHECKING:
     import pyarrow as pa

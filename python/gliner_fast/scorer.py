@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_fast.candidates import Candidates
+from gliner_fast.cpu.linear import Linear, linear
 from gliner_fast.kernels.pending_candidates import PendingCandidates, Room
-from gliner_fast.linear import Linear, linear
 from gliner_fast.span_executor import Executor, SpanLayout, choose_executor, find_spans, score_spans
 
 

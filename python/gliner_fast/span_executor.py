@@ -13,10 +13,10 @@ from torch.autograd.function import once_differentiable
 
 from gliner_fast import _rust
 from gliner_fast.candidates import Candidates
+from gliner_fast.cpu.native import WIDENED, allows_tf32, expect_triton, triton_is_fastest
+from gliner_fast.cpu.native_candidates import native_candidates
 from gliner_fast.kernels.pending_candidates import PendingCandidates, Room
 from gliner_fast.kernels.span_reference import span_scores_gradient_reference, span_scores_reference
-from gliner_fast.native import WIDENED, allows_tf32, expect_triton, triton_is_fastest
-from gliner_fast.native_candidates import native_candidates
 from gliner_fast.probabilities import probabilities
 from gliner_fast.upload import upload
 

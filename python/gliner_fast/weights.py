@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gliner_fast.checkpoints.row_int8 import dequantize_rows
 from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.errors import CheckpointError, CheckpointWarning
 from gliner_fast.network import SpanNetwork
-from gliner_fast.row_int8 import dequantize_rows
 
 _ENCODER = "token_rep_layer.bert_layer.model."
 _SPAN_HEAD = "span_rep_layer.span_rep_layer."

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from gliner_fast.lstm_training import train_lstm, trains_in_closed_form
-from gliner_fast.native_lstm import is_lstm_native, native_lstm, takes_native_lstm
+from gliner_fast.cpu.lstm_training import train_lstm, trains_in_closed_form
+from gliner_fast.cpu.native_lstm import is_lstm_native, native_lstm, takes_native_lstm
 from gliner_fast.upload import upload
 
 _flattening = Lock()

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gliner_fast import _rust
+from gliner_fast.cpu.openmp import parallel_address
 from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.encoders.deberta_config import DebertaConfig, position_rows
 from gliner_fast.encoders.native_attention import native_attention
 from gliner_fast.kernels.attention_reference import Positions, disentangled_attention_reference
-from gliner_fast.openmp import parallel_address
 
 CONFIG = {
     "model_type": "deberta-v2", "hidden_size": 48, "num_attention_heads": 3, "num_hidden_layers": 2,

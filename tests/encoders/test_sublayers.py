@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gliner_fast import GLiNER, _rust
+from gliner_fast.cpu.int16 import quantize
+from gliner_fast.cpu.linear import VARIABLE, Linear
+from gliner_fast.cpu.openmp import parallel_address
 from gliner_fast.encoders import sublayers
 from gliner_fast.encoders.sublayers import finish_layer
-from gliner_fast.int16 import quantize
-from gliner_fast.linear import VARIABLE, Linear
-from gliner_fast.openmp import parallel_address
 from tests.encoders.test_deberta import packed_hidden, pair
 from tests.samples import CROSSNER, LABELS
 

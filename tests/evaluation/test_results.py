@@ -9,11 +9,11 @@ import torch
 
 from gliner_fast import GLiNER
 from gliner_fast.annotated.examples import Example, labels_of
+from gliner_fast.comparing.installed_gliner import load_reference
 from gliner_fast.data_processor import whitespace_words
 from gliner_fast.encoders.attention_executor import VARIABLE as ATTENTION
 from gliner_fast.evaluation import Score, evaluate, evaluate_like_gliner
 from gliner_fast.evaluation.results import score_for
-from gliner_fast.installed_gliner import load_reference
 from gliner_fast.span_executor import VARIABLE
 from tests.reference.scores import score_sets
 from tests.samples import CROSSNER, CROSSNER_LABELS, LABELS, read_jsonl

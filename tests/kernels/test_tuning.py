@@ -15,7 +15,7 @@ from benches.bench_span_scores import mixed_lengths
 from benches.floor import Peaks, Work, encoder_operations, span_scores_work
 from benches.tune_attention import CHOICES, fastest
 from benches.tune_span_scores import improve
-from gliner_fast import linear
+from gliner_fast.cpu import linear
 from gliner_fast.encoders.attention_executor import VARIABLE
 from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.encoders.deberta_config import DebertaConfig

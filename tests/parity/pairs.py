@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gliner_fast.verification import TOLERANCE, compare, find_reference_candidates, labels_of_text
+from gliner_fast.comparing.verification import TOLERANCE, compare, find_reference_candidates, labels_of_text
 
 Answers = list[list[dict[str, Any]]]
 

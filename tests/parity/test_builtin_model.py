@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from gliner_fast.verification import verify
+from gliner_fast.comparing.verification import verify
 from tests.parity.pairs import Pair, spans
 from tests.samples import BOOKS, CROSSNER_LABELS, UNICODE, read_jsonl
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gliner_fast.verification import compare, find_reference_candidates
+from gliner_fast.comparing.verification import compare, find_reference_candidates
 from tests.samples import BOOKS, CROSSNER, LABELS, UNICODE
 
 pytestmark = pytest.mark.gliner  # candidates near the threshold come from the reference

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from gliner_fast import span_executor
+from gliner_fast.comparing.verification import compare
 from gliner_fast.encoders import attention_executor
 from gliner_fast.kernels._triton import INTERPRETED
-from gliner_fast.verification import compare
 from tests.parity.pairs import Pair
 from tests.samples import CROSSNER
 from tests.samples import LABELS as ALL_LABELS

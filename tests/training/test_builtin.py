@@ -14,7 +14,7 @@ from transformers import BertConfig, BertModel
 
 from gliner_fast import GLiNER
 from gliner_fast.annotated.example import Example
-from gliner_fast.checkpoint import BUILT_IN
+from gliner_fast.checkpoints.locating import BUILT_IN
 from gliner_fast.training.builtin.__main__ import _RECIPE, main, prepare, write_compact
 from gliner_fast.training.builtin.derive import derive
 from gliner_fast.training.config import TrainingConfig

@@ -11,8 +11,8 @@ import torch
 
 from gliner_fast.training.config import TrainingConfig, TrainingFile
 from gliner_fast.training.trainer import start_model, train
-from tests.checkpoints import corpus
 from tests.parity.pairs import Pair
+from tests.random_checkpoints import corpus
 from tests.samples import CROSSNER, LABELS
 from tests.tokenizer_makers import make_tokenizer
 from tests.training.sentences import write_sentences

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from gliner_fast import GLiNER
-from gliner_fast.checkpoint import BUILT_IN
+from gliner_fast.checkpoints.locating import BUILT_IN
 from gliner_fast.cli import main
 from gliner_fast.training import checkpoints, row_gradients, trainer
 from gliner_fast.training.checkpoints import RunFolder

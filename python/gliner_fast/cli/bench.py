@@ -45,7 +45,7 @@ def bench(
         raise InputError(f"{labels_file} gives labels their own thresholds: bench measures at one, --threshold")
     read = read_texts(texts, text_column, limit=limit, input_format=input_format)
 
-    from gliner_fast.speed import measure_speed
+    from gliner_fast.comparing.speed import measure_speed
 
     report = measure_speed(
         options.load_model(model, device, dtype),

@@ -82,7 +82,7 @@ def describe_checkpoint(model: str | None) -> dict[str, Any]:
         FileNotFoundError: there is no such checkpoint.
         CheckpointError: its files are broken.
     """
-    from gliner_fast.checkpoint import HubOptions, load_encoder_config, locate
+    from gliner_fast.checkpoints.locating import HubOptions, load_encoder_config, locate
     from gliner_fast.config import CONFIG_NAME, GLiNERConfig
     from gliner_fast.errors import CheckpointError, UnsupportedCheckpointError
     from gliner_fast.weights import find_weights
@@ -146,7 +146,7 @@ def _era(config: GLiNERConfig) -> str:
 
 def _count_parameters(weights: Path) -> int:
     """Counts the numbers in a file; a .safetensors file says so in its head, so nothing else is read."""
-    from gliner_fast.row_int8 import is_scale
+    from gliner_fast.checkpoints.row_int8 import is_scale
 
     if weights.suffix == ".safetensors":
         with weights.open("rb") as file:

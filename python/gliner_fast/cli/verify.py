@@ -62,7 +62,7 @@ def verify(
         raise InputError(f"{labels_file} gives labels their own thresholds: verify compares at one, --threshold")
     read = list(_SAMPLE) if texts is None else read_texts(texts, text_column, limit=limit, input_format=input_format)
 
-    from gliner_fast.verification import verify as compare_with_reference
+    from gliner_fast.comparing.verification import verify as compare_with_reference
 
     report = compare_with_reference(
         options.load_model(model, device, dtype),

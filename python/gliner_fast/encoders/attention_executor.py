@@ -12,10 +12,10 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor
 
+from gliner_fast.cpu.native import WIDENED, allows_tf32, expect_triton, rust_is_fastest, triton_is_fastest
 from gliner_fast.encoders.flash_attention import expect_flash
 from gliner_fast.encoders.native_attention import native_attention
 from gliner_fast.kernels.attention_reference import Positions, disentangled_attention_reference
-from gliner_fast.native import WIDENED, allows_tf32, expect_triton, rust_is_fastest, triton_is_fastest
 
 # padded and grouped: torch's own attention, with the position scores as its mask, over padded texts; or over packed
 # ones, those of equal length together, so that neither padding nor a mask is computed. The others: packed,

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gliner_fast.native import is_bare, is_recorded
+from gliner_fast.cpu.native import is_bare, is_recorded
 
 VARIABLE = "GLINER_FAST_CUDA_GRAPHS"
 MOST_SUBWORDS = 512  # from there on the card has enough to do

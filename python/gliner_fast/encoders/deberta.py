@@ -20,6 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gliner_fast.cpu.linear import Linear
+from gliner_fast.cpu.native import allows_tf32, is_recorded, torch_must_see
+from gliner_fast.cpu.packed_weights import Sample
 from gliner_fast.encoders.attention_executor import (
     AttentionExecutor,
     PackedTexts,
@@ -34,9 +37,6 @@ from gliner_fast.encoders.deberta_layer import DebertaLayer, Group
 from gliner_fast.encoders.deberta_positions import LayerPositions
 from gliner_fast.encoders.flash_attention import FlashAttention, FlashTexts, takes_flash
 from gliner_fast.kernels.attention_reference import Positions
-from gliner_fast.linear import Linear
-from gliner_fast.native import allows_tf32, is_recorded, torch_must_see
-from gliner_fast.packed_weights import Sample
 from gliner_fast.upload import upload
 
 Made = TypeVar("Made")

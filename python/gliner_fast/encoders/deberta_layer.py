@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gliner_fast.cpu.linear import Linear
 from gliner_fast.encoders.attention_executor import AttentionExecutor, PackedTexts, attend
 from gliner_fast.encoders.deberta_config import DebertaConfig
 from gliner_fast.encoders.deberta_positions import LayerPositions
 from gliner_fast.encoders.residual_norm import add_and_norm
 from gliner_fast.encoders.sublayers import finish_layer
 from gliner_fast.kernels.attention_reference import Positions
-from gliner_fast.linear import Linear
 
 # Scores of a group of heads held at once, in elements: 2**26 float32 are 256 MiB. Texts of up to about 1,000
 # subwords fit whole at any sensible batch; only far longer ones are done a few heads at a time.

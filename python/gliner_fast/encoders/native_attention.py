@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gliner_fast import _rust
+from gliner_fast.cpu.native import is_taken_as_float32
+from gliner_fast.cpu.openmp import parallel_address
 from gliner_fast.kernels.attention_reference import Positions
-from gliner_fast.native import is_taken_as_float32
-from gliner_fast.openmp import parallel_address
 
 
 def native_attention(qkv: Tensor, positions: Positions, *, lengths: Sequence[int], scale: float) -> Tensor:

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gliner_fast.cpu.linear import Linear
 from gliner_fast.encoders.attention_executor import AttentionExecutor, PackedTexts, attend, runs_of_equals
 from gliner_fast.encoders.residual_norm import add_and_norm
 from gliner_fast.encoders.sublayers import finish_layer
 from gliner_fast.kernels.attention_reference import Positions
-from gliner_fast.linear import Linear
 
 # Their layers are copies of BERT's, with BERT's names.
 _KINDS = {"bert", "roberta", "xlm-roberta", "camembert", "electra"}

@@ -7,7 +7,7 @@ import os
 import torch
 from torch import Tensor, nn
 
-from gliner_fast.native import expect_triton, is_bare, is_recorded, triton_is_fastest
+from gliner_fast.cpu.native import expect_triton, is_bare, is_recorded, triton_is_fastest
 
 VARIABLE = "GLINER_FAST_NORM"
 # Rows from which on the kernel is taken: with fewer a GPU waits for the host, which starts it more slowly than the two

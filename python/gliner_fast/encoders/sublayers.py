@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from gliner_fast import _rust
-from gliner_fast.linear import Linear, is_packable, packing_pays
-from gliner_fast.native import is_bare, is_float32_on_cpu, torch_must_see
-from gliner_fast.openmp import parallel_address
-from gliner_fast.packed_weights import readable
+from gliner_fast.cpu.linear import Linear, is_packable, packing_pays
+from gliner_fast.cpu.native import is_bare, is_float32_on_cpu, torch_must_see
+from gliner_fast.cpu.openmp import parallel_address
+from gliner_fast.cpu.packed_weights import readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,12 +18,12 @@ from gliner_fast.candidates import Candidates
 from gliner_fast.decode import Selection, find_candidates, flat_thresholds, resolve
 from gliner_fast.evaluation.scores import Score
 from gliner_fast.labels import LabelSet, label_thresholds
-from gliner_fast.out_of_memory import halved_subwords, is_out_of_memory, lowered_budget
+from gliner_fast.predicting.out_of_memory import halved_subwords, is_out_of_memory, lowered_budget
 
 if TYPE_CHECKING:
     from gliner_fast.batch import Batcher
     from gliner_fast.model import GLiNER
-    from gliner_fast.predict import Predictor
+    from gliner_fast.predicting.predictor import Predictor
 
 # Texts, starts, ends, classes and scores of candidates.
 Columns = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]

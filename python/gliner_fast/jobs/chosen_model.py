@@ -7,7 +7,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from gliner_fast import checkpoint
+from gliner_fast.checkpoints import locating
 from gliner_fast.config import CONFIG_NAME, GLiNERConfig
 from gliner_fast.jobs.plan import JobError
 from gliner_fast.model import GLiNER
@@ -45,7 +45,7 @@ class ChosenModel:
         """
         if not isinstance(model, GLiNER):
             name = None if model is None else fspath(model)
-            return cls(name, checkpoint.locate(name, checkpoint.HubOptions(), None))
+            return cls(name, locating.locate(name, locating.HubOptions(), None))
         if not is_named:
             return cls(None, None)
         source = model.source
@@ -59,7 +59,7 @@ class ChosenModel:
                 f"the model's weights are not those of {source}, where it was loaded from: save_pretrained it, and "
                 "give that folder, so that the job can go on"
             )
-        name = None if source == checkpoint.BUILT_IN else str(source)
+        name = None if source == locating.BUILT_IN else str(source)
         options = _options(model, GLiNERConfig.from_file(source / CONFIG_NAME))
         splitter = model.data_processor.custom_splitter
         return cls(name, source, options, None if splitter is None else _name_of(splitter))

@@ -22,7 +22,7 @@ from gliner_fast.jobs.sinks import Layout, ShardFormat
 from gliner_fast.jobs.to_stream import run_to_stream
 from gliner_fast.model import GLiNER
 from gliner_fast.precision import INT16, choose_device, parse_precision
-from gliner_fast.request import OnLong
+from gliner_fast.predicting.request import OnLong
 
 if TYPE_CHECKING:
     from gliner_fast.jobs.ray_engine import RayOptions

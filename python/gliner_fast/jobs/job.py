@@ -21,7 +21,7 @@ from gliner_fast.jobs.slices import Slice
 from gliner_fast.jobs.sources import RowReader, Selection, plan_schema
 from gliner_fast.model import GLiNER
 from gliner_fast.pipeline import Window
-from gliner_fast.request import Options, Request
+from gliner_fast.predicting.request import Options, Request
 
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity

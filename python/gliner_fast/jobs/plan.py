@@ -11,7 +11,7 @@ from typing import Any
 from gliner_fast import __version__
 from gliner_fast.jobs.sinks import Layout, ShardFormat
 from gliner_fast.labels import LabelSet, plan_thresholds
-from gliner_fast.request import OnLong
+from gliner_fast.predicting.request import OnLong
 
 # Files of a checkpoint folder that its answers depend on.
 _MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt")

@@ -1,0 +1,150 @@
+"""A checkpoint folder, or a configuration, -> the parts of a model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gliner_fast import weights
+from gliner_fast.checkpoints import locating, tokenizer_loading
+from gliner_fast.checkpoints.tokenizer_loading import CheckpointTokenizer
+from gliner_fast.config import CONFIG_NAME, GLiNERConfig
+from gliner_fast.cpu.forking import survive_forks
+from gliner_fast.cpu.heap import keep_freed_memory
+from gliner_fast.encoder import parameters_on_meta
+from gliner_fast.encoders.deberta_config import DebertaConfig
+from gliner_fast.errors import CheckpointError, CheckpointWarning, reason_of
+from gliner_fast.network import SpanNetwork
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a model is made of."""
+
+    config: GLiNERConfig
+    network: SpanNetwork
+    tokenizer: CheckpointTokenizer
+
+
+def load_parts(
+    folder: Path,
+    *,
+    overrides: Mapping[str, Any],
+    hub: locating.HubOptions,
+    dtype: torch.dtype | None,
+    variant: str | None,
+    strict: bool,
+    resize_token_embeddings: bool,
+) -> Parts:
+    """Loads a checkpoint folder of any era (compat sections 1.2, 2.2 to 2.4).
+
+    Raises:
+        FileNotFoundError: configuration or weights are missing.
+        CheckpointError: something in it is broken or does not fit.
+        UnsupportedCheckpointError: it is of a kind that this version does not run.
+    """
+    keep_freed_memory()
+    survive_forks()
+    config = GLiNERConfig.from_file(folder / CONFIG_NAME, **overrides)
+    config.refuse_unsupported()
+    path = weights.find_weights(folder, variant)
+    tensors = weights.read_weights(path)
+    encoder_config = locating.load_encoder_config(config, hub.cache_dir, hub.local_files_only)
+    tokenizer = tokenizer_loading.load_tokenizer(folder, config, hub.cache_dir, hub.local_files_only)
+    tokenizer, config = tokenizer_loading.add_special_tokens(tokenizer, config, resize_token_embeddings)
+    rows = weights.embedding_rows(tensors)
+    if rows is not None:
+        if rows <= max(config.class_token_index, 0):
+            raise CheckpointError(
+                f"{path} has {rows} word embeddings, but the entity token has the id {config.class_token_index}: "
+                "tokenizer and weights are not of one model"
+            )
+        encoder_config = {**encoder_config, "vocab_size": rows}
+    config = config.replace(encoder_config=encoder_config, num_rnn_layers=_lstm_layers(config, tensors, path))
+    with parameters_on_meta():
+        network = SpanNetwork(config)
+    weights.load_weights(network, tensors, dtype=dtype, strict=strict, source=str(path))
+    return Parts(config, network, tokenizer)
+
+
+def _lstm_layers(config: GLiNERConfig, tensors: Mapping[str, torch.Tensor], path: Path) -> int:
+    """The LSTM's layers as the file has them: one that was never trained is worse than none (Q4)."""
+    stored, asked = weights.lstm_layers(tensors), max(0, config.num_rnn_layers)
+    if stored < asked and getattr(config, "has_rnn", True) is not False:
+        warnings.warn(
+            f"{path} holds {stored} LSTM layers where {CONFIG_NAME} asks for {asked}: running with {stored}",
+            CheckpointWarning,
+            stacklevel=5,
+        )
+    return min(stored, asked)
+
+
+def create_parts(
+    config: GLiNERConfig,
+    tokenizer: PreTrainedTokenizerBase | None,
+    *,
+    backbone_from_pretrained: bool,
+    resize_token_embeddings: bool = True,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Parts:
+    """A new model, to be trained: a random head, and a random encoder or the pretrained one of `model_name`."""
+    config.refuse_unsupported()
+    encoder_config = locating.load_encoder_config(config, cache_dir, local_files_only)
+    if tokenizer is None:
+        own = tokenizer_loading.load_tokenizer(None, config, cache_dir, local_files_only)
+    else:
+        own = CheckpointTokenizer.of(tokenizer)
+    own, config = tokenizer_loading.add_special_tokens(own, config, resize_token_embeddings)
+    encoder_config = {**encoder_config, "vocab_size": max(config.vocab_size, len(own))}
+    config = config.replace(encoder_config=encoder_config)
+    keep_freed_memory()
+    survive_forks()
+    network = SpanNetwork(config)
+    if DebertaConfig.read(encoder_config) is not None:
+        _initialise(network, float(encoder_config.get("initializer_range", 0.02)))
+    if backbone_from_pretrained:
+        _copy_backbone(network, config, cache_dir, local_files_only)
+    return Parts(config, network, own)
+
+
+def _initialise(network: SpanNetwork, std: float) -> None:
+    """DeBERTa's own initialisation of its encoder: normal weights, no biases."""
+    for module in network.encoder.modules():
+        if isinstance(module, (torch.nn.Linear, torch.nn.Embedding)):
+            torch.nn.init.normal_(module.weight, std=std)
+            if isinstance(module, torch.nn.Linear):
+                torch.nn.init.zeros_(module.bias)
+
+
+def _copy_backbone(
+    network: SpanNetwork, config: GLiNERConfig, cache_dir: str | Path | None, local_files_only: bool
+) -> None:
+    """Copies the weights of the pretrained encoder; GLiNER's new tokens keep their random rows."""
+    from transformers import AutoModel
+
+    try:
+        backbone = AutoModel.from_pretrained(
+            config.model_name, cache_dir=cache_dir, local_files_only=local_files_only, trust_remote_code=False
+        )
+    except Exception as error:
+        raise CheckpointError(
+            f"the pretrained encoder {config.model_name!r} cannot be had: {reason_of(error)}. Name a local folder in "
+            "model_name, or pass backbone_from_pretrained=False for a random one"
+        ) from error
+    tensors = weights.from_backbone(backbone.state_dict())
+    with torch.no_grad():
+        for ours, theirs in weights.checkpoint_names(network).items():
+            if ours.startswith("encoder.") and all(name in tensors for name in theirs):
+                stored, new = torch.cat([tensors[name] for name in theirs]), network.get_parameter(ours)
+                # Only the word embeddings differ in rows: GLiNER's tokens are new, and spare rows are dropped.
+                rows = min(len(stored), len(new))
+                new[:rows].copy_(stored[:rows])

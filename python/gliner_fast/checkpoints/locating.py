@@ -1,0 +1,107 @@
+"""Where a checkpoint is, and what else than weights is in it: the encoder's configuration (compat sections 1.2, 2)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gliner_fast.config import CONFIG_NAME, GLiNERConfig
+from gliner_fast.errors import CheckpointError, reason_of
+
+BUILT_IN = Path(__file__).parent.parent / "models" / "minilm"
+BUILT_IN_NAME = "built-in"  # where a name is needed: in a command or a configuration
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_SMALL_FILES = ["*.json", "*.txt", "*.model"]
+
+
+@dataclass(frozen=True)
+class HubOptions:
+    """How files of a Hub id are fetched; the names are `huggingface_hub`'s."""
+
+    revision: str | None = None
+    cache_dir: str | Path | None = None
+    force_download: bool = False
+    local_files_only: bool = False
+    token: str | bool | None = None
+
+
+def locate(model_id: str | Path | None, hub: HubOptions, variant: str | None) -> Path:
+    """The local folder of a checkpoint; a Hub id is fetched into the cache, only the files that are needed.
+
+    Raises:
+        FileNotFoundError: a path that does not exist (Q24), or a Hub id that is neither cached nor reachable.
+    """
+    if model_id is None:
+        return BUILT_IN
+    path = Path(model_id).expanduser()
+    if path.is_dir():
+        return path
+    if model_id == BUILT_IN_NAME:
+        return BUILT_IN
+    if path.exists():
+        raise CheckpointError(f"{path} is a file: expected the folder that holds {CONFIG_NAME} and the weights")
+    if not _HUB_ID.fullmatch(str(model_id)):
+        raise FileNotFoundError(
+            f"{path} does not exist, and cannot be a Hub id either: give an existing folder or an id such as "
+            "'urchade/gliner_small-v2.1'"
+        )
+    return _fetch(str(model_id), hub, variant)
+
+
+def _fetch(model_id: str, hub: HubOptions, variant: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    def fetch(patterns: list[str]) -> Path:
+        return Path(
+            snapshot_download(
+                model_id,
+                revision=hub.revision,
+                cache_dir=hub.cache_dir,
+                force_download=hub.force_download,
+                local_files_only=hub.local_files_only,
+                token=hub.token,
+                allow_patterns=patterns,
+            )
+        )
+
+    weights = ["model.safetensors", "pytorch_model.bin"]  # the second in older checkpoints
+    if variant is not None:
+        weights.insert(0, f"model.{variant}.safetensors")
+    try:
+        for name in weights:
+            folder = fetch([*_SMALL_FILES, name])
+            if (folder / name).is_file():
+                break
+    except Exception as error:  # the Hub's own errors are many; all of them mean that the id could not be had
+        raise FileNotFoundError(
+            f"{model_id!r} is neither a local folder nor could it be fetched from the Hub: {reason_of(error)}"
+        ) from error
+    return folder
+
+
+def load_encoder_config(
+    config: GLiNERConfig, cache_dir: str | Path | None, local_files_only: bool
+) -> Mapping[str, Any]:
+    """The encoder's transformers configuration; that of `model_name` for first-era checkpoints that carry none.
+
+    Raises:
+        CheckpointError: it can be had from neither.
+    """
+    if config.encoder_config is not None:
+        return {"model_type": "deberta-v2", **config.encoder_config}
+    from transformers import AutoConfig
+
+    try:
+        found = AutoConfig.from_pretrained(config.model_name, cache_dir=cache_dir, local_files_only=local_files_only)
+    except Exception as error:
+        raise CheckpointError(
+            f"the checkpoint has no encoder_config, and that of {config.model_name!r} cannot be had: "
+            f"{reason_of(error)}. "
+            "Add encoder_config to gliner_config.json, or go online once"
+        ) from error
+    settings: dict[str, Any] = found.to_dict()
+    return settings

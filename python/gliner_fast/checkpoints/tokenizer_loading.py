@@ -1,0 +1,240 @@
+"""The tokenizer of a checkpoint: what GLiNER needs of it at once, transformers' own when it is asked for."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gliner_fast.batch import SubwordTokenizer
+from gliner_fast.checkpoints.tokenizer_files import TOKENIZER_CONFIG_NAME, ReadTokenizer, read_tokenizer, surround
+from gliner_fast.config import GLiNERConfig
+from gliner_fast.errors import CheckpointError, reason_of
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
+
+# Sentences that show whether a tokenizer treats words one by one; a few scripts, punctuation, and a repeated word.
+_PROBES = (
+    ("Alan", "Turing", "lived", "in", "London", ".", "London"),
+    ("e-mail", "@", "C", "+", "+", "123", "über", "数据", "данные"),
+)
+_NO_LIMIT = 10**9  # tokenizers without a limit of their own say 10**30
+
+
+class CheckpointTokenizer:
+    """A tokenizer of which transformers' form is made only when it is asked for, since importing that takes seconds.
+
+    Attributes:
+        backend: splits into subwords and adds special ones; no truncation, no padding; a copy of its own.
+        pad_id: fills rows up.
+        max_subwords: longest sequence, special subwords included; None for no limit.
+    """
+
+    def __init__(
+        self, backend: Tokenizer, pad_id: int | None, limit: float | None, load: Callable[[], PreTrainedTokenizerBase]
+    ) -> None:
+        """Takes the backend as its own; `load` makes transformers' form."""
+        backend.no_truncation()
+        backend.no_padding()
+        self.backend = backend
+        self.pad_id = 0 if pad_id is None else pad_id
+        self.max_subwords = int(limit) if limit is not None and limit < _NO_LIMIT else None
+        self._load = load
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> CheckpointTokenizer:
+        """Reduces a tokenizer of transformers, on a copy of what splits.
+
+        Raises:
+            CheckpointError: a slow tokenizer, or one that truncates at the left.
+        """
+        from tokenizers import Tokenizer
+
+        if not getattr(tokenizer, "is_fast", False):
+            raise CheckpointError(f"{type(tokenizer).__name__} is a slow tokenizer: gliner_fast needs a tokenizer.json")
+        _refuse_left_truncation(tokenizer.truncation_side)
+        backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        return cls(backend, tokenizer.pad_token_id, tokenizer.model_max_length, partial(_itself, tokenizer))
+
+    @cached_property
+    def of_transformers(self) -> PreTrainedTokenizerBase:
+        """The same tokenizer in its familiar form."""
+        return self._load()
+
+    def __len__(self) -> int:
+        """Entries, added ones included."""
+        return self.backend.get_vocab_size(with_added_tokens=True)
+
+    def with_tokens(self, tokens: list[str]) -> CheckpointTokenizer:
+        """The same with special tokens added at its end, in transformers' form too."""
+        self.of_transformers.add_tokens(tokens, special_tokens=True)
+        return CheckpointTokenizer.of(self.of_transformers)
+
+    def for_words(self) -> SubwordTokenizer:
+        """What GLiNER asks of it, checked on probes.
+
+        Raises:
+            CheckpointError: it does not treat words alone.
+        """
+        bare = self.backend.encode(["a"], is_pretokenized=True, add_special_tokens=False).ids
+        dressed = self.backend.encode(["a"], is_pretokenized=True, add_special_tokens=True).ids
+        places = range(len(dressed) - len(bare) + 1)
+        front = next((at for at in places if dressed[at : at + len(bare)] == bare), None)
+        if front is None:
+            raise CheckpointError(
+                "the tokenizer changes a word when it adds special subwords: gliner_fast cannot use it"
+            )
+        reduced = SubwordTokenizer(
+            self.backend,
+            prefix=np.array(dressed[:front], np.int64),
+            suffix=np.array(dressed[front + len(bare) :], np.int64),
+            pad_id=self.pad_id,
+            max_subwords=self.max_subwords,
+        )
+        reduced.check(_PROBES)
+        return reduced
+
+
+def load_tokenizer(
+    folder: Path | None, config: GLiNERConfig, cache_dir: str | Path | None = None, local_files_only: bool = False
+) -> CheckpointTokenizer:
+    """The checkpoint's tokenizer, or that of its encoder for first-era checkpoints that carry none (Q23).
+
+    Raises:
+        CheckpointError: it can be had from neither, or cannot be used.
+    """
+    try:
+        read = read_tokenizer(folder) if folder is not None else None
+    except Exception:  # noqa: BLE001  # whatever is wrong with the files, transformers has the words for it
+        read = None
+    if read is None or folder is None:
+        return CheckpointTokenizer.of(load_from_transformers(folder, config, cache_dir, local_files_only))
+    _refuse_left_truncation(read.truncation_side)
+    surround(read.backend, read.special)
+    pad = read.special.get("pad_token") or read.special.get("eos_token")
+    pad_id = None if pad is None else read.backend.token_to_id(pad)
+    return CheckpointTokenizer(
+        read.backend, pad_id, read.model_max_length, partial(_load_again, folder.absolute(), config, read)
+    )
+
+
+def _load_again(folder: Path, config: GLiNERConfig, read: ReadTokenizer) -> PreTrainedTokenizerBase:
+    """The tokenizer of files that were read; of no class in particular where they are gone or others by now."""
+    if (folder / TOKENIZER_CONFIG_NAME).is_file():
+        with suppress(CheckpointError):
+            tokenizer = load_from_transformers(folder, config, local_files_only=True)
+            if CheckpointTokenizer.of(tokenizer).backend.to_str() == read.backend.to_str():
+                return tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    limit = {} if read.model_max_length is None else {"model_max_length": read.model_max_length}
+    special = {name: token for name, token in read.special.items() if token is not None}
+    return PreTrainedTokenizerFast(tokenizer_object=read.backend, **special, **limit)
+
+
+def load_from_transformers(
+    folder: Path | None, config: GLiNERConfig, cache_dir: str | Path | None = None, local_files_only: bool = False
+) -> PreTrainedTokenizerBase:
+    """The same as transformers has it.
+
+    Raises:
+        CheckpointError: it can be had from neither.
+    """
+    own = folder is not None and (folder / TOKENIZER_CONFIG_NAME).is_file()
+    source = folder if own else config.model_name
+    try:
+        load = _named_tokenizer(folder) if folder is not None and own else None
+        if load is None:
+            from transformers import AutoTokenizer
+
+            load = AutoTokenizer.from_pretrained
+        tokenizer: PreTrainedTokenizerBase = load(source, cache_dir=cache_dir, local_files_only=local_files_only)
+    except Exception as error:
+        reason = reason_of(error)
+        if own:
+            raise CheckpointError(f"the tokenizer in {folder} cannot be loaded: {reason}") from error
+        raise CheckpointError(
+            f"the checkpoint has no tokenizer of its own, and that of its encoder {config.model_name!r} cannot be "
+            f"had: {reason}. Put the encoder's tokenizer files into the checkpoint's folder, or go online once"
+        ) from error
+    # transformers 5 stopped adding [CLS] and [SEP] for some tokenizers; set to True only, since False would take
+    # them away from others (Q22).
+    for edge in ("bos", "eos"):
+        if hasattr(tokenizer, f"add_{edge}_token") and getattr(tokenizer, f"{edge}_token_id") is not None:
+            setattr(tokenizer, f"add_{edge}_token", True)
+    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _named_tokenizer(folder: Path) -> Callable[..., Any] | None:
+    """`from_pretrained` of the class that AutoTokenizer would choose: importing AutoTokenizer itself takes seconds.
+
+    None leaves the choice to AutoTokenizer: an encoder's configuration beside the tokenizer, code in the checkpoint, or
+    a class that transformers does not name.
+    """
+    if (folder / "config.json").exists():
+        return None
+    settings = json.loads((folder / TOKENIZER_CONFIG_NAME).read_text(encoding="utf-8"))
+    name = settings.get("tokenizer_class")
+    if not isinstance(name, str) or "auto_map" in settings:
+        return None
+    import transformers
+
+    fast, base = transformers.PreTrainedTokenizerFast, name.removesuffix("Fast")
+    if base == "PreTrainedTokenizer":  # of no model in particular
+        return fast.from_pretrained
+    found = getattr(transformers, base, None)
+    if transformers.__version__.startswith(
+        "4."
+    ):  # there each model has two classes, and AutoTokenizer prefers this one
+        found = getattr(transformers, base + "Fast", None)
+    return found.from_pretrained if isinstance(found, type) and issubclass(found, fast) else None
+
+
+def add_special_tokens(
+    tokenizer: CheckpointTokenizer, config: GLiNERConfig, resize: bool
+) -> tuple[CheckpointTokenizer, GLiNERConfig]:
+    """Finds the entity token; adds GLiNER's tokens to the tokenizer of a checkpoint that lacks them (compat 2.4).
+
+    Raises:
+        CheckpointError: the configuration names an entity token that the tokenizer does not have.
+    """
+    if resize and -1 in (config.class_token_index, config.vocab_size):
+        tokenizer = tokenizer.with_tokens(["[FLERT]", config.ent_token, config.sep_token])
+        return tokenizer, config.replace(class_token_index=len(tokenizer) - 2, vocab_size=len(tokenizer))
+    size = len(tokenizer)
+    advice = "set class_token_index and vocab_size to -1 to have GLiNER's tokens added and found"
+    if not 0 <= config.class_token_index < size:
+        raise CheckpointError(
+            f"class_token_index is {config.class_token_index}, but the tokenizer has {size} entries: {advice}"
+        )
+    found = tokenizer.backend.token_to_id(config.ent_token)
+    if found is None:
+        raise CheckpointError(f"the tokenizer does not have the entity token {config.ent_token!r}: {advice}")
+    if found != config.class_token_index:
+        warnings.warn(
+            f"class_token_index is {config.class_token_index}, but the tokenizer's id of {config.ent_token!r} is "
+            f"{found}: labels will not be found",
+            stacklevel=4,
+        )
+    if tokenizer.backend.token_to_id(config.sep_token) is None:
+        warnings.warn(f"the tokenizer does not have {config.sep_token!r}: prompts hold its pieces", stacklevel=4)
+    return tokenizer, config
+
+
+def _itself(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    return tokenizer  # a lambda could not be pickled
+
+
+def _refuse_left_truncation(side: str) -> None:
+    if side != "right":
+        raise CheckpointError("the tokenizer truncates at the left, which would cut the labels off")

@@ -1,0 +1,382 @@
+"""Ours against the installed reference, on the user's own texts.
+
+Scores of two correct programs differ by rounding, about 1e-6 in fp32. Where a score lies that close to the threshold or
+to the score of a conflicting candidate, rounding alone may decide which entity is kept. Such a difference is explained;
+any other is a bug. Explained here means proven: *some* set of scores, each within the tolerance of the reference's, has
+exactly our entities as its greedy result (compat section 6.2).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gliner_fast.comparing.installed_gliner import installed_version, load_reference, require_reference
+from gliner_fast.entity import Entity
+
+if TYPE_CHECKING:
+    from gliner_fast.model import GLiNER
+
+TOLERANCE = 1e-4
+
+_Key = tuple[int, int, Any]  # start, end, label: what makes two entities the same one
+
+
+class Cause(str, Enum):
+    """Why an entity differs."""
+
+    NEAR_THRESHOLD = "near threshold"
+    NEAR_TIE = "near tie"
+    KNOCK_ON = "knock-on"  # it clashes with, or was freed by, an entity that differs for one of the reasons above
+    UNEXPLAINED = "unexplained"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A span and label that the reference scored above the threshold less the tolerance."""
+
+    start: int
+    end: int
+    label: Any
+    score: float
+
+    @property
+    def key(self) -> _Key:
+        """What makes it the same as an entity."""
+        return self.start, self.end, self.label
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One entity that ours and the reference do not agree on."""
+
+    text: int
+    """Index of the text."""
+    start: int
+    end: int
+    label: Any
+    score: float
+    """The reference's score; ours where the reference has none."""
+    found_by: Literal["ours", "reference", "both", "neither"]
+    """"both": found by both, at another place of the list or with another text. "neither": should have been freed by
+    another difference."""
+    cause: Cause
+
+    def __str__(self) -> str:
+        who = {"ours": "only ours", "reference": "only gliner", "both": "order or text", "neither": "missing from ours"}
+        place = f"text {self.text}: {self.label!r} at {self.start}..{self.end}, score {self.score:.6f}"
+        return f"{place}, {who[self.found_by]}: {self.cause.value}"
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """What a comparison found. `str(report)` is for reading, `to_dict` for machines."""
+
+    texts: int
+    entities: int
+    """Entities that the reference found."""
+    equal: int
+    """Found by both, scores within the tolerance."""
+    moved: int
+    """Found by both, scores further apart than the tolerance."""
+    explained: int
+    unexplained: int
+    max_score_difference: float
+    """Over the entities that both found."""
+    tolerance: float
+    differences: tuple[Difference, ...] = ()
+    reference_version: str = field(default_factory=installed_version)
+    """Of the `gliner` that is installed."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether ours gave the reference's answers: no score moved, nothing unexplained."""
+        return self.moved == 0 and self.unexplained == 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """All counts and differences, ready for JSON."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "differences"}
+        differences = [{**vars(difference), "cause": difference.cause.value} for difference in self.differences]
+        return {"ok": self.ok, **values, "differences": differences}
+
+    def __str__(self) -> str:
+        causes = Counter(d.cause.value for d in self.differences if d.cause is not Cause.UNEXPLAINED)
+        why = f" ({', '.join(f'{number} {cause}' for cause, number in causes.items())})" if causes else ""
+        shown = sorted(self.differences, key=lambda d: d.cause is not Cause.UNEXPLAINED)[:20]
+        lines = [
+            f"{self.texts:,} texts, {self.entities:,} entities found by gliner {self.reference_version}",
+            f"  equal                  {self.equal:>9,}  within {self.tolerance:g}",
+            f"  moved score            {self.moved:>9,}  largest difference {self.max_score_difference:.2g}",
+            f"  differing, explained   {self.explained:>9,}{' ' if why else ''}{why}",
+            f"  differing, unexplained {self.unexplained:>9,}",
+            *(f"    {difference}" for difference in shown),
+        ]
+        if len(self.differences) > len(shown):
+            lines.append(f"    and {len(self.differences) - len(shown):,} more")
+        return "\n".join([*lines, "The same answers." if self.ok else "NOT the same answers."])
+
+
+def verify(
+    model: GLiNER | str | Path | None,
+    texts: Sequence[str],
+    labels: Any,
+    *,
+    threshold: float = 0.5,
+    flat_ner: bool = True,
+    multi_label: bool = False,
+    reference: Any = None,
+    tolerance: float = TOLERANCE,
+) -> VerificationReport:
+    """Runs ours and the installed `gliner` on the same texts and compares the answers.
+
+    Args:
+        model: a loaded `gliner_fast.GLiNER`, or what its `from_pretrained` takes: folder, Hub id, None (built in).
+        texts: texts to compare on.
+        labels: as for `GLiNER.inference`, per-text labels included.
+        threshold: one threshold for all.
+        flat_ner: as for `GLiNER.inference`.
+        multi_label: as for `GLiNER.inference`.
+        reference: a loaded `gliner` model; None: loaded from the same folder, onto the same device.
+        tolerance: how far scores may lie apart. 1e-4 suits fp32; bf16 has 8 bits, so about 0.05 there.
+
+    Raises:
+        ImportError: `gliner` is not installed, and no `reference` was given.
+        ValueError: the model was not loaded from a folder, and no `reference` was given.
+    """
+    from gliner_fast.model import GLiNER
+
+    if reference is None:
+        require_reference()
+    ours = GLiNER.from_pretrained(model) if model is None or isinstance(model, (str, Path)) else model
+    if reference is None:
+        reference = load_reference(ours)
+    _warn_of_a_random_lstm(ours, reference)
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    options = {"threshold": threshold, "flat_ner": flat_ner, "multi_label": multi_label}
+
+    def candidates(index: int) -> list[Candidate]:
+        return find_reference_candidates(
+            reference, texts[index], labels_of_text(labels, index), floor=threshold - tolerance
+        )
+
+    return compare(
+        ours.inference(texts, labels, **options),  # type: ignore[arg-type]
+        reference.inference(texts, labels, **options),
+        candidates,
+        tolerance=tolerance,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def compare(
+    ours: Sequence[Sequence[Entity]],
+    reference: Sequence[Sequence[Entity]],
+    candidates: Callable[[int], list[Candidate]],
+    *,
+    threshold: float = 0.5,
+    flat_ner: bool = True,
+    multi_label: bool = False,
+    tolerance: float = TOLERANCE,
+) -> VerificationReport:
+    """Compares two lists of answers to the same texts.
+
+    Args:
+        ours: entities of each text.
+        reference: entities of each text, in the reference's order.
+        candidates: gives all candidates of a text that the reference scored above ``threshold - tolerance``. Called
+            only for texts that differ.
+        threshold: that both were run with.
+        flat_ner: that both were run with.
+        multi_label: that both were run with.
+        tolerance: how far scores may lie apart.
+    """
+    if len(ours) != len(reference):
+        raise ValueError(f"ours has answers to {len(ours)} texts, the reference to {len(reference)}: expected as many")
+    equal = moved = 0
+    largest = 0.0
+    differences: list[Difference] = []
+    for index, (mine, theirs) in enumerate(zip(ours, reference, strict=True)):
+        by_key = {_key(entity): entity for entity in mine}
+        for entity in theirs:
+            own = by_key.get(_key(entity))
+            if own is not None:
+                distance = abs(own["score"] - entity["score"])
+                largest = max(largest, distance)
+                is_equal = distance <= tolerance  # a NaN is not
+                equal += is_equal
+                moved += not is_equal
+                if own["text"] != entity["text"]:
+                    differences.append(Difference(index, *_key(entity), entity["score"], "both", Cause.UNEXPLAINED))
+        if [_key(entity) for entity in mine] != [_key(entity) for entity in theirs]:
+            judge = _Judge(candidates(index), threshold, flat_ner, multi_label, tolerance)
+            differences.extend(judge.differences(index, mine, theirs))
+    unexplained = sum(difference.cause is Cause.UNEXPLAINED for difference in differences)
+    return VerificationReport(
+        texts=len(reference),
+        entities=sum(map(len, reference)),
+        equal=equal,
+        moved=moved,
+        explained=len(differences) - unexplained,
+        unexplained=unexplained,
+        max_score_difference=largest,
+        tolerance=tolerance,
+        differences=tuple(differences),
+    )
+
+
+def find_reference_candidates(reference: Any, text: str, labels: Any, *, floor: float) -> list[Candidate]:
+    """Returns every span and label of one text that a loaded `gliner` span model scores above `floor`.
+
+    Taken from the logits: `inference` returns only what survives, and even nested decoding drops crossing spans.
+    """
+    prepared = reference.prepare_batch([text], labels)
+    if not prepared["valid_texts"] or not prepared["entity_types"]:
+        return []
+    batch = reference.collate_batch(prepared["input_x"], prepared["entity_types"])
+    names = prepared["label_names"]
+    names = names[0] if names and isinstance(names[0], list) else names
+    scores = reference.run_batch(batch)[0][0].sigmoid().float().cpu().numpy()  # (W, K, C)
+    starts, ends = prepared["start_token_map"][0], prepared["end_token_map"][0]
+    words = int(batch["text_lengths"].reshape(-1)[0])
+    return [
+        Candidate(starts[word], ends[word + width], names[label], float(scores[word, width, label]))
+        for word, width, label in np.argwhere(scores > floor).tolist()
+        if word + width < words and label < len(names)
+    ]
+
+
+def labels_of_text(labels: Any, index: int) -> Any:
+    """Returns the labels that one text is asked for: its own row where labels are per text."""
+    per_text = isinstance(labels, list) and labels and isinstance(labels[0], (list, Mapping))
+    return labels[index] if per_text else labels
+
+
+class _Judge:
+    """Decides whether rounding explains the differences of one text.
+
+    Our entities are a possible greedy result iff, with their scores raised and all others lowered as far as the
+    tolerance allows, (a) each is above the threshold, (b) no two clash, and (c) every other candidate above the
+    threshold clashes with one of ours that scores at least as high. Raising and lowering only ever helps each of the
+    three, so trying this one set of scores is enough.
+    """
+
+    def __init__(
+        self, candidates: list[Candidate], threshold: float, flat_ner: bool, multi_label: bool, tolerance: float
+    ) -> None:
+        self.by_key = {candidate.key: candidate for candidate in candidates}
+        self.candidates = list(self.by_key.values())
+        self.threshold, self.tolerance = threshold, tolerance
+        self.flat_ner, self.multi_label = flat_ner, multi_label
+        self.starts = np.array([c.start for c in self.candidates], np.int64)  # each (N,)
+        self.ends = np.array([c.end for c in self.candidates], np.int64)
+        self.scores = np.array([c.score for c in self.candidates], np.float64)
+
+    def differences(self, text: int, ours: Sequence[Entity], theirs: Sequence[Entity]) -> Iterator[Difference]:
+        """Yields what differs, with its cause."""
+        our_keys = {_key(entity) for entity in ours}
+        their_keys = {_key(entity) for entity in theirs}
+        unexplained = self._impossible(ours)
+        for key in sorted(unexplained - our_keys - their_keys, key=str):
+            yield self._difference(text, key, "neither", Cause.UNEXPLAINED, self.by_key[key].score)
+        counts, their_counts = Counter(map(_key, ours)), Counter(map(_key, theirs))
+        scores = {_key(entity): entity["score"] for entity in (*ours, *theirs)}
+        for key, score in scores.items():  # one that comes again is no rounding
+            if counts[key] != their_counts[key] and max(counts[key], their_counts[key]) > 1:
+                found_by: Literal["ours", "reference"] = "ours" if counts[key] > their_counts[key] else "reference"
+                yield self._difference(text, key, found_by, Cause.UNEXPLAINED, score)
+        for entity in ours:
+            if _key(entity) not in their_keys:
+                cause = self._cause(_key(entity), theirs, unexplained)
+                yield self._difference(text, _key(entity), "ours", cause, entity["score"])
+        for entity in theirs:
+            if _key(entity) not in our_keys:
+                cause = self._cause(_key(entity), ours, unexplained)
+                yield self._difference(text, _key(entity), "reference", cause, entity["score"])
+        yield from self._order_differences(text, ours, theirs)
+
+    def _impossible(self, ours: Sequence[Entity]) -> set[_Key]:
+        """Returns what no scores within the tolerance can bring about: entities of ours, and candidates ours lacks."""
+        our_keys = {_key(entity) for entity in ours}
+        is_ours = np.array([candidate.key in our_keys for candidate in self.candidates], bool)
+        wrong = our_keys - self.by_key.keys()  # (a): below the threshold by more than the tolerance
+        blocked = is_ours.copy()
+        for entity in ours:
+            clashing = self._clashing(entity)
+            score = self.by_key[_key(entity)].score if _key(entity) in self.by_key else -np.inf
+            # Each of the two scores takes half of the tolerance, so that together they close a gap of all of it.
+            blocked |= clashing & (score + self.tolerance >= self.scores)
+            wrong |= {self.candidates[i].key for i in np.flatnonzero(clashing & is_ours)} - {_key(entity)}  # (b)
+        must_stay = (self.scores > self.threshold + self.tolerance) & ~blocked  # (c)
+        return wrong | {self.candidates[i].key for i in np.flatnonzero(must_stay)}
+
+    def _clashing(self, entity: Entity) -> NDArray[np.bool_]:
+        """Returns which candidates may not stand beside an entity (compat section 6.2), (N,) bool; itself included."""
+        start, end = entity["start"], entity["end"]
+        same = (self.starts == start) & (self.ends == end)
+        overlapping = (self.starts < end) & (start < self.ends) & ~same
+        if not self.flat_ner:
+            within = (self.starts >= start) & (self.ends <= end)
+            around = (self.starts <= start) & (self.ends >= end)
+            overlapping &= ~within & ~around
+        clashing: NDArray[np.bool_] = overlapping if self.multi_label else overlapping | same
+        return clashing
+
+    def _cause(self, key: _Key, others: Sequence[Entity], unexplained: set[_Key]) -> Cause:
+        """Names the cause for an entity that the other side lacks, given what the other side found."""
+        if key in unexplained or key not in self.by_key:
+            return Cause.UNEXPLAINED
+        score = self.by_key[key].score
+        if abs(score - self.threshold) <= self.tolerance:
+            return Cause.NEAR_THRESHOLD
+        mine = self.candidates.index(self.by_key[key])
+        for other in others:
+            rival = self.by_key.get(_key(other))
+            if rival is not None and abs(rival.score - score) <= self.tolerance and self._clashing(other)[mine]:
+                return Cause.NEAR_TIE
+        return Cause.UNEXPLAINED if unexplained else Cause.KNOCK_ON
+
+    def _order_differences(self, text: int, ours: Sequence[Entity], theirs: Sequence[Entity]) -> Iterator[Difference]:
+        """Yields entities of both that stand in another order: explained only at one start with scores near a tie."""
+        common = {_key(entity) for entity in ours} & {_key(entity) for entity in theirs}
+        mine = [entity for entity in ours if _key(entity) in common]
+        scores = {_key(entity): entity["score"] for entity in theirs}
+        place = {key: number for number, key in enumerate(key for key in scores if key in common)}
+        for first, second in pairwise(mine):
+            if place[_key(first)] > place[_key(second)]:
+                gap = scores[_key(second)] - scores[_key(first)]
+                is_near = first["start"] == second["start"] and gap <= self.tolerance
+                cause = Cause.NEAR_TIE if is_near else Cause.UNEXPLAINED
+                yield self._difference(text, _key(first), "both", cause, scores[_key(first)])
+
+    def _difference(
+        self,
+        text: int,
+        key: _Key,
+        found_by: Literal["ours", "reference", "both", "neither"],
+        cause: Cause,
+        score: float,
+    ) -> Difference:
+        known = self.by_key.get(key)
+        return Difference(text, *key, known.score if known else score, found_by, cause)
+
+
+def _key(entity: Entity) -> _Key:
+    return entity["start"], entity["end"], entity["label"]
+
+
+def _warn_of_a_random_lstm(ours: GLiNER, reference: Any) -> None:
+    if ours.config.num_rnn_layers == 0 and getattr(reference.config, "num_rnn_layers", 0) > 0:
+        warnings.warn(
+            "the checkpoint has no LSTM, but gliner puts a random one there (its has_rnn is not read any more): "
+            "expect other answers from it every time it is loaded",
+            stacklevel=3,
+        )

@@ -1,0 +1,68 @@
+"""Whole numbers of 16 bits in place of float32: for CPUs that multiply no shorter floating-point numbers.
+
+Every linear layer's weights, and what goes into it, are rounded row by row to 14 bits with a scale of their own; sums,
+attention, norms, the word LSTM and the span scores stay in float32. CPUs multiply twice as many such numbers at a
+time as float32. How often an answer changes: `python -m benches.precision`.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import nn
+
+from gliner_fast import _rust
+from gliner_fast.cpu.linear import Linear
+from gliner_fast.cpu.native import is_x86
+from gliner_fast.cpu.packed_weights import Packed
+from gliner_fast.scorer import SpanScorer
+
+
+def quantize(network: nn.Module) -> None:
+    """Gives the layers of a network their weights in whole numbers beside those in float32: half as much memory again.
+
+    They are multiplied for inference in float32 on the CPU alone. A layer drops them once its weights change or move, a
+    gradient is asked for, or it is put into training mode.
+
+    Raises:
+        ValueError: the network is not in float32 on the CPU, in training mode, or compiled.
+    """
+    weight = next(network.parameters())
+    if weight.device.type != "cpu" or weight.dtype is not torch.float32:
+        raise ValueError(
+            f"int16 replaces products of float32 on the CPU, but the model is in {weight.dtype} on {weight.device}: "
+            "load it without dtype and map_location, or leave int16 out"
+        )
+    if network.training:
+        raise ValueError("int16 is for inference, but the model is in training mode: call eval() first")
+    if getattr(network, "_compiled_call_impl", None) is not None:
+        raise ValueError("int16 is not compiled: leave out compile(), or int16")
+    if not (is_x86() and _rust.has_vectors()):
+        warnings.warn("int16 is made for x86 CPUs with AVX2, and slow on this one", stacklevel=3)
+    read_in_halves: set[nn.Module] = set()
+    unread: set[nn.Module] = set()  # the scorer multiplies entity types with it, not words
+    for module in network.modules():
+        if isinstance(module, SpanScorer):
+            unread.add(module.out)
+            if module.joint is not None:
+                read_in_halves.add(module.joint)
+    for module in network.modules():
+        if isinstance(module, Linear) and module not in unread:
+            module.float32 = None
+            module.int16 = Packed.pack(_rust.Int16Weights, module.weight, parts=2 if module in read_in_halves else 1)
+
+
+def drop(network: nn.Module) -> None:
+    """Leaves the layers their float32 weights alone, as they lie."""
+    for module in network.modules():
+        if isinstance(module, Linear):
+            module.int16 = module.float32 = None
+
+
+def is_quantized(network: nn.Module) -> bool:
+    """Whether some of the network's layers have their weights, as these are now, in whole numbers too."""
+    return any(
+        isinstance(module, Linear) and module.int16 is not None and module.int16.are_of(module.weight)
+        for module in network.modules()
+    )

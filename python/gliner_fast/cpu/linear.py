@@ -1,0 +1,351 @@
+"""Linear layers by whoever multiplies fastest: MKL, oneDNN or our Rust for float32 on x86 CPUs, else as torch does it.
+
+torch sends float32 products to MKL, which was not made for every CPU. On an EPYC 7003, weights cold, base size, oneDNN
+was 1.0 to 1.3 times as fast with 128 to 1,024 rows. With the few rows of one short text ours is faster than both: 2.1,
+1.5 and 1.3 times as fast as torch with 16, 48 and 80 rows.
+
+On a Xeon with AVX-512 MKL is the fastest with many rows. With few it packs weights as long as it multiplies them: there
+`Linear` keeps them packed, for as much memory again. Run by run that was 1.1 to 1.4 times as fast as torch with 16
+rows, 1.1 to 1.3 with 48, and 1.0 to 1.1 with 80 to 256 (both: `GLINER_FAST_BENCH_SCALE=0.3 pytest
+benches/bench_linear.py`, base size). Where weights are not packed, few rows go to ours if the weights begin on a line
+of the cache, as those of a mapped file seldom do.
+
+Layers that have their weights in whole numbers too (`int16.py`) multiply these, whatever the environment says.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gliner_fast import _rust
+from gliner_fast.cpu.native import (
+    is_float32_on_cpu,
+    is_recorded,
+    is_x86,
+    mkl_is_fastest,
+    rust_is_fastest,
+    torch_must_see,
+)
+from gliner_fast.cpu.openmp import parallel_address
+from gliner_fast.cpu.packed_weights import Packed, Reordered, readable
+from gliner_fast.precision import cpu_features
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from gliner_fast._rust import Int16Weights, PackedWeights
+
+Activation = Literal["none", "gelu"]
+LinearExecutor = Literal["torch", "onednn", "rust"]
+Asked = Literal["", LinearExecutor, "packed"]
+
+VARIABLE = "GLINER_FAST_LINEAR"
+
+# Weights from which our call, some microseconds, is made up for, and rows up to which ours is then the fastest.
+_FEWEST_WEIGHTS = 2**17
+_MOST_ROWS = 80
+# Such rows of packed weights; where these are many, as many as the longest texts of most checkpoints have words.
+_MOST_PACKED_ROWS, _MOST_OF_LARGE = 64, 384
+_LARGE = 2**20
+_LINE = 64  # bytes
+
+
+def linear(
+    vectors: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: Activation = "none",
+    packed: Int16Weights | PackedWeights | None = None,
+) -> Tensor:
+    """activation(vectors @ weight.T + bias): (..., I), (O, I), (O,) -> (..., O).
+
+    Args:
+        vectors: what goes in.
+        weight: as `torch.nn.Linear` holds it.
+        bias: may be left out.
+        activation: of the sum; `gelu` is the exact one, by the error function.
+        packed: the same weights as `Linear.packed` gave them for these vectors, to be multiplied instead.
+    """
+    if packed is not None:
+        return _packed_linear(vectors, packed, bias, activation)
+    executor = choose_linear(vectors, weight)
+    if executor == "onednn":
+        algorithm = "none" if activation == "gelu" else ""
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(vectors, weight, bias, activation, [], algorithm)
+        return out
+    if executor == "rust":
+        return _native_linear(vectors, weight, bias, activation)
+    return _torch_linear(vectors, weight, bias, activation)
+
+
+def _torch_linear(vectors: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation) -> Tensor:
+    out = F.linear(vectors, weight, bias)
+    return F.gelu(out) if activation == "gelu" else out
+
+
+def _native_linear(vectors: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation) -> Tensor:
+    out = _rust.linear(
+        vectors.detach().reshape(-1, vectors.shape[-1]).contiguous().numpy(),
+        weight.detach().numpy(),
+        None if bias is None else readable(bias).numpy(),
+        activation,
+        torch.get_num_threads(),
+        parallel_address(),
+    )
+    return torch.from_numpy(out).view(*vectors.shape[:-1], len(weight))
+
+
+def _packed_linear(
+    vectors: Tensor, weights: Int16Weights | PackedWeights, bias: Tensor | None, activation: Activation
+) -> Tensor:
+    outputs, inputs = weights.shape
+    out = vectors.new_empty(*vectors.shape[:-1], outputs)
+    weights.apply(
+        vectors.reshape(-1, inputs).contiguous().numpy(),
+        None if bias is None else readable(bias).numpy(),
+        activation,
+        out.view(-1, outputs).numpy(),
+        torch.get_num_threads(),
+        parallel_address(),
+    )
+    return out
+
+
+class Linear(nn.Linear):
+    """`torch.nn.Linear`, but by `linear`, with an activation if it should have one, and with packed weights if it pays.
+
+    Packed weights are gone once the weights change, move, or may change, and from copies and what is pickled.
+
+    Attributes:
+        activation: of the sum.
+        int16: the weights in whole numbers too, where `int16.quantize` put them.
+        float32: the weights packed too, where a few rows were multiplied with them.
+        reordered: the weights in bf16 as AMX reads them too, where there is AMX.
+    """
+
+    activation: Activation = "none"
+    int16: Packed[Int16Weights] | None = None
+    float32: Packed[PackedWeights] | None = None
+    reordered: Reordered | None = None
+
+    def __init__(self, inputs: int, outputs: int, activation: Activation = "none") -> None:
+        super().__init__(inputs, outputs)
+        self.activation = activation
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's name)
+        """(..., I) -> (..., O)."""
+        return self.product(input, self.activation)
+
+    def product(self, vectors: Tensor, activation: Activation) -> Tensor:
+        """(..., I) -> (..., O), with another activation of the sum than the layer's own perhaps."""
+        if vectors.is_cuda and self.int16 is None and self.float32 is None and self.reordered is None:
+            # None of the questions below, which take a host longer than it takes to start a product.
+            return _torch_linear(vectors, self.weight, self.bias, activation)
+        reordered = self._reordered_for(vectors)
+        if reordered is not None:
+            algorithm = "none" if activation == "gelu" else ""
+            out: Tensor = torch.ops.mkldnn._linear_pointwise(vectors, reordered, self.bias, activation, [], algorithm)
+            return out
+        return linear(vectors, self.weight, self.bias, activation, *self.packed(vectors))
+
+    def _reordered_for(self, vectors: Tensor) -> Tensor | None:
+        """The weights as AMX reads them, for inference in bf16; None to do without. What became stale is dropped."""
+        weight, reordered = self.weight, self.reordered
+        is_other = vectors.dtype is not torch.bfloat16 or vectors.device.type != "cpu"
+        if reordered is None and is_other:
+            return None
+        pays = not (is_other or torch_must_see()) and reordering_pays(weight)
+        if reordered is not None and not (pays and reordered.is_of(weight)):
+            reordered = self.reordered = None
+        fits = vectors.shape[-1] == weight.shape[1] and (self.bias is None or self.bias.dtype is torch.bfloat16)
+        if not (pays and fits):
+            return None  # what does not fit is for torch to refuse
+        if reordered is None:
+            reordered = self.reordered = Reordered.lay_out(weight)
+        return reordered.weight
+
+    def packed(self, vectors: Tensor, parts: int = 1) -> Sequence[Int16Weights | PackedWeights | None]:
+        """The weights packed to be multiplied with `vectors`, in so many parts by columns; None for each to do without.
+
+        Who multiplies depends on the shapes and the CPU alone, so that a text's answer is always the same: weights are
+        packed the first time that it pays. They are dropped where they are others by now, or may be soon: a gradient
+        is asked for.
+        """
+        if is_recorded():
+            return [None] * parts
+        if torch.is_grad_enabled() and (self.int16 is not None or self.float32 is not None):
+            self.int16 = self.float32 = None
+        if torch_must_see() or not is_float32_on_cpu(vectors):
+            self._current(parts)  # what became stale is not kept until they are multiplied again
+            return [None] * parts
+        return self.packed_where(lambda: packing_pays(vectors, self.weight, parts), parts) or [None] * parts
+
+    def packed_where(self, pays: Callable[[], bool], parts: int = 1) -> Sequence[Int16Weights | PackedWeights] | None:
+        """The weights packed, in so many parts by columns; None to do without.
+
+        They are packed now if they were not, and dropped where the weights are others by now. That the product is one
+        of inference in float32 on the CPU is for the caller to know.
+
+        Args:
+            pays: asked whether to pack weights in float32; not where `int16.quantize` has put whole numbers.
+            parts: of the columns.
+        """
+        weight = self.weight
+        int16, float32 = self._current(parts)
+        if int16 is not None:
+            return int16.parts if len(int16.parts) == parts else None
+        if not is_packable(weight) or not pays():
+            return None
+        if float32 is None:
+            float32 = self.float32 = Packed.pack(_rust.PackedWeights, weight, parts)
+        return float32.parts
+
+    def _current(self, parts: int) -> tuple[Packed[Int16Weights] | None, Packed[PackedWeights] | None]:
+        """What is packed of the weights as they are now; what is of others, or in other parts, is dropped."""
+        weight = self.weight
+        int16, float32 = self.int16, self.float32  # other threads may drop them meanwhile
+        if int16 is not None and not int16.are_of(weight):
+            int16 = self.int16 = None
+        if float32 is not None and (len(float32.parts) != parts or not float32.are_of(weight)):
+            float32 = self.float32 = None
+        return int16, float32
+
+    def train(self, mode: bool = True) -> Self:
+        """As torch's; weights that are to change are not packed any more."""
+        if mode:
+            self.int16 = self.float32 = self.reordered = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: all but what was packed."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("int16", "float32", "reordered")}
+
+
+def take_linear(module: nn.Module) -> None:
+    """Makes every `torch.nn.Linear` inside a module, though not its subclasses, a `Linear`."""
+    for inner in module.modules():
+        if type(inner) is nn.Linear:
+            inner.__class__ = Linear
+
+
+def asked_linear() -> Asked:
+    """Who the environment variable says multiplies; nothing for the fastest.
+
+    Raises:
+        ValueError: it names nobody who multiplies.
+    """
+    asked = os.environ.get(VARIABLE, "")
+    if asked not in get_args(Asked):
+        names = ", ".join(filter(None, get_args(Asked)))
+        raise ValueError(f"{VARIABLE} is {asked!r}: expected one of {names}, or leave it unset for the fastest")
+    return cast(Asked, asked)
+
+
+def choose_linear(vectors: Tensor, weight: Tensor) -> LinearExecutor:
+    """Who multiplies with weights as they lie: `torch`, but where the others can.
+
+    Raises:
+        ValueError: the environment variable names nobody who multiplies.
+    """
+    if not _others_can(vectors, weight):
+        return "torch"
+    asked = asked_linear()
+    is_plain = _is_plain(vectors, weight)
+    if asked == "torch" or (asked == "rust" and is_plain):
+        return asked
+    is_free = asked in ("", "packed")
+    few = is_plain and vectors.numel() <= _MOST_ROWS * vectors.shape[-1] and weight.numel() >= _FEWEST_WEIGHTS
+    # Vectors of AVX-512 fill a line of the cache, so that those of a weight that begins within one are read from two:
+    # MKL, which packs them first, is then the faster.
+    few = few and (weight.data_ptr() % _LINE == 0 or not mkl_is_fastest())
+    if is_free and few and rust_is_fastest():
+        return "rust"
+    if is_free and mkl_is_fastest():
+        return "torch"
+    is_enabled = cast(bool, torch.backends.mkldnn.enabled)
+    return "onednn" if is_enabled and _has_onednn() else "torch"
+
+
+def packing_pays(vectors: Tensor, weight: Tensor, parts: int = 1) -> bool:
+    """Whether weights that are kept packed, in so many parts, multiply these vectors the fastest.
+
+    Raises:
+        ValueError: the environment variable names nobody who multiplies.
+    """
+    if not (_others_can(vectors, weight) and _is_plain(vectors, weight)):
+        return False
+    asked = asked_linear()
+    if asked:
+        return asked == "packed"
+    numbers = weight.numel() // parts
+    most = _MOST_OF_LARGE if numbers >= _LARGE else _MOST_PACKED_ROWS
+    is_fast = numbers >= _FEWEST_WEIGHTS and vectors.numel() <= most * vectors.shape[-1]
+    return is_fast and mkl_is_fastest() and rust_is_fastest()
+
+
+def reordering_pays(weight: Tensor) -> bool:
+    """Whether a weight is worth being kept as AMX reads it as well.
+
+    Raises:
+        ValueError: the environment variable names nobody who multiplies.
+    """
+    return (
+        type(weight) is nn.Parameter
+        and not weight.is_inference()  # such a one does not tell when it is changed
+        and weight.dtype is torch.bfloat16
+        and weight.device.type == "cpu"
+        and weight.is_contiguous()
+        and weight.numel() >= _FEWEST_WEIGHTS
+        and asked_linear() in ("", "packed")
+        and bool(torch.backends.mkldnn.enabled)
+        and has_amx()
+    )
+
+
+@cache
+def has_amx() -> bool:
+    """Whether the CPU multiplies bf16 in tiles, and oneDNN is there to have it do so."""
+    return "amx_bf16" in cpu_features() and _has_onednn()
+
+
+def is_packable(weight: Tensor) -> bool:
+    """Whether a weight stays where it is, to be compared with its packed copy: one computed from others does not."""
+    return (
+        type(weight) is nn.Parameter
+        and not weight.is_inference()  # such a one does not tell when it is changed
+        and is_float32_on_cpu(weight)
+        and weight.is_contiguous()
+        and weight.data_ptr() % 4 == 0
+    )
+
+
+def _others_can(vectors: Tensor, weight: Tensor) -> bool:
+    """Whether others than torch can multiply: float32 on a CPU with no gradient asked for, which they have none of.
+
+    Nor has oneDNN a fast way with a weight that is a part of another's rows: it was a hundred times slower than torch.
+    """
+    return not is_recorded() and (
+        is_float32_on_cpu(vectors)
+        and is_float32_on_cpu(weight)
+        and not torch.is_grad_enabled()
+        and weight.is_contiguous()
+        and weight.numel() > 0
+    )
+
+
+def _is_plain(vectors: Tensor, weight: Tensor) -> bool:
+    """Whether the native module can read them."""
+    return type(vectors) is Tensor and type(weight) in (Tensor, nn.Parameter) and weight.data_ptr() % 4 == 0
+
+
+@cache
+def _has_onednn() -> bool:
+    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return is_x86() and has_onednn and hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -1,0 +1,79 @@
+"""The word LSTM on a CPU, by the Rust kernel: over packed texts of any lengths, both directions at once."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gliner_fast import _rust
+from gliner_fast.cpu.linear import linear
+from gliner_fast.cpu.native import is_bare, is_taken_as_float32, rust_is_fastest, torch_must_see
+from gliner_fast.cpu.openmp import parallel_address
+
+VARIABLE = "GLINER_FAST_LSTM"  # torch or rust; unset for the fastest
+
+
+def is_lstm_native() -> bool:
+    """Whether `native_lstm` is wanted: what the environment variable says, else where it was measured to be faster.
+
+    Raises:
+        ValueError: the variable names nobody.
+    """
+    asked = os.environ.get(VARIABLE, "")
+    if asked not in ("", "torch", "rust"):
+        raise ValueError(f"{VARIABLE} is {asked!r}: expected torch or rust, or leave it unset for the fastest")
+    return asked == "rust" or (not asked and rust_is_fastest())
+
+
+def takes_native_lstm(lstm: nn.LSTM, vectors: Tensor) -> bool:
+    """Whether `native_lstm` can do it: on the CPU, for inference, all as torch's own class has it, and of one dtype."""
+    return (
+        not torch_must_see()
+        and type(lstm) is nn.LSTM
+        and lstm.bidirectional
+        and lstm.bias
+        and not lstm.proj_size
+        and is_bare(lstm)
+        and all(
+            type(part) in (Tensor, nn.Parameter)
+            and is_taken_as_float32(part)
+            and part.dtype is vectors.dtype
+            and part.is_contiguous()
+            and part.data_ptr() % part.element_size() == 0
+            for part in (vectors, *lstm.parameters())
+        )
+    )
+
+
+def native_lstm(lstm: nn.LSTM, vectors: Tensor, word_counts: Tensor) -> Tensor:
+    """What `lstm` makes of packed words, up to rounding: (N, D) -> (N, 2H). Autograd does not see through it.
+
+    On as many threads as torch may use, of which a text keeps two busy, one a direction. What becomes of a text depends
+    on that text alone, to the last bit, but for the products with its inputs, which are `linear`'s. States and gates
+    are float32, whatever the dtype.
+
+    Args:
+        lstm: bidirectional, with biases, for which `takes_native_lstm` holds.
+        vectors: (N, D), one text after another.
+        word_counts: (B,) int64 on the CPU.
+    """
+    counts, dtype = word_counts.numpy(), vectors.dtype
+    for layer in range(lstm.num_layers):
+        forward, backward = (_direction(lstm, vectors, f"l{layer}{side}") for side in ("", "_reverse"))
+        found = torch.from_numpy(_rust.lstm(forward, backward, counts, torch.get_num_threads(), parallel_address()))
+        vectors = found.to(dtype)
+    return vectors
+
+
+def _direction(
+    lstm: nn.LSTM, vectors: Tensor, name: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """The inputs' part of the gates, (N, 4H), the weight of the state before, (4H, H), and its bias, (4H,)."""
+    w_in, w_hidden, b_in, b_hidden = (
+        getattr(lstm, f"{kind}_{name}").detach() for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    )
+    return linear(vectors, w_in, b_in).float().numpy(), w_hidden.float().numpy(), b_hidden.float().numpy()

@@ -1,0 +1,232 @@
+"""A request -> the entities of its texts: the one way through, in input order whatever order the work is done in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from threading import Event
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gliner_fast.batch import Batch, Batcher, plan_batches
+from gliner_fast.candidates import Candidates, only
+from gliner_fast.decode import Selection, find_candidates, flat_allowed_spans, flat_thresholds, resolve
+from gliner_fast.labels import label_thresholds
+from gliner_fast.pending_scores import PendingScores
+from gliner_fast.predicting.collecting import Found, of_places
+from gliner_fast.predicting.describing import describe, read_findings
+from gliner_fast.predicting.preparing import Prepared, can_read_whole, prepare
+from gliner_fast.predicting.request import Request
+from gliner_fast.predicting.schedule import Schedule
+from gliner_fast.predicting.stages import HostStages
+from gliner_fast.stats import Stats, encoder_timed
+from gliner_fast.word_vectors import time_major
+from gliner_fast.words import WordTriples
+
+if TYPE_CHECKING:
+    from gliner_fast.entity import Entity
+    from gliner_fast.network import SpanNetwork, SpanScores
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model's way through, in two halves: `prepare` needs no device and may run beside `predict`, in another thread.
+
+    Attributes:
+        network: scores the spans.
+        batcher: makes batches.
+        max_words: longest row in words.
+        max_width: K.
+        budget: most subwords a batch, padding included.
+        lower_budget: told of a lower budget, after the device ran out of memory.
+        splitter: the user's own word splitter, or None.
+        device: where the network is.
+    """
+
+    network: SpanNetwork
+    batcher: Batcher
+    max_words: int
+    max_width: int
+    budget: int
+    lower_budget: Callable[[int], None]
+    splitter: WordTriples | None
+    device: torch.device
+
+    def prepare(self, request: Request) -> Prepared:
+        """Makes subwords of a request's texts and labels; raises ValueError or TypeError for what is not as agreed."""
+        return prepare(
+            request, self.batcher, max_words=self.max_words, max_width=self.max_width, splitter=self.splitter
+        )
+
+    def can_read_whole(self, request: Request) -> bool:
+        """Whether windows leave out no word of the request's texts: none has more subwords than there is room for."""
+        return can_read_whole(request, self.batcher, self.splitter)
+
+    def predict(self, prepared: Prepared, stats: Stats | None = None) -> list[list[Entity]]:
+        """Predicts the entities of prepared texts.
+
+        Args:
+            prepared: the texts.
+            stats: what is done is added to it.
+
+        Returns:
+            For each text of the request its entities in reading order.
+
+        Raises:
+            MemoryError: a single row takes more memory than there is.
+        """
+        # Of one batch nothing can overlap, and threads cost a short text their start.
+        overlap = self.can_overlap and len(self.plan(prepared, prepared.scorable, self.budget)) > 1
+        with HostStages(overlap=overlap) as stages:
+            ((_, found),) = Schedule(self, iter([prepared]), stats).run(stages)
+        return found
+
+    def predict_each(
+        self, requests: Iterable[Prepared | None], stats: Stats | None = None, *, unwanted: Event | None = None
+    ) -> Generator[tuple[Prepared, list[list[Entity]]], None, None]:
+        """Each of some requests with what `predict` gives for it, in their order.
+
+        On CUDA the next is asked for while the device is busy and fewer than two batches are left to be started, or
+        where none is left; at most two are under way. On a CPU once the one before has been given.
+
+        Args:
+            requests: prepared; None says that none is ready while others are under way.
+            stats: what is done is added to it.
+            unwanted: once another thread sets it, this ends with the batch that is started.
+        """
+        with HostStages(overlap=self.can_overlap) as stages:
+            yield from Schedule(self, iter(requests), stats, unwanted).run(stages)
+
+    @property
+    def can_overlap(self) -> bool:
+        """Whether the host can work on one batch while the device works on another; a CPU has no time to give."""
+        return self.device.type == "cuda"
+
+    def plan(self, prepared: Prepared, rows: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:
+        """Cuts rows into batches, longest first."""
+        most_texts, padded = prepared.request.options.batch_size, not self.network.reads_packed
+        batches = plan_batches(prepared.lengths[rows], budget, most_texts, padded=padded)
+        return [rows[chosen] for chosen in batches]
+
+    def lay_out(self, prepared: Prepared, rows: NDArray[np.int64]) -> LaidOut:
+        """All that the device is given of a batch."""
+        began = perf_counter()
+        sets = prepared.set_of_text[prepared.rows.texts[rows]]
+        padded = not self.network.reads_packed
+        batch = self.batcher.assemble(prepared.subwords, rows, prepared.prompts, sets, padded=padded)
+        if self.device.type == "cuda":
+            batch = self._staged(batch)
+        selection = _select(prepared, rows)
+        thresholds = allowed = None
+        if not prepared.request.options.return_class_probs:  # they alone need scores below the threshold
+            thresholds = torch.from_numpy(flat_thresholds(selection, batch.class_counts.numpy()))
+            allowed = flat_allowed_spans(selection, batch.word_counts.numpy(), self.max_width)
+        spans = None if allowed is None else torch.from_numpy(allowed)
+        return LaidOut(batch, selection, thresholds, spans, perf_counter() - began)
+
+    def _staged(self, batch: Batch) -> Batch:
+        """A batch with all that can be made ready for a card: its host has enough to do with starting kernels."""
+        if self.network.rnn is not None and len(batch.rows) > 1:
+            batch = replace(batch, word_order=time_major(batch.word_counts))
+        return batch.stage(pin=True)
+
+    @torch.inference_mode()
+    def score(self, laid_out: LaidOut, stats: Stats, *, timed: bool) -> Scored:
+        """Starts the network on a batch; waits for nothing where the device is CUDA."""
+        began, encode_seconds = perf_counter(), stats.encode_seconds
+        with encoder_timed(self.network, stats) if timed else nullcontext():
+            scores = self.network(laid_out.batch.to(self.device), laid_out.thresholds, laid_out.allowed_spans)
+        stream = None
+        if self.device.type == "cuda":
+            stream = torch.cuda.current_stream(self.device)
+            if scores.candidates is None:  # or decoding would wait for the batch that is started next, too
+                scores = replace(scores, on_host=PendingScores.of(scores.logits))
+        encoding = stats.encode_seconds - encode_seconds
+        stats.score_seconds += laid_out.seconds + perf_counter() - began - encoding
+        return Scored(laid_out.batch, laid_out.selection, scores, stream)
+
+    @torch.inference_mode()  # which is each thread's own, as are the stream and the device
+    def decode(self, prepared: Prepared, scored: Scored) -> Found:
+        """Waits for a batch's scores, and finds its entities."""
+        began = perf_counter()
+        batch, selection, scores, rows = scored.batch, scored.selection, scored.scores, scored.batch.rows
+        word_counts, class_counts = batch.word_counts.numpy(), batch.class_counts.numpy()
+        with nullcontext() if scored.stream is None else torch.cuda.stream(scored.stream):
+            found = scores.dense if scores.candidates is None else scores.candidates
+            candidates = find_candidates(found, word_counts, class_counts, self.max_width, selection)
+            is_window = prepared.rows.are_windows[rows]  # (B,)
+            in_window = is_window[candidates.texts]  # (S,)
+            decoded = resolve(only(candidates, ~in_window), word_counts, selection.nested, selection.multi_label)
+            whole = read_findings(prepared, batch, scores, decoded, self.network, self.max_width)
+            windows = None
+            if is_window.any():
+                owned = only(candidates, in_window & _owned(prepared, rows, candidates))
+                windows = read_findings(prepared, batch, scores, owned, self.network, self.max_width)
+            entities = describe(prepared, whole)
+        stats = Stats(
+            windows=len(rows),
+            words=int(word_counts.sum()),
+            subwords=int(batch.lengths.sum()),
+            padded_subwords=batch.input_ids.numel(),
+            decode_seconds=perf_counter() - began,
+        )
+        return Found(whole.texts.tolist(), entities, windows, stats)
+
+
+@dataclass(frozen=True)
+class LaidOut:
+    """A batch on the host, what may be an entity in it, the same as the device reads it, and the seconds it took."""
+
+    batch: Batch
+    selection: Selection
+    thresholds: torch.Tensor | None
+    allowed_spans: torch.Tensor | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A batch that the device has begun, on a stream if it is CUDA."""
+
+    batch: Batch
+    selection: Selection
+    scores: SpanScores
+    stream: torch.cuda.Stream | None
+
+
+def _owned(prepared: Prepared, rows: NDArray[np.int64], candidates: Candidates) -> NDArray[np.bool_]:
+    """(S,) True for candidates of a batch that their row owns."""
+    owners = rows[candidates.texts]  # (S,)
+    starts = candidates.starts + prepared.rows.firsts[owners]  # (S,) counted in the text
+    owned: NDArray[np.bool_] = (starts >= prepared.rows.owned_firsts[owners]) & (
+        starts < prepared.rows.owned_lasts[owners]
+    )
+    return owned
+
+
+def _select(prepared: Prepared, rows: NDArray[np.int64]) -> Selection:
+    """What may be an entity in each row of a batch."""
+    options = prepared.request.options
+    texts = prepared.rows.texts[rows]
+    places = prepared.places[texts]
+    sets = [prepared.label_sets[index] for index in prepared.set_of_text[texts].tolist()]
+    thresholds: Iterable[float | Sequence[float]]
+    if isinstance(options.threshold, Mapping):
+        mapping = options.threshold
+        by_set = {labels: label_thresholds(labels.names, mapping) for labels in set(sets)}
+        thresholds = [by_set[labels] for labels in sets]
+    else:
+        thresholds = of_places(options.threshold, places)
+    allowed = prepared.allowed_spans
+    return Selection(
+        list(thresholds),
+        nested=~np.array(of_places(options.flat_ner, places), np.bool_),
+        multi_label=np.array(of_places(options.multi_label, places), np.bool_),
+        label_counts=[len(labels.names) for labels in sets],
+        allowed_spans=None if allowed is None else [allowed[row] for row in rows.tolist()],
+    )

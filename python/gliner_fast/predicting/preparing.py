@@ -1,0 +1,306 @@
+"""Texts -> subwords of their words and prompts: all that happens before the device is needed."""
+
+from __future__ import annotations
+
+import warnings
+from bisect import bisect_left
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gliner_fast.batch import Batcher, EncodedPrompts
+from gliner_fast.labels import LabelSet
+from gliner_fast.predicting.long_texts import Rows, cut_rows, words_of_rows
+from gliner_fast.predicting.request import Request
+from gliner_fast.words import WordTriples, split_words
+
+if TYPE_CHECKING:
+    from gliner_fast import _rust
+
+WordSpans = set[tuple[int, int]]
+_NO_LIMIT = 2**62
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """T distinct texts of a request, laid out in R rows of subwords.
+
+    Attributes:
+        request: what is asked.
+        places: (T,) where each text stands in the request, first if it came more than once.
+        further_places: by a text's number among them, where else it stands, if it came more than once.
+        texts: the texts that have words.
+        words: of these texts.
+        rows: what the network reads of them.
+        subwords: of the rows' words.
+        prompts: of the label sets.
+        set_of_text: (T,), index into the label sets.
+        lengths: (R,) subwords of each row, prompt and special subwords included.
+        allowed_spans: for each row the word spans, counted in the row, that may be entities; None for all.
+        warnings: what the user is to be told.
+        seconds: what this took.
+    """
+
+    request: Request
+    places: NDArray[np.int64]
+    further_places: Mapping[int, Sequence[int]]
+    texts: list[str]
+    words: _rust.Words
+    rows: Rows
+    subwords: _rust.Subwords
+    prompts: EncodedPrompts
+    set_of_text: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    allowed_spans: list[WordSpans] | None
+    warnings: list[str]
+    seconds: float
+
+    @property
+    def label_sets(self) -> Sequence[LabelSet]:
+        """The distinct label sets."""
+        return self.request.labels.sets
+
+    @property
+    def scorable(self) -> NDArray[np.int64]:
+        """Rows that have labels and words."""
+        label_counts = np.array([len(labels.names) for labels in self.label_sets], np.int64)
+        have_labels = label_counts[self.set_of_text[self.rows.texts]] > 0
+        return np.flatnonzero(have_labels & (self.rows.lasts > self.rows.firsts))
+
+    def names_of(self, texts: NDArray[np.int64]) -> list[tuple[Any, ...]]:
+        """The labels of each of some texts, as they are reported."""
+        return [self.label_sets[index].names for index in self.set_of_text[texts].tolist()]
+
+    def warn(self, *, stacklevel: int) -> None:
+        """Tells the user; level 1 is the caller of this."""
+        for message in self.warnings:
+            warnings.warn(message, stacklevel=stacklevel + 1)
+
+
+def prepare(
+    request: Request, batcher: Batcher, *, max_words: int, max_width: int, splitter: WordTriples | None
+) -> Prepared:
+    """Makes subwords of texts and labels; touches no device and may run in any thread.
+
+    Args:
+        request: the texts and what is asked of them.
+        batcher: knows the tokenizer.
+        max_words: longest row in words.
+        max_width: K, words of the widest span.
+        splitter: the user's own word splitter, or None.
+
+    Raises:
+        ValueError: a text is too long, with `on_long="error"`, or has words that no window has room for, with
+            `must_read_all`.
+        TypeError: input spans of another form.
+    """
+    began = perf_counter()
+    on_long = request.options.on_long
+    firsts, further_places = _distinct_texts(request)
+    texts = [request.texts[place] for place in firsts]
+    places = np.array(firsts, np.int64)
+    split = split_words(texts, _NO_LIMIT if on_long == "window" else max_words, splitter)
+    words, total_counts = split.words, split.total_counts
+    prompts = batcher.encode_prompts(request.labels.sets)
+    set_of_text = request.labels.set_of_text[places]
+    rooms = _subword_rooms(batcher, prompts, set_of_text)
+    if on_long == "window":
+        # Below, nearly all words of a window would lie in its overlaps, and a giant word would make thousands of them.
+        least = 1 if request.options.must_read_all else min(max_words, 2 * max_width)
+        rows, subwords = _cut_to_fit(split.read_texts, split.read, rooms, batcher, max_words, max_width, least=least)
+        are_overfull = subwords.subword_counts > rooms[rows.texts]
+        if request.options.must_read_all:
+            _refuse_overfull(request, firsts, rows.texts[are_overfull], batcher)
+        told = _tell_overfull(are_overfull, batcher)
+    else:
+        word_counts = np.diff(words.text_offsets)
+        rows = cut_rows(word_counts, np.maximum(word_counts, 1), max_width)
+        subwords = batcher.encode_words(split.read)
+        if on_long == "error":
+            _refuse_long(request, firsts, total_counts, max_words, subwords.subword_counts, rooms)
+        told = _tell_truncated(further_places, total_counts, max_words)
+    lengths = batcher.row_lengths(subwords, prompts, set_of_text[rows.texts])
+    spans = request.options.input_spans
+    allowed = None if spans is None else _spans_of_rows(_word_spans([spans[place] for place in firsts], words), rows)
+    return Prepared(
+        request,
+        places,
+        further_places,
+        texts,
+        words,
+        rows,
+        subwords,
+        prompts,
+        set_of_text,
+        lengths,
+        allowed,
+        told,
+        perf_counter() - began,
+    )
+
+
+def can_read_whole(request: Request, batcher: Batcher, splitter: WordTriples | None) -> bool:
+    """Whether `must_read_all` finds nothing to refuse: every word of every text has room beside the text's labels."""
+    if batcher.tokenizer.max_subwords is None:
+        return True
+    split = split_words(request.texts, _NO_LIMIT, splitter)
+    rooms = _subword_rooms(batcher, batcher.encode_prompts(request.labels.sets), request.labels.set_of_text)
+    subwords = batcher.encode_words(split.read)
+    has_words = np.diff(split.words.text_offsets) > 0
+    doubtful = has_words & (subwords.subword_counts > rooms)
+    if not doubtful.any():
+        return True
+    word_counts = np.diff(split.read.text_offsets)
+    words = cut_rows(word_counts, np.ones_like(word_counts), 1)  # each word as a row
+    counts = batcher.encode_words(words_of_rows(split.read_texts, split.read, words)).subword_counts
+    return not bool((counts > rooms[words.texts])[doubtful[words.texts]].any())
+
+
+def _distinct_texts(request: Request) -> tuple[list[int], dict[int, list[int]]]:
+    """The first place of each text that has words, and the further ones of equal texts, which are computed once.
+
+    Nothing that Python's garbage collector looks through is kept for a text: in a thorough collection no thread goes
+    on, and how often one comes depends on how many such objects are kept.
+    """
+    options, sets = request.options, request.labels.set_of_text.tolist()
+    own_values = [v for v in (options.threshold, options.flat_ner, options.multi_label) if isinstance(v, Sequence)]
+    are_plain = options.input_spans is None and not own_values and len(request.labels.sets) == 1
+    numbers: dict[Hashable, int] = {}
+    firsts: list[int] = []
+    further_places: dict[int, list[int]] = {}
+    for place, text in enumerate(request.texts):
+        if not isinstance(text, str) or not text or text.isspace():
+            continue
+        key: Hashable = text
+        if not are_plain:
+            values = [place] if options.input_spans is not None else [value[place] for value in own_values]
+            key = (text, sets[place], *values)
+        number = numbers.setdefault(key, len(firsts))
+        if number == len(firsts):
+            firsts.append(place)
+        else:
+            further_places.setdefault(number, []).append(place)
+    return firsts, further_places
+
+
+def _subword_rooms(batcher: Batcher, prompts: EncodedPrompts, set_of_text: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Subwords that the tokenizer's limit leaves for the words of each text, (T,); may be negative."""
+    tokenizer = batcher.tokenizer
+    limit = _NO_LIMIT if tokenizer.max_subwords is None else tokenizer.max_subwords
+    return limit - len(tokenizer.prefix) - len(tokenizer.suffix) - prompts.lengths[set_of_text]
+
+
+def _cut_to_fit(
+    texts: Sequence[str],
+    words: _rust.Words,
+    rooms: NDArray[np.int64],
+    batcher: Batcher,
+    max_words: int,
+    max_width: int,
+    *,
+    least: int,
+) -> tuple[Rows, _rust.Subwords]:
+    """Rows of at most `max_words` words, and of fewer, but `least`, where their subwords would pass the text's room."""
+    word_counts = np.diff(words.text_offsets)
+    sizes = np.full(len(texts), max_words, np.int64)
+    while True:
+        rows = cut_rows(word_counts, sizes, max_width)
+        subwords = batcher.encode_words(words_of_rows(texts, words, rows))
+        longest = np.zeros(len(texts), np.int64)
+        np.maximum.at(longest, rows.texts, subwords.subword_counts)
+        too_long = (longest > rooms) & (np.minimum(sizes, word_counts) > least) & (rooms > 0)
+        if not too_long.any():
+            return rows, subwords
+        fitting = np.minimum(sizes, word_counts) * rooms // np.maximum(longest, 1)
+        sizes[too_long] = np.maximum(fitting, least)[too_long]
+
+
+def _refuse_long(
+    request: Request,
+    places: list[int],
+    total_counts: NDArray[np.int64],
+    max_words: int,
+    subword_counts: NDArray[np.int64],
+    rooms: NDArray[np.int64],
+) -> None:
+    """Raises ValueError for the first text that the model would not read whole."""
+    for place, words, subwords, room in zip(
+        places, total_counts.tolist(), subword_counts.tolist(), rooms.tolist(), strict=True
+    ):
+        way_out = "on_long='window' reads all of it, 'truncate' its beginning"
+        if words > max_words:
+            raise ValueError(
+                f"text {request.first_text + place} has {words:,} words, and the model reads {max_words:,}: {way_out}"
+            )
+        if subwords > room:
+            raise ValueError(
+                f"text {request.first_text + place} has {subwords:,} subwords in its {words:,} words, and the "
+                f"tokenizer's limit leaves room for {max(0, room):,} beside the labels: {way_out}"
+            )
+
+
+def _tell_truncated(
+    further_places: Mapping[int, Sequence[int]], total_counts: NDArray[np.int64], max_words: int
+) -> list[str]:
+    """The package's warning for each text of the request that was cut off."""
+    return [
+        f"Sentence of length {total_counts[text]} has been truncated to {max_words}"
+        for text in np.flatnonzero(total_counts > max_words).tolist()
+        for _ in range(1 + len(further_places.get(text, ())))
+    ]
+
+
+def _refuse_overfull(request: Request, places: list[int], overfull: NDArray[np.int64], batcher: Batcher) -> None:
+    """Raises ValueError for the first text of which some words are not read."""
+    if len(overfull):
+        raise ValueError(
+            f"text {request.first_text + places[overfull[0]]} has words that are not read, since a window of it and "
+            f"the labels pass the tokenizer's limit of {batcher.tokenizer.max_subwords} subwords: ask for fewer "
+            "labels, or leave the text out"
+        )
+
+
+def _tell_overfull(are_overfull: NDArray[np.bool_], batcher: Batcher) -> list[str]:
+    """One warning, always the same: Python then shows it once, whatever the number of texts."""
+    if not are_overfull.any():
+        return []
+    message = (
+        f"windows of a long text and the labels pass the tokenizer's limit of {batcher.tokenizer.max_subwords} "
+        "subwords; the words beyond are not read: ask for fewer labels"
+    )
+    return [message]
+
+
+def _word_spans(input_spans: Sequence[Sequence[Mapping[str, int]]], words: _rust.Words) -> list[WordSpans]:
+    """Character spans -> word spans; one that does not begin and end with a word is dropped (compat section 1.3)."""
+    allowed = []
+    offsets, starts, ends = words.text_offsets.tolist(), words.starts.tolist(), words.ends.tolist()
+    for text, spans in enumerate(input_spans):
+        own = range(offsets[text], offsets[text + 1])
+        word_at_start = {starts[word]: word - own.start for word in own}
+        word_at_end = {ends[word]: word - own.start for word in own}
+        try:
+            pairs = [(word_at_start.get(span["start"]), word_at_end.get(span["end"])) for span in spans]
+        except (TypeError, KeyError) as error:
+            raise TypeError(
+                f"input_spans holds {spans!r} for a text: expected a list of mappings such as {{'start': 0, 'end': 12}}"
+            ) from error
+        allowed.append({(first, last + 1) for first, last in pairs if first is not None and last is not None})
+    return allowed
+
+
+def _spans_of_rows(spans: list[WordSpans], rows: Rows) -> list[WordSpans]:
+    """The spans that each row owns, counted in the row."""
+    ordered = [sorted(own) for own in spans]
+    of_rows = []
+    for text, first, owned_first, owned_last in zip(
+        rows.texts.tolist(), rows.firsts.tolist(), rows.owned_firsts.tolist(), rows.owned_lasts.tolist(), strict=True
+    ):
+        own = ordered[text]
+        chosen = own[bisect_left(own, (owned_first,)) : bisect_left(own, (owned_last,))]
+        of_rows.append({(start - first, end - first) for start, end in chosen})
+    return of_rows

@@ -1,0 +1,110 @@
+"""`speed.py` and `gliner-fast bench`: interleaved rounds, honest ratios, agreement beside them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gliner_fast import GLiNER
+from gliner_fast.cli import main
+from gliner_fast.comparing.speed import Times, measure_speed
+from tests.samples import CROSSNER, LABELS
+
+
+class Recording:
+    """Stands for a model: notes what it was asked, and answers nothing."""
+
+    def __init__(self, log, name):
+        self.log, self.name = log, name
+        self.config = GLiNER.from_pretrained().config
+
+    def inference(self, texts, _, **options):
+        self.log.append((self.name, list(texts), options.get("batch_size")))
+        return [[] for _ in texts]
+
+
+def test_ratios_are_of_rounds():
+    ours, theirs = Times("ours", (1.0, 2.0, 4.0, 8.0)), Times("theirs", (3.0, 4.0, 12.0, 8.0))
+    assert theirs.median == 6.0
+    assert theirs.quartiles_of_ratios(ours) == (1.75, 2.5, 3.0)  # of 3, 2, 3 and 1
+    assert Times("theirs", (3.0,)).quartiles_of_ratios(Times("ours", (2.0,))) == (1.5, 1.5, 1.5)
+
+
+def test_rounds_take_turns_and_gliner_is_at_its_best(monkeypatch):
+    log = []
+    ours = GLiNER.from_pretrained()
+    infer = ours.inference
+
+    def noted(texts, *others, **options):
+        log.append(("ours", list(texts), None))
+        return infer(texts, *others, **options)
+
+    monkeypatch.setattr(ours, "inference", noted)
+    reference = Recording(log, "gliner")
+    texts = ["Ada.", "", "A longer text.", "Ada."]
+    report = measure_speed(ours, texts, ["person"], threshold=1.0, rounds=2, reference=reference)
+    assert (report.texts, report.words, len(report.ours.seconds)) == (2, 4, 2)
+    assert report.rivals[0].name == "gliner as shipped"
+    best = log[-1][2]
+    assert best in (1, 4, 8, 16)
+    rounds = log[-6:]
+    assert [name for name, _, _ in rounds] == ["ours", "gliner", "gliner"] * 2
+    assert [given for _, given, _ in rounds[:3]] == [["Ada.", "A longer text."]] * 2 + [["A longer text.", "Ada."]]
+    assert [size for _, _, size in rounds[:3]] == [None, None, best]
+
+
+def test_nothing_to_measure_is_said():
+    with pytest.raises(ValueError, match="nothing to measure"):
+        measure_speed(GLiNER.from_pretrained(), ["", " "], ["person"], compare=False)
+
+
+def test_the_command_measures_ours_alone(tmp_path, capsys):
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(json.dumps({"body": text}) + "\n" for text in CROSSNER[:5]))
+    with pytest.raises(SystemExit) as left:
+        main(
+            [
+                "bench",
+                str(texts),
+                "--text-column",
+                "body",
+                "-l",
+                "person",
+                "--alone",
+                "--limit",
+                "3",
+                "--rounds",
+                "1",
+                "--json",
+            ]
+        )
+    assert left.value.code == 0
+    told = capsys.readouterr()
+    report = json.loads(told.out)
+    assert report["texts"] == 3
+    assert report["words_per_second"] == pytest.approx(report["words"] / report["median_s"])
+    assert report["rivals"] == {}
+    assert report["agreement"] is None
+    assert "round 1 of 1" in told.err
+
+
+@pytest.mark.gliner
+def test_the_command_compares_with_gliner(tmp_path, capsys, checkpoint):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(CROSSNER[:3]))
+    with pytest.raises(SystemExit) as left:
+        main(["bench", str(texts), "-l", ",".join(LABELS[:2]), "-m", str(checkpoint("deberta")), "--rounds", "1"])
+    assert left.value.code == 0
+    out = capsys.readouterr().out
+    assert "gliner as shipped" in out
+    assert "gliner sorted, batches of" in out
+    assert "entities equal" in out
+    assert "NOT" not in out
+
+
+def test_texts_are_asked_for(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["bench", "no.txt", "-l", "person"])
+    assert left.value.code == 2
+    assert "no such file: no.txt" in capsys.readouterr().err

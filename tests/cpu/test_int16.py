@@ -1,0 +1,332 @@
+"""Linear layers in whole numbers of 16 bits, against float64, and models that run in them."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gliner_fast import GLiNER, _rust, extract_files
+from gliner_fast.cpu import int16
+from gliner_fast.cpu.int16 import is_quantized, quantize
+from gliner_fast.cpu.linear import Linear, linear
+from gliner_fast.cpu.packed_weights import Packed
+from gliner_fast.devices import spread
+from gliner_fast.scorer import SpanScorer
+from tests.encoders.test_packed_bert import make_encoder, texts_of
+from tests.jobs.conftest import read_jsonl, write_jsonl
+from tests.samples import CROSSNER, LABELS
+
+TEXTS = [*CROSSNER[:30], "", "word", "word " * 384]
+
+
+@pytest.fixture(scope="module")
+def exact() -> GLiNER:
+    return GLiNER.from_pretrained()
+
+
+@pytest.fixture(scope="module")
+def model() -> GLiNER:
+    return GLiNER.from_pretrained(dtype="int16")
+
+
+def multiply(vectors, weight, bias=None, activation="none"):
+    with torch.inference_mode():
+        return linear(vectors, weight, bias, activation, *Packed.pack(_rust.Int16Weights, weight).parts)
+
+
+# --- a layer ----------------------------------------------------------------------------------------------------------
+
+
+@given(
+    leading=st.lists(st.integers(0, 9), max_size=3),
+    inputs=st.integers(1, 140),
+    outputs=st.integers(1, 70),
+    has_bias=st.booleans(),
+    spread=st.sampled_from([0.0, 3.0]),
+    seed=st.integers(0, 99),
+)
+def test_products_are_as_near_as_the_rounding_of_rows_allows(leading, inputs, outputs, has_bias, spread, seed):
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.exp(spread * torch.randn(inputs, generator=generator))  # some numbers far above the others
+    vectors = torch.randn(*leading, inputs, generator=generator) * sizes
+    weight = torch.randn(outputs, inputs, generator=generator)
+    bias = torch.randn(outputs, generator=generator) if has_bias else None
+    ours, expected = multiply(vectors, weight, bias), F.linear(vectors.double(), weight.double())
+    expected = expected if bias is None else expected + bias
+    assert ours.shape == expected.shape
+    dx, dw = (part.double().abs().amax(-1, keepdim=True) / 8191 * 0.501 for part in (vectors, weight))
+    allowed = (
+        F.linear(vectors.double().abs(), dw.expand_as(weight))
+        + F.linear(dx.expand_as(vectors), weight.double().abs() + dw)
+        + 1e-5
+    )
+    assert ((ours - expected).abs() <= allowed).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 384), (48, 1), (70, 3072)], ids=str)
+def test_errors_are_a_tenth_of_those_of_bf16(shape):
+    torch.manual_seed(0)
+    vectors, weight = torch.randn(*shape), torch.randn(40, shape[1])
+    exact = F.linear(vectors.double(), weight.double())
+    ours = multiply(vectors, weight)
+    error = float((ours - exact).norm() / exact.norm())
+    half = F.linear(vectors.bfloat16().double(), weight.bfloat16().double())
+    assert 0 < error < 0.15 * float((half - exact).norm() / exact.norm())
+
+
+def test_the_activation_is_gelu():
+    torch.manual_seed(0)
+    vectors, weight, bias = torch.randn(7, 20), torch.randn(9, 20), torch.randn(9)
+    torch.testing.assert_close(
+        multiply(vectors, weight, bias, "gelu"), F.gelu(multiply(vectors, weight, bias)), rtol=1e-5, atol=1e-6
+    )
+    with pytest.raises(ValueError, match='activation is "relu": expected none or gelu'):
+        multiply(vectors, weight, bias, "relu")
+
+
+def test_a_row_with_a_number_that_is_none_is_none():
+    vectors, weight = torch.ones(3, 5), torch.ones(4, 5)
+    for number in (math.nan, math.inf):
+        vectors[1, 2] = number
+        assert multiply(vectors, weight).isnan().tolist() == [[False] * 4, [True] * 4, [False] * 4]
+
+
+def test_rows_that_stand_apart_are_read():
+    torch.manual_seed(0)
+    wide, weight = torch.randn(6, 40), torch.randn(5, 40)
+    for vectors, own in ((wide[:, 3:23], weight[:, :20]), (wide.mT[:6].mT, weight[:, :6])):
+        assert torch.equal(multiply(vectors, own), multiply(vectors.clone(), own.clone()))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_what_a_row_becomes_depends_on_it_alone(threads, monkeypatch):
+    torch.manual_seed(0)
+    vectors, weight = torch.randn(500, 700), torch.randn(400, 700)  # work for several threads
+    alone = torch.cat([multiply(row[None], weight) for row in vectors[::50]])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert torch.equal(multiply(vectors, weight)[::50], alone)
+
+
+@pytest.mark.parametrize(
+    ("x", "out", "message"),
+    [
+        ((2, 4), (2, 5), r"x is \[2, 4\] and out \[2, 5\], but the weights are \[5, 3\]"),
+        ((2, 3), (3, 5), r"out \[3, 5\]"),
+        ((2, 3), (2, 4), r"out \[2, 4\]"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_told(x, out, message):
+    weights = _rust.Int16Weights(np.ones((5, 3), np.float32))
+    assert weights.shape == (5, 3)
+    with pytest.raises(ValueError, match=message):
+        weights.apply(np.ones(x, np.float32), None, "none", np.ones(out, np.float32), 1, 0)
+    with pytest.raises(ValueError, match="bias has 4 values: expected 5"):
+        weights.apply(np.ones((2, 3), np.float32), np.ones(4, np.float32), "none", np.ones((2, 5), np.float32), 1, 0)
+    with pytest.raises(ValueError, match="no columns"):
+        _rust.Int16Weights(np.ones((5, 0), np.float32))
+
+
+# --- a network --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def layer():
+    torch.manual_seed(0)
+    layer = Linear(6, 4).eval()
+    quantize(layer)
+    return layer
+
+
+def is_exact(layer, dtype=torch.float32):
+    vectors = torch.linspace(-1, 1, 18, dtype=dtype).view(3, 6)
+    with torch.inference_mode():
+        return torch.allclose(layer(vectors), F.linear(vectors, layer.weight, layer.bias), rtol=0, atol=2e-6)
+
+
+def load_others(layer):
+    layer.load_state_dict({name: value + 1 for name, value in layer.state_dict().items()})
+
+
+def change_in_place(layer):
+    with torch.no_grad():
+        layer.weight.mul_(1.5)
+
+
+def step_in_eval_mode(layer):
+    layer(torch.ones(1, 6)).sum().backward()
+    torch.optim.AdamW(layer.parameters(), fused=True).step()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        load_others,
+        change_in_place,
+        step_in_eval_mode,
+        lambda layer: layer.weight.data.mul_(1.5),
+        lambda layer: layer.train().eval(),
+        lambda layer: layer.double(),
+        lambda layer: layer.to(torch.float64).to(torch.float32),
+    ],
+    ids=["load", "in place", "optimizer", "behind torch's back", "train", "double", "there and back"],
+)
+def test_weights_that_are_others_stand_in_no_whole_numbers(layer, change):
+    assert not is_exact(layer)
+    assert is_quantized(layer)
+    change(layer)
+    assert is_exact(layer, layer.weight.dtype)
+    assert not is_quantized(layer)
+
+
+def test_weights_made_in_inference_mode_tell_of_a_change_too():
+    with torch.inference_mode():
+        layer = Linear(6, 4).eval()
+        quantize(layer)
+        assert not is_exact(layer)
+        load_others(layer)
+        assert is_exact(layer)
+
+
+def test_copies_and_what_is_pickled_have_none(layer):
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert is_exact(other)
+    assert not is_exact(layer)
+
+
+def test_the_scorer_has_its_first_layer_in_halves():
+    scorer = SpanScorer(6, 3, "markerV0", 0.1).eval()
+    words = torch.randn(5, 6)
+    with torch.inference_mode():
+        exact = scorer.halves(words)
+        quantize(scorer)
+        ours = scorer.halves(words)
+    for mine, theirs in zip(ours, exact, strict=True):
+        assert 0 < float((mine - theirs).norm() / theirs.norm()) < 1e-3
+    assert (scorer.out.int16, len(scorer.joint.int16.parts)) == (None, 2)
+
+
+def test_a_network_that_could_not_use_them_is_refused():
+    with pytest.raises(ValueError, match="in training mode"):
+        quantize(Linear(6, 4))
+    compiled = Linear(6, 4).eval()
+    compiled._compiled_call_impl = compiled.forward  # as compile() leaves it
+    with pytest.raises(ValueError, match="int16 is not compiled"):
+        quantize(compiled)
+
+
+def test_a_cpu_without_avx2_is_told(monkeypatch):
+    monkeypatch.setattr(int16, "is_x86", lambda: False)
+    with pytest.warns(UserWarning, match="slow on this one"):
+        quantize(Linear(6, 4).eval())
+
+
+@pytest.mark.parametrize("kind", ["bert", "electra"])
+def test_other_encoders_run_in_them(kind):
+    encoder = make_encoder(kind)
+    ids, is_subword = texts_of([9, 8])
+    given = (ids[is_subword], torch.tensor([9, 8]), torch.tensor([0, 9, 17]))
+    with torch.inference_mode():
+        exact = encoder(*given)
+        quantize(encoder)
+        ours = encoder(*given)
+    assert 0 < float((ours - exact).norm() / exact.norm()) < 3e-3
+
+
+# --- a model ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_trained_model_finds_the_same(exact, model):
+    assert (exact.precision, model.precision) == ("float32", "int16")
+    expected, found = exact.inference(TEXTS, LABELS, threshold=0.3), model.inference(TEXTS, LABELS, threshold=0.3)
+    scores, exact_scores = by_place(found), by_place(expected)
+    both = scores.keys() & exact_scores.keys()
+    assert len(both) > 60
+    assert 0 < max(abs(scores[place] - exact_scores[place]) for place in both) < 0.01
+    for place in scores.keys() ^ exact_scores.keys():
+        assert (scores | exact_scores)[place] == pytest.approx(0.3, abs=0.01)  # beside the threshold
+
+
+def by_place(answers):
+    return {
+        (row, own["start"], own["end"], own["label"]): own["score"]
+        for row, found in enumerate(answers)
+        for own in found
+    }
+
+
+def test_answers_do_not_depend_on_batch_mates(model):
+    together = model.inference(TEXTS, LABELS, threshold=0.3)
+    for text, found in zip(TEXTS[:8], together[:8], strict=True):
+        alone = model.predict_entities(text, LABELS, threshold=0.3)
+        assert [own["score"] for own in alone] == pytest.approx([own["score"] for own in found], abs=1e-5)
+
+
+def test_a_loaded_model_can_be_quantized_and_saves_what_it_was(exact, tmp_path, monkeypatch):
+    own = GLiNER.from_pretrained(quantize="int16")
+    assert own.precision == "int16"
+    own.save_pretrained(tmp_path, safe_serialization=True)
+    again = GLiNER.from_pretrained(tmp_path)
+    assert again.precision == "float32"
+    for mine, theirs in zip(again.parameters(), exact.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    again.quantize()
+    assert again.precision == "int16"
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: None)
+    again.compile()
+    assert again.precision == "float32"
+
+
+def test_copies_on_other_devices_compute_as_the_model(model):
+    own, other = spread(model, [torch.device("cpu")] * 2)
+    assert is_quantized(own.network)
+    assert is_quantized(other.network)
+    with pytest.raises(ValueError, match="on meta"):
+        spread(model, [torch.device("cpu"), torch.device("meta")])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"quantize": "int8"}, "quantize is 'int8': expected 'int16' or None; gliner's int8 is not offered"),
+        ({"quantize": True}, "quantize is True"),
+        ({"quantize": "int16", "dtype": "bf16"}, r"torch\.bfloat16 on cpu was asked for"),
+        ({"dtype": "int16", "map_location": "meta"}, "on meta was asked for"),
+    ],
+)
+def test_what_cannot_be_had_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        GLiNER.from_pretrained(**options)
+
+
+def test_a_loaded_model_is_quantized_to_nothing_else(exact):
+    half = GLiNER.from_pretrained(dtype="bf16")
+    with pytest.raises(ValueError, match=r"the model is in torch\.bfloat16 on cpu"):
+        half.quantize()
+    for name in ("int8", None):
+        with pytest.raises(ValueError, match="expected 'int16'"):
+            exact.quantize(dtype=name)
+    assert exact.precision == GLiNER.from_pretrained(quantize=False).precision == "float32"
+
+
+def test_a_job_runs_in_them_and_goes_on_in_nothing_else(tmp_path):
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in TEXTS[:9]])
+    options = {"output_format": "jsonl", "device": "cpu"}
+    extract_files(source, tmp_path / "out", LABELS, dtype="int16", **options)
+    extract_files(source, tmp_path / "exact.jsonl", LABELS, device="cpu")
+    shards = sorted((tmp_path / "out").rglob("shard-*.jsonl"))
+    places = [
+        by_place([row["entities"] for path in paths for row in read_jsonl(path)])
+        for paths in (shards, [tmp_path / "exact.jsonl"])
+    ]
+    assert places[0].keys() == places[1].keys() != set()
+    assert places[0] != places[1]  # scores
+    with pytest.raises(ValueError, match="dtype"):
+        extract_files(source, tmp_path / "out", LABELS, dtype="fp32", **options)

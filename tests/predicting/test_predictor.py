@@ -1,0 +1,192 @@
+"""Equal texts are computed once; many texts are predicted part by part."""
+
+import threading
+
+import pytest
+import torch
+
+from gliner_fast.comparing.verification import compare
+from gliner_fast.predicting.request import Options, Request
+from gliner_fast.stats import Stats
+from tests.samples import CROSSNER, LABELS
+
+TEXTS = [text[:100] for text in CROSSNER[:20]]
+TEXT = "Ada Lovelace lived in London."
+EXTRAS = {"return_class_probs": True, "return_vectors": True, "return_label_vectors": True}
+
+
+@pytest.fixture
+def model(forgetful_model):
+    return forgetful_model
+
+
+@pytest.fixture
+def batches(model, monkeypatch):
+    """The texts, and the subwords that are computed, padding included, of each batch that the network is given."""
+    sizes = []
+    forward = model.model.forward
+
+    def counted(batch, *others):
+        sizes.append((len(batch.lengths), batch.input_ids.numel()))
+        return forward(batch, *others)
+
+    monkeypatch.setattr(model.model, "forward", counted)
+    return sizes
+
+
+# --- equal texts ------------------------------------------------------------------------------------------------------
+
+
+def test_equal_texts_are_computed_once(model, batches):
+    first, other, *rest = model.inference([TEXT, "Marie Curie", TEXT, "", TEXT], LABELS)
+    assert sum(texts for texts, _ in batches) == 2
+    assert first == rest[0] == rest[2] == model.predict_entities(TEXT, LABELS)
+    assert rest[1] == []
+    assert other != first
+
+
+def test_results_of_equal_texts_share_nothing(model):
+    one, other = model.inference([TEXT, TEXT], LABELS, **EXTRAS)
+    assert one
+    before = [{name: repr(value) for name, value in entity.items()} for entity in other]
+    for entity in one:
+        entity["label"] = "changed"
+        entity["class_probs"].clear()
+        entity["vector"][:] = 0
+        entity["label_vector"][:] = 0
+    one.clear()
+    assert [{name: repr(value) for name, value in entity.items()} for entity in other] == before
+
+
+@pytest.mark.parametrize("default", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("flat_ner", [True, False])
+def test_an_entity_s_score_is_its_label_s_among_all(flat_ner, default, model):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)  # somebody else's business
+    try:
+        found = model.inference(TEXTS, LABELS, threshold=0.05, flat_ner=flat_ner, return_class_probs=True)
+    finally:
+        torch.set_default_dtype(before)
+    entities = [entity for own in found for entity in own]
+    assert len(entities) > 50
+    best = [entity for entity in entities if entity["label"] in entity["class_probs"]]  # which has five alone
+    assert len(best) > 50
+    assert [entity["score"] for entity in best] == [entity["class_probs"][entity["label"]] for entity in best]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"labels": [["person"], ["city"]]},
+        {"threshold": [0.1, 0.9]},
+        {"flat_ner": [True, False]},
+        {"multi_label": [True, False]},
+        {"input_spans": [[{"start": 0, "end": 12}], [{"start": 22, "end": 28}]]},
+    ],
+)
+def test_a_text_of_which_two_things_are_asked_is_computed_twice(options, model, batches):
+    arguments = {"labels": LABELS} | options
+    together = model.inference([TEXT, TEXT], **arguments)
+    assert sum(texts for texts, _ in batches) == 2
+    per_text = [{name: values[at : at + 1] for name, values in options.items()} for at in (0, 1)]
+    alone = [model.inference([TEXT], **({"labels": LABELS} | own))[0] for own in per_text]
+    assert compare(together, alone, lambda _: []).ok
+
+
+# --- stats ------------------------------------------------------------------------------------------------------------
+
+
+def test_stats_tell_what_was_done(model, batches):
+    stats = Stats()
+    texts = [TEXT, "", None, TEXT, "Marie " * 500, "Paris"]
+    predictor = model.predictor()
+    request = Request.read(texts, [LABELS] * 5 + [[]], Options(on_long="window"))
+    found = predictor.predict(predictor.prepare(request), stats)
+    assert stats.texts == 6
+    assert stats.computed_texts == 2  # one comes twice, two have no words, one has no labels
+    assert stats.windows == 1 + 2
+    assert stats.words == 6 + 384 + (500 - 320)
+    assert stats.padded_subwords == sum(subwords for _, subwords in batches)
+    assert stats.words < stats.subwords <= stats.padded_subwords
+    assert stats.padding_share == 1 - stats.subwords / stats.padded_subwords
+    assert stats.entities == sum(map(len, found)) >= 4
+    assert min(stats.prepare_seconds, stats.encode_seconds, stats.score_seconds, stats.decode_seconds) > 0
+    assert stats.encode_seconds > stats.decode_seconds
+    assert not model.model.encoder._forward_hooks
+    assert not model.model.encoder._forward_pre_hooks
+
+
+def test_stats_add_up():
+    some, more = Stats(texts=3, words=5, encode_seconds=0.5), Stats(texts=1, entities=2, encode_seconds=0.25)
+    whole = some + more
+    assert whole == Stats(texts=4, words=5, entities=2, encode_seconds=0.75)
+    assert whole - more == some
+    assert Stats(**whole.to_dict()) == whole
+    taken = some.copy()
+    some += more
+    assert (some, taken) == (whole, Stats(texts=3, words=5, encode_seconds=0.5))
+    assert Stats().padding_share == 0
+
+
+def test_a_compiled_network_is_left_as_it_is(model, monkeypatch):
+    hooks = []
+
+    def compiled(*arguments):  # what `torch.compile` puts there: hooks that come and go would make it compile again
+        hooks.extend(model.model.encoder._forward_hooks)
+        return model.model.forward(*arguments)
+
+    monkeypatch.setattr(model.model, "_compiled_call_impl", compiled)
+    stats = Stats()
+    predictor = model.predictor()
+    found = predictor.predict(predictor.prepare(Request.read([TEXT], LABELS, Options())), stats)
+    assert found[0]
+    assert hooks == []
+    assert stats.encode_seconds == 0
+    assert stats.score_seconds > 0
+
+
+def test_threads_count_their_own_work(model, monkeypatch):
+    predictor = model.predictor()
+    prepared = predictor.prepare(Request.read(TEXTS, LABELS, Options()))
+    idle = Stats()
+    started, done = threading.Event(), threading.Event()
+    forward = model.model.encoder.forward
+
+    def waiting(*arguments, **options):  # the other thread works while this one is in the encoder
+        if threading.current_thread() is not threading.main_thread() and not started.is_set():
+            started.set()
+            assert done.wait(timeout=60)
+        return forward(*arguments, **options)
+
+    monkeypatch.setattr(model.model.encoder, "forward", waiting)
+    stats = Stats()
+    thread = threading.Thread(target=predictor.predict, args=(prepared, stats))
+    thread.start()
+    assert started.wait(timeout=60)
+    one = predictor.prepare(Request.read([TEXT], LABELS, Options()))
+    predictor.predict(one, idle)
+    seconds = idle.encode_seconds
+    done.set()
+    thread.join()
+    assert idle.encode_seconds == seconds
+    assert stats.encode_seconds > seconds > 0
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("halvings", "sizes"), [(0, [8, 8, 8, 6]), (2, [2, 4, 8, 8, 8]), (9, [1, 1, 1, 1, 1, 1, 1, 2, 4, 8, 8, 1])]
+)
+def test_parts_grow_to_their_full_size(halvings, sizes):
+    request = Request.read(["a"] * 30, LABELS, Options())
+    parts = list(request.parts(8, 1000, halvings=halvings))
+    assert [len(part.texts) for part in parts] == sizes
+    assert [part.first_text for part in parts] == [sum(sizes[:number]) for number in range(len(sizes))]
+
+
+def test_parts_grow_by_characters_too_and_a_longer_text_has_its_own():
+    texts = ["a" * 10] * 3 + ["b" * 500] + ["a" * 10] * 12
+    parts = list(Request.read(texts, LABELS, Options()).parts(100, 80, halvings=2))
+    assert [text for part in parts for text in part.texts] == texts
+    assert [len(part.texts) for part in parts] == [2, 1, 1, 8, 4]
