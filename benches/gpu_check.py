@@ -7,7 +7,7 @@ extension, of which one build serves every Python from 3.10.
 
 Example, in two calls of a quarter of an hour:
     PYTHONPATH=python python3 -m benches.gpu_check card profile tests speed --seconds 420 --out "$OUT"
-    PYTHONPATH=python python3 -m benches.gpu_check latency attention speed-25 tune --seconds 330 --out "$OUT"
+    PYTHONPATH=python python3 -m benches.gpu_check gelu latency attention speed-25 tune --seconds 330 --out "$OUT"
 """
 
 from __future__ import annotations
@@ -91,6 +91,7 @@ PARTS = {
         "single texts, with and without CUDA graphs", 150, "bench_gpu.py",
         "bench_gpu_latency[bf16-base-cuda]", "bench_gpu_latency[fp32-base-cuda]",
     ),
+    "gelu": Part("GELU in the product before it", 40, ("pytest", "benches/bench_gelu.py")),
     "compiled": _benches(
         "beside gliner with its DeBERTa compiled", 120, "bench_gpu.py",
         "bench_gpu_compiled[short-base-cuda]", "bench_gpu_compiled[mixed-base-cuda]",

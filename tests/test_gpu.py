@@ -7,9 +7,11 @@ import warnings
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from gliner_fast import GLiNER, verify
 from gliner_fast.comparing.verification import compare
+from gliner_fast.cpu import linear as linear_module
 from gliner_fast.encoders.attention_executor import VARIABLE as ATTENTION
 from gliner_fast.encoders.cuda_graphs import VARIABLE as GRAPHS
 from gliner_fast.kernels.pending_candidates import PendingCandidates
@@ -62,6 +64,31 @@ def test_half_precision_keeps_nearly_all_entities(dtype: str):
         for answers in (exact, half)
     ]
     assert len(keys[0] & keys[1]) >= 0.95 * len(keys[0] | keys[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(700, 64), (3, 5, 64), (0, 64)])
+def test_a_product_of_16_bits_takes_gelu_along(shape, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    layer = linear_module.Linear(64, 96, "gelu").to(DEVICE, dtype).eval()
+    vectors = torch.randn(shape, device=DEVICE).to(dtype)
+    calls = []
+    together = linear_module.product_with_gelu
+    monkeypatch.setattr(linear_module, "product_with_gelu", lambda *given: calls.append(0) or together(*given))
+    with torch.inference_mode():
+        exact = F.gelu(F.linear(vectors.double(), layer.weight.double(), layer.bias.double()))
+        found = layer(vectors)
+        assert len(calls) == 1
+        monkeypatch.setenv(linear_module.VARIABLE, "torch")
+        apart = layer(vectors)
+        assert len(calls) == 1
+    assert found.shape == apart.shape == exact.shape
+    if exact.numel():
+        errors = [float((each.double() - exact).abs().max()) for each in (found, apart)]
+        assert errors[0] <= errors[1] + 1e-3  # the form by tanh is 0.0005 off
+    layer(vectors.requires_grad_()).sum().backward()
+    assert len(calls) == 1
+    assert vectors.grad is not None
 
 
 def test_a_batch_answers_as_its_texts_alone():

@@ -44,7 +44,7 @@ def test_{name}(benchmark):
 
 
 def test_a_part_that_takes_too_long_leaves_the_figures_of_what_it_did(tmp_path: Path):
-    for name, seconds in (("quick", 0), ("slow", 60)):
+    for name, seconds in (("quick", 0), ("slow", 300)):
         (tmp_path / f"test_{name}.py").write_text(BENCH.format(name=name, seconds=seconds))
     result, log = tmp_path / "result.json", tmp_path / "log"
     files = [str(tmp_path / f"test_{name}.py") for name in ("quick", "slow")]
@@ -52,7 +52,7 @@ def test_a_part_that_takes_too_long_leaves_the_figures_of_what_it_did(tmp_path: 
     whole = gpu_check.command(part, result, "not slow", in_parallel=True)
     began = time.monotonic()
     assert not gpu_check.run(whole, 30, ENVIRONMENT, log)
-    assert time.monotonic() - began < 59
+    assert time.monotonic() - began < 200  # on a machine with other work to do
     assert [bench["name"] for bench in json.loads(result.read_text())["benchmarks"]] == ["test_quick"]
     assert "KeyboardInterrupt" in log.read_text()
 

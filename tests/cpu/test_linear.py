@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gliner_fast import _rust
-from gliner_fast.cpu.linear import VARIABLE, Linear, choose_linear, linear, take_linear
+from gliner_fast.cpu.linear import VARIABLE, Linear, choose_linear, linear, product_with_gelu, take_linear
 from gliner_fast.cpu.native import mkl_is_fastest, rust_is_fastest
 from gliner_fast.cpu.openmp import parallel_address
 
@@ -221,6 +221,14 @@ def test_a_gradient_is_that_of_torch():
     expected = torch.autograd.grad(F.gelu(F.linear(vectors, layer.weight, layer.bias)).sum(), [vectors, layer.weight])
     assert layer.weight.grad is not None
     torch.testing.assert_close([vectors.grad, layer.weight.grad], list(expected))
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (2, 3, 8), (0, 8)])
+@torch.inference_mode()
+def test_a_product_takes_gelu_along(shape):
+    vectors, layer = torch.randn(shape), nn.Linear(8, 4)
+    found = product_with_gelu(vectors, layer.weight, layer.bias)
+    torch.testing.assert_close(found, F.gelu(layer(vectors)))  # a CPU has the exact form
 
 
 def test_an_unknown_name_is_refused(monkeypatch):
