@@ -23,7 +23,7 @@ import torch
 
 from benches import hardware
 from benches.compare import SCALE, Race
-from tests import checkpoints, tokenizer_makers
+from tests import random_checkpoints, tokenizer_makers
 
 HERE = Path(__file__).parent
 CACHE = HERE / ".cache"
@@ -79,13 +79,13 @@ def distinct_texts(name: str, count: int) -> list[str]:
 
 def checkpoint(size: str) -> Path:
     """A random calibrated checkpoint of a size, made once and kept until the recipe changes."""
-    recipe = b"".join(Path(module.__file__).read_bytes() for module in (checkpoints, tokenizer_makers))
+    recipe = b"".join(Path(module.__file__).read_bytes() for module in (random_checkpoints, tokenizer_makers))
     folder = CACHE / f"{size}-{hashlib.sha256(recipe).hexdigest()[:12]}"
     if not folder.exists():
         for stale in CACHE.glob(f"{size}-*"):
             shutil.rmtree(stale)  # a base checkpoint is 0.7 GB
         unfinished = CACHE / f"unfinished-{size}-{os.getpid()}"
-        checkpoints.make_checkpoint(unfinished, size=size)
+        random_checkpoints.make_checkpoint(unfinished, size=size)
         unfinished.rename(folder)
     return folder
 
