@@ -144,6 +144,15 @@ def test_errors_are_one_line_and_code_2(arguments, stdin, complaint, run, tmp_pa
     assert complaint in err
 
 
+def test_a_labels_file_with_a_slip_is_not_one_odd_label(run, tmp_path):
+    file = tmp_path / "labels.txt"
+    for content in ('["person", "city",]', '{"person": {"threshold": 0.3,}}', "[\n  'person'\n]"):
+        file.write_text(content)
+        code, _, err = run("predict", ADA, "--labels-file", file)
+        assert code == 2
+        assert f"{file} is not JSON" in err
+
+
 @pytest.mark.parametrize(
     "content",
     [

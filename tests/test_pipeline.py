@@ -13,6 +13,7 @@ import pytest
 from gliner_fast import GLiNER, pipeline
 from gliner_fast.comparing.verification import compare
 from gliner_fast.pipeline import Window, predict_windows
+from gliner_fast.predicting.predictor import Predictor
 from gliner_fast.predicting.request import Options
 from gliner_fast.stats import Stats
 from tests.samples import CROSSNER, LABELS
@@ -330,6 +331,30 @@ def test_the_next_window_is_prepared_while_this_one_is_computed(read_ahead, mode
     assert len(list(predict_windows(model, source(), Options(), stats=Stats(), read_ahead=read_ahead))) == 2
     assert threading.get_ident() not in threads["prepare"]
     assert threads["read"] == (threads["prepare"] if read_ahead else {threading.get_ident()})
+
+
+def test_who_gives_windows_may_wait_for_the_results_of_each(model):
+    waits_for_one_result_after_another(model)
+
+
+@pytest.mark.usefixtures("overlapping")
+def test_who_gives_windows_may_wait_for_the_results_of_each_on_cuda_too(model, monkeypatch):
+    monkeypatch.setattr(Predictor, "can_overlap", True)
+    waits_for_one_result_after_another(model)
+
+
+def waits_for_one_result_after_another(model):
+    given = []
+
+    def source():
+        for number in range(4):
+            assert given == list(range(number))
+            yield Window(TEXTS[: 3 + number], LABELS, key=number)
+
+    for window, found in predict_windows(model, source(), Options(), stats=Stats(), look_ahead=False):
+        assert len(found) == 3 + window.key
+        given.append(window.key)
+    assert given == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("read_ahead", [False, True])

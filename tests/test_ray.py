@@ -209,6 +209,8 @@ def test_the_column_has_the_type_that_shards_have(tmp_path: Path):
         ({}, "give either labels"),
         ({"labels": LABELS, "labels_column": "own"}, "one of the two"),
         ({"labels": []}, "labels is empty"),
+        ({"labels": [""], "redaction": Redaction()}, "with an empty label or description"),
+        ({"labels": {"person": " "}}, "with an empty label or description"),
         ({"labels": LABELS, "device": "cuda:99"}, "device 'cuda:99' cannot be used"),
     ],
 )

@@ -155,6 +155,10 @@ class Subwords:
     def word_counts(self) -> NDArray[np.int64]:
         """Words in each text, (B,)."""
 
+    @property
+    def word_lengths(self) -> NDArray[np.int64]:
+        """Ids of each word, text after text, (W,)."""
+
     def assemble(
         self,
         rows: NDArray[np.int64],

@@ -57,6 +57,7 @@ def predict_windows(
     *,
     stats: Stats,
     read_ahead: bool = False,
+    look_ahead: bool = True,
     devices: Sequence[torch.device] | None = None,
 ) -> Generator[tuple[Window, list[list[Entity]]], None, None]:
     """Predicts window after window, the host's work on the next one beside the device's work on this one.
@@ -72,6 +73,8 @@ def predict_windows(
         stats: what is done is added to it, window by window.
         read_ahead: read the windows in the thread too, beside the computation. An end that comes early then waits for
             the read that is under way.
+        look_ahead: ask for windows ahead of the one whose results come next. Without it whoever gives them may wait for
+            the results of one before giving the next. On several devices it is not looked at.
         devices: where windows are computed, each on whichever is free; None: where the model is. Windows are then read
             in this thread, two a device ahead.
 
@@ -92,7 +95,8 @@ def predict_windows(
 
     try:
         if devices is None:
-            results = _predict_ahead(model.predictor(), source, prepare, stats, read_ahead=read_ahead)
+            predictor = model.predictor()
+            results = _predict_ahead(predictor, source, prepare, stats, read_ahead=read_ahead, look_ahead=look_ahead)
         else:
             results = predict_on_all(spread(model, devices), source, prepare, stats)
         with closing(results):
@@ -120,7 +124,7 @@ def predict_parts(
             prepared.warn(stacklevel=3)
             yield predictor().predict(prepared)
         return
-    with closing(_predict_ahead(predictor(), parts, predictor().prepare, None, read_ahead=False)) as results:
+    with closing(_predict_ahead(predictor(), parts, predictor().prepare, None)) as results:
         for _, prepared, found in results:
             prepared.warn(stacklevel=3)
             yield found
@@ -133,9 +137,12 @@ def _predict_ahead(
     prepare: Callable[[Item], Prepared],
     stats: Stats | None,
     *,
-    read_ahead: bool,
+    read_ahead: bool = False,
+    look_ahead: bool = True,
 ) -> Generator[tuple[Item, Prepared, list[list[Entity]]], None, None]:
     """Predicts items in their order on one device; a thread prepares the next, and with `read_ahead` reads it.
+
+    Without `look_ahead` the next is asked for once the one before has been given.
 
     On CUDA, where the second is asked for once the device has something to do, it is not begun before: until then one
     thread is faster than two that share an interpreter.
@@ -154,8 +161,8 @@ def _predict_ahead(
             return failed(error)
         return pool.submit(prepare_if_any, item)
 
-    def prepared_items() -> Generator[Prepared, None, None]:
-        is_ahead = not predictor.can_overlap
+    def prepared_items() -> Generator[Prepared | None, None, None]:
+        is_ahead = look_ahead and not predictor.can_overlap
         with ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-prepare") as pool:
             ready = start_next(pool).result()
             while ready is not None:
@@ -163,8 +170,10 @@ def _predict_ahead(
                 item, prepared = ready
                 items.append(item)
                 yield prepared
+                while items and not look_ahead:
+                    yield None
                 ready = (coming or start_next(pool)).result()
-                is_ahead = True
+                is_ahead = look_ahead
 
     with closing(prepared_items()) as ready, closing(predictor.predict_each(ready, stats)) as pairs:
         for prepared, found in pairs:

@@ -92,8 +92,13 @@ class Extractor:
             )
         if (labels is None) == (labels_column is None):
             raise ValueError("give either labels, the entity types for all rows, or labels_column: one of the two")
-        if labels is not None and not LabelSet.read(labels).names:
+        asked = None if labels is None else LabelSet.read(labels)
+        if asked is not None and not asked.names:
             raise ValueError("labels is empty: name at least one entity type, such as ['person']")
+        if asked is not None and not all(word.strip() for word in (*asked.names, *asked.prompts)):
+            raise ValueError(
+                f"labels is {labels!r}, with an empty label or description: the model looks for what it says"
+            )
         from gliner_fast.model import GLiNER
 
         self.model = GLiNER.from_pretrained(model, map_location=use_assigned(device), dtype=dtype)
@@ -143,7 +148,7 @@ class Extractor:
 
     def _predict(self, texts: list[str | None], labels: list[Any]) -> list[list[Entity] | None]:
         rows = [row for row, text in enumerate(texts) if text is not None and labels[row] is not None]
-        if self._redaction is not None:
+        if self._options.must_read_all and self._options.on_long == "window":
             predictor = self.model.predictor()
             rows = [row for row in rows if predictor.can_read_whole(self._request(texts, labels, [row]))]
         found = self.model.answer(self._request(texts, labels, rows))

@@ -179,6 +179,22 @@ def test_ctrl_c_stops_and_says_how_to_go_on(tmp_path):
     assert len(read_jsonl(tmp_path / "out.jsonl")) == 200
 
 
+@pytest.mark.parametrize("input_format", ["jsonl", "text"])
+def test_who_sends_rows_may_wait_for_the_answer_to_each(input_format):
+    command = [sys.executable, "-c", "from gliner_fast.cli import main; main()", "extract", "-", "-l", "person", "-q"]
+    command += ["--input-format", input_format, "--rows-per-shard", "1"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for name in ("Ada Lovelace", "Charles Babbage"):
+            row = json.dumps({"text": name}) if input_format == "jsonl" else name
+            process.stdin.write(row + "\n")
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["text"] == name
+        process.stdin.close()
+        assert process.wait(timeout=120) == 0
+
+
 def test_a_terminal_shows_a_bar(tmp_path):
     write_jsonl(tmp_path / "in.jsonl", [{"text": f"{ADA} Number {number}."} for number in range(300)])
     code = "from gliner_fast.cli import main; main()"

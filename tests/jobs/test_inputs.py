@@ -110,8 +110,9 @@ def test_a_link_is_the_file_it_points_to(folder):
 
 def test_a_link_to_nothing_is_told_as_such(folder):
     Path("dangling.jsonl").symlink_to("gone.jsonl")
-    with pytest.raises(JobInputError, match=r"dangling\.jsonl is a link to gone\.jsonl, which is not there"):
-        find_inputs(["dang*.jsonl"])
+    for given in ("dang*.jsonl", "dangling.jsonl"):
+        with pytest.raises(JobInputError, match=r"dangling\.jsonl is a link to gone\.jsonl, which is not there"):
+            find_inputs([given])
 
 
 def test_a_pipe_is_sent_to_standard_input(folder):

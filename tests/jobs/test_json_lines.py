@@ -125,6 +125,12 @@ def test_wrong_names_are_told_before_any_row_is_rejected(selection, message, as_
         plan_schema(find_inputs([str(path)]), replace(selection, as_objects=as_objects))
 
 
+def test_the_file_that_has_a_reserved_field_is_named(tmp_path):
+    one, two = write(tmp_path / "a.jsonl", b'{"text": "a"}\n'), write(tmp_path / "b.jsonl", b'{"text": "b", "id": 1}\n')
+    with pytest.raises(JobInputError, match=r"b\.jsonl: the rows have a field 'id'"):
+        plan_schema(find_inputs([str(one), str(two)]), Selection(reserved=["id"], as_objects=True))
+
+
 def test_a_column_that_no_first_row_has_is_warned_about(tmp_path):
     path = write(tmp_path / "a.jsonl", b'{"text": "a", "id": 1}')
     with pytest.warns(UserWarning, match="none of the first rows has a field 'nope'"):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gliner_fast import GLiNER
 from gliner_fast.comparing.verification import Candidate, compare
-from gliner_fast.predicting.long_texts import cut_rows
+from gliner_fast.predicting.long_texts import cut_rows, fit_rows
 from gliner_fast.predicting.request import Options, Request
 from gliner_fast.stats import Stats
 from tests.reference import decoding
@@ -66,6 +66,48 @@ def test_every_span_is_owned_once_and_by_a_window_that_sees_it_whole(texts, widt
         if size >= 4 * width:  # words of context before it, wherever there is room for them
             assert first == 0 or owned_first - first >= width
     assert owners == [list(range(count)) for count, _ in texts]
+
+
+@examples
+@given(
+    texts=st.lists(st.lists(st.sampled_from([0, 1, 1, 1, 2, 5, 20, 90]), max_size=200), min_size=1, max_size=4),
+    room=st.integers(1, 120),
+    most=st.integers(1, 100),
+    width=st.integers(1, 15),
+    least=st.sampled_from([1, 4]),
+    data=st.data(),
+)
+def test_windows_by_subwords_own_every_word_once_and_are_as_full_as_may_be(texts, room, most, width, least, data):
+    chosen = np.array([data.draw(st.booleans()) for _ in texts])
+    counts = np.array([len(text) for text in texts], np.int64)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    lengths = np.array([length for text in texts for length in text], np.int64)
+    before = cut_rows(counts, np.full(len(texts), most), width)
+    rows = fit_rows(before, chosen, lengths, offsets, np.full(len(texts), room), most, width, least=least)
+    owners = [[] for _ in texts]
+    for text, first, last, owned_first, owned_last, is_window in zip(
+        rows.texts, rows.firsts, rows.lasts, rows.owned_firsts, rows.owned_lasts, rows.are_windows, strict=True
+    ):
+        count = len(texts[text])
+        owners[text] += range(owned_first, owned_last)
+        assert is_window == (int((rows.texts == text).sum()) > 1)
+        if not chosen[text]:
+            continue
+        assert 0 <= first <= owned_first <= owned_last <= last <= count
+        assert owned_first < owned_last or count == 0
+        subwords = sum(texts[text][first:last])
+        assert subwords <= room or (first == owned_first and last - first <= least)
+        assert last - first <= max(most, least)
+        words = last - owned_first
+        # Where there are words enough, a span is cut off by the end of its text alone; else spans of half a window are.
+        seen_whole = width if words >= 2 * width else 1 + words - max(words - width + 1, words // 2, 1)
+        assert last == count or owned_last - 1 + seen_whole <= last
+        # Nothing that has room is left out: the next word would be one too many.
+        assert last == count or last - first >= most or subwords + texts[text][last] > room or last - first == least
+    assert owners == [list(range(count)) for count in counts]
+    assert list(rows.texts) == sorted(rows.texts)
+    others = ~chosen[before.texts]
+    assert rows.firsts[~chosen[rows.texts]].tolist() == before.firsts[others].tolist()
 
 
 # --- with a model -----------------------------------------------------------------------------------------------------
@@ -331,6 +373,22 @@ def test_windows_are_smaller_where_the_tokenizer_s_limit_asks_for_it(checkpoint)
     assert max(entity["end"] for entity in found) > 0.9 * len(short)
     with pytest.raises(ValueError, match="text 0 has .* subwords in its .* words, and the tokenizer's limit leaves"):
         model.predict_entities(short, LABELS[:3], on_long="error")
+
+
+@pytest.mark.gliner
+@pytest.mark.parametrize("must_read_all", [False, True])
+def test_dense_lines_make_small_windows_of_themselves_alone(must_read_all, checkpoint):
+    predictor = GLiNER.from_pretrained(checkpoint("bert-cut-first")).predictor()  # 96 subwords
+    options = Options(on_long="window", must_read_all=must_read_all)
+    dense = "qxzj" * 9  # of which a window has room for two
+    alone, beside, both = (
+        predictor.prepare(Request.read([text], LABELS[:3], options))
+        for text in (LONG, " ".join([dense] * 30), f"{LONG} {' '.join([dense] * 30)}")
+    )
+    assert len(both.rows.texts) <= len(alone.rows.texts) + len(beside.rows.texts) + 5  # where one passes into the other
+    same = len(alone.rows.texts) - 1
+    assert both.rows.owned_lasts[:same].tolist() == alone.rows.owned_lasts[:same].tolist()
+    assert bool(both.warnings) is not must_read_all
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -14,6 +15,8 @@ from typing import Any, BinaryIO
 Labels = list[str] | dict[str, str]
 
 _BLOCK = 4096  # rows read at a time
+# A bracket with a string, or nothing, behind it; a line such as "[PER] a person" is a label.
+_MEANT_AS_JSON = re.compile(r"""\s*[\[{]\s*(["'\n]|$)""")
 
 
 class InputError(ValueError):
@@ -110,7 +113,7 @@ def _read_labels_file(file: Path) -> WantedLabels:
         try:
             return _read_json_labels(json.loads(content), file)
         except json.JSONDecodeError as error:
-            if is_json:
+            if is_json or _MEANT_AS_JSON.match(content):
                 raise InputError(f"{file} is not JSON ({error}): expected a list of labels") from error
     return WantedLabels([line.strip() for line in content.splitlines() if line.strip()], {})
 

@@ -132,7 +132,7 @@ def _expand(given: str, format: str | None, ours: Collection[Path]) -> Iterator[
     path = Path(given)
     if path.is_dir():
         yield from _files_in(path, format)
-    elif path.exists():
+    elif path.exists() or path.is_symlink():  # a link to nothing is told as such
         yield given
     elif glob.has_magic(given):
         names = glob.glob(given, recursive=True)  # noqa: PTH207

@@ -74,16 +74,17 @@ class Job:
 
     def open_rows(self, model: GLiNER) -> RowReader:
         """Opens the input at its first row; a row that the model cannot read whole, where it must, is a reject."""
-        check = None if self.redaction is None else self._expect_read_whole(model)
+        must_ask = self.redaction is not None and self.plan.settings.on_long == "window"
+        check = self._expect_read_whole(model) if must_ask else None
         return RowReader(self.files, select_columns(self.plan.settings), self.plan.schema, check)
 
     def _expect_read_whole(self, model: GLiNER) -> RowCheck:
-        options, labels = self.options, self.plan.settings.labels
+        predictor, options, labels = model.predictor(), self.options, self.plan.settings.labels
 
         def check(text: str, own: Labels | None) -> str | None:
             given: Any = labels if own is None else [own]
             request = Request.read([text], given, options)
-            return None if model.predictor().can_read_whole(request) else _NOT_READ_WHOLE
+            return None if predictor.can_read_whole(request) else _NOT_READ_WHOLE
 
         return check
 

@@ -45,27 +45,29 @@ class JsonFields:
     """The fields of the first rows: they tell a wrong name, which no row has, from bad rows."""
 
     def __init__(self, selection: Selection, place: str) -> None:
-        """Begins with no row; `place` is where they come from, for messages."""
+        """Begins with no row; `place` is where they all come from, for messages."""
         self._selection = selection
         self._place = place
         self._seen: dict[str, None] = {}
 
-    def add(self, records: Iterable[Record]) -> None:
-        """Looks at some more rows.
+    def add(self, records: Iterable[Record], place: str) -> None:
+        """Looks at some more rows, of a file whose name messages give.
 
         Raises:
             JobInputError: they have a field of the name of one that the output adds.
         """
+        seen: dict[str, None] = {}
         for record in records:
             with suppress(BadRow):
-                self._seen |= dict.fromkeys(_read_object(record.raw))
+                seen |= dict.fromkeys(_read_object(record.raw))
         kept = self._selection.kept
         for name in self._selection.reserved:
-            if name in (self._seen if kept is None else kept):
+            if name in (seen if kept is None else kept):
                 raise JobInputError(
-                    f"{self._place}: the rows have a field {name!r}, the name of one that the output adds: leave it "
+                    f"{place}: the rows have a field {name!r}, the name of one that the output adds: leave it "
                     "out of the columns that pass through, or rename either"
                 )
+        self._seen |= seen
 
     def expect_all(self) -> None:
         """Asks whether what is read was there, now that enough rows were looked at; warns of what passes through.
@@ -86,17 +88,6 @@ class JsonFields:
                 warnings.warn(
                     f"{self._place}: none of the first rows has a field {name!r}; they have {fields}", stacklevel=2
                 )
-
-
-def check_json_fields(records: Iterable[Record], selection: Selection, place: str) -> None:
-    """Asks of the first rows all that `JsonFields` does.
-
-    Raises:
-        JobInputError: no row has a field that every row needs, or the output adds one of the same name.
-    """
-    fields = JsonFields(selection, place)
-    fields.add(records)
-    fields.expect_all()
 
 
 class JsonLines:

@@ -27,6 +27,9 @@ from gliner_fast.stats import Stats
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
 
+# Whoever asks for smaller slices of standard input may wait for the answers to one before sending the next.
+_ROWS_TO_WAIT_FOR = 64
+
 # Takes a slice, its rows, the entities of its good rows, and what the work took.
 Write: TypeAlias = "Callable[[Slice, Block, list[list[Entity]], dict[str, float]], None]"
 
@@ -75,6 +78,7 @@ def run_here(
             job.options,
             stats=pace.live,
             read_ahead=read_ahead,
+            look_ahead=read_ahead or job.plan.settings.rows_per_shard > _ROWS_TO_WAIT_FOR,
             devices=None if len(devices) == 1 and is_same(devices[0], model.device) else devices,
         )
         writing: Future[None] | None = None

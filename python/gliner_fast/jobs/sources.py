@@ -12,7 +12,7 @@ from gliner_fast.jobs._arrow import pa
 from gliner_fast.jobs.block import Block, Reject
 from gliner_fast.jobs.csv_records import CsvRecords, plan_csv_schema
 from gliner_fast.jobs.inputs import InputFile, JobInputError
-from gliner_fast.jobs.json_lines import JsonFields, JsonLines, check_json_fields, plan_json_schema
+from gliner_fast.jobs.json_lines import JsonFields, JsonLines, plan_json_schema
 from gliner_fast.jobs.parquet_rows import ParquetRows, count_parquet_rows, plan_parquet_schema
 from gliner_fast.jobs.records import Columns, Part, Record, RecordReader, RowCheck
 from gliner_fast.jobs.selection import Selection
@@ -39,7 +39,10 @@ def plan_schema(files: Sequence[InputFile], selection: Selection) -> str | None:
     if files[0].is_stdin:
         return None
     if files[0].format == "jsonl":
-        check_json_fields(_read_sample(files, selection), selection, files[0].path)
+        fields = JsonFields(selection, files[0].path)
+        for file, records in _read_sample(files, selection):
+            fields.add(records, file.path)
+        fields.expect_all()
         if selection.as_objects:
             return None
     schema = _plan(files, selection)
@@ -183,7 +186,7 @@ class RowReader:
     def _look_at_fields(self, reader: RecordReader, count: int) -> None:
         """No further than what is read now: whoever sends rows may wait for the answers."""
         head = reader.peek(count)
-        self._fields.add(head)
+        self._fields.add(head, self._files[0].path)
         if len(head) < count or self._row + len(head) >= SAMPLE:
             self._fields.expect_all()
             self._unchecked = None
@@ -203,7 +206,8 @@ class RowReader:
             self._unchecked = reader
         else:
             sample = reader.peek(SAMPLE)
-            check_json_fields(sample, self._selection, self._files[0].path)
+            self._fields.add(sample, self._files[0].path)
+            self._fields.expect_all()
             self.schema = plan_json_schema(sample, self._selection)
             reader.format = JsonLines(self._selection, self.schema)
 
@@ -224,20 +228,23 @@ def _plan(files: Sequence[InputFile], selection: Selection) -> pa.Schema:
     if file_format == "parquet":
         return plan_parquet_schema(files, selection)
     if file_format == "jsonl":
-        return plan_json_schema(_read_sample(files, selection), selection)
+        return plan_json_schema([record for _, own in _read_sample(files, selection) for record in own], selection)
     if file_format == "text":
         return plan_text_schema(files[0], selection)
     return plan_csv_schema(files, selection)
 
 
-def _read_sample(files: Sequence[InputFile], selection: Selection) -> list[Record]:
-    records: list[Record] = []
+def _read_sample(files: Sequence[InputFile], selection: Selection) -> list[tuple[InputFile, list[Record]]]:
+    """The first rows, by their files."""
+    sample: list[tuple[InputFile, list[Record]]] = []
+    missing = SAMPLE
     for file in files:
         with closing(RecordReader(file, JsonLines(selection, None))) as reader:
-            records += reader.peek(SAMPLE - len(records))
-        if len(records) == SAMPLE:
+            sample.append((file, reader.peek(missing)))
+        missing -= len(sample[-1][1])
+        if not missing:
             break
-    return records
+    return sample
 
 
 def _expect_no_reserved(schema: pa.Schema, selection: Selection) -> None:

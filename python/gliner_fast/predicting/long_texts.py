@@ -6,7 +6,7 @@ owned ones alone, are those of the text, and the decoder resolves them together 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +74,69 @@ def cut_rows(word_counts: NDArray[np.int64], sizes: NDArray[np.int64], max_width
         np.where(is_last, word_counts[texts], firsts + (steps + owner_changes)[texts]),
         window_counts[texts] > 1,
     )
+
+
+def fit_rows(
+    rows: Rows, chosen: NDArray[np.bool_], word_lengths: NDArray[np.int64], word_offsets: NDArray[np.int64],
+    rooms: NDArray[np.int64], most: int, max_width: int, *, least: int,
+) -> Rows:  # fmt: skip
+    """Cuts some texts into windows by their subwords instead, so that each window is about as full as it may be.
+
+    Args:
+        rows: of all texts.
+        chosen: the texts to be cut anew, (T,).
+        word_lengths: subwords of each word, text after text, (W,).
+        word_offsets: where each text's words begin, and where the last one's end, (T + 1,).
+        rooms: most subwords of a window of each text, (T,), at least 1 where it is chosen.
+        most: words of a window.
+        max_width: K, words of the widest span.
+        least: words that a window owns with those behind them at least, whatever subwords they have; at least 1.
+    """
+    kept = ~chosen[rows.texts]
+    parts = [[column[kept] for column in (rows.texts, rows.firsts, rows.lasts, rows.owned_firsts, rows.owned_lasts)]]
+    for text in np.flatnonzero(chosen).tolist():
+        lengths = word_lengths[word_offsets[text] : word_offsets[text + 1]]
+        windows = np.array(list(_fit_windows(lengths, int(rooms[text]), most, max_width, least)), np.int64)  # (V, 4)
+        parts.append([np.full(len(windows), text), *windows.T])
+    texts, firsts, lasts, owned_firsts, owned_lasts = map(np.concatenate, zip(*parts, strict=True))
+    order = np.argsort(texts, kind="stable")
+    texts = texts[order]
+    are_windows = np.bincount(texts, minlength=len(chosen))[texts] > 1
+    return Rows(texts, firsts[order], lasts[order], owned_firsts[order], owned_lasts[order], are_windows)
+
+
+def _fit_windows(
+    lengths: NDArray[np.int64], room: int, most: int, max_width: int, least: int
+) -> Iterator[tuple[int, int, int, int]]:
+    """First word, end, first owned word and their end of the windows of a text whose words have so many subwords.
+
+    In front of what it owns a window has up to an eighth of its room, behind it as many words, and those of the widest
+    span. Where it has no words for that, it owns half of them: wider spans may lie whole in no window there, and the
+    windows of a few dense lines are few.
+    """
+    count = len(lengths)
+    ends = np.concatenate([[0], np.cumsum(lengths)])  # subwords in front of each word, (n + 1,)
+    margin = max(_OVERLAP, 4 * max_width) // 2
+    owned = 0
+    if not count:
+        yield 0, 0, 0, 0
+    while owned < count:
+        before = int(np.searchsorted(ends, ends[owned] - room // 8, "left"))
+        first = max(0, owned - margin, before)
+        last = _last_fitting(ends, first, room, most)
+        if last < min(owned + max(max_width, least), count):  # no room to spare
+            first, last = owned, _last_fitting(ends, owned, room, most)
+        last = min(max(last, owned + least), count)
+        words = last - owned
+        behind = min(margin, max(max_width - 1, words // 4))
+        owned_end = count if last == count else owned + max(words - behind, words // 2, 1)
+        yield first, last, owned, owned_end
+        owned = owned_end
+
+
+def _last_fitting(ends: NDArray[np.int64], first: int, room: int, most: int) -> int:
+    """One past the last of the words from `first` on that have room."""
+    return min(int(np.searchsorted(ends, ends[first] + room, "right")) - 1, first + most)
 
 
 def words_of_rows(texts: Sequence[str], words: _rust.Words, rows: Rows) -> _rust.Words:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gliner_fast.batch import Batcher, EncodedPrompts
 from gliner_fast.labels import LabelSet
-from gliner_fast.predicting.long_texts import Rows, cut_rows, words_of_rows
+from gliner_fast.predicting.long_texts import Rows, cut_rows, fit_rows, words_of_rows
 from gliner_fast.predicting.request import Request
 from gliner_fast.words import WordTriples, split_words
 
@@ -109,7 +109,7 @@ def prepare(
     set_of_text = request.labels.set_of_text[places]
     rooms = _subword_rooms(batcher, prompts, set_of_text)
     if on_long == "window":
-        # Below, nearly all words of a window would lie in its overlaps, and a giant word would make thousands of them.
+        # So many words a window has even where not all of them are read: labels may leave room for a few alone.
         least = 1 if request.options.must_read_all else min(max_words, 2 * max_width)
         rows, subwords = _cut_to_fit(split.read_texts, split.read, rooms, batcher, max_words, max_width, least=least)
         are_overfull = subwords.subword_counts > rooms[rows.texts]
@@ -149,15 +149,8 @@ def can_read_whole(request: Request, batcher: Batcher, splitter: WordTriples | N
         return True
     split = split_words(request.texts, _NO_LIMIT, splitter)
     rooms = _subword_rooms(batcher, batcher.encode_prompts(request.labels.sets), request.labels.set_of_text)
-    subwords = batcher.encode_words(split.read)
-    has_words = np.diff(split.words.text_offsets) > 0
-    doubtful = has_words & (subwords.subword_counts > rooms)
-    if not doubtful.any():
-        return True
-    word_counts = np.diff(split.read.text_offsets)
-    words = cut_rows(word_counts, np.ones_like(word_counts), 1)  # each word as a row
-    counts = batcher.encode_words(words_of_rows(split.read_texts, split.read, words)).subword_counts
-    return not bool((counts > rooms[words.texts])[doubtful[words.texts]].any())
+    lengths = batcher.encode_words(split.read).word_lengths
+    return not bool((lengths > np.repeat(rooms, np.diff(split.read.text_offsets))).any())
 
 
 def _distinct_texts(request: Request) -> tuple[list[int], dict[int, list[int]]]:
@@ -205,18 +198,16 @@ def _cut_to_fit(
     least: int,
 ) -> tuple[Rows, _rust.Subwords]:
     """Rows of at most `max_words` words, and of fewer, but `least`, where their subwords would pass the text's room."""
-    word_counts = np.diff(words.text_offsets)
-    sizes = np.full(len(texts), max_words, np.int64)
-    while True:
-        rows = cut_rows(word_counts, sizes, max_width)
-        subwords = batcher.encode_words(words_of_rows(texts, words, rows))
-        longest = np.zeros(len(texts), np.int64)
-        np.maximum.at(longest, rows.texts, subwords.subword_counts)
-        too_long = (longest > rooms) & (np.minimum(sizes, word_counts) > least) & (rooms > 0)
-        if not too_long.any():
-            return rows, subwords
-        fitting = np.minimum(sizes, word_counts) * rooms // np.maximum(longest, 1)
-        sizes[too_long] = np.maximum(fitting, least)[too_long]
+    rows = cut_rows(np.diff(words.text_offsets), np.full(len(texts), max_words), max_width)
+    subwords = batcher.encode_words(words_of_rows(texts, words, rows))
+    overfull = np.zeros(len(texts), np.bool_)
+    overfull[rows.texts[subwords.subword_counts > rooms[rows.texts]]] = True
+    overfull &= rooms > 0
+    if not overfull.any():
+        return rows, subwords
+    whole = batcher.encode_words(words) if rows.are_windows.any() else subwords
+    rows = fit_rows(rows, overfull, whole.word_lengths, words.text_offsets, rooms, max_words, max_width, least=least)
+    return rows, batcher.encode_words(words_of_rows(texts, words, rows))
 
 
 def _refuse_long(

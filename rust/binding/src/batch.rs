@@ -108,6 +108,11 @@ impl PySubwords {
         iter_to_array(py, self.0.word_counts())
     }
 
+    #[getter]
+    fn word_lengths<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<i64>> {
+        iter_to_array(py, self.0.word_lengths())
+    }
+
     #[pyo3(signature = (rows, prompts, prompt_of_row, layout, *, padded = true))]
     fn assemble(
         &self,

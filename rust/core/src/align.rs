@@ -67,6 +67,11 @@ impl Subwords {
         self.text_offsets.ranges().map(|words| words.len())
     }
 
+    /// Ids of each word, text after text.
+    pub fn word_lengths(&self) -> impl ExactSizeIterator<Item = usize> + '_ {
+        self.id_offsets.ranges().map(|ids| ids.len())
+    }
+
     /// Where the ids of some consecutive words lie.
     fn ids_of(&self, words: &Range<usize>) -> Range<usize> {
         let ends = self.id_offsets.as_slice();
