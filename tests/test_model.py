@@ -7,9 +7,11 @@ import json
 import pickle
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -45,17 +47,30 @@ def test_a_copy_numbers_words_as_the_model_does(checkpoint):
     assert copy.deepcopy(model).corrected_numbering
 
 
+def test_a_copy_of_whole_numbers_has_them_too():
+    model = GLiNER.from_pretrained(dtype="int16")
+    expected = model.inference(TEXTS, LABELS, threshold=0.3)
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert copied.precision == "int16"
+        assert copied.inference(TEXTS, LABELS, threshold=0.3) == expected
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
-def test_a_process_forked_from_one_that_predicted_predicts():
-    program = """
-import os, torch
+@pytest.mark.parametrize("how", ["from_pretrained", "unpickled"])
+def test_a_process_forked_from_one_that_predicted_predicts(how, model, tmp_path):
+    load = "GLiNER.from_pretrained()"
+    if how == "unpickled":
+        (tmp_path / "model").write_bytes(pickle.dumps(model))
+        load = f"pickle.load(open({str(tmp_path / 'model')!r}, 'rb'))"
+    program = f"""
+import os, pickle, torch
 from gliner_fast import GLiNER
 torch.set_num_threads(2)
-model = GLiNER.from_pretrained()
-found = model.predict_entities("Ada Lovelace lived in London.", ["person", "city"])
+model = {load}
+found = model.predict_entities("Ada Lovelace lived in London.", ["person", "city"], threshold=0)
 child = os.fork()
 if child == 0:
-    same = model.predict_entities("Ada Lovelace lived in London.", ["person", "city"])
+    same = model.predict_entities("Ada Lovelace lived in London.", ["person", "city"], threshold=0)
     os._exit(0 if [e["text"] for e in same] == [e["text"] for e in found] != [] else 1)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 assert torch.get_num_threads() == 2
@@ -77,6 +92,10 @@ def test_a_setting_that_is_assigned_holds_from_the_next_call_on(model):
         ("max_len", 0, CheckpointError),
         ("max_width", "12", CheckpointError),
         ("max_width", 99, CheckpointError),
+        ("subtoken_pooling", "last", CheckpointError),
+        ("embed_ent_token", False, CheckpointError),
+        ("class_token_index", 7, CheckpointError),
+        ("num_rnn_layers", 7, CheckpointError),
         ("max_length", 5, AttributeError),
     ],
 )
@@ -87,7 +106,13 @@ def test_a_setting_that_cannot_be_is_refused_and_nothing_is_changed(name, value,
     assert model.config.to_dict() == before
 
 
-@pytest.mark.parametrize("part", ["", "encoder", "scorer"])
+def test_a_setting_of_no_model_may_be_assigned(model):
+    config = model.config.replace()
+    config.num_rnn_layers, config.max_width = 0, 5
+    assert (config.num_rnn_layers, config.max_width) == (0, 5)
+
+
+@pytest.mark.parametrize("part", ["", "encoder", "encoder.layers", "encoder.layers.0", "scorer", "scorer.prompt"])
 def test_a_part_left_in_training_mode_does_not_predict_in_it(part, model):
     expected = model.inference(TEXTS, LABELS, threshold=0.3)
     model.model.get_submodule(part).train()
@@ -98,13 +123,26 @@ def test_a_part_left_in_training_mode_does_not_predict_in_it(part, model):
 # --- options in other forms -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [np.array, torch.tensor])
+@pytest.mark.parametrize("make", [np.array, torch.tensor, pl.Series])
 def test_values_of_each_text_may_be_arrays(make, model):
     nested, several, thresholds = [True, False] * 3, [False, False, True] * 2, [0.3, 0.5] * 3
     expected = model.inference(TEXTS, LABELS, flat_ner=nested, multi_label=several, threshold=thresholds)
     arrays = {"flat_ner": make(nested), "multi_label": make(several), "threshold": make(thresholds)}
     assert spans(model.inference(TEXTS, LABELS, **arrays)) == spans(expected)
-    assert model.inference(TEXTS, LABELS, threshold=make(0.25)) == model.inference(TEXTS, LABELS, threshold=0.25)
+    if make is not pl.Series:
+        assert model.inference(TEXTS, LABELS, threshold=make(0.25)) == model.inference(TEXTS, LABELS, threshold=0.25)
+
+
+def test_spans_of_each_text_may_be_a_column(model):
+    given = [[{"start": 0, "end": 3}], *[[]] * (len(TEXTS) - 1)]
+    expected = model.inference(TEXTS, LABELS, threshold=-1, input_spans=given)
+    assert model.inference(TEXTS, LABELS, threshold=-1, input_spans=pl.Series(given)) == expected
+
+
+@pytest.mark.parametrize("name", ["flat_ner", "multi_label"])
+def test_values_of_each_text_that_are_none_are_refused_by_name(name, model):
+    with pytest.raises(TypeError, match=rf"^{name} is \[\[True\], .*expected True or False"):
+        model.inference(TEXTS, LABELS, **{name: [[True], [False]]})
 
 
 @pytest.mark.parametrize("name", ["flat_ner", "multi_label", "threshold", "input_spans"])
@@ -138,6 +176,28 @@ def test_what_was_saved_last_is_what_is_loaded(first, second, model, tmp_path: P
     assert GLiNER.from_pretrained(tmp_path).inference(TEXTS, LABELS, threshold=0.3) == expected
     assert find_weights(tmp_path).name == ("model.safetensors" if second else "pytorch_model.bin")
     assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("safe", [False, True])
+def test_no_older_weights_stay_that_are_read_before_those_saved(safe, model, tmp_path: Path):
+    for name in ("model.safetensors", "pytorch_model.bin", "model.fp16.safetensors", "model.bf16.safetensors"):
+        (tmp_path / name).write_bytes(b"old")
+    model.save_pretrained(tmp_path, safe_serialization=safe)
+    for variant in (None, "fp16", "bf16"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # there is no such variant
+            assert find_weights(tmp_path, variant).read_bytes() != b"old"
+
+
+def test_a_save_that_fails_leaves_nothing_half_written(model, tmp_path: Path, monkeypatch):
+    def fail(_, path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="No space left"):
+        model.save_pretrained(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_mapping_is_written_as_the_settings(model, tmp_path: Path):

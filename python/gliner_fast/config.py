@@ -19,6 +19,12 @@ CONFIG_NAME = "gliner_config.json"
 POOLINGS = ("first", "last", "mean", "max")
 SPAN_MODES = ("markerV0", "marker")
 _COUNTS = ("max_width", "hidden_size", "max_len")
+# What network and batches are made by.
+_STRUCTURE = {
+    *("max_width", "hidden_size", "subtoken_pooling", "span_mode", "post_fusion_schema", "num_post_fusion_layers"),
+    *("vocab_size", "num_rnn_layers", "fuse_layers", "embed_ent_token", "class_token_index", "encoder_config"),
+    *("span_encoder_config", "ent_token", "sep_token", "_attn_implementation"),
+}
 KNOWN_SPAN_MODES = (
     *SPAN_MODES,
     *("markerV1", "markerV2", "query", "mlp", "cat", "conv_conv", "conv_max", "conv_mean", "conv_sum", "conv_share"),
@@ -30,7 +36,8 @@ class GLiNERConfig:
     """Architecture of a checkpoint, with `gliner`'s names and defaults (compat section 2.1).
 
     Keys that this class does not know are kept in `extra`, read as attributes and written back unchanged. A setting
-    may be assigned, `max_len` with effect from the next call on; what the network was built from stays as it was built.
+    may be assigned, of a model's configuration `max_len` with effect from the next call on; what the model was built
+    by is refused there.
     """
 
     model_name: str = "microsoft/deberta-v3-small"
@@ -75,11 +82,13 @@ class GLiNERConfig:
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _COUNTS and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise CheckpointError(f"{name} is {value!r}: expected a whole number of at least 1")
-        if name == "max_width" and value != self.__dict__.get(name, value):
-            raise CheckpointError(
-                f"max_width is {self.max_width}, and the network is made for it: load the checkpoint with "
-                f"max_width={value}"
+        if name in _STRUCTURE and self.__dict__.get("_is_in_use") and value != self.__dict__[name]:
+            with_it = (
+                f"load the checkpoint with max_width={value}"
+                if name == "max_width"
+                else (f"write {value!r} into {CONFIG_NAME} and load that, or make a model with GLiNER.from_config")
             )
+            raise CheckpointError(f"{name} is {self.__dict__[name]!r}, and the model is made by it: {with_it}")
         if name == "subtoken_pooling" and value not in POOLINGS:
             raise CheckpointError(f"subtoken_pooling is {value!r}: expected one of {', '.join(POOLINGS)}")
         if name in self.__dataclass_fields__:
@@ -132,6 +141,12 @@ class GLiNERConfig:
     def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed."""
         return dataclasses.replace(self, **changes)
+
+    def in_use(self) -> Self:
+        """A copy for a model: what that is made by cannot be assigned any more."""
+        copy = self.replace()
+        object.__setattr__(copy, "_is_in_use", True)
+        return copy
 
     def refuse_unsupported(self) -> None:
         """Refuses every kind of checkpoint that this version does not run (compat section 2.3), by name.

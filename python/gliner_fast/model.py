@@ -15,7 +15,7 @@ from torch import nn
 from gliner_fast import weights
 from gliner_fast.batch import Batch, Batcher
 from gliner_fast.checkpoints import locating
-from gliner_fast.checkpoints.loading import Parts, create_parts, load_parts
+from gliner_fast.checkpoints.loading import Parts, create_parts, load_parts, prepare_process
 from gliner_fast.config import CONFIG_NAME, GLiNERConfig
 from gliner_fast.cpu.int16 import is_quantized, quantize
 from gliner_fast.data_processor import DataProcessor
@@ -31,6 +31,7 @@ from gliner_fast.predicting.token_budget import default_budget
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+    from typing_extensions import Self
 
     from gliner_fast.training import TrainingReport
     from gliner_fast.training.drop_in import Arguments
@@ -85,7 +86,7 @@ class GLiNER(nn.Module):
         super().__init__()
         if parts is None:
             parts = create_parts(_read_config(config), tokenizer, backbone_from_pretrained=backbone_from_pretrained)
-        self.config = parts.config
+        self.config = parts.config.in_use()
         self.model: SpanNetwork = parts.network
         self.data_processor = DataProcessor(parts.tokenizer)
         self.source = source
@@ -94,6 +95,7 @@ class GLiNER(nn.Module):
         self._batcher = Batcher(parts.tokenizer.for_words(), parts.config, corrected_numbering=corrected_numbering)
         self._told: set[str] = set()
         self._budgets: dict[tuple[torch.device, torch.dtype], int] = {}
+        self._all_modules: list[nn.Module] | None = None
 
     @classmethod
     def from_pretrained(
@@ -602,7 +604,7 @@ class GLiNER(nn.Module):
 
         Args:
             save_directory: made if it is not there. Of weights that are there, those stay that are not read before the
-                new ones (`model.safetensors` would be, and `gliner` leaves it).
+                new ones, as `model.safetensors` and those of a variant would be (`gliner` leaves them).
             config: settings to write instead of the model's.
             repo_id: see `push_to_hub`.
             push_to_hub: not offered, like `repo_id`: `hf upload REPO FOLDER` does it.
@@ -629,8 +631,10 @@ class GLiNER(nn.Module):
 
     def predictor(self) -> Predictor:
         """What prepares and predicts windows of texts, with the settings of this moment."""
-        # `gliner` leaves the whole model so. To walk all modules each time would cost a short text 5 %.
-        if self.training or self.model.training or any(part.training for part in self.model.children()):
+        # `gliner` leaves the whole model so. To find all modules each time would cost a short text 5 %.
+        if self._all_modules is None:
+            self._all_modules = list(self.modules())
+        if any(module.training for module in self._all_modules):
             self.eval()
         device = self.device
         return Predictor(
@@ -643,6 +647,23 @@ class GLiNER(nn.Module):
             splitter=self.data_processor.custom_splitter,
             device=device,
         )
+
+    def train(self, mode: bool = True) -> Self:
+        """As torch's."""
+        self._all_modules = None  # others may have come into the model
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled; whole numbers in place of weights are made anew."""
+        return {**self.__dict__, "_all_modules": None, "_is_int16": is_quantized(self.model)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes what `__getstate__` gave, maybe in another process."""
+        is_int16 = state.pop("_is_int16")
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        prepare_process()
+        if is_int16:
+            quantize(self.model)
 
     def _default_budget(self, device: torch.device) -> int:
         """Asked for once a device and dtype: to ask CUDA for its free memory takes longer than a short text may."""

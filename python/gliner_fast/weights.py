@@ -56,15 +56,20 @@ def write_weights(tensors: Mapping[str, Tensor], folder: Path, *, safe: bool) ->
     """
     target = folder / ("model.safetensors" if safe else "pytorch_model.bin")
     part = target.with_name(f"{target.name}.part")
-    if safe:
-        from safetensors.torch import save_file
+    try:
+        if safe:
+            from safetensors.torch import save_file
 
-        save_file(dict(tensors), part, metadata={"format": "pt"})
-    else:
-        torch.save(tensors, part)
-    part.replace(target)
-    if not safe:
-        (folder / "model.safetensors").unlink(missing_ok=True)
+            save_file(dict(tensors), part, metadata={"format": "pt"})
+        else:
+            torch.save(tensors, part)
+        part.replace(target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    read_before = ["model.fp16.safetensors", "model.bf16.safetensors"] + ([] if safe else ["model.safetensors"])
+    for name in read_before:
+        (folder / name).unlink(missing_ok=True)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+def prepare_process() -> None:
+    """Readies a process for a model: freed memory stays with it, and processes forked from it compute in one thread."""
+    keep_freed_memory()
+    survive_forks()
+
+
 @dataclass(frozen=True)
 class Parts:
     """What a model is made of."""
@@ -51,8 +57,7 @@ def load_parts(
         CheckpointError: something in it is broken or does not fit.
         UnsupportedCheckpointError: it is of a kind that this version does not run.
     """
-    keep_freed_memory()
-    survive_forks()
+    prepare_process()
     config = GLiNERConfig.from_file(folder / CONFIG_NAME, **overrides)
     config.refuse_unsupported()
     path = weights.find_weights(folder, variant)
@@ -106,8 +111,7 @@ def create_parts(
     own, config = tokenizer_loading.add_special_tokens(own, config, resize_token_embeddings)
     encoder_config = {**encoder_config, "vocab_size": max(config.vocab_size, len(own))}
     config = config.replace(encoder_config=encoder_config)
-    keep_freed_memory()
-    survive_forks()
+    prepare_process()
     network = SpanNetwork(config)
     if DebertaConfig.read(encoder_config) is not None:
         _initialise(network, float(encoder_config.get("initializer_range", 0.02)))

@@ -36,11 +36,11 @@ class Sample:
 
     Attributes:
         places: the bits of some sixty numbers of each, in the weights' own memory.
-        bits: the same as they were, one after another.
+        bits: the same as they were.
     """
 
     places: tuple[NDArray[np.integer], ...]
-    bits: NDArray[np.integer]
+    bits: tuple[bytes, ...]
 
     @classmethod
     def take(cls, weights: Iterable[Tensor]) -> Self:
@@ -49,15 +49,11 @@ class Sample:
         places = tuple(
             own.view(_BITS[own.element_size()])[:: max(1, len(own) // _SAMPLED) | 1].numpy() for own in flat if len(own)
         )
-        return cls(places, _together(places))
+        return cls(places, tuple(own.tobytes() for own in places))
 
     def is_as_it_was(self) -> bool:
         """Whether none of the numbers has changed."""
-        return np.array_equal(_together(self.places), self.bits)
-
-
-def _together(places: tuple[NDArray[np.integer], ...]) -> NDArray[np.integer]:
-    return np.concatenate(places) if places else np.zeros(0, np.int32)
+        return all(own.tobytes() == bits for own, bits in zip(self.places, self.bits, strict=True))
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,14 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("flat_ner", "threshold", "multi_label", "input_spans"):
             value = getattr(self, name)
-            if hasattr(value, "tolist"):  # an array, a column, a tensor
-                object.__setattr__(self, name, value.tolist())
+            if (convert := getattr(value, "tolist", getattr(value, "to_list", None))) is not None:
+                object.__setattr__(self, name, convert())  # an array, a column, a tensor
             elif isinstance(value, Iterator):
                 raise TypeError(f"{name} is a {type(value).__name__}: expected one value, or a list with one a text")
+        for name in ("flat_ner", "multi_label"):
+            value = getattr(self, name)
+            if isinstance(value, Sequence) and not all(isinstance(own, (bool, int, np.bool_)) for own in value):
+                raise TypeError(f"{name} is {value!r:.80}: expected True or False, or a list with one of them a text")
         if self.input_spans is not None and not isinstance(self.input_spans, Sequence):
             raise TypeError(
                 f"input_spans is a {type(self.input_spans).__name__}: expected a list, of a list of spans for each text"

@@ -330,7 +330,7 @@ def prepare_model(model: GLiNER, config: TrainingConfig, device: torch.device) -
     for module in network.modules():
         if isinstance(module, (ProjectionMLP, SpanScorer)):
             module.dropout = config.dropout
-    model.config = model.config.replace(dropout=config.dropout)
+    model.config = model.config.replace(dropout=config.dropout).in_use()
 
 
 def choose_piece_tokens(config: TrainingConfig, device: torch.device) -> int | None:
