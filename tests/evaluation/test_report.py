@@ -1,6 +1,7 @@
 """Scores as JSON, table and chart."""
 
 import json
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -74,5 +75,7 @@ def test_the_chart_is_svg_with_bars_as_long_as_their_scores(evaluations):
 
 def test_a_label_that_is_not_asked_for_has_no_threshold():
     result = Result({"person": 0.7}, {"person": Score(10, 10, 5), "place": Score(3, 0, 0)})
+    one = replace(result, threshold=0.5)
+    assert shown(labels_table(Evaluation("mine", 10, 0, ("person",), (), True, False, (one,))))[3].split()[1] == "not"
     lines = shown(labels_table(Evaluation("mine", 10, 0, ("person",), (), True, False, (result,))))
     assert lines[3].split() == ["place", "not", "asked", "3", "0", "0.00", "0.00", "0.00"]

@@ -108,6 +108,7 @@ def test_values_from_python_become_those_of_yaml(tmp_path: Path) -> None:
     config = TrainingConfig(**given)
     for several in (np.array(["a", "b"]), {"b", "a"}, frozenset("ab"), {"a": 1, "b": 2}.keys(), ("a", "b")):
         assert config.replace(eval_labels=several).eval_labels == ("a", "b")  # type: ignore[arg-type]
+    assert config.replace(save_steps=20 / 10).save_steps == 2  # type: ignore[arg-type]
     assert (config.span_width_weight, config.eval_labels) == (False, ("b", "a"))
     assert config.train == (TrainingFile(path=str(tmp_path / "a"), partial=("x",)), TrainingFile(path="b"))
     assert (config.output_dir, config.eval) == (str(tmp_path / "o"), (str(tmp_path / "e"),))
@@ -121,7 +122,8 @@ def test_values_from_python_become_those_of_yaml(tmp_path: Path) -> None:
     [
         ({"loss": "focall"}, "loss is 'focall': expected one of bce, focal, dice"),
         ({"schedule": "linar"}, "schedule is 'linar': expected one of cosine, linear, constant"),
-        ({"steps": 1e1}, "steps is 10.0: expected a whole number"),
+        ({"steps": 1.5}, "steps is 1.5: expected a whole number"),
+        ({"train": {"path": "a", "weight": float("inf")}}, "weight of a is inf: expected a number above 0"),
         ({"steps": None}, "steps is None: expected a whole number"),
         ({"train": 3}, "train is 3: expected a list"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,8 @@ def test_processes_share_the_steps_of_an_epoch(model: GLiNER, tmp_path: Path, mo
     monkeypatch.delenv("WORLD_SIZE")
     with pytest.raises(ConfigError, match="per_device_train_batch_size is 0: expected a number of at least 1"):
         configured(model, tmp_path, max_steps=-1, per_device_train_batch_size=0)
+    with pytest.raises(ConfigError, match="warmup_steps is -3: expected a number of at least 0"):
+        configured(model, tmp_path, max_steps=9, warmup_steps=-3)
 
 
 @pytest.mark.gliner
@@ -143,6 +146,21 @@ def test_what_else_was_set_in_training_arguments_is_told(model: GLiNER, tmp_path
     arguments = TrainingArguments(str(tmp_path), use_cpu=True, max_steps=7)
     with pytest.warns(UserWarning, match="max_steps: not read beside training_args, as in gliner"):
         assert configured(model, tmp_path, training_args=arguments, max_steps=9).steps == 7
+
+
+@pytest.mark.gliner
+def test_a_class_of_arguments_of_the_user_s_own_may_ask_for_more(model: GLiNER, tmp_path: Path) -> None:
+    from gliner.training import TrainingArguments
+
+    @dataclass(kw_only=True)
+    class Own(TrainingArguments):  # type: ignore[misc]
+        more: str
+
+    arguments = Own(
+        str(tmp_path), use_cpu=True, max_steps=7, eval_strategy="steps", load_best_model_at_end=True, more=""
+    )
+    with pytest.warns(UserWarning, match="^eval_strategy, load_best_model_at_end: not used by gliner_fast"):
+        assert configured(model, tmp_path, training_args=arguments).steps == 7
 
 
 @pytest.mark.gliner
@@ -177,8 +195,8 @@ def test_values_are_read_as_those_of_a_file(model: GLiNER, tmp_path: Path) -> No
     config = configured(model, tmp_path, learning_rate=np.float64(1e-4), others_lr="1e-3", max_steps=np.int64(4))
     assert (config.lr_encoder, config.lr_others, config.steps) == (1e-4, 1e-3, 4)
     assert type(config.lr_encoder) is float
-    with pytest.raises(ConfigError, match=r"max_steps is 10.0: expected a whole number"):
-        configured(model, tmp_path, max_steps=1e1)
+    with pytest.raises(ConfigError, match=r"max_steps is 1.5: expected a whole number"):
+        configured(model, tmp_path, max_steps=1.5)
 
 
 @pytest.mark.parametrize(

@@ -325,6 +325,20 @@ def test_a_best_model_of_another_evaluation_is_forgotten(
     assert any(line.endswith(f"{tmp_path / 'run' / 'best'} is gone") for line in lines)
 
 
+def test_a_best_model_of_other_evaluation_examples_is_forgotten(
+    configure: Callable[..., TrainingConfig], tmp_path: Path
+) -> None:
+    judging = write_sentences(tmp_path / "own.jsonl")
+    config = configure(tmp_path / "run", eval=(str(judging),), steps=2)
+    train(config)
+    lines: list[str] = []
+    assert train(config, resume=True, tell=lines.append).best is not None
+    assert not any("is forgotten" in line for line in lines)
+    judging.write_text("".join(judging.read_text().splitlines(keepends=True)[1:]))
+    assert train(config, resume=True, tell=lines.append).best is None
+    assert any("is forgotten: the evaluation examples are others now" in line for line in lines)
+
+
 def test_half_precision_on_a_cpu_is_told_to_be_none(configure: Callable[..., TrainingConfig], tmp_path: Path) -> None:
     lines: list[str] = []
     train(configure(tmp_path, precision="fp16", steps=1), tell=lines.append)

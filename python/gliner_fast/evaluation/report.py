@@ -78,8 +78,9 @@ def labels_table(evaluation: Evaluation) -> Table:
     for label in evaluation.results[0].labels:
         for result in evaluation.results:
             score = result.labels[label]
-            # A label that is annotated and not asked for has no threshold in a file of the labels that are.
-            limit = result.threshold.get(label) if isinstance(result.threshold, Mapping) else result.threshold
+            limit: float | None = None
+            if label in evaluation.asked:  # or else it is annotated only
+                limit = result.threshold[label] if isinstance(result.threshold, Mapping) else result.threshold
             table.add_row(
                 escape(label),
                 "not asked" if limit is None else f"{limit:g}",

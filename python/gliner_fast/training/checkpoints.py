@@ -17,7 +17,8 @@ import os
 import pickle
 import re
 import shutil
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from gliner_fast.training.errors import TrainingError
 from gliner_fast.training.optimizer import count_warmup_steps
 
 if TYPE_CHECKING:
+    from gliner_fast.annotated.example import Example
     from gliner_fast.model import GLiNER
 
 _NAME = re.compile(r"checkpoint-(\d+)$")
@@ -77,6 +79,7 @@ class TrainingState:
         scaler: that of fp16's loss scaler; None without one.
         processes: that share the batches; None where nobody noted it.
         piece_tokens: most subwords that are computed at once; None for whole batches.
+        judged_by: checksum of the evaluation sets (`checksum_of`); None where nobody noted it.
     """
 
     step: int
@@ -87,6 +90,7 @@ class TrainingState:
     scaler: dict[str, Any] | None
     processes: int | None = None
     piece_tokens: int | None = None
+    judged_by: int | None = None
 
 
 class RunFolder:
@@ -169,6 +173,7 @@ def load_checkpoint(
     model: GLiNER,
     config: TrainingConfig,
     fingerprint: list[list[int]],
+    judged_by: int,
     tell: Callable[[str], None] = lambda _: None,
 ) -> TrainingState:
     """Gives a model the weights of a checkpoint, and returns the rest.
@@ -210,12 +215,19 @@ def load_checkpoint(
     if state.best is None:
         return state
     reasons = [f"{name} is another one now" for name in _JUDGING if getattr(earlier, name) != getattr(config, name)]
+    if state.judged_by not in (None, judged_by) and "eval is another one now" not in reasons:
+        reasons.append("the evaluation examples are others now")
     if not (best := RunFolder(config.output_dir).best).is_dir():
         reasons.append(f"{best} is gone")
     if reasons:
         tell(f"the best F1 so far, {state.best.f1:.2%}, is forgotten: {' and '.join(reasons)}")
         return dataclasses.replace(state, best=None)
     return state
+
+
+def checksum_of(eval_sets: Sequence[Sequence[Example]]) -> int:
+    """Of evaluation sets: two F1 can be compared where it is the same."""
+    return zlib.crc32(repr([[(own.words, own.spans) for own in examples] for examples in eval_sets]).encode())
 
 
 def _checkpoints(path: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
 import types
 import typing
@@ -305,7 +306,7 @@ def read_changes(changes: Sequence[str]) -> dict[str, Any]:
 def _check_files(files: tuple[TrainingFile, ...]) -> None:
     paths = [file.path for file in files]
     for file in files:
-        if not file.weight > 0:
+        if not 0 < file.weight < math.inf:
             raise ConfigError(f"weight of {file.path} is {file.weight!r}: expected a number above 0")
         for other in file.others or ():
             if other not in paths:
@@ -409,6 +410,8 @@ def _read_plain(name: str, value: Any, hint: type) -> Any:
             pass
     if hint is float and type(value) is int:
         return float(value)
+    if hint is int and type(value) is float and value.is_integer():
+        return int(value)
     if hint is bool and type(value) is int and value in (0, 1):
         return bool(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):

@@ -38,6 +38,9 @@ _MASKINGS: dict[str, Literal["none", "global", "label", "span"]] = {
 }
 # Settings that `create_training_args` of the package gives another default than its class; they change nothing here.
 _CREATED = {"dataloader_num_workers": 1}
+# Those that their class sets by others, or by the time of day.
+_DERIVED = {"logging_dir", "do_eval", "metric_for_best_model", "greater_is_better"}
+_KNOWING = {"transformers", "gliner"}  # packages whose classes have defaults
 _MAY_BE_NONE = {"save_total_limit"}
 _Word = TypeVar("_Word", bound=str)
 
@@ -175,9 +178,10 @@ def _settings_of(training_args: Any) -> dict[str, Any]:
 
     used = {name: getattr(training_args, name) for name in get_type_hints(Arguments) if hasattr(training_args, name)}
     if isinstance(training_args, TrainingArguments):
-        # The defaults of some settings follow from the device.
-        usual = type(training_args)(output_dir=training_args.output_dir, use_cpu=training_args.use_cpu)
-        names = [own.name for own in fields(training_args) if own.name not in used]
+        # The defaults of some settings follow from the device. A class of the user's own may ask for more.
+        known = next(own for own in type(training_args).__mro__ if own.__module__.split(".")[0] in _KNOWING)
+        usual = known(output_dir=training_args.output_dir, use_cpu=training_args.use_cpu)
+        names = [own.name for own in fields(known) if own.name not in used and own.name not in _DERIVED]
         changed = [name for name in names if getattr(training_args, name) != getattr(usual, name)]
         _tell_unused([name for name in changed if getattr(training_args, name) != _CREATED.get(name)])
     return used
@@ -250,7 +254,7 @@ def _configure(
         weight_decay_others=a.others_weight_decay or a.weight_decay,
         schedule=_SCHEDULES[a.lr_scheduler_type],
         warmup=a.warmup_steps if 0 < a.warmup_steps < 1 else a.warmup_ratio,
-        warmup_steps=int(a.warmup_steps) if a.warmup_steps >= 1 else None,
+        warmup_steps=None if 0 <= a.warmup_steps < 1 else math.floor(a.warmup_steps),  # which may be refused
         max_grad_norm=a.max_grad_norm,
         dropout=settings.dropout,
         device="cpu" if a.use_cpu else "auto",

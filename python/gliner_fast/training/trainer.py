@@ -22,7 +22,7 @@ from gliner_fast.annotated.example import Example
 from gliner_fast.network import SpanNetwork
 from gliner_fast.scorer import ProjectionMLP, SpanScorer
 from gliner_fast.training.batches import BatchStream
-from gliner_fast.training.checkpoints import Best, TrainingState, load_checkpoint
+from gliner_fast.training.checkpoints import Best, TrainingState, checksum_of, load_checkpoint
 from gliner_fast.training.config import TrainingConfig
 from gliner_fast.training.corpus import Corpus, read_corpus
 from gliner_fast.training.errors import TrainingError
@@ -132,6 +132,7 @@ class Trainer:
         self.model, self.corpus, self.eval_sets, self.config, self.run = model, corpus, eval_sets, config, run
         self._tell = tell if tell is not None and run.accelerator.is_main_process else lambda _: None
         self._best: Best | None = None
+        self._judged_by = checksum_of(eval_sets)
         self._piece_tokens = choose_piece_tokens(config, run.accelerator.device)
         # Several processes add up their gradients by themselves, a compiled network has ordinary ones only, and a GPU
         # fills a table in no time.
@@ -149,7 +150,9 @@ class Trainer:
         config, model, accelerator, folder = self.config, self.model, self.run.accelerator, self.run.folder
         state = None
         if self.run.checkpoint is not None:
-            state = load_checkpoint(self.run.checkpoint, model, config, self.corpus.fingerprint, self._tell)
+            state = load_checkpoint(
+                self.run.checkpoint, model, config, self.corpus.fingerprint, self._judged_by, self._tell
+            )
             self._best = state.best
             self._tell_differences(state)
         first = 0 if state is None else state.step
@@ -238,6 +241,7 @@ class Trainer:
                     scaler,
                     accelerator.num_processes,
                     self._piece_tokens,
+                    self._judged_by,
                 )
                 self.run.folder.save_checkpoint(self.model, state, config)
             if is_saved or is_evaluated:

@@ -213,7 +213,7 @@ def _expect_keys(
     elif unknown:
         raise DataError(
             f"{place}: unknown key {unknown[0]!r}: expected {', '.join([*required, *optional])}; to pass over it, name "
-            f"it in ignore_keys (--ignore-key {unknown[0]})"
+            f"it in ignore_keys (--ignore-key {unknown[0]}), for training by `gliner-fast data convert`"
         )
 
 
