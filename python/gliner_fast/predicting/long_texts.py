@@ -110,9 +110,9 @@ def _fit_windows(
 ) -> Iterator[tuple[int, int, int, int]]:
     """First word, end, first owned word and their end of the windows of a text whose words have so many subwords.
 
-    In front of what it owns a window has up to an eighth of its room, behind it as many words, and those of the widest
-    span. Where it has no words for that, it owns half of them: wider spans may lie whole in no window there, and the
-    windows of a few dense lines are few.
+    What it owns lies among words of context: in front of it up to an eighth of the room, behind it the words of the
+    widest span, and more where there are many. A window of few words owns half of them all the same, so that dense
+    lines do not make one for each word; spans wider than the other half may lie whole in none there.
     """
     count = len(lengths)
     ends = np.concatenate([[0], np.cumsum(lengths)])  # subwords in front of each word, (n + 1,)

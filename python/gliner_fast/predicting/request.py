@@ -49,7 +49,7 @@ class Options:
                 raise TypeError(f"{name} is a {type(value).__name__}: expected one value, or a list with one a text")
         for name in ("flat_ner", "multi_label"):
             value = getattr(self, name)
-            if isinstance(value, Sequence) and not all(isinstance(own, (bool, int, np.bool_)) for own in value):
+            if isinstance(value, Sequence) and not all(isinstance(own, (int, np.bool_, np.integer)) for own in value):
                 raise TypeError(f"{name} is {value!r:.80}: expected True or False, or a list with one of them a text")
         if self.input_spans is not None and not isinstance(self.input_spans, Sequence):
             raise TypeError(
