@@ -113,7 +113,7 @@ class Extractor:
             multi_label=multi_label,
             on_long=on_long,
             batch_size=batch_size,
-            must_read_all=redaction is not None,
+            must_read_all=redaction is not None and on_long == "window",
         )
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -148,7 +148,7 @@ class Extractor:
 
     def _predict(self, texts: list[str | None], labels: list[Any]) -> list[list[Entity] | None]:
         rows = [row for row, text in enumerate(texts) if text is not None and labels[row] is not None]
-        if self._options.must_read_all and self._options.on_long == "window":
+        if self._options.must_read_all:
             predictor = self.model.predictor()
             rows = [row for row in rows if predictor.can_read_whole(self._request(texts, labels, [row]))]
         found = self.model.answer(self._request(texts, labels, rows))

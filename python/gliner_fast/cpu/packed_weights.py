@@ -24,7 +24,7 @@ Stamp = tuple[object, ...]
 
 # Numbers of a tensor that are looked at: a prime, so that they stand in other rows and columns. Few, since each comes
 # from a line of memory that nothing else reads: sixty of each matrix took a tenth of a lone short text's time in int16,
-# these a twentieth.
+# these a twentieth (a throw-away script).
 _SAMPLED = 7
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 

@@ -62,7 +62,8 @@ class Job:
             multi_label=settings.multi_label,
             on_long=settings.on_long,
             batch_size=settings.batch_size,
-            must_read_all=self.redaction is not None,  # what is not read would be written in the clear
+            # What is not read would be written in the clear; "error" refuses it by itself.
+            must_read_all=self.redaction is not None and settings.on_long == "window",
         )
 
     def load_model(self, device: torch.device) -> GLiNER:
@@ -74,8 +75,7 @@ class Job:
 
     def open_rows(self, model: GLiNER) -> RowReader:
         """Opens the input at its first row; a row that the model cannot read whole, where it must, is a reject."""
-        must_ask = self.redaction is not None and self.plan.settings.on_long == "window"
-        check = self._expect_read_whole(model) if must_ask else None
+        check = self._expect_read_whole(model) if self.options.must_read_all else None
         return RowReader(self.files, select_columns(self.plan.settings), self.plan.schema, check)
 
     def _expect_read_whole(self, model: GLiNER) -> RowCheck:

@@ -39,10 +39,7 @@ def plan_schema(files: Sequence[InputFile], selection: Selection) -> str | None:
     if files[0].is_stdin:
         return None
     if files[0].format == "jsonl":
-        fields = JsonFields(selection, files[0].path)
-        for file, records in _read_sample(files, selection):
-            fields.add(records, file.path)
-        fields.expect_all()
+        _expect_fields(_read_sample(files, selection), selection)
         if selection.as_objects:
             return None
     schema = _plan(files, selection)
@@ -102,8 +99,7 @@ class RowReader:
         self._reader: _Reader | None = None
         self._bytes_finished = 0
         self._row = 0
-        self._unchecked: RecordReader | None = None  # of standard input, the fields of whose first rows
-        self._fields = JsonFields(selection, files[0].path)  # are looked at as they come
+        self._fields: JsonFields | None = None  # of standard input, as long as they are looked at as they come
         self.schema: pa.Schema | None = None
         if schema is not None:
             self.schema = _read_schema(schema)
@@ -126,8 +122,8 @@ class RowReader:
             JobInputError: a file is damaged, or the first `SAMPLE` rows of standard input all lack a field.
             OSError: it cannot be read.
         """
-        if self._unchecked is not None:
-            self._look_at_fields(self._unchecked, count)
+        if self._fields is not None:
+            self._look_at_fields(self._fields, count)
         first_row = self._row
         parts: list[Part] = []
         rows: list[int] = []
@@ -183,13 +179,14 @@ class RowReader:
             return [row for rows in columns for row in rows]
         return pa.concat_tables([self.schema.empty_table(), *columns])
 
-    def _look_at_fields(self, reader: RecordReader, count: int) -> None:
+    def _look_at_fields(self, fields: JsonFields, count: int) -> None:
         """No further than what is read now: whoever sends rows may wait for the answers."""
-        head = reader.peek(count)
-        self._fields.add(head, self._files[0].path)
+        assert isinstance(self._reader, RecordReader), "standard input is open until its rows end"
+        head = self._reader.peek(count)
+        fields.add(head, self._files[0].path)
         if len(head) < count or self._row + len(head) >= SAMPLE:
-            self._fields.expect_all()
-            self._unchecked = None
+            fields.expect_all()
+            self._fields = None
 
     def _plan_standard_input(self) -> None:
         """Decides on columns by the first rows, which stay to be read."""
@@ -203,11 +200,10 @@ class RowReader:
             reader.peek(1)
             self.schema = reader.format.schema
         elif self._selection.as_objects:
-            self._unchecked = reader
+            self._fields = JsonFields(self._selection, self._files[0].path)
         else:
             sample = reader.peek(SAMPLE)
-            self._fields.add(sample, self._files[0].path)
-            self._fields.expect_all()
+            _expect_fields([(self._files[0], sample)], self._selection)
             self.schema = plan_json_schema(sample, self._selection)
             reader.format = JsonLines(self._selection, self.schema)
 
@@ -232,6 +228,14 @@ def _plan(files: Sequence[InputFile], selection: Selection) -> pa.Schema:
     if file_format == "text":
         return plan_text_schema(files[0], selection)
     return plan_csv_schema(files, selection)
+
+
+def _expect_fields(sample: Sequence[tuple[InputFile, Sequence[Record]]], selection: Selection) -> None:
+    """Asks of the first rows all that `JsonFields` does."""
+    fields = JsonFields(selection, sample[0][0].path)
+    for file, records in sample:
+        fields.add(records, file.path)
+    fields.expect_all()
 
 
 def _read_sample(files: Sequence[InputFile], selection: Selection) -> list[tuple[InputFile, list[Record]]]:
