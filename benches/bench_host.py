@@ -35,7 +35,7 @@ from gliner_fast.batch import Batch
 from gliner_fast.candidates import Candidates
 from gliner_fast.entity import Entity
 from gliner_fast.kernels.pending_candidates import PendingCandidates, SpanCandidates
-from gliner_fast.network import SpanScores
+from gliner_fast.network import BatchScores
 from gliner_fast.predicting.predictor import Predictor
 
 TEXTS = {"short": 2048, "mixed": 256}
@@ -68,9 +68,9 @@ class Recorder(nn.Module):
         self.encoder = nn.Identity()
         self.tables: dict[bytes, NDArray[np.int32]] = {}
 
-    def forward(self, batch: Batch, *given: Any) -> SpanScores:
+    def forward(self, batch: Batch, *given: Any) -> BatchScores:
         """What the network says."""
-        scores: SpanScores = self.network(batch, *given)
+        scores: BatchScores = self.network(batch, *given)
         found = scores.candidates
         assert isinstance(found, Candidates)
         columns = [np.zeros_like(found.starts), found.starts, found.ends - found.starts - 1, found.classes]
@@ -93,7 +93,7 @@ class EmulatedCard(nn.Module):
         self.nothing = torch.zeros(0)
         self.free_at = 0.0
 
-    def forward(self, batch: Batch, *_: Any) -> SpanScores:
+    def forward(self, batch: Batch, *_: Any) -> BatchScores:
         """What was remembered, once the device will be done."""
         for _ in range(LAUNCHES):
             torch.add(self.nothing, self.nothing, out=self.nothing)
@@ -113,7 +113,7 @@ class EmulatedCard(nn.Module):
         sent[2 + room :].view(torch.float32)[:hits] = columns[4].view(torch.float32)
         self.free_at = max(self.free_at, time.perf_counter()) + len(batch.input_ids) / self.rate
         pending = PendingCandidates(no_search, read, sent, Due(self.free_at))  # type: ignore[arg-type]
-        return SpanScores(self.nothing, self.nothing, self.nothing, pending)
+        return BatchScores(self.nothing, self.nothing, self.nothing, pending)
 
 
 def no_search(_: int) -> tuple[Tensor, None]:

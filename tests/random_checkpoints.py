@@ -121,6 +121,10 @@ KINDS: dict[str, Recipe] = {
     "bert-cut-mean": Recipe(encoder="bert", max_subwords=96, subtoken_pooling="mean", num_rnn_layers=2, seed=17),
     "bert-label-word": Recipe(encoder="bert", max_subwords=512, embed_ent_token=False, safetensors=False, seed=18),
     "modernbert": Recipe(encoder="modernbert", num_rnn_layers=0, seed=19),
+    "token": Recipe(span_mode="token_level", seed=27),
+    "token-same-width": Recipe(span_mode="token_level", hidden_size=WIDTH, num_rnn_layers=0, max_width=3, seed=28),
+    "token-bert": Recipe(span_mode="token_level", encoder="bert", max_subwords=512, safetensors=False, seed=29),
+    "token-modernbert": Recipe(span_mode="token_level", encoder="modernbert", num_rnn_layers=2, seed=30),
     "era-v1": Recipe(era="v1", tokenizer="deberta", span_mode="marker", hidden_size=WIDTH, safetensors=False, seed=20),
     "era-nuner-zero": Recipe(
         era="v1", tokenizer="deberta", span_mode="marker", max_width=1, safetensors=False, seed=21
@@ -143,8 +147,8 @@ def make_checkpoint(out: Path, *, kind: str | None = None, **choices: Any) -> Pa
         **choices: fields of `Recipe` to set, such as ``size="base"``.
     """
     import torch
-    from gliner.config import UniEncoderSpanConfig
-    from gliner.model import UniEncoderSpanGLiNER
+    from gliner.config import UniEncoderSpanConfig, UniEncoderTokenConfig
+    from gliner.model import UniEncoderSpanGLiNER, UniEncoderTokenGLiNER
 
     recipe = replace(KINDS[kind] if kind else Recipe(), **choices)
     layers, width, heads, intermediate, head_width, rows = SIZES[recipe.size]
@@ -160,7 +164,8 @@ def make_checkpoint(out: Path, *, kind: str | None = None, **choices: Any) -> Pa
         "intermediate_size": intermediate, "pad_token_id": tokenizer.pad_token_id, "hidden_act": "gelu",
         "max_position_embeddings": recipe.max_subwords or 1_024, "initializer_range": 0.02,
     }  # fmt: skip
-    config = UniEncoderSpanConfig(
+    is_token_level = recipe.span_mode == "token_level"
+    config = (UniEncoderTokenConfig if is_token_level else UniEncoderSpanConfig)(
         model_name=f"random/{recipe.encoder}-{recipe.size}",
         name=f"random {recipe.size}",
         max_width=recipe.max_width,
@@ -176,9 +181,10 @@ def make_checkpoint(out: Path, *, kind: str | None = None, **choices: Any) -> Pa
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model = UniEncoderSpanGLiNER(config, tokenizer=tokenizer, backbone_from_pretrained=False).eval()
+        kind = UniEncoderTokenGLiNER if is_token_level else UniEncoderSpanGLiNER
+        model = kind(config, tokenizer=tokenizer, backbone_from_pretrained=False).eval()
         _spread(model.model.token_rep_layer.bert_layer.model)
-        _calibrate(model, recipe)
+        (_calibrate_marks if is_token_level else _calibrate)(model, recipe)
     model.save_pretrained(out, safe_serialization=recipe.safetensors)
     _rewrite_as(recipe.era, out, base)
     return out
@@ -260,6 +266,35 @@ def _calibrate(model: Any, recipe: Recipe) -> None:
             layer.weight[-1].zero_()
         span_layer.bias[-1] = 1.0
         type_layer.bias[-1] = shift
+
+
+def _calibrate_marks(model: Any, recipe: Recipe) -> None:
+    """Scales the three rows of a token-level scorer's last layer, and sets their biases.
+
+    A few entities come of each sentence where starts and ends are rare, and words inside frequent.
+    """
+    import torch
+
+    first, last = model.model.scorer.out_mlp[0], model.model.scorer.out_mlp[-1]
+    width = first.in_features // 3
+    with torch.no_grad():  # [word ; label ; word * label]: else a label's own part would decide all
+        first.weight[:, width : 2 * width].mul_(0.3)
+        first.weight[:, 2 * width :].mul_(3.0)
+    marks = []
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sentence of length")  # where the recipe's max_len is small
+        for batch in _batches(model, recipe):
+            logits = model.run_batch(batch).logits  # (B, W, C, 3)
+            lengths = batch["text_lengths"].view(-1).tolist()
+            marks += [own[:length].reshape(-1, 3) for own, length in zip(logits, lengths, strict=True)]
+    found = torch.cat(marks).double()  # (M, 3)
+    scale, mean = recipe.score_spread / found.std(0), found.mean(0)
+    shares = [math.sqrt(recipe.fraction_above_half)] * 2 + [0.75]
+    with torch.no_grad():
+        for row, share in enumerate(shares):
+            level = torch.quantile(found[:, row] - mean[row], 1.0 - share)
+            last.weight[row].mul_(scale[row])
+            last.bias[row] = scale[row] * (last.bias[row] - mean[row] - level)
 
 
 def _batches(model: Any, recipe: Recipe) -> Iterator[dict[str, Any]]:

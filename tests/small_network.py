@@ -9,11 +9,11 @@ import torch
 
 from gliner_fast.batch import Batch
 from gliner_fast.config import GLiNERConfig
-from gliner_fast.network import SpanNetwork
+from gliner_fast.network import Network
 from tests.random_checkpoints import ENCODERS
 
 
-def small_network(pooling: str = "first") -> SpanNetwork:
+def small_network(pooling: str = "first") -> Network:
     """DeBERTa, projection, LSTM and markerV0 head with random weights, for inference."""
     encoder_config = ENCODERS["deberta-v3"][1] | {
         "vocab_size": 100, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -21,7 +21,7 @@ def small_network(pooling: str = "first") -> SpanNetwork:
     }  # fmt: skip
     config = GLiNERConfig(hidden_size=48, subtoken_pooling=pooling, encoder_config=encoder_config)
     torch.manual_seed(0)
-    return SpanNetwork(config).eval()
+    return Network(config).eval()
 
 
 def small_batch(*word_counts: int) -> Batch:

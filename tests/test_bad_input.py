@@ -343,7 +343,7 @@ def test_weights_of_another_shape_than_the_configuration_s(setting, value, copy)
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
-        ({"span_mode": "token_level"}, "token-level"),
+        ({"span_mode": "token_level", "represent_spans": True}, "represent_spans"),
         ({"labels_encoder": "BAAI/bge-small-en"}, "bi-encoder"),
         ({"labels_encoder": "x", "span_mode": "token_level"}, "bi-encoder"),
         ({"relations_layer": "biaffine"}, "relation extraction"),

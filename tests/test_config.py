@@ -61,7 +61,7 @@ def test_an_override_of_none_leaves_the_file_s_value(tmp_path: Path) -> None:
         ({"relations_layer": "biaffine", "span_mode": "token_level"}, "a relation extraction"),
         ({"labels_decoder": "gpt2"}, "a label-generating"),
         ({"labels_encoder": "bge-small"}, "a bi-encoder model"),
-        ({"span_mode": "token_level"}, "a token-level model"),
+        ({"span_mode": "token_level", "represent_spans": True}, "a token-level model that represents spans"),
         *[({"span_mode": mode}, f"span_mode '{mode}'") for mode in KNOWN_SPAN_MODES if mode not in SPAN_MODES],
         ({"span_mode": "markerV9"}, "unknown span_mode 'markerV9'"),
         ({"span_encoder_config": {"model_type": "bert"}}, "an extra span encoder"),
@@ -91,6 +91,12 @@ def test_a_value_out_of_range_is_named_with_its_file(tmp_path: Path, changes: di
     with pytest.raises(CheckpointError, match=words) as caught:
         GLiNERConfig.from_file(path)
     assert str(path) in str(caught.value)
+
+
+def test_token_level_models_are_told_apart_and_run() -> None:
+    token_level, span = GLiNERConfig(span_mode="token_level"), GLiNERConfig()
+    token_level.refuse_unsupported()
+    assert (token_level.is_token_level, span.is_token_level) == (True, False)
 
 
 def test_an_unknown_setting_is_an_attribute_error() -> None:

@@ -35,14 +35,14 @@ def no_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.gliner
-@pytest.mark.parametrize("kind", ["deberta", "deberta-marker", "deberta-mean", "bert"])
+@pytest.mark.parametrize("kind", ["deberta", "deberta-marker", "deberta-mean", "bert", "token"])
 def test_a_random_checkpoint_answers_as_gliner_does(kind: str, checkpoint):
     model = GLiNER.from_pretrained(checkpoint(kind), map_location=DEVICE)
     assert model.device.type == DEVICE
     report = verify(model, CROSSNER, LABELS, threshold=0.3)
     assert report.entities > 100
     assert report.ok, str(report)
-    assert model.model.scorer.executor == "triton"
+    assert kind == "token" or model.model.scorer.executor == "triton"
     assert model.model.reads_packed
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "attention",
     "find_candidates",
     "find_likely",
+    "find_marked_spans",
     "find_spans",
     "has_vectors",
     "linear",
@@ -309,6 +310,32 @@ def find_likely(
 
     Raises:
         ValueError: as `find_candidates`.
+    """
+
+def find_marked_spans(
+    scores: NDArray[np.float32],
+    word_counts: NDArray[np.int64],
+    class_counts: NDArray[np.int64],
+    edges: NDArray[np.float32],
+    insides: NDArray[np.float64],
+) -> tuple[_Ints, _Ints, _Ints, _Ints, NDArray[np.float32], NDArray[np.float32]]:
+    """Spans that start and end at a word marked so, with every word from there to there marked as inside.
+
+    Args:
+        scores: probabilities of marks, flat: text b is a (word_counts[b], class_counts[b], 3) block, blocks one after
+            another, of which the last axis is start, end and inside.
+        word_counts: words of each text, (B,).
+        class_counts: entity types of each text, (B,).
+        edges: what the marks of a span's first and last word must pass, one a text and type, (T,).
+        insides: what the marks of all its words must reach, (T,); in float64, as the package compares them. NaN
+            neither passes nor reaches anything.
+
+    Returns:
+        By text, start, type and end: text_offsets (B + 1,), starts, ends and classes (N,); then the lower of the scores
+        of both edges, and the lowest of the marks inside, (N,).
+
+    Raises:
+        ValueError: an array's length does not fit, or a count is negative.
     """
 
 def find_spans(

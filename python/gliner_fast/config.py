@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CONFIG_NAME = "gliner_config.json"
 POOLINGS = ("first", "last", "mean", "max")
 SPAN_MODES = ("markerV0", "marker")
+TOKEN_LEVEL = "token_level"
 _COUNTS = ("max_width", "hidden_size", "max_len")
 # What network and batches are made by.
 _STRUCTURE = {
@@ -43,7 +44,7 @@ class GLiNERConfig:
     model_name: str = "microsoft/deberta-v3-small"
     name: str = "gliner"
     max_width: int = 12
-    """K, the widest span in words."""
+    """K, the widest span in words; of a token-level model they may be of any width."""
     hidden_size: int = 512
     """D, the width of the head."""
     dropout: float = 0.4
@@ -148,6 +149,11 @@ class GLiNERConfig:
         object.__setattr__(copy, "_is_in_use", True)
         return copy
 
+    @property
+    def is_token_level(self) -> bool:
+        """Whether the model marks words where entities start, end and go on, instead of scoring spans."""
+        return self.span_mode == TOKEN_LEVEL
+
     def refuse_unsupported(self) -> None:
         """Refuses every kind of checkpoint that this version does not run (compat section 2.3), by name.
 
@@ -158,7 +164,7 @@ class GLiNERConfig:
         if kind is not None:
             raise UnsupportedCheckpointError(
                 f"this checkpoint is {kind}, which gliner_fast does not run yet: "
-                f"it runs uni-encoder span models with span_mode {' or '.join(SPAN_MODES)}"
+                f"it runs uni-encoder models with span_mode {', '.join(SPAN_MODES)} or {TOKEN_LEVEL}"
             )
 
     def _unsupported_kind(self) -> str | None:
@@ -168,11 +174,20 @@ class GLiNERConfig:
             (self.relations_layer is not None, "a relation extraction (relex) model"),
             (self.labels_decoder is not None, "a label-generating (decoder) model"),
             (self.labels_encoder is not None, "a bi-encoder model"),
-            (self.span_mode == "token_level", "a token-level model"),
-            (self.span_mode not in KNOWN_SPAN_MODES, f"a span model with the unknown span_mode {self.span_mode!r}"),
-            (self.span_mode not in SPAN_MODES, f"a span model with span_mode {self.span_mode!r}"),
-            (self.span_encoder_config is not None, "a span model with an extra span encoder"),
-            (bool(self.fuse_layers), "a span model that fuses all encoder layers (fuse_layers)"),
+            (
+                self.is_token_level and self.represent_spans,
+                "a token-level model that represents spans (represent_spans)",
+            ),
+            (
+                self.span_mode not in (*KNOWN_SPAN_MODES, TOKEN_LEVEL),
+                f"a span model with the unknown span_mode {self.span_mode!r}",
+            ),
+            (
+                self.span_mode not in (*SPAN_MODES, TOKEN_LEVEL),
+                f"a span model with span_mode {self.span_mode!r}",
+            ),
+            (self.span_encoder_config is not None, "a model with an extra span encoder"),
+            (bool(self.fuse_layers), "a model that fuses all encoder layers (fuse_layers)"),
             (bool(self.precomputed_prompts_mode), "a model with precomputed prompts"),
             (
                 self.words_splitter_type != "whitespace",

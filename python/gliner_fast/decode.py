@@ -78,7 +78,9 @@ def find_candidates(
         thresholds = torch.from_numpy(flat_thresholds(selection, class_counts)).to(coming.dtype).float().numpy()
         scores = coming.wait().numpy()
         candidates = Candidates(*_rust.find_candidates(scores, word_counts, class_counts, max_width, thresholds))
-    return _only_allowed(candidates, selection.allowed_spans)
+    if selection.allowed_spans is None:
+        return candidates
+    return only(candidates, are_allowed(candidates, selection.allowed_spans))
 
 
 def _as_candidates(found: SpanCandidates, texts: int) -> Candidates:
@@ -112,14 +114,23 @@ def resolve(
 
 def flat_thresholds(selection: Selection, class_counts: NDArray[np.int64]) -> NDArray[np.float32]:
     """One threshold for each scored entity type of each text, (T,); infinite where the type has no label."""
+    return _flatten(selection, class_counts, np.float32)
+
+
+def exact_thresholds(selection: Selection, class_counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The same in float64, not rounded."""
+    return _flatten(selection, class_counts, np.float64)
+
+
+def _flatten(selection: Selection, class_counts: NDArray[np.int64], dtype: type[np.floating[Any]]) -> NDArray[Any]:
     counts = class_counts.tolist()
     thresholds = selection.thresholds
     first = thresholds[0] if counts else 0.0
     if isinstance(first, float) and thresholds.count(first) == len(counts) and counts == selection.label_counts:
-        flat = np.empty(sum(counts), np.float32)  # nearly always, and a small batch would feel the loop
+        flat = np.empty(sum(counts), dtype)  # nearly always, and a small batch would feel the loop
         flat.fill(first)
         return flat
-    flat = np.full(sum(counts), np.inf, np.float32)
+    flat = np.full(sum(counts), np.inf, dtype)
     at = 0
     for threshold, scored, labels in zip(selection.thresholds, counts, selection.label_counts, strict=True):
         used = min(scored, labels)
@@ -148,17 +159,15 @@ def flat_allowed_spans(
     return flat
 
 
-def _only_allowed(candidates: Candidates, spans: Sequence[set[tuple[int, int]] | None] | None) -> Candidates:
-    """Leaves out candidates whose span is not on its text's list, where the text has one."""
-    if spans is None:
-        return candidates
+def are_allowed(candidates: Candidates, spans: Sequence[set[tuple[int, int]] | None]) -> NDArray[np.bool_]:
+    """(S,) False for candidates whose span is not on its text's list, where the text has one."""
     offsets, starts, ends = candidates.offsets, candidates.starts, candidates.ends
     allowed = np.ones(len(starts), np.bool_)
     for text, own in enumerate(spans):
         if own is not None:
             at = slice(offsets[text], offsets[text + 1])
             allowed[at] = [pair in own for pair in zip(starts[at].tolist(), ends[at].tolist(), strict=True)]
-    return only(candidates, allowed)
+    return allowed
 
 
 def class_probabilities(

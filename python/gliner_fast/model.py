@@ -22,7 +22,7 @@ from gliner_fast.data_processor import DataProcessor
 from gliner_fast.devices import Devices, parse_devices
 from gliner_fast.entity import Entity
 from gliner_fast.labels import Labels, Threshold
-from gliner_fast.network import SpanNetwork, SpanScores
+from gliner_fast.network import BatchScores, Network
 from gliner_fast.pipeline import predict_parts, stream_texts
 from gliner_fast.precision import INT16, parse_precision
 from gliner_fast.predicting.predictor import Predictor
@@ -87,7 +87,7 @@ class GLiNER(nn.Module):
         if parts is None:
             parts = create_parts(_read_config(config), tokenizer, backbone_from_pretrained=backbone_from_pretrained)
         self.config = parts.config.in_use()
-        self.model: SpanNetwork = parts.network
+        self.model: Network = parts.network
         self.data_processor = DataProcessor(parts.tokenizer)
         self.source = source
         self.variant: str | None = None
@@ -285,9 +285,9 @@ class GLiNER(nn.Module):
             raise ValueError(f"dtype is {dtype!r}: expected 'int16'")
         quantize(self.model)
 
-    def forward(self, batch: Batch) -> SpanScores:
-        """Scores the spans of a batch; see `SpanNetwork.forward`."""
-        scores: SpanScores = self.model(batch)
+    def forward(self, batch: Batch) -> BatchScores:
+        """Scores the spans of a batch; see `Network.forward`."""
+        scores: BatchScores = self.model(batch)
         return scores
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -641,7 +641,7 @@ class GLiNER(nn.Module):
             self.model,
             self._batcher,
             max_words=self.config.max_len,
-            max_width=self.model.scorer.max_width,
+            max_width=self.config.max_width,
             budget=self.token_budget or self._default_budget(device),
             lower_budget=self._lower_budget,
             splitter=self.data_processor.custom_splitter,

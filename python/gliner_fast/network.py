@@ -1,4 +1,4 @@
-"""Subword batches -> span scores: encoder, projection, word vectors, LSTM and head in one module (compat section 5)."""
+"""Subword batches -> scores: encoder, projection, word vectors, LSTM and head in one module (compat section 5)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from gliner_fast.errors import CheckpointError
 from gliner_fast.kernels.pending_candidates import PendingCandidates
 from gliner_fast.pending_scores import PendingScores
 from gliner_fast.scorer import SpanScorer
+from gliner_fast.token_scorer import TokenScorer
 from gliner_fast.word_vectors import WordLSTM, pool_subwords
 
 if TYPE_CHECKING:
@@ -28,14 +29,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SpanScores:
+class BatchScores:
     """What the network says of a batch.
 
     Attributes:
-        logits: flat; text b is a (W_b, K, C_b) block, blocks one after another; -inf past the end of a text. Empty
-            where `candidates` holds all that was asked for.
+        logits: flat; text b is a (W_b, K, C_b) block of its spans, blocks one after another; -inf past the end of a
+            text. Empty where `candidates` holds all that was asked for. Of a token-level model text b is a
+            (W_b, C_b, 3) block of its words' marks.
         words: (N, D) packed word vectors that the head read.
-        prompts: (T, D) packed prompt representations that spans were scored against.
+        prompts: (T, D) packed prompt representations that spans or words were scored against.
         candidates: the spans above the thresholds, where some were given and the scorer finds them itself. On CUDA
             nobody has waited for them yet.
         on_host: the sigmoids of `logits`, where these are on a device that goes on to other work.
@@ -53,8 +55,8 @@ class SpanScores:
         return self.logits if self.on_host is None else self.on_host
 
 
-class SpanNetwork(nn.Module):
-    """A uni-encoder span model."""
+class Network(nn.Module):
+    """A uni-encoder model, of spans or token-level."""
 
     def __init__(self, config: GLiNERConfig) -> None:
         super().__init__()
@@ -68,12 +70,16 @@ class SpanNetwork(nn.Module):
         self.projection: Linear | None = Linear(own_width, width) if own_width != width else None
         layers = config.num_rnn_layers
         self.rnn: WordLSTM | None = WordLSTM(width, layers) if layers > 0 else None
-        self.scorer = SpanScorer(width, config.max_width, config.span_mode, config.dropout)
+        self.scorer: SpanScorer | TokenScorer
+        if config.is_token_level:
+            self.scorer = TokenScorer(width, config.dropout)
+        else:
+            self.scorer = SpanScorer(width, config.max_width, config.span_mode, config.dropout)
 
     def forward(
         self, batch: Batch, thresholds: Tensor | None = None, allowed_spans: Tensor | None = None
-    ) -> SpanScores:
-        """Scores every span of every text of a batch against the text's own entity types.
+    ) -> BatchScores:
+        """Scores every span of every text of a batch, or every word, against the text's own entity types.
 
         Args:
             batch: the texts.
@@ -96,10 +102,14 @@ class SpanNetwork(nn.Module):
             words = self.rnn(words, batch.word_counts, batch.word_order)
         prompts = self.scorer.prompt(prompts)  # (T, D)
         counts = batch.word_counts.tolist(), batch.class_counts.tolist()
-        if thresholds is not None and self.scorer.executor_for(words) != "torch":
+        if (
+            isinstance(self.scorer, SpanScorer)
+            and thresholds is not None
+            and self.scorer.executor_for(words) != "torch"
+        ):
             candidates = self.scorer.find(words, prompts, *counts, thresholds, allowed_spans)
-            return SpanScores(words.new_empty(0), words, prompts, candidates)
-        return SpanScores(self.scorer(words, prompts, *counts), words, prompts)
+            return BatchScores(words.new_empty(0), words, prompts, candidates)
+        return BatchScores(self.scorer(words, prompts, *counts), words, prompts)
 
     @property
     def reads_packed(self) -> bool:
@@ -117,7 +127,8 @@ class SpanNetwork(nn.Module):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles the network with `torch.compile`, all but scorer and LSTM, which run kernels of their own."""
         drop(self)  # compiled layers multiply in float32, and so should the scorer
-        as_they_are: list[tuple[nn.Module, str]] = [(self.scorer, name) for name in ("forward", "find", "executor_for")]
+        of_scorer = ("forward", "find", "executor_for") if isinstance(self.scorer, SpanScorer) else ("forward",)
+        as_they_are: list[tuple[nn.Module, str]] = [(self.scorer, name) for name in of_scorer]
         if self.rnn is not None:
             as_they_are.append((self.rnn, "forward"))
         if isinstance(self.encoder, DebertaEncoder):

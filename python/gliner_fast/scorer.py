@@ -39,9 +39,6 @@ class SpanScorer(nn.Module):
     In training the inner units of the words' and the types' MLPs are dropped. The package drops those of MLP_out as
     well, others for every span; that takes a mask of spans x 4D, and is not done here.
 
-    (The token-level scorer of compat section 5.5 splits the same way, with words in the place of spans; it would be a
-    class beside this one and run through the same executors.)
-
     Attributes:
         executor: who computed the last scores, "torch", "rust" or "triton"; None before the first.
     """
@@ -50,6 +47,7 @@ class SpanScorer(nn.Module):
         super().__init__()
         if span_mode not in ("markerV0", "marker"):
             raise AssertionError(f"span_mode {span_mode!r} must have been refused at the door")
+        self.width = width
         self.max_width = max_width
         self.dropout = dropout
         self.executor: Executor | None = None

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gliner_fast.network import SpanNetwork
+    from gliner_fast.network import Network
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Stats:
 
 
 @contextmanager
-def encoder_timed(network: SpanNetwork, stats: Stats) -> Iterator[None]:
+def encoder_timed(network: Network, stats: Stats) -> Iterator[None]:
     """Adds the time that calls of the encoder take in this thread to `encode_seconds`; no device is waited for."""
     if getattr(network, "_compiled_call_impl", None) is not None:  # hooks would have it compiled again and again
         yield

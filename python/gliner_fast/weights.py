@@ -15,7 +15,9 @@ from torch import Tensor
 from gliner_fast.checkpoints.row_int8 import dequantize_rows
 from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.errors import CheckpointError, CheckpointWarning
-from gliner_fast.network import SpanNetwork
+from gliner_fast.network import Network
+from gliner_fast.scorer import SpanScorer
+from gliner_fast.token_scorer import TokenScorer
 
 _ENCODER = "token_rep_layer.bert_layer.model."
 _SPAN_HEAD = "span_rep_layer.span_rep_layer."
@@ -122,7 +124,7 @@ def lstm_layers(tensors: Mapping[str, Tensor]) -> int:
 
 
 def load_weights(
-    network: SpanNetwork, tensors: Mapping[str, Tensor], *, dtype: torch.dtype | None, strict: bool, source: str
+    network: Network, tensors: Mapping[str, Tensor], *, dtype: torch.dtype | None, strict: bool, source: str
 ) -> None:
     """Assigns the tensors of a checkpoint to a network that was built on the meta device.
 
@@ -191,7 +193,7 @@ def _listed(names: list[str]) -> str:
     return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
 
 
-def export_weights(network: SpanNetwork) -> dict[str, Tensor]:
+def export_weights(network: Network) -> dict[str, Tensor]:
     """All tensors of a network under the package's names, ready to be saved; the inverse of `load_weights`."""
     ours = dict(network.named_parameters())
     tensors: dict[str, Tensor] = {}
@@ -201,7 +203,7 @@ def export_weights(network: SpanNetwork) -> dict[str, Tensor]:
     return tensors
 
 
-def has_weights_of(network: SpanNetwork, folder: Path, variant: str | None = None) -> bool:
+def has_weights_of(network: Network, folder: Path, variant: str | None = None) -> bool:
     """Whether a network has the weights that lie in a folder, bit for bit but for its dtype.
 
     Args:
@@ -226,20 +228,9 @@ def has_weights_of(network: SpanNetwork, folder: Path, variant: str | None = Non
     return True
 
 
-def checkpoint_names(network: SpanNetwork) -> dict[str, list[str]]:
+def checkpoint_names(network: Network) -> dict[str, list[str]]:
     """The package's name of each of our parameters; several where ours is theirs, one below the other."""
-    modules = {
-        "projection": "token_rep_layer.projection",
-        "rnn.lstm": "rnn.lstm",
-        "scorer.prompt.inner": "prompt_rep_layer.0",
-        "scorer.prompt.outer": "prompt_rep_layer.3",
-        "scorer.start.inner": f"{_SPAN_HEAD}project_start.0",
-        "scorer.start.outer": f"{_SPAN_HEAD}project_start.3",
-        "scorer.end.inner": f"{_SPAN_HEAD}project_end.0",
-        "scorer.end.outer": f"{_SPAN_HEAD}project_end.3",
-        "scorer.joint": f"{_SPAN_HEAD}out_project.0",
-        "scorer.out": f"{_SPAN_HEAD}out_project" + ("" if network.scorer.joint is None else ".3"),
-    }
+    modules = {"projection": "token_rep_layer.projection", "rnn.lstm": "rnn.lstm"} | _head_names(network.scorer)
     names: dict[str, list[str]] = {}
     for ours, _ in network.named_parameters():
         module, _, kind = ours.rpartition(".")
@@ -250,6 +241,27 @@ def checkpoint_names(network: SpanNetwork) -> dict[str, list[str]]:
         else:
             names[ours] = [_ENCODER + ours.removeprefix("encoder.model.")]
     return names
+
+
+def _head_names(scorer: SpanScorer | TokenScorer) -> dict[str, str]:
+    """The package's name of each layer of a head."""
+    if isinstance(scorer, TokenScorer):
+        return {
+            "scorer.words": "scorer.proj_token",
+            "scorer.types": "scorer.proj_label",
+            "scorer.joint": "scorer.out_mlp.0",
+            "scorer.out": "scorer.out_mlp.3",
+        }
+    return {
+        "scorer.prompt.inner": "prompt_rep_layer.0",
+        "scorer.prompt.outer": "prompt_rep_layer.3",
+        "scorer.start.inner": f"{_SPAN_HEAD}project_start.0",
+        "scorer.start.outer": f"{_SPAN_HEAD}project_start.3",
+        "scorer.end.inner": f"{_SPAN_HEAD}project_end.0",
+        "scorer.end.outer": f"{_SPAN_HEAD}project_end.3",
+        "scorer.joint": f"{_SPAN_HEAD}out_project.0",
+        "scorer.out": f"{_SPAN_HEAD}out_project" + ("" if scorer.joint is None else ".3"),
+    }
 
 
 def _deberta_names(module: str, kind: str) -> list[str]:

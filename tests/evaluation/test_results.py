@@ -27,6 +27,13 @@ def model(checkpoint):
     return GLiNER.from_pretrained(checkpoint("deberta-narrow"))  # reads 24 words
 
 
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def marking(request, checkpoint):
+    """A token-level model; in bfloat16 many of its scores are the same, and some equal to thresholds."""
+    dtype = getattr(torch, request.param)
+    return GLiNER.from_pretrained(checkpoint("token"), max_length=24, dtype=dtype)
+
+
 @pytest.fixture(scope="module")
 def examples(model):
     """Annotation that is partly right: what the model finds, some of it moved or given another label."""
@@ -83,6 +90,32 @@ def test_one_pass_gives_what_a_prediction_at_each_threshold_gives(model, example
     assert evaluation.f1 == evaluation.results[0].micro.f1
     assert (evaluation.asked, evaluation.examples) == (tuple(LABELS), len(examples))
     assert evaluation.cut == sum(len(example.words) > 24 for example in examples) > 0
+
+
+@pytest.mark.parametrize(("flat_ner", "multi_label"), MODES)
+def test_one_pass_of_a_token_level_model_gives_what_its_predictions_give(marking, examples, flat_ner, multi_label):
+    modes = {"flat_ner": flat_ner, "multi_label": multi_label}
+    evaluation = evaluate(marking, examples, LABELS, thresholds=[*THRESHOLDS, 0.75], **modes)
+    gold = [set(example.spans) for example in examples]
+    for result in evaluation.results:
+        found = predicted(marking, [example.words for example in examples], LABELS, result.threshold, **modes)
+        assert result.micro == score_sets(gold, found)
+        assert result.micro.predicted
+
+
+def test_what_a_token_level_model_finds_at_a_score_equal_to_the_threshold(marking, examples):
+    scored = score_for(marking, examples, LABELS, floor=0.3)
+    by_inside = np.flatnonzero(scored.insides < scored.edges)
+    by_edges = np.flatnonzero(scored.insides > scored.edges)
+    assert len(by_inside)
+    assert len(by_edges)
+    modes = {"flat_ner": False, "multi_label": True}
+    for chosen, is_found in ((by_inside[0], True), (by_edges[0], False)):
+        threshold, label = float(scored.candidates.scores[chosen]), scored.labels[scored.candidates.classes[chosen]]
+        thresholds = dict.fromkeys(LABELS, 2.0) | {label: threshold}
+        count = scored.scores_at(thresholds, **modes)[label].predicted
+        above = scored.scores_at(thresholds | {label: float(np.nextafter(np.float32(threshold), 2))}, **modes)[label]
+        assert (count > above.predicted) == is_found
 
 
 def test_thresholds_of_their_own_for_labels(model, examples):

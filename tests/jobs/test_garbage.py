@@ -76,7 +76,7 @@ def test_a_job_spares_what_is_there_and_gives_it_back_also_after_an_error(tmp_pa
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr("gliner_fast.jobs.local_engine.spare_what_is_there", spare)
-    monkeypatch.setattr("gliner_fast.network.SpanNetwork.forward", forward)
+    monkeypatch.setattr("gliner_fast.network.Network.forward", forward)
     texts = tmp_path / "texts.txt"
     texts.write_text("Ada Lovelace lived in London.\n", encoding="utf-8")
     with pytest.raises(RuntimeError, match="illegal memory access"):

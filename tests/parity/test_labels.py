@@ -38,7 +38,7 @@ SHARED = {
 }
 
 
-@pytest.mark.parametrize("kind", ["deberta", "bert", "deberta-label-word"])
+@pytest.mark.parametrize("kind", ["deberta", "bert", "deberta-label-word", "token"])
 @pytest.mark.parametrize("labels", list(SHARED.values()), ids=list(SHARED))
 def test_labels_shared_by_all_texts(labels, kind, pair):
     pair(kind).check(TEXTS, labels, threshold=0.2, flat_ner=False, multi_label=True)
@@ -57,11 +57,12 @@ PER_TEXT = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", ["deberta", "token"])
 @pytest.mark.parametrize("batch_size", [1, 4, 8])
 @pytest.mark.parametrize("labels", list(PER_TEXT.values()), ids=list(PER_TEXT))
-def test_labels_of_each_text_s_own(labels, batch_size, pair):
-    pair("deberta").check(TEXTS, labels, threshold=0.2, batch_size=batch_size)
-    pair("deberta").check(TEXTS, labels, threshold=0.2, flat_ner=False, return_class_probs=True)
+def test_labels_of_each_text_s_own(labels, batch_size, kind, pair):
+    pair(kind).check(TEXTS, labels, threshold=0.2, batch_size=batch_size)
+    pair(kind).check(TEXTS, labels, threshold=0.2, flat_ner=False, return_class_probs=True)
 
 
 def test_empty_texts_have_labels_too(pair):

@@ -13,23 +13,29 @@ pytestmark = pytest.mark.gliner
 TEXTS = CROSSNER[::15]  # 8
 
 
+@pytest.fixture(params=["deberta", "token"])
+def both(request, pair):
+    """A pair that scores spans, and one that marks words."""
+    return pair(request.param)
+
+
 @pytest.mark.parametrize("threshold", [0, 0.3, 0.5, 0.9, 1, 0.0001, 0.9999])
 @pytest.mark.parametrize(("flat_ner", "multi_label"), list(itertools.product([True, False], repeat=2)))
-def test_threshold_and_overlap(threshold, flat_ner, multi_label, pair):
+def test_threshold_and_overlap(threshold, flat_ner, multi_label, both):
     texts = TEXTS if threshold >= 0.3 else TEXTS[:2]  # below, every span of every text is a candidate
-    found = pair("deberta").check(texts, LABELS, threshold=threshold, flat_ner=flat_ner, multi_label=multi_label)
+    found = both.check(texts, LABELS, threshold=threshold, flat_ner=flat_ner, multi_label=multi_label)
     assert any(found) == (threshold <= 0.9)
 
 
 @pytest.mark.parametrize("threshold", [-1, -0.5, 1.5, 2])
-def test_thresholds_that_no_score_or_every_score_passes(threshold, pair):
-    found = pair("deberta").check(["Ada was born in London."], LABELS, threshold=threshold, flat_ner=False)
+def test_thresholds_that_no_score_or_every_score_passes(threshold, both):
+    found = both.check(["Ada was born in London."], LABELS, threshold=threshold, flat_ner=False)
     assert bool(found[0]) == (threshold < 1)
 
 
-def test_one_value_for_each_text(pair):
+def test_one_value_for_each_text(both):
     # The reference takes lists for one batch only (Q8); eight texts are one batch.
-    pair("deberta").check(
+    both.check(
         TEXTS,
         LABELS,
         threshold=[0.1, 0.3, 0.5, 0.7, 0.9, 0.2, 0.4, 0.6],
@@ -38,8 +44,8 @@ def test_one_value_for_each_text(pair):
     )
 
 
-def test_one_value_for_each_text_in_more_than_one_batch(pair):
-    ours = pair("deberta").ours
+def test_one_value_for_each_text_in_more_than_one_batch(both):
+    ours = both.ours
     texts = [*TEXTS, "", *TEXTS]
     thresholds = [0.2 + 0.04 * number for number in range(17)]
     alone = [ours.predict_entities(text, LABELS, threshold=t) for text, t in zip(texts, thresholds, strict=True)]
@@ -61,8 +67,7 @@ def _twice(text):
 
 
 @pytest.mark.parametrize("splitter", [_lower_case, _twice])
-def test_the_model_reads_the_words_that_a_splitter_gives(splitter, pair):
-    both = pair("deberta")
+def test_the_model_reads_the_words_that_a_splitter_gives(splitter, both):
     texts = [text.title() for text in TEXTS]
     plain = both.check(texts, LABELS, threshold=0.3)
     before = both.ours.data_processor.words_splitter, both.reference.data_processor.words_splitter
@@ -79,8 +84,8 @@ def test_the_model_reads_the_words_that_a_splitter_gives(splitter, pair):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 8, 100])
-def test_batch_size_changes_nothing(batch_size, pair):
-    pair("deberta").check(TEXTS, LABELS, batch_size=batch_size)
+def test_batch_size_changes_nothing(batch_size, both):
+    both.check(TEXTS, LABELS, batch_size=batch_size)
 
 
 def _words_as_spans(text, *, width):
@@ -89,34 +94,34 @@ def _words_as_spans(text, *, width):
 
 
 @pytest.mark.parametrize("decoding", [{}, {"flat_ner": False}, {"multi_label": True}])
-def test_input_spans_restrict_the_candidates(decoding, pair):
+def test_input_spans_restrict_the_candidates(decoding, both):
     spans = [_words_as_spans(text, width=2)[::2] + _words_as_spans(text, width=1)[::3] for text in TEXTS]
-    found = pair("deberta").check(TEXTS, LABELS, threshold=0.05, input_spans=spans, **decoding)
+    found = both.check(TEXTS, LABELS, threshold=0.05, input_spans=spans, **decoding)
     for entities, allowed in zip(found, spans, strict=True):
         assert all({"start": entity["start"], "end": entity["end"]} in allowed for entity in entities)
     assert sum(map(len, found)) > 5
 
 
-def test_input_spans_that_fit_no_words_are_dropped(pair):
+def test_input_spans_that_fit_no_words_are_dropped(both):
     text = "Ada Lovelace was born in London."
     spans = [{"start": 1, "end": 12}, {"start": 0, "end": 11}, {"start": 5, "end": 3}, {"start": 0, "end": 1000},
              {"start": -3, "end": 3}, {"start": 4, "end": 12, "label": "kept"}]  # fmt: skip
-    found = pair("deberta").check([text], LABELS, threshold=0, input_spans=[spans])
+    found = both.check([text], LABELS, threshold=0, input_spans=[spans])
     assert {(entity["start"], entity["end"]) for entity in found[0]} == {(4, 12)}
 
 
-def test_input_spans_of_empty_texts_are_skipped(pair):
+def test_input_spans_of_empty_texts_are_skipped(both):
     spans = [[{"start": 0, "end": 3}], [], [{"start": 0, "end": 6}], []]
-    pair("deberta").check(["Ada", "", "London", "Paris"], LABELS, threshold=0, input_spans=spans)
+    both.check(["Ada", "", "London", "Paris"], LABELS, threshold=0, input_spans=spans)
 
 
-def test_input_spans_wider_than_the_model_s_widest_span(pair):
+def test_input_spans_wider_than_the_model_s_widest_span(both):
     text = TEXTS[0]
     wide = [{"start": 0, "end": len(text.rstrip())}, *_words_as_spans(text, width=13), *_words_as_spans(text, width=12)]
-    pair("deberta").check([text], LABELS, threshold=0, input_spans=[wide])
+    both.check([text], LABELS, threshold=0, input_spans=[wide])
 
 
-@pytest.mark.parametrize("kind", ["deberta", "deberta-marker", "bert-same-width"])
+@pytest.mark.parametrize("kind", ["deberta", "deberta-marker", "bert-same-width", "token", "token-same-width"])
 @pytest.mark.parametrize("decoding", [{}, {"flat_ner": False, "multi_label": True}])
 @pytest.mark.parametrize("labels", [LABELS, LABELS[:2]], ids=["six labels", "two labels"])
 def test_class_probs_and_vectors(kind, decoding, labels, pair):
@@ -130,21 +135,21 @@ def test_class_probs_and_vectors(kind, decoding, labels, pair):
         **decoding,
     )
     entity = next(entity for entities in found for entity in entities)
-    assert list(entity) == ["start", "end", "text", "label", "score", "class_probs", "vector", "label_vector"]
+    class_probs = [] if kind.startswith("token") else ["class_probs"]  # token-level models give none
+    assert list(entity) == ["start", "end", "text", "label", "score", *class_probs, "vector", "label_vector"]
 
 
 @pytest.mark.parametrize("option", ["return_class_probs", "return_vectors", "return_label_vectors"])
-def test_each_extra_value_alone(option, pair):
-    pair("deberta").check(TEXTS[:3], LABELS, threshold=0.2, **{option: True})
+def test_each_extra_value_alone(option, both):
+    both.check(TEXTS[:3], LABELS, threshold=0.2, **{option: True})
 
 
-def test_vectors_of_labels_of_each_text_s_own(pair):
+def test_vectors_of_labels_of_each_text_s_own(both):
     labels = [["person"], ["location", "event"], [], ["a", "b", "c"]]
-    pair("deberta").check(TEXTS[:4], labels, threshold=0.1, return_vectors=True, return_label_vectors=True)
+    both.check(TEXTS[:4], labels, threshold=0.1, return_vectors=True, return_label_vectors=True)
 
 
-def test_predict_entities_answers_for_one_text(pair):
-    both = pair("deberta")
+def test_predict_entities_answers_for_one_text(both):
     for options in ({}, {"flat_ner": False}, {"threshold": 0.2, "multi_label": True}, {"return_class_probs": True}):
         for text in (*TEXTS[:3], "", " "):
             ours = both.ours.predict_entities(text, LABELS, **options)
@@ -152,8 +157,7 @@ def test_predict_entities_answers_for_one_text(pair):
             assert spans([ours]) == spans(both.check([text], LABELS, **options))
 
 
-def test_positional_arguments_stand_in_the_reference_s_order(pair):
-    both = pair("deberta")
+def test_positional_arguments_stand_in_the_reference_s_order(both):
     for predictor in (both.ours, both.reference):
         by_place = predictor.predict_entities(TEXTS[0], LABELS, False, 0.2, True, True)
         assert by_place == predictor.predict_entities(
@@ -167,8 +171,7 @@ def test_positional_arguments_stand_in_the_reference_s_order(pair):
         )  # fmt: skip
 
 
-def test_batch_predict_entities_says_what_to_use_instead(pair):
-    both = pair("deberta")
+def test_batch_predict_entities_says_what_to_use_instead(both):
     messages = []
     for predictor in (both.ours, both.reference):
         with pytest.warns(FutureWarning) as caught:
@@ -181,15 +184,13 @@ def test_batch_predict_entities_says_what_to_use_instead(pair):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_unknown_options_are_swallowed(pair):
-    both = pair("deberta")
+def test_unknown_options_are_swallowed(both):
     ours = both.ours.inference(TEXTS[:2], LABELS, num_workers=2)
     assert spans(ours) == spans(both.reference.inference(TEXTS[:2], LABELS, num_workers=2))
 
 
 @pytest.mark.parametrize("options", [{"threshold": [0.5, 0.5]}, {"flat_ner": [True]}, {"multi_label": [True] * 9}])
-def test_lists_of_another_length_than_the_texts_are_refused(options, pair):
-    both = pair("deberta")
+def test_lists_of_another_length_than_the_texts_are_refused(options, both):
     for predictor in (both.ours, both.reference):
         with pytest.raises(ValueError, match="must have length 8"):
             predictor.inference(TEXTS, LABELS, **options)

@@ -14,7 +14,17 @@ TEXTS = CROSSNER[::20]
 
 @pytest.mark.parametrize("safe_serialization", [False, True])
 @pytest.mark.parametrize(
-    "kind", ["deberta", "deberta-same-width", "deberta-no-lstm", "deberta-two-lstm", "deberta-marker", "bert", "era-v1"]
+    "kind",
+    [
+        "deberta",
+        "deberta-same-width",
+        "deberta-no-lstm",
+        "deberta-two-lstm",
+        "deberta-marker",
+        "bert",
+        "era-v1",
+        "token",
+    ],
 )
 def test_gliner_loads_what_ours_saves(kind, safe_serialization, pair, tmp_path):
     original = pair(kind)
@@ -30,7 +40,7 @@ def test_gliner_loads_what_ours_saves(kind, safe_serialization, pair, tmp_path):
 def test_saved_tensors_are_the_reference_s_own(pair, tmp_path):
     import torch
 
-    for kind in ("deberta", "bert", "deberta-marker"):
+    for kind in ("deberta", "bert", "deberta-marker", "token"):
         both = pair(kind)
         for predictor, folder in ((both.ours, tmp_path / "ours"), (both.reference, tmp_path / "theirs")):
             predictor.save_pretrained(folder)
@@ -39,8 +49,9 @@ def test_saved_tensors_are_the_reference_s_own(pair, tmp_path):
         assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-def test_a_saved_configuration_has_all_that_the_reference_saves(pair, tmp_path):
-    both = pair("deberta")
+@pytest.mark.parametrize("kind", ["deberta", "token"])
+def test_a_saved_configuration_has_all_that_the_reference_saves(kind, pair, tmp_path):
+    both = pair(kind)
     both.ours.save_pretrained(tmp_path / "ours")
     both.reference.save_pretrained(tmp_path / "theirs")
     ours, theirs = (json.loads((tmp_path / name / "gliner_config.json").read_text()) for name in ("ours", "theirs"))

@@ -15,6 +15,7 @@ from gliner_fast.predicting.request import Options, Request
 from gliner_fast.stats import Stats
 from tests.reference import decoding
 from tests.reference.examples import examples
+from tests.reference.marks import find_marked_spans
 from tests.samples import BOOKS, CROSSNER, LABELS
 
 WORD = re.compile(r"\w+(?:[-_]\w+)*|\S")
@@ -42,13 +43,14 @@ def windows_of(text, *, size=24, overlap=12):
 
 
 def scores_alone(model, text, labels):
-    """(W, K, C) scores of a text by itself, straight from the network."""
+    """(W, K, C) scores of a text by itself, straight from the network; (W, C, 3) of a token-level model."""
     predictor = model.predictor()
     prepared = predictor.prepare(Request.read([text], labels, Options()))
     batch = predictor.batcher.assemble(prepared.subwords, np.array([0]), prepared.prompts, prepared.set_of_text)
     with torch.inference_mode():
         logits = model.model(batch).logits
-    return torch.sigmoid(logits).reshape(-1, model.config.max_width, len(labels)).numpy()
+    shape = (len(labels), 3) if model.config.is_token_level else (model.config.max_width, len(labels))
+    return torch.sigmoid(logits).reshape(-1, *shape).numpy()
 
 
 def expected_candidates(model, text, labels, floor):
@@ -56,12 +58,23 @@ def expected_candidates(model, text, labels, floor):
     candidates = []
     for first, part, begin, owned in windows_of(text):
         words = [match.span() for match in WORD.finditer(part)]
-        scores = scores_alone(model, part, labels)
-        for start, width, label in zip(*np.nonzero(scores > floor), strict=True):
-            if first + start in owned and start + width < len(words):
-                ends = begin + words[start][0], begin + words[start + width][1]
-                candidates.append(Candidate(*ends, labels[label], float(scores[start, width, label])))
+        for start, last, label, score in spans_alone(model, scores_alone(model, part, labels), floor):
+            if first + start in owned and last < len(words):
+                ends = begin + words[start][0], begin + words[last][1]
+                candidates.append(Candidate(*ends, labels[label], score))
     return candidates
+
+
+def spans_alone(model, scores, floor):
+    """(first word, last word, class, score) of what scores of a text by itself say."""
+    if model.config.is_token_level:
+        floors = np.full(scores.shape[1], floor)
+        (marked,) = find_marked_spans([scores], [floors.astype(np.float32)], [floors])
+        for start, end, label, edge, inside in marked:
+            yield start, end - 1, label, min(edge, inside)
+    else:
+        for start, width, label in zip(*np.nonzero(scores > floor), strict=True):
+            yield start, start + width, label, float(scores[start, width, label])
 
 
 def resolved(text, candidates, *, nested=False, multi_label=False):
@@ -85,6 +98,12 @@ def check(model, text, labels, found, *, threshold, flat_ner=True, multi_label=F
     assert report.ok, str(report)
     assert all(text[entity["start"] : entity["end"]] == entity["text"] for entity in found)
     return len(expected)
+
+
+@pytest.fixture(scope="session")
+def narrow_marks(checkpoint):
+    """Reads 24 words and marks them; windows are those of `narrow`."""
+    return GLiNER.from_pretrained(checkpoint("token-same-width"), max_length=24)
 
 
 TEXTS = st.lists(
@@ -116,6 +135,14 @@ def test_entities_of_a_document(narrow, options):
     assert starts == sorted(starts)
     if not options:
         assert all(one["end"] <= other["start"] for one, other in pairwise(found))
+
+
+@pytest.mark.parametrize("options", [{}, {"flat_ner": False, "multi_label": True}])
+@pytest.mark.gliner
+def test_a_token_level_model_s_entities_of_a_document(options, narrow_marks):
+    found = narrow_marks.predict_entities(LONG, LABELS, threshold=0.4, on_long="window", **options)
+    assert check(narrow_marks, LONG, LABELS, found, threshold=0.4, **options) > 50
+    assert max(len(WORD.findall(entity["text"])) for entity in found) > narrow_marks.config.max_width
 
 
 @pytest.mark.parametrize("on_long", ["truncate", "window", "error"])

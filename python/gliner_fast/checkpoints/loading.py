@@ -19,7 +19,7 @@ from gliner_fast.cpu.heap import keep_freed_memory
 from gliner_fast.encoder import parameters_on_meta
 from gliner_fast.encoders.deberta_config import DebertaConfig
 from gliner_fast.errors import CheckpointError, CheckpointWarning, reason_of
-from gliner_fast.network import SpanNetwork
+from gliner_fast.network import Network
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,7 +36,7 @@ class Parts:
     """What a model is made of."""
 
     config: GLiNERConfig
-    network: SpanNetwork
+    network: Network
     tokenizer: CheckpointTokenizer
 
 
@@ -75,7 +75,7 @@ def load_parts(
         encoder_config = {**encoder_config, "vocab_size": rows}
     config = config.replace(encoder_config=encoder_config, num_rnn_layers=_lstm_layers(config, tensors, path))
     with parameters_on_meta():
-        network = SpanNetwork(config)
+        network = Network(config)
     weights.load_weights(network, tensors, dtype=dtype, strict=strict, source=str(path))
     return Parts(config, network, tokenizer)
 
@@ -112,7 +112,7 @@ def create_parts(
     encoder_config = {**encoder_config, "vocab_size": max(config.vocab_size, len(own))}
     config = config.replace(encoder_config=encoder_config)
     prepare_process()
-    network = SpanNetwork(config)
+    network = Network(config)
     if DebertaConfig.read(encoder_config) is not None:
         _initialise(network, float(encoder_config.get("initializer_range", 0.02)))
     if backbone_from_pretrained:
@@ -120,7 +120,7 @@ def create_parts(
     return Parts(config, network, own)
 
 
-def _initialise(network: SpanNetwork, std: float) -> None:
+def _initialise(network: Network, std: float) -> None:
     """DeBERTa's own initialisation of its encoder: normal weights, no biases."""
     for module in network.encoder.modules():
         if isinstance(module, (torch.nn.Linear, torch.nn.Embedding)):
@@ -130,7 +130,7 @@ def _initialise(network: SpanNetwork, std: float) -> None:
 
 
 def _copy_backbone(
-    network: SpanNetwork, config: GLiNERConfig, cache_dir: str | Path | None, local_files_only: bool
+    network: Network, config: GLiNERConfig, cache_dir: str | Path | None, local_files_only: bool
 ) -> None:
     """Copies the weights of the pretrained encoder; GLiNER's new tokens keep their random rows."""
     from transformers import AutoModel

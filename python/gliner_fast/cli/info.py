@@ -115,7 +115,7 @@ def describe_checkpoint(model: str | None) -> dict[str, Any]:
             )
             if isinstance(encoder.get(key), int)
         ),
-        "head": f"{config.hidden_size:,} wide, spans of up to {config.max_width:,} words ({config.span_mode})",
+        "head": f"{config.hidden_size:,} wide, {_found_by(config)} ({config.span_mode})",
         "longest text": f"{config.max_len:,} words; the rest is cut off",
         "pooling": f"{config.subtoken_pooling} subword of a word",
         "label vector": "the entity token" if config.embed_ent_token else "the subword after the entity token",
@@ -124,8 +124,14 @@ def describe_checkpoint(model: str | None) -> dict[str, Any]:
     }
 
 
+def _found_by(config: GLiNERConfig) -> str:
+    if config.is_token_level:
+        return "marks where entities start, end and go on"
+    return f"spans of up to {config.max_width:,} words"
+
+
 def _kind(config: GLiNERConfig) -> str:
-    unit = "token-level" if config.span_mode == "token_level" else "span"
+    unit = "token-level" if config.is_token_level else "span"
     if config.model_type == "gliner_streaming_span":
         return "streaming span model"
     if config.relations_layer is not None:

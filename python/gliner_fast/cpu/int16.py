@@ -17,6 +17,7 @@ from gliner_fast.cpu.linear import Linear
 from gliner_fast.cpu.native import is_x86
 from gliner_fast.cpu.packed_weights import Packed
 from gliner_fast.scorer import SpanScorer
+from gliner_fast.token_scorer import TokenScorer
 
 
 def quantize(network: nn.Module) -> None:
@@ -40,17 +41,26 @@ def quantize(network: nn.Module) -> None:
         raise ValueError("int16 is not compiled: leave out compile(), or int16")
     if not (is_x86() and _rust.has_vectors()):
         warnings.warn("int16 is made for x86 CPUs with AVX2, and slow on this one", stacklevel=3)
-    read_in_halves: set[nn.Module] = set()
-    unread: set[nn.Module] = set()  # the scorer multiplies entity types with it, not words
-    for module in network.modules():
-        if isinstance(module, SpanScorer):
-            unread.add(module.out)
-            if module.joint is not None:
-                read_in_halves.add(module.joint)
+    parts, unread = _read_by_scorer(network)
     for module in network.modules():
         if isinstance(module, Linear) and module not in unread:
             module.float32 = None
-            module.int16 = Packed.pack(_rust.Int16Weights, module.weight, parts=2 if module in read_in_halves else 1)
+            module.int16 = Packed.pack(_rust.Int16Weights, module.weight, parts=parts.get(module, 1))
+
+
+def _read_by_scorer(network: nn.Module) -> tuple[dict[nn.Module, int], set[nn.Module]]:
+    """Layers that scorers multiply with in so many parts by columns; and those that they need not have packed."""
+    parts: dict[nn.Module, int] = {}
+    unread: set[nn.Module] = set()
+    for module in network.modules():
+        if isinstance(module, SpanScorer):
+            unread.add(module.out)  # it is multiplied with entity types, not words
+            if module.joint is not None:
+                parts[module.joint] = 2
+        elif isinstance(module, TokenScorer):
+            unread.add(module.out)  # three rows
+            parts[module.joint] = 3
+    return parts, unread
 
 
 def drop(network: nn.Module) -> None:

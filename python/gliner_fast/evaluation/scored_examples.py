@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -15,9 +15,10 @@ from gliner_fast import _rust
 from gliner_fast.annotated.example import Example
 from gliner_fast.batch import plan_batches
 from gliner_fast.candidates import Candidates
-from gliner_fast.decode import Selection, find_candidates, flat_thresholds, resolve
+from gliner_fast.decode import Selection, flat_thresholds, resolve
 from gliner_fast.evaluation.scores import Score
 from gliner_fast.labels import LabelSet, label_thresholds
+from gliner_fast.marked_spans import find_marked_spans
 from gliner_fast.predicting.out_of_memory import halved_subwords, is_out_of_memory, lowered_budget
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     from gliner_fast.model import GLiNER
     from gliner_fast.predicting.predictor import Predictor
 
-# Texts, starts, ends, classes and scores of candidates.
-Columns = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+_Ints: TypeAlias = NDArray[np.int64]
+_Floats: TypeAlias = NDArray[np.float32]
+# Texts, starts, ends, classes, scores, edges and insides of candidates.
+Columns = tuple[_Ints, _Ints, _Ints, _Ints, _Floats, _Floats, _Floats]
 LabelThresholds = float | Mapping[str, float]
 """One threshold for all labels, or one for each label that is asked for."""
 
@@ -39,6 +42,8 @@ class ScoredExamples:
         labels: the C labels that are asked for or annotated.
         asked: (C,) whether a label is asked for anywhere; one that is not is missed wherever it is annotated.
         candidates: of the examples, in order; classes index `labels`.
+        edges: (S,) what must pass a threshold, in the precision of the scores, for a candidate to be found there.
+        insides: (S,) what must reach it, in float64 (`marked_spans`); infinite where the model scores spans.
         are_gold: (S,) whether a candidate is annotated.
         gold: (E, C) annotated entities of each example, equal ones counted once.
         word_counts: (E,) words that the model read.
@@ -50,6 +55,8 @@ class ScoredExamples:
     labels: tuple[str, ...]
     asked: NDArray[np.bool_]
     candidates: Candidates
+    edges: NDArray[np.float32]
+    insides: NDArray[np.float32]
     are_gold: NDArray[np.bool_]
     gold: NDArray[np.int64]
     word_counts: NDArray[np.int64]
@@ -60,7 +67,7 @@ class ScoredExamples:
     def scores_at(self, threshold: LabelThresholds, *, flat_ner: bool, multi_label: bool) -> dict[str, Score]:
         """Decodes at a threshold and compares with the annotation.
 
-        What scores above the threshold is a part of the candidates, in the same order, so the greedy search over it
+        What is found at the threshold is a part of the candidates, in the same order, so the greedy search over it
         is the one that a prediction at this threshold makes.
 
         Args:
@@ -74,9 +81,11 @@ class ScoredExamples:
         Raises:
             ValueError: a threshold below the floor, or a label without one.
         """
-        limits = self._limits(threshold)
+        limits = self._limits(threshold)  # (C,)
         found = self.candidates
-        passing = np.flatnonzero(found.scores > limits[found.classes])  # (P,)
+        in_precision = torch.from_numpy(limits).to(self.dtype).float().numpy()
+        passes = (self.edges > in_precision[found.classes]) & (self.insides >= limits[found.classes])  # (S,)
+        passing = np.flatnonzero(passes)  # (P,)
         chosen = Candidates(
             np.searchsorted(passing, found.offsets).astype(np.int64),
             found.starts[passing],
@@ -108,6 +117,8 @@ class ScoredExamples:
                 self.candidates.classes[own],
                 self.candidates.scores[own],
             ),
+            self.edges[own],
+            self.insides[own],
             self.are_gold[own],
             self.gold[chosen],
             self.word_counts[chosen],
@@ -116,8 +127,8 @@ class ScoredExamples:
             self.dtype,
         )
 
-    def _limits(self, threshold: LabelThresholds) -> NDArray[np.float32]:
-        """(C,) what each label must pass."""
+    def _limits(self, threshold: LabelThresholds) -> NDArray[np.float64]:
+        """(C,) the threshold of each label."""
         if isinstance(threshold, Mapping):
             asked = tuple(label for label, is_asked in zip(self.labels, self.asked.tolist(), strict=True) if is_asked)
             own = dict(zip(asked, label_thresholds(asked, threshold), strict=True))
@@ -126,8 +137,7 @@ class ScoredExamples:
             values = [float(threshold)] * len(self.labels)
         if min(values, default=np.inf) < self.floor:
             raise ValueError(f"the threshold {min(values)} is below {self.floor}, from where on the spans were scored")
-        limits: NDArray[np.float32] = torch.tensor(values, dtype=self.dtype).float().numpy()
-        return limits
+        return np.array(values, np.float64)
 
 
 def score_examples(
@@ -146,7 +156,7 @@ def score_examples(
     names = [name for own in dict.fromkeys(label_sets) for name in own.names]
     asked = set(names)
     labels = tuple(dict.fromkeys([*names, *(label for example in examples for _, _, label in example.spans)]))
-    candidates, over_limit = _find_all(predictor, words, label_sets, labels, floor)
+    candidates, edges, insides, over_limit = _find_all(predictor, words, label_sets, labels, floor)
     class_of = {label: number for number, label in enumerate(labels)}
     wanted = [{(start, end, class_of[label]) for start, end, label in example.spans} for example in examples]
     gold = np.zeros((len(examples), len(labels)), np.int64)
@@ -164,6 +174,8 @@ def score_examples(
         labels,
         np.array([label in asked for label in labels], np.bool_),
         candidates,
+        edges,
+        insides,
         np.array([(start, end, number) in wanted[text] for text, start, end, number in found], np.bool_),
         gold,
         np.array([len(own) for own in words], np.int64),
@@ -179,8 +191,8 @@ def _find_all(
     label_sets: Sequence[LabelSet],
     labels: Sequence[str],
     floor: float,
-) -> tuple[Candidates, NDArray[np.bool_]]:
-    """The candidates of all texts, in their order, classes indexing `labels`; and which texts the tokenizer cuts."""
+) -> tuple[Candidates, _Floats, _Floats, NDArray[np.bool_]]:
+    """The candidates of all texts, in order, classes indexing `labels`; edges; insides; which texts were cut."""
     batcher: Batcher = predictor.batcher
     subwords = batcher.encode_words(_rust.Words.from_lists(words))
     sets = list(dict.fromkeys(label_sets))
@@ -201,20 +213,24 @@ def _find_all(
         )
         thresholds = torch.from_numpy(flat_thresholds(selection, class_counts))
         scores = predictor.network(batch.to(predictor.device), thresholds)
-        scored = scores.logits if scores.candidates is None else scores.candidates
-        found = find_candidates(scored, batch.word_counts.numpy(), class_counts, predictor.max_width, selection)
+        if predictor.is_token_level:
+            found, edges, insides = find_marked_spans(scores.logits, batch.word_counts.numpy(), class_counts, selection)
+        else:
+            found = predictor.candidates(batch, scores, selection)
+            edges, insides = found.scores, np.full(len(found.scores), np.inf, np.float32)
         texts = rows[found.texts]  # (S,)
         classes = class_table[set_of_text[texts], found.classes]  # (S,)
-        return texts, found.starts, found.ends, classes, found.scores
+        return texts, found.starts, found.ends, classes, found.scores, edges, insides
 
     scorable = np.flatnonzero(label_counts[set_of_text] > 0)
-    nothing = np.zeros(0, np.int64)
-    parts = [(nothing, nothing, nothing, nothing, np.zeros(0, np.float32))]
+    none, no_scores = np.zeros(0, np.int64), np.zeros(0, np.float32)
+    parts: list[Columns] = [(none, none, none, none, no_scores, no_scores, no_scores)]
     parts += _in_batches(predictor, scorable, lengths, find_in, padded=padded)
-    texts, starts, ends, classes, score = (np.concatenate(column) for column in zip(*parts, strict=True))
+    texts, starts, ends, classes, score, edges, insides = (np.concatenate(own) for own in zip(*parts, strict=True))
     order = np.argsort(texts, kind="stable")  # within a text the order in which they were found, which decides ties
     offsets = np.searchsorted(texts[order], np.arange(len(words) + 1)).astype(np.int64)
-    return Candidates(offsets, starts[order], ends[order], classes[order], score[order]), over_limit
+    found = Candidates(offsets, starts[order], ends[order], classes[order], score[order])
+    return found, edges[order], insides[order], over_limit
 
 
 @torch.inference_mode()

@@ -14,11 +14,12 @@ from gliner_fast.batch import Batch
 from gliner_fast.candidates import Candidates
 from gliner_fast.decode import class_probabilities
 from gliner_fast.predicting.preparing import Prepared
+from gliner_fast.scorer import SpanScorer
 from gliner_fast.upload import upload
 
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
-    from gliner_fast.network import SpanNetwork, SpanScores
+    from gliner_fast.network import BatchScores, Network
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ class Findings:
 def read_findings(
     prepared: Prepared,
     batch: Batch,
-    scores: SpanScores,
+    scores: BatchScores,
     spans: Candidates,
-    network: SpanNetwork,
+    network: Network,
     max_width: int,
 ) -> Findings:
     """Gathers what the user asked to know of some spans of a batch.
@@ -86,7 +87,7 @@ def read_findings(
     options, row_of_span = prepared.request.options, spans.texts
     word_counts, class_counts = batch.word_counts.numpy(), batch.class_counts.numpy()
     extras: dict[str, NDArray[Any]] = {}
-    if options.return_class_probs:
+    if options.return_class_probs and isinstance(network.scorer, SpanScorer):  # the package ignores it for others
         names = [
             prepared.label_sets[index].names for index in prepared.set_of_text[prepared.rows.texts[batch.rows]].tolist()
         ]

@@ -17,6 +17,7 @@ from gliner_fast.batch import Batch, Batcher, plan_batches
 from gliner_fast.candidates import Candidates, only
 from gliner_fast.decode import Selection, find_candidates, flat_allowed_spans, flat_thresholds, resolve
 from gliner_fast.labels import label_thresholds
+from gliner_fast.marked_spans import find_marked_spans
 from gliner_fast.pending_scores import PendingScores
 from gliner_fast.predicting.collecting import Found, of_places
 from gliner_fast.predicting.describing import describe, read_findings
@@ -25,12 +26,13 @@ from gliner_fast.predicting.request import Request
 from gliner_fast.predicting.schedule import Schedule
 from gliner_fast.predicting.stages import HostStages
 from gliner_fast.stats import Stats, encoder_timed
+from gliner_fast.token_scorer import TokenScorer
 from gliner_fast.word_vectors import time_major
 from gliner_fast.words import WordTriples
 
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
-    from gliner_fast.network import SpanNetwork, SpanScores
+    from gliner_fast.network import BatchScores, Network
 
 
 @dataclass(frozen=True)
@@ -38,17 +40,17 @@ class Predictor:
     """A model's way through, in two halves: `prepare` needs no device and may run beside `predict`, in another thread.
 
     Attributes:
-        network: scores the spans.
+        network: scores the spans, or marks the words.
         batcher: makes batches.
         max_words: longest row in words.
-        max_width: K.
+        max_width: K; windows of long texts overlap by more, and a token-level model may find wider spans.
         budget: most subwords a batch, padding included.
         lower_budget: told of a lower budget, after the device ran out of memory.
         splitter: the user's own word splitter, or None.
         device: where the network is.
     """
 
-    network: SpanNetwork
+    network: Network
     batcher: Batcher
     max_words: int
     max_width: int
@@ -103,6 +105,11 @@ class Predictor:
             yield from Schedule(self, iter(requests), stats, unwanted).run(stages)
 
     @property
+    def is_token_level(self) -> bool:
+        """Whether words are marked, instead of spans scored."""
+        return isinstance(self.network.scorer, TokenScorer)
+
+    @property
     def can_overlap(self) -> bool:
         """Whether the host can work on one batch while the device works on another; a CPU has no time to give."""
         return self.device.type == "cuda"
@@ -150,15 +157,22 @@ class Predictor:
         stats.score_seconds += laid_out.seconds + perf_counter() - began - encoding
         return Scored(laid_out.batch, laid_out.selection, scores, stream)
 
+    def candidates(self, batch: Batch, scores: BatchScores, selection: Selection) -> Candidates:
+        """The spans of a batch that may be entities; waits for what is on its way."""
+        word_counts, class_counts = batch.word_counts.numpy(), batch.class_counts.numpy()
+        if self.is_token_level:
+            return find_marked_spans(scores.dense, word_counts, class_counts, selection).candidates
+        found = scores.dense if scores.candidates is None else scores.candidates
+        return find_candidates(found, word_counts, class_counts, self.max_width, selection)
+
     @torch.inference_mode()  # which is each thread's own, as are the stream and the device
     def decode(self, prepared: Prepared, scored: Scored) -> Found:
         """Waits for a batch's scores, and finds its entities."""
         began = perf_counter()
         batch, selection, scores, rows = scored.batch, scored.selection, scored.scores, scored.batch.rows
-        word_counts, class_counts = batch.word_counts.numpy(), batch.class_counts.numpy()
+        word_counts = batch.word_counts.numpy()
         with nullcontext() if scored.stream is None else torch.cuda.stream(scored.stream):
-            found = scores.dense if scores.candidates is None else scores.candidates
-            candidates = find_candidates(found, word_counts, class_counts, self.max_width, selection)
+            candidates = self.candidates(batch, scores, selection)
             is_window = prepared.rows.are_windows[rows]  # (B,)
             in_window = is_window[candidates.texts]  # (S,)
             decoded = resolve(only(candidates, ~in_window), word_counts, selection.nested, selection.multi_label)
@@ -195,7 +209,7 @@ class Scored:
 
     batch: Batch
     selection: Selection
-    scores: SpanScores
+    scores: BatchScores
     stream: torch.cuda.Stream | None
 
 

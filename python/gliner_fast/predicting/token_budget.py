@@ -11,7 +11,7 @@ from gliner_fast.cpu.linear import has_amx
 from gliner_fast.encoder import encoder_width
 
 if TYPE_CHECKING:
-    from gliner_fast.network import SpanNetwork
+    from gliner_fast.network import Network
 
 # Most subwords a batch. On an EPYC 7003 (2026-11-25, two threads, short texts, base size, `GLiNER.token_budget` set by
 # hand) 768 were 1.06 times as fast as 512 and 1.07 times as fast as 1,024: then the activations outgrow the caches.
@@ -33,7 +33,7 @@ _LEAST_GPU_BUDGET = 2**9
 _SHARE_OF_FREE_MEMORY = 0.5
 
 
-def default_budget(network: SpanNetwork, device: torch.device) -> int:
+def default_budget(network: Network, device: torch.device) -> int:
     """The budget for a device: by threads and width on a CPU; by free memory on CUDA, and halved later if too high."""
     if device.type == "cpu":
         return _cpu_budget(network)
@@ -45,7 +45,7 @@ def default_budget(network: SpanNetwork, device: torch.device) -> int:
     return max(_LEAST_GPU_BUDGET, min(_GPU_BUDGET, fitting))
 
 
-def _cpu_budget(network: SpanNetwork) -> int:
+def _cpu_budget(network: Network) -> int:
     """By threads; but no tensor of a layer is so large that the system is asked for it, and gets it back, each time."""
     weight, threads = next(network.parameters()), torch.get_num_threads()
     budget = max(_CPU_BUDGET, _CPU_BUDGET_PER_THREAD * threads)
@@ -55,10 +55,10 @@ def _cpu_budget(network: SpanNetwork) -> int:
     return max(_LEAST_CPU_BUDGET, min(budget, _MOST_CPU_BUDGET, LARGEST_KEPT // inner - 1))
 
 
-def bytes_per_subword(network: SpanNetwork) -> int:
+def bytes_per_subword(network: Network) -> int:
     """What a packed subword holds at once at most, if it is a word: activations of a layer, and of the span head."""
     width, weight = encoder_width(network.encoder), next(network.parameters())
     layer = 6 * width + 2 * 4 * width  # residual, output and queries, keys, values, context; twice the inner layer
-    head_width = network.scorer.out.out_features
+    head_width = network.scorer.width
     head = 4 * head_width + 4 * 4 * head_width  # vectors before and after the LSTM; halves and inner layers
     return weight.element_size() * (layer + head) + 8 * 8  # and its integers

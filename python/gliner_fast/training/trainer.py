@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from gliner_fast.annotated.example import Example
-from gliner_fast.network import SpanNetwork
+from gliner_fast.network import Network
 from gliner_fast.scorer import ProjectionMLP, SpanScorer
 from gliner_fast.training.batches import BatchStream
 from gliner_fast.training.checkpoints import Best, TrainingState, checksum_of, load_checkpoint
@@ -328,7 +328,7 @@ def prepare_model(model: GLiNER, config: TrainingConfig, device: torch.device) -
     for parameter in model.parameters():
         # Into memory of our own: how a mapped file is aligned decides how sums are rounded, and runs would differ.
         parameter.data = parameter.data.clone()
-    network: SpanNetwork = model.model
+    network: Network = model.model
     if config.freeze_encoder:
         network.encoder.requires_grad_(False)
     for module in network.modules():

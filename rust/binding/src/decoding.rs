@@ -1,6 +1,6 @@
 //! Span scores to entities.
 
-use gliner_fast_core::{CandidateArrays, LikelySpans, Overlap, ScoredSpans};
+use gliner_fast_core::{CandidateArrays, LikelySpans, MarkedSpans, Overlap, ScoredSpans};
 use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -13,6 +13,10 @@ type Candidates<'py> = (Array<'py, i64>, Array<'py, i64>, Array<'py, i64>, Array
 /// The same with logits and `ROOM` zeros behind them, and whether all pass their threshold.
 pub(crate) type Likely<'py> =
     (Array<'py, i64>, Array<'py, i64>, Array<'py, i64>, Array<'py, i64>, Array<'py, f32>, bool);
+
+/// `text_offsets`, starts, ends, classes, edges, insides.
+type Marked<'py> =
+    (Array<'py, i64>, Array<'py, i64>, Array<'py, i64>, Array<'py, i64>, Array<'py, f32>, Array<'py, f32>);
 
 /// Numbers behind the last logit, as `gliner_fast.probabilities` needs them.
 const ROOM: usize = 64;
@@ -53,6 +57,26 @@ pub(crate) fn find_likely<'py>(
         .detach(|| gliner_fast_core::find_likely(logits, word_counts, class_counts, max_width, thresholds))
         .map_err(value_error)?;
     Ok(to_likely(py, found))
+}
+
+#[pyfunction]
+pub(crate) fn find_marked_spans<'py>(
+    py: Python<'py>,
+    scores: PyReadonlyArray1<'py, f32>,
+    word_counts: Ints<'py>,
+    class_counts: Ints<'py>,
+    edges: PyReadonlyArray1<'py, f32>,
+    insides: PyReadonlyArray1<'py, f64>,
+) -> PyResult<Marked<'py>> {
+    let (word_counts, class_counts) = (slice("word_counts", &word_counts)?, slice("class_counts", &class_counts)?);
+    let (scores, edges, insides) = (slice("scores", &scores)?, slice("edges", &edges)?, slice("insides", &insides)?);
+    let found = py
+        .detach(|| gliner_fast_core::find_marked_spans(scores, word_counts, class_counts, edges, insides))
+        .map_err(value_error)?;
+    let MarkedSpans { text_offsets, starts, ends, classes, edges, insides } = found;
+    let [starts, ends, classes] = [starts, ends, classes].map(|column| to_array(py, column));
+    let [edges, insides] = [edges, insides].map(|column| PyArray1::from_vec(py, column));
+    Ok((to_array(py, text_offsets.as_slice().to_vec()), starts, ends, classes, edges, insides))
 }
 
 /// Likely spans as Python takes them.

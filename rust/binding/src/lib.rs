@@ -27,7 +27,7 @@ mod _rust {
     #[pymodule_export]
     use super::batch::{PyLookup, PyPrompts, PyRowLayout, PyRows, PySubwordCache, PySubwords};
     #[pymodule_export]
-    use super::decoding::{find_candidates, find_likely, resolve};
+    use super::decoding::{find_candidates, find_likely, find_marked_spans, resolve};
     #[pymodule_export]
     use super::linear::{PyInt16Weights, PyPackedWeights, linear};
     #[pymodule_export]

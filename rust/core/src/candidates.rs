@@ -54,7 +54,7 @@ pub fn find_candidates(
     let shape = Shape::check(word_counts, class_counts, max_width)?;
     shape.check_scores(scores.len())?;
     shape.check_rows()?;
-    shape.check_thresholds(thresholds.len())?;
+    shape.check_thresholds("thresholds", thresholds.len())?;
     let least: Vec<_> = thresholds.iter().map(|&threshold| least_score(threshold)).collect();
     Ok(widest().dispatch(Scan { scores, least: &least, shape: &shape }))
 }
@@ -102,7 +102,7 @@ pub(crate) struct LogitBounds {
 impl LogitBounds {
     /// The bounds of all classes of all texts.
     pub(crate) fn of(thresholds: &[f32], shape: &Shape) -> Result<Self, CandidateError> {
-        shape.check_thresholds(thresholds.len())?;
+        shape.check_thresholds("thresholds", thresholds.len())?;
         let (least, sure) = thresholds.iter().map(|&threshold| logit_bounds(threshold)).unzip();
         Ok(Self { least, sure })
     }
@@ -276,11 +276,22 @@ impl Shape {
 
     /// Whether there is a score for each span and class.
     fn check_scores(&self, scores: usize) -> Result<(), CandidateError> {
+        let expected = self.cells();
+        if expected == scores as u128 { Ok(()) } else { Err(CandidateError::Scores { scores, expected }) }
+    }
+
+    /// Whether there is a score for each word, class and mark, of which there are as many as the width says.
+    pub(crate) fn check_marks(&self, scores: usize) -> Result<(), CandidateError> {
+        let expected = self.cells();
+        if expected == scores as u128 { Ok(()) } else { Err(CandidateError::Marks { scores, expected }) }
+    }
+
+    /// Words times width times classes of all texts.
+    fn cells(&self) -> u128 {
         let block = |(&words, &classes): (&usize, &usize)| {
             (words as u128).saturating_mul(self.width as u128).saturating_mul(classes as u128)
         };
-        let expected = self.words.iter().zip(&self.classes).map(block).fold(0_u128, u128::saturating_add);
-        if expected == scores as u128 { Ok(()) } else { Err(CandidateError::Scores { scores, expected }) }
+        self.words.iter().zip(&self.classes).map(block).fold(0_u128, u128::saturating_add)
     }
 
     /// Whether the scores of each start word can be numbered in 32 bits.
@@ -295,9 +306,9 @@ impl Shape {
     }
 
     /// Whether there is a threshold for each class.
-    fn check_thresholds(&self, thresholds: usize) -> Result<(), CandidateError> {
+    pub(crate) fn check_thresholds(&self, name: &'static str, values: usize) -> Result<(), CandidateError> {
         let expected = self.classes.iter().map(|&classes| classes as u128).sum::<u128>();
-        if expected == thresholds as u128 { Ok(()) } else { Err(CandidateError::Thresholds { thresholds, expected }) }
+        if expected == values as u128 { Ok(()) } else { Err(CandidateError::Thresholds { name, values, expected }) }
     }
 }
 

@@ -200,8 +200,10 @@ pub enum CandidateError {
     Width { value: i64 },
     /// As many scores as the shapes add up to.
     Scores { scores: usize, expected: u128 },
+    /// As many marks of words as the shapes add up to.
+    Marks { scores: usize, expected: u128 },
     /// As many thresholds as classes.
-    Thresholds { thresholds: usize, expected: u128 },
+    Thresholds { name: &'static str, values: usize, expected: u128 },
     /// Scores of one start word that cannot be numbered in 32 bits.
     Row { text: usize },
     /// Rows without a number.
@@ -223,9 +225,14 @@ impl fmt::Display for CandidateError {
                 "scores has {scores} values, but the texts' word_counts * max_width * class_counts add up to \
                  {expected}: give one block a text, without padding"
             ),
-            Self::Thresholds { thresholds, expected } => write!(
+            Self::Marks { scores, expected } => write!(
                 f,
-                "thresholds has {thresholds} values, but class_counts add up to {expected}: give one a text and class"
+                "scores has {scores} values, but the texts' word_counts * class_counts * 3 add up to {expected}: give \
+                 one block a text, without padding"
+            ),
+            Self::Thresholds { name, values, expected } => write!(
+                f,
+                "{name} has {values} values, but class_counts add up to {expected}: give one a text and class"
             ),
             Self::Row { text } => write!(
                 f,

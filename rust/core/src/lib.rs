@@ -9,6 +9,7 @@
 //! ```text
 //! text -> words (words) -> subword ids (cache) -> rows for the encoder (align)
 //!      -> span scores, elsewhere or on a CPU here (span_scores) -> candidates (candidates) -> entities (decode)
+//!      or marks of words, elsewhere -> candidates (marks) -> entities
 //! ```
 //!
 //! Every entry point takes a whole batch as flat arrays, checks them once at the door and answers a bad one with an
@@ -28,6 +29,7 @@ mod host;
 mod int16;
 mod kept;
 mod lstm;
+mod marks;
 mod number;
 mod offsets;
 mod packed;
@@ -58,6 +60,7 @@ pub use few_rows::Linear;
 pub use host::{Cache, Host, NewThreads};
 pub use int16::Int16Weights;
 pub use lstm::{Direction, Lstm};
+pub use marks::{MarkedSpans, find_marked_spans};
 pub use number::Number;
 pub use offsets::Offsets;
 pub use packed::PackedWeights;

@@ -1,0 +1,97 @@
+"""Word and label vectors -> marks of words: the head of token-level models (compat section 5.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gliner_fast.cpu.linear import Linear, linear
+from gliner_fast.upload import upload
+
+# Numbers of the widest tensor that pairs of words and types are computed by at a time: on a CPU it stays in the
+# caches, on a card its product is large enough to be fast.
+_CPU_BLOCK, _GPU_BLOCK = 2**20, 2**25
+
+
+class TokenScorer(nn.Module):
+    """Scores words against entity types: whether an entity of the type starts there, ends there, and goes on there.
+
+    The package computes W2 relu(W1 [a ; g ; a' * g'] + b1) + b2 for every word and type, with a and a' of the word and
+    g and g' of the type. W1 splits into thirds (DESIGN 3.1): what it makes of a is computed once a word, and of g once
+    a type, so that a pair of a word and a type takes D x 4D multiply-adds where it took 3D x 4D.
+    """
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.width = width
+        self.dropout = dropout
+        self.words = Linear(width, 2 * width)
+        self.types = Linear(width, 2 * width)
+        self.joint = Linear(3 * width, 4 * width)
+        self.out = Linear(4 * width, 3)
+
+    def prompt(self, labels: Tensor) -> Tensor:
+        """Label vectors as types are scored by them: as they are, (T, D)."""
+        return labels
+
+    def forward(
+        self, words: Tensor, prompts: Tensor, word_counts: Sequence[int], class_counts: Sequence[int]
+    ) -> Tensor:
+        """Logits of all marks.
+
+        Args:
+            words: (N, D) packed word vectors.
+            prompts: (T, D) packed label vectors.
+            word_counts: words of each text.
+            class_counts: entity types of each text.
+
+        Returns:
+            Flat logits: text b is a (W_b, C_b, 3) block, blocks one after another; start, end, inside.
+        """
+        word, word_factor = self.words(words).chunk(2, dim=-1)  # each (N, D)
+        type_, type_factor = self.types(prompts).chunk(2, dim=-1)  # each (T, D)
+        weights = self.joint.weight.chunk(3, dim=1)  # each (4D, D)
+        packed = self.joint.packed(words, 3)
+        of_words = linear(word, weights[0], packed=packed[0])  # (N, 4D)
+        of_types = linear(type_, weights[1], self.joint.bias, packed=packed[1])  # (T, 4D)
+        word_of_pair, type_of_pair = _pairs(word_counts, class_counts, words.device)
+        block = _CPU_BLOCK if words.device.type == "cpu" else _GPU_BLOCK
+        size = max(1, block // (4 * self.width))
+        logits = []
+        for at in range(0, len(word_of_pair), size):
+            words_here, types_here = word_of_pair[at : at + size], type_of_pair[at : at + size]
+            inner = linear(word_factor[words_here] * type_factor[types_here], weights[2], packed=packed[2])  # (P, 4D)
+            inner = inner + of_words[words_here] + of_types[types_here]
+            logits.append(self.out(F.relu(F.dropout(inner, self.dropout, self.training))))  # (P, 3)
+        return torch.cat(logits).reshape(-1) if logits else words.new_zeros(0)
+
+    def span_vectors(self, words: Tensor, starts: Tensor, last_words: Tensor) -> Tensor:
+        """The mean of the word vectors of chosen spans, (S, D).
+
+        Args:
+            words: (N, D) packed word vectors.
+            starts: (S,) first word of each span, an index into the packed words.
+            last_words: (S,) last word of each span.
+        """
+        lengths = last_words - starts + 1  # (S,)
+        span = torch.repeat_interleave(lengths)  # (W,) of each word of each span
+        within = torch.arange(len(span), device=words.device) - (lengths.cumsum(0) - lengths)[span]
+        sums = words.new_zeros(len(starts), words.shape[1], dtype=torch.float32)
+        sums.index_add_(0, span, words[starts[span] + within].float())
+        return sums / lengths[:, None]
+
+
+def _pairs(word_counts: Sequence[int], class_counts: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """The word and the type of each pair, packed, text after text, word after word, (P,) each."""
+    words, classes = np.array(word_counts, np.int64), np.array(class_counts, np.int64)
+    classes_of_word = np.repeat(classes, words)  # (N,)
+    word = np.repeat(np.arange(len(classes_of_word)), classes_of_word)
+    first_pair = np.cumsum(classes_of_word) - classes_of_word  # (N,) of each word
+    first_type = np.repeat(np.cumsum(classes) - classes, words)  # (N,) of each word's text
+    type_ = np.arange(len(word)) + np.repeat(first_type - first_pair, classes_of_word)
+    on_device = upload([torch.from_numpy(word), torch.from_numpy(type_)], device)
+    return on_device[0], on_device[1]

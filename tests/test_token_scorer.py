@@ -1,0 +1,128 @@
+"""The factored head of token-level models against the package's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gliner_fast import token_scorer
+from gliner_fast.cpu.int16 import is_quantized, quantize
+from gliner_fast.token_scorer import TokenScorer
+
+WIDTH = 10
+WORD_COUNTS, CLASS_COUNTS = [6, 0, 1, 9], [3, 2, 1, 2]
+
+
+@pytest.fixture(params=["all pairs at once", "a few pairs at a time"])
+def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairs of words and types in one block, or in several that no text's end meets."""
+    if request.param == "a few pairs at a time":
+        monkeypatch.setattr(token_scorer, "_CPU_BLOCK", 7 * 4 * WIDTH)
+
+
+def vectors(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """(N, D) words and (T, D) labels."""
+    torch.manual_seed(0)
+    return torch.randn(sum(WORD_COUNTS), WIDTH, dtype=dtype), torch.randn(sum(CLASS_COUNTS), WIDTH, dtype=dtype)
+
+
+def plain(scorer: TokenScorer, words: Tensor, labels: Tensor) -> Tensor:
+    """All logits as compat section 5.5 writes the head down: both layers for every pair of a word and a type."""
+    logits = []
+    for own_words, own_labels in zip(words.split(WORD_COUNTS), labels.split(CLASS_COUNTS), strict=True):
+        first, factor = scorer.words(own_words)[:, None].chunk(2, dim=-1)  # each (W, 1, D)
+        of_type, type_factor = scorer.types(own_labels)[None].chunk(2, dim=-1)  # each (1, C, D)
+        shape = len(own_words), len(own_labels), WIDTH
+        joined = torch.cat([first.expand(shape), of_type.expand(shape), factor * type_factor], -1)  # (W, C, 3D)
+        logits.append(scorer.out(F.relu(scorer.joint(joined))).reshape(-1))
+    return torch.cat(logits)
+
+
+@pytest.mark.usefixtures("blocks")
+def test_marks_are_those_of_the_head_as_it_is_written_down():
+    scorer = TokenScorer(WIDTH, dropout=0.4).double().eval()
+    words, labels = vectors(torch.float64)
+    found = scorer(words, scorer.prompt(labels), WORD_COUNTS, CLASS_COUNTS)
+    assert found.shape == (3 * sum(w * c for w, c in zip(WORD_COUNTS, CLASS_COUNTS, strict=True)),)
+    torch.testing.assert_close(found, plain(scorer, words, labels), rtol=0, atol=1e-12)
+
+
+@pytest.mark.usefixtures("blocks")
+def test_gradients_are_those_of_the_head_as_it_is_written_down():
+    scorer = TokenScorer(WIDTH, dropout=0.0).double()
+    words, labels = (own.requires_grad_() for own in vectors(torch.float64))
+    leaves = [*scorer.parameters(), words, labels]
+    weights = torch.linspace(-1, 1, 3 * (6 * 3 + 1 + 9 * 2), dtype=torch.float64)
+    ours, theirs = (
+        torch.autograd.grad((logits * weights).sum(), leaves)
+        for logits in (scorer(words, labels, WORD_COUNTS, CLASS_COUNTS), plain(scorer, words, labels))
+    )
+    for mine, their in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, their, rtol=0, atol=1e-9)
+
+
+@pytest.mark.gliner
+def test_marks_are_the_package_s():
+    from gliner.modeling.scorers import Scorer
+
+    torch.manual_seed(0)
+    ours, theirs = TokenScorer(WIDTH, 0.4).double().eval(), Scorer(WIDTH, 0.4).double().eval()
+    for mine, their in (
+        (ours.words, theirs.proj_token),
+        (ours.types, theirs.proj_label),
+        (ours.joint, theirs.out_mlp[0]),
+        (ours.out, theirs.out_mlp[3]),
+    ):
+        mine.load_state_dict(their.state_dict())
+    words, labels = vectors(torch.float64)
+    expected = [
+        theirs(own_words[None], own_labels[None]).reshape(-1)
+        for own_words, own_labels in zip(words.split(WORD_COUNTS), labels.split(CLASS_COUNTS), strict=True)
+    ]
+    found = ours(words, labels, WORD_COUNTS, CLASS_COUNTS)
+    torch.testing.assert_close(found, torch.cat(expected), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("word_counts", "class_counts"), [([], []), ([0], [3]), ([4], [0])])
+def test_without_words_or_types_there_are_no_marks(word_counts: list[int], class_counts: list[int]):
+    scorer = TokenScorer(WIDTH, dropout=0.0).eval()
+    found = scorer(
+        torch.randn(sum(word_counts), WIDTH), torch.randn(sum(class_counts), WIDTH), word_counts, class_counts
+    )
+    assert found.shape == (0,)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_shorter_numbers_give_nearly_the_same_marks(dtype: torch.dtype):
+    scorer = TokenScorer(WIDTH, dropout=0.0).eval()
+    words, labels = vectors(torch.float32)
+    exact = scorer(words, labels, WORD_COUNTS, CLASS_COUNTS)
+    short = scorer.to(dtype)(words.to(dtype), labels.to(dtype), WORD_COUNTS, CLASS_COUNTS)
+    assert short.dtype == dtype
+    assert (short.float() - exact).abs().max() <= 0.03 * exact.abs().max()
+
+
+def test_whole_numbers_give_nearly_the_same_marks():
+    scorer = TokenScorer(WIDTH, dropout=0.0).eval()
+    words, labels = vectors(torch.float32)
+    with torch.inference_mode():
+        exact = scorer(words, labels, WORD_COUNTS, CLASS_COUNTS)
+        quantize(scorer)
+        rounded = scorer(words, labels, WORD_COUNTS, CLASS_COUNTS)
+        assert is_quantized(scorer)  # they were multiplied in the three parts that they are packed in
+    assert scorer.joint.int16 is not None
+    assert len(scorer.joint.int16.parts) == 3
+    assert scorer.out.int16 is None
+    assert 0 < (rounded - exact).abs().max() <= 0.01 * exact.abs().max()
+
+
+def test_a_span_s_vector_is_the_mean_of_its_words():
+    scorer = TokenScorer(WIDTH, dropout=0.0).eval()
+    words, _ = vectors(torch.float32)
+    starts, lasts = torch.tensor([0, 3, 3, 15]), torch.tensor([0, 8, 4, 15])
+    found = scorer.span_vectors(words, starts, lasts)
+    expected = torch.stack([words[s : e + 1].mean(0) for s, e in zip(starts.tolist(), lasts.tolist(), strict=True)])
+    torch.testing.assert_close(found, expected)
+    assert scorer.span_vectors(words, starts[:0], lasts[:0]).shape == (0, WIDTH)
