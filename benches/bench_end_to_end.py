@@ -54,10 +54,23 @@ def fastest_batch_size(model: Any, texts: Sequence[str], labels: list[str], devi
 @pytest.mark.parametrize("name", TEXT_COUNTS)
 @pytest.mark.timeout(1_800)  # base on two cores: seven passes of the reference and more
 def bench_end_to_end(
-    race: Race, pair: Callable[[str, str], Pair], name: str, label_count: int, size: str, device: str
+    race: Race, pair: Callable[..., Pair], name: str, label_count: int, size: str, device: str
 ) -> None:
-    models = pair(size, device)
-    texts, labels = texts_of(name, TEXT_COUNTS[name]), LABELS[:label_count]
+    race_texts(race, pair(size, device), name, label_count, size)
+
+
+def race_texts(race: Race, models: Pair, name: str, label_count: int, size: str, **told: object) -> None:
+    """Races both packages over texts of a corpus, once their answers are the same.
+
+    Args:
+        race: to be run.
+        models: of both.
+        name: of the corpus.
+        label_count: entity types.
+        size: of the checkpoint.
+        **told: what else the result is to say.
+    """
+    texts, labels, device = texts_of(name, TEXT_COUNTS[name]), LABELS[:label_count], models.device
 
     def ours() -> Answers:
         answers: Answers = models.ours.inference(texts, labels, threshold=THRESHOLD)
@@ -87,7 +100,7 @@ def bench_end_to_end(
             f"{report.equal:,} of {report.entities:,} entities equal, {report.explained} differ by rounding, "
             f"scores within {report.max_score_difference:.0e}"
         ),
-        **words_of(texts, corpus=name, labels=label_count, size=size, threshold=THRESHOLD, dtype="float32"),
+        **words_of(texts, corpus=name, labels=label_count, size=size, threshold=THRESHOLD, dtype="float32", **told),
     )
     add_share_of_peak(race, work, peak, torch.float32)
 

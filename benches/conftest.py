@@ -77,30 +77,31 @@ def distinct_texts(name: str, count: int) -> list[str]:
     return texts
 
 
-def checkpoint(size: str) -> Path:
+def checkpoint(size: str, span_mode: str = "markerV0") -> Path:
     """A random calibrated checkpoint of a size, made once and kept until the recipe changes."""
     recipe = b"".join(Path(module.__file__).read_bytes() for module in (random_checkpoints, tokenizer_makers))
-    folder = CACHE / f"{size}-{hashlib.sha256(recipe).hexdigest()[:12]}"
+    name = size if span_mode == "markerV0" else f"{span_mode}-{size}"
+    folder = CACHE / f"{name}-{hashlib.sha256(recipe).hexdigest()[:12]}"
     if not folder.exists():
-        for stale in CACHE.glob(f"{size}-*"):
+        for stale in CACHE.glob(f"{name}-*"):
             shutil.rmtree(stale)  # a base checkpoint is 0.7 GB
-        unfinished = CACHE / f"unfinished-{size}-{os.getpid()}"
-        random_checkpoints.make_checkpoint(unfinished, size=size)
+        unfinished = CACHE / f"unfinished-{name}-{os.getpid()}"
+        random_checkpoints.make_checkpoint(unfinished, size=size, span_mode=span_mode)
         unfinished.rename(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def pair() -> Callable[[str, str], Pair]:
-    """Loads a checkpoint of a size into both packages; the last one stays loaded."""
+def pair() -> Callable[..., Pair]:
+    """Loads a checkpoint of a size (and span mode) into both packages; the last one stays loaded."""
 
     @lru_cache(maxsize=1)
-    def load(size: str, device: str) -> Pair:
+    def load(size: str, device: str, span_mode: str = "markerV0") -> Pair:
         from gliner import GLiNER as Reference
 
         from gliner_fast import GLiNER
 
-        path = checkpoint(size)
+        path = checkpoint(size, span_mode)
         ours = GLiNER.from_pretrained(path, map_location=device)
         return Pair(ours, Reference.from_pretrained(path, map_location=device), device)
 

@@ -104,6 +104,28 @@ def test_shorter_numbers_give_nearly_the_same_marks(dtype: torch.dtype):
     assert (short.float() - exact).abs().max() <= 0.03 * exact.abs().max()
 
 
+def test_the_head_trains_under_autocast():
+    scorer = TokenScorer(WIDTH, dropout=0.0)
+    words, labels = vectors(torch.float32)
+    exact = scorer(words, labels, WORD_COUNTS, CLASS_COUNTS)
+    with torch.autocast("cpu", torch.bfloat16):
+        short = scorer(words, labels, WORD_COUNTS, CLASS_COUNTS)
+    assert short.dtype == torch.bfloat16
+    gradients = [torch.autograd.grad(logits.float().sum(), scorer.joint.weight)[0] for logits in (exact, short)]
+    assert gradients[1].dtype == torch.float32
+    assert (gradients[0] - gradients[1]).abs().max() <= 0.1 * gradients[0].abs().max()
+    assert (short.float() - exact).abs().max() <= 0.05 * exact.abs().max()
+
+
+def test_inner_units_are_dropped_in_training_alone():
+    torch.manual_seed(0)
+    scorer, (words, labels) = TokenScorer(WIDTH, dropout=0.4), vectors(torch.float32)
+    first, second = (scorer(words, labels, WORD_COUNTS, CLASS_COUNTS) for _ in range(2))
+    assert not torch.equal(first, second)
+    scorer.eval()
+    assert torch.equal(*(scorer(words, labels, WORD_COUNTS, CLASS_COUNTS) for _ in range(2)))
+
+
 def test_whole_numbers_give_nearly_the_same_marks():
     scorer = TokenScorer(WIDTH, dropout=0.0).eval()
     words, labels = vectors(torch.float32)

@@ -14,7 +14,7 @@ from gliner_fast.upload import upload
 
 # Numbers of the widest tensor that pairs of words and types are computed by at a time: on a CPU it stays in the
 # caches, on a card its product is large enough to be fast.
-_CPU_BLOCK, _GPU_BLOCK = 2**20, 2**25
+_CPU_BLOCK, _GPU_BLOCK = 2**21, 2**25
 
 
 class TokenScorer(nn.Module):
@@ -54,20 +54,35 @@ class TokenScorer(nn.Module):
         """
         word, word_factor = self.words(words).chunk(2, dim=-1)  # each (N, D)
         type_, type_factor = self.types(prompts).chunk(2, dim=-1)  # each (T, D)
-        weights = self.joint.weight.chunk(3, dim=1)  # each (4D, D)
-        packed = self.joint.packed(words, 3)
-        of_words = linear(word, weights[0], packed=packed[0])  # (N, 4D)
-        of_types = linear(type_, weights[1], self.joint.bias, packed=packed[1])  # (T, 4D)
+        of_words, of_types = self._joint(word, 0), self._joint(type_, 1) + self.joint.bias  # (N, 4D), (T, 4D)
         word_of_pair, type_of_pair = _pairs(word_counts, class_counts, words.device)
         block = _CPU_BLOCK if words.device.type == "cpu" else _GPU_BLOCK
         size = max(1, block // (4 * self.width))
         logits = []
         for at in range(0, len(word_of_pair), size):
             words_here, types_here = word_of_pair[at : at + size], type_of_pair[at : at + size]
-            inner = linear(word_factor[words_here] * type_factor[types_here], weights[2], packed=packed[2])  # (P, 4D)
-            inner = inner + of_words[words_here] + of_types[types_here]
-            logits.append(self.out(F.relu(F.dropout(inner, self.dropout, self.training))))  # (P, 3)
+            inner = of_words[words_here]  # (P, 4D)
+            inner += of_types[types_here]
+            inner = self._joint(word_factor[words_here] * type_factor[types_here], 2, inner)
+            logits.append(self.out(F.dropout(inner, self.dropout, self.training).relu_()))  # (P, 3)
         return torch.cat(logits).reshape(-1) if logits else words.new_zeros(0)
+
+    def _joint(self, vectors: Tensor, third: int, others: Tensor | None = None) -> Tensor:
+        """What a third of the joint layer's columns makes of vectors, without its bias, (..., D) -> (..., 4D).
+
+        Args:
+            vectors: what that third reads.
+            third: 0 for words, 1 for types, 2 for both.
+            others: (P, 4D) of what is made of the other two, to be added; overwritten where no gradient is asked for.
+        """
+        weight = self.joint.weight.chunk(3, dim=1)[third]
+        packed = self.joint.packed(vectors, 3)[third]
+        if others is None or packed is not None:
+            product = linear(vectors, weight, packed=packed)
+            return product if others is None else others.add_(product)
+        if torch.is_grad_enabled() or not vectors.dtype == others.dtype == weight.dtype:
+            return torch.addmm(others, vectors, weight.mT)
+        return others.addmm_(vectors, weight.mT)
 
     def span_vectors(self, words: Tensor, starts: Tensor, last_words: Tensor) -> Tensor:
         """The mean of the word vectors of chosen spans, (S, D).

@@ -1,0 +1,123 @@
+"""Token-level models beside gliner: texts -> entities, and the two steps of their own, head and marked spans."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benches.bench_end_to_end import race_texts
+from benches.compare import Race
+from benches.conftest import DEVICES, LABELS, SIZES, Pair
+from gliner_fast.decode import Selection, resolve
+from gliner_fast.marked_spans import find_marked_spans
+
+TEXTS, CLASSES = 8, 10
+TOLERANCE = 2e-5  # largest difference over the largest value, fp32: sums are taken in another order
+TOKEN_LEVEL = "token_level"
+# Levels that starts, ends and words inside are moved by: one start in seven, and long runs of words inside.
+SHIFTS = {"realistic": [-2.7, -2.7, 1.7], "dense": [-0.5, -0.5, 1.7]}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("label_count", [5, 25])
+@pytest.mark.parametrize("name", ["short", "mixed"])
+@pytest.mark.timeout(1_800)
+def bench_token_level(
+    race: Race, pair: Callable[..., Pair], name: str, label_count: int, size: str, device: str
+) -> None:
+    race_texts(race, pair(size, device, TOKEN_LEVEL), name, label_count, size, span_mode=TOKEN_LEVEL)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", SIZES[-1:])  # all but tiny and large have the same head
+@pytest.mark.parametrize("classes", [5, 25, 100])
+@pytest.mark.parametrize("words", [20, 80])
+def bench_token_head(race: Race, pair: Callable[..., Pair], words: int, classes: int, size: str, device: str) -> None:
+    models = pair(size, device, TOKEN_LEVEL)
+    ours, theirs = models.ours.model.scorer, models.reference.model.scorer
+    width = models.reference.config.hidden_size
+    generator = torch.Generator().manual_seed(0)
+    word_vectors = torch.randn(TEXTS, words, width, generator=generator).to(device)  # (B, W, D)
+    labels = torch.randn(TEXTS, classes, width, generator=generator).to(device)  # (B, C, D)
+
+    def run_ours() -> torch.Tensor:
+        with torch.inference_mode():
+            logits: torch.Tensor = ours(
+                word_vectors.reshape(-1, width), labels.reshape(-1, width), [words] * TEXTS, [classes] * TEXTS
+            )
+        return logits
+
+    def run_theirs() -> torch.Tensor:
+        with torch.inference_mode():
+            logits: torch.Tensor = theirs(word_vectors, labels)  # (B, W, C, 3)
+        return logits
+
+    expected = run_theirs()
+    error = float((run_ours().view(expected.shape) - expected).abs().max() / expected.abs().max())
+    assert error <= TOLERANCE
+    race.run(
+        run_ours,
+        {"gliner": run_theirs},
+        agreement=f"relative error {error:.1e}",
+        amount=TEXTS * words,
+        unit="words",
+        texts=TEXTS,
+        words=words,
+        classes=classes,
+        hidden_size=width,
+        span_mode=TOKEN_LEVEL,
+        dtype="float32",
+    )
+
+
+@pytest.mark.parametrize("density", SHIFTS)
+@pytest.mark.parametrize("words", [20, 80, 200])
+@pytest.mark.timeout(900)
+def bench_token_decode(race: Race, words: int, density: str) -> None:
+    from gliner.decoding import TokenDecoder
+
+    generator = torch.Generator().manual_seed(words)
+    logits = torch.randn(TEXTS, words, CLASSES, 3, generator=generator) * 2.5 + torch.tensor(SHIFTS[density])
+    decoder, tokens = TokenDecoder(SimpleNamespace()), [["word"] * words] * TEXTS
+    names = {index + 1: label for index, label in enumerate(LABELS[:CLASSES])}
+    word_counts, class_counts = np.full(TEXTS, words, np.int64), np.full(TEXTS, CLASSES, np.int64)
+    neither = np.zeros(TEXTS, np.bool_)
+    selection = Selection([0.5] * TEXTS, neither, neither, [CLASSES] * TEXTS)
+    flat = logits.reshape(-1)
+
+    def ours() -> list[list[tuple[int, int, str, float]]]:
+        marked = find_marked_spans(flat, word_counts, class_counts, selection)
+        found = resolve(marked.candidates, word_counts, neither, neither)
+        labels = [LABELS[index] for index in found.classes.tolist()]
+        rows = list(zip(found.starts.tolist(), (found.ends - 1).tolist(), labels, found.scores.tolist(), strict=True))
+        offsets = found.offsets.tolist()
+        return [rows[first:last] for first, last in itertools.pairwise(offsets)]
+
+    def reference() -> list[list[Any]]:
+        result: list[list[Any]] = decoder.decode(tokens, names, logits, flat_ner=True, threshold=0.5)
+        return result
+
+    expected = [(s.start, s.end, s.entity_type, s.score) for own in reference() for s in own]
+    found = [entity for own in ours() for entity in own]
+    assert [entity[:3] for entity in found] == [entity[:3] for entity in expected]
+    largest = max(abs(one[3] - other[3]) for one, other in zip(found, expected, strict=True))
+    assert largest <= 1e-6  # torch computes a sigmoid at a tensor's end another way than elsewhere
+    race.run(
+        ours,
+        {"gliner": reference},
+        agreement=f"all of {len(expected):,} entities equal, scores within {largest:.0e}",
+        amount=TEXTS * words,
+        unit="words",
+        texts=TEXTS,
+        words=words,
+        classes=CLASSES,
+        density=density,
+        span_mode=TOKEN_LEVEL,
+    )
