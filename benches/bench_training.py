@@ -25,7 +25,7 @@ from gliner_fast.annotated.examples import examples_from_records
 from gliner_fast.training.batches import BatchStream
 from gliner_fast.training.config import TrainingConfig, TrainingFile
 from gliner_fast.training.corpus import Corpus
-from gliner_fast.training.loss import span_loss
+from gliner_fast.training.loss import batch_loss
 from gliner_fast.training.optimizer import build_optimizer
 from gliner_fast.training.recent_steps import RecentSteps
 from gliner_fast.training.run import begin_run
@@ -95,7 +95,7 @@ class Ours:
         """The losses of the pieces of the batch, with the model as it stands."""
         for piece in next(self.batches):
             logits = self.model.model(piece.batch.to(self.device)).logits
-            yield span_loss(logits, piece.targets.to(self.device), self.config)
+            yield batch_loss(logits, piece.targets.to(self.device), self.config)
 
 
 class Theirs:

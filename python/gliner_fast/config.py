@@ -154,6 +154,11 @@ class GLiNERConfig:
         """Whether the model marks words where entities start, end and go on, instead of scoring spans."""
         return self.span_mode == TOKEN_LEVEL
 
+    @property
+    def widest(self) -> int | None:
+        """Words of the widest span that the model finds; None where they may be any."""
+        return None if self.is_token_level else self.max_width
+
     def refuse_unsupported(self) -> None:
         """Refuses every kind of checkpoint that this version does not run (compat section 2.3), by name.
 

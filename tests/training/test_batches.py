@@ -89,7 +89,7 @@ def test_pieces_are_the_batch_with_less_padding(stream: Callable[..., BatchStrea
         assert all(piece.batch.input_ids.numel() <= 60 or len(piece.targets.word_counts) == 1 for piece in pieces)
         counts = [count for piece in pieces for count in piece.targets.word_counts]
         assert counts == list(batch.targets.word_counts)
-        assert sum(piece.targets.span_count for piece in pieces) == batch.targets.span_count
+        assert sum(piece.targets.count for piece in pieces) == batch.targets.count
         assert sum(len(piece.targets.positives) for piece in pieces) == len(batch.targets.positives)
     assert max(numbers) > 2
 

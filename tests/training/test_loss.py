@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gliner_fast.training.config import TrainingConfig
 from gliner_fast.training.corpus import Judged
-from gliner_fast.training.loss import span_loss
-from gliner_fast.training.targets import SpanTargets, known_spans, locate_logits, make_targets
+from gliner_fast.training.loss import batch_loss
+from gliner_fast.training.targets import Targets, known_spans, locate_logits, make_targets
 
 K = 4
 WORDS, CLASSES = [6, 2, 5], [3, 1, 2]
@@ -50,7 +50,7 @@ def config(**options: Any) -> TrainingConfig:
     return TrainingConfig(output_dir="unused", **options)
 
 
-def example(words: list[int], classes: list[int]) -> tuple[Tensor, SpanTargets]:
+def example(words: list[int], classes: list[int]) -> tuple[Tensor, Targets]:
     """Random flat logits, and targets with every third text's last type without a span."""
     generator = torch.Generator().manual_seed(5)
     blocks, spans = [], []
@@ -64,7 +64,7 @@ def example(words: list[int], classes: list[int]) -> tuple[Tensor, SpanTargets]:
     return torch.cat(blocks).requires_grad_(), targets
 
 
-def package_loss(logits: Tensor, targets: SpanTargets, **options: Any) -> Tensor:
+def package_loss(logits: Tensor, targets: Targets, **options: Any) -> Tensor:
     """What `gliner` makes of the same: padded, with masks. It counts classes and spans by mask."""
     from gliner.modeling.base import UniEncoderSpanModel
 
@@ -92,7 +92,7 @@ def package_loss(logits: Tensor, targets: SpanTargets, **options: Any) -> Tensor
 @pytest.mark.parametrize(("ours", "theirs"), OPTIONS, ids=[str(ours) for ours, _ in OPTIONS])
 def test_loss_and_gradient_equal_the_package_s(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     logits, targets = example(WORDS, CLASSES)
-    mine, wanted = span_loss(logits, targets, config(**ours)), package_loss(logits, targets, **theirs)
+    mine, wanted = batch_loss(logits, targets, config(**ours)), package_loss(logits, targets, **theirs)
     torch.testing.assert_close(mine, wanted, rtol=0, atol=1e-9)
     gradients = [torch.autograd.grad(loss, logits)[0] for loss in (mine, wanted)]
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-9)
@@ -106,13 +106,13 @@ def test_the_same_draws_mask_the_same_negatives_as_in_the_package(masking: str) 
     logits = logits.detach().float()
     losses = []
     for loss in (
-        lambda: span_loss(logits, targets, config(loss="focal", masking=masking, negatives=0.5)),
+        lambda: batch_loss(logits, targets, config(loss="focal", masking=masking, negatives=0.5)),
         lambda: package_loss(logits, targets, masking=masking, negatives=0.5),
     ):
         torch.manual_seed(7)
         losses.append(loss())
     torch.testing.assert_close(*losses, rtol=1e-6, atol=0)
-    whole = span_loss(logits, targets, config(loss="focal"))
+    whole = batch_loss(logits, targets, config(loss="focal"))
     assert losses[0] < whole
 
 
@@ -122,20 +122,20 @@ def test_the_loss_is_equation_3() -> None:
     inside = logits != float("-inf")
     p = logits[inside].sigmoid()
     equation = -(y[inside] * p.log() + (1 - y[inside]) * (1 - p).log()).sum()
-    torch.testing.assert_close(span_loss(logits, targets, config()), equation, rtol=1e-12, atol=0)
+    torch.testing.assert_close(batch_loss(logits, targets, config()), equation, rtol=1e-12, atol=0)
 
 
 def test_a_hopeless_logit_still_has_a_gradient() -> None:
     # At 1e-6 the package clamps the probability, and its gradient is 0.
     logits = torch.tensor([-40.0, 40.0], requires_grad=True)
     targets = make_targets([[(0, 1, 0)]], [[Judged.ALL] * 2], [1], [2], 1)
-    span_loss(logits, targets, config()).backward()
+    batch_loss(logits, targets, config()).backward()
     torch.testing.assert_close(logits.grad, torch.tensor([-1.0, 1.0]))
 
 
 def test_nothing_past_the_end_has_a_gradient() -> None:
     logits, targets = example(WORDS, CLASSES)
-    (gradient,) = torch.autograd.grad(span_loss(logits, targets, config(loss="focal", focal_gamma=2.0)), logits)
+    (gradient,) = torch.autograd.grad(batch_loss(logits, targets, config(loss="focal", focal_gamma=2.0)), logits)
     past = logits == float("-inf")
     assert torch.all(gradient[past] == 0)
     assert torch.all(gradient[~past] != 0)
@@ -145,13 +145,13 @@ def test_nothing_past_the_end_has_a_gradient() -> None:
 def test_a_logit_that_is_no_number_shows_in_the_loss(loss: str) -> None:
     logits, targets = example(WORDS, CLASSES)
     spoilt = logits.detach().index_fill(0, torch.tensor([0]), float("nan"))
-    assert span_loss(spoilt, targets, config(loss=loss)).isnan()
+    assert batch_loss(spoilt, targets, config(loss=loss)).isnan()
 
 
 def test_of_a_type_that_is_not_judged_only_gold_counts() -> None:
     logits, targets = example(WORDS, CLASSES)
-    unjudged = SpanTargets(targets.positives, torch.tensor([2, 0, 2, 0, 2, 2]).byte(), None, WORDS, CLASSES, K)
-    (gradient,) = torch.autograd.grad(span_loss(logits, unjudged, config()), logits)
+    unjudged = Targets(targets.positives, torch.tensor([2, 0, 2, 0, 2, 2]).byte(), None, WORDS, CLASSES, K)
+    (gradient,) = torch.autograd.grad(batch_loss(logits, unjudged, config()), logits)
     types = locate_logits(targets, logits.device).types
     gold = torch.zeros(len(logits), dtype=torch.bool).index_fill(0, targets.positives, True)
     silent = (types == 1) | (types == 3)
@@ -166,7 +166,7 @@ def test_of_a_type_that_is_marked_in_part_what_is_known_counts() -> None:
     assert known.tolist() == [[False, True], [True, True], [True, True], [True, True], [True, True]]
     targets = make_targets([[(4, 5, 0)]], [[Judged.KNOWN, Judged.ALL]], [5], [2], 2, known=[known])
     logits = torch.zeros(5 * 2 * 2, requires_grad=True)
-    (gradient,) = torch.autograd.grad(span_loss(logits, targets, config()), logits)
+    (gradient,) = torch.autograd.grad(batch_loss(logits, targets, config()), logits)
     by_type = gradient.view(5, 2, 2)
     assert torch.equal(by_type[:, :, 0] != 0, torch.from_numpy(known))  # "In" alone may be anything
     assert (by_type[:, :, 1] > 0).all()
@@ -178,16 +178,16 @@ def test_texts_without_a_partly_marked_type_need_no_known_spans() -> None:
     types = [[Judged.ALL], [Judged.KNOWN]]
     targets = make_targets([[], []], types, [1, 2], [1, 1], 1, known=[None, known])
     logits = torch.zeros(3, requires_grad=True)
-    (gradient,) = torch.autograd.grad(span_loss(logits, targets, config()), logits)
+    (gradient,) = torch.autograd.grad(batch_loss(logits, targets, config()), logits)
     assert (gradient != 0).tolist() == [True, True, False]
 
 
 def test_half_precision_logits_are_summed_in_float32() -> None:
     logits, targets = example(WORDS, CLASSES)
     half = logits.detach().bfloat16()
-    assert span_loss(half, targets, config()).dtype == torch.float32
+    assert batch_loss(half, targets, config()).dtype == torch.float32
     torch.testing.assert_close(
-        span_loss(half, targets, config()).double(), span_loss(half.double(), targets, config()), rtol=1e-6, atol=0
+        batch_loss(half, targets, config()).double(), batch_loss(half.double(), targets, config()), rtol=1e-6, atol=0
     )
 
 

@@ -44,7 +44,7 @@ def test_the_rates_of_a_step_reach_their_groups() -> None:
 
 
 @pytest.mark.gliner
-@pytest.mark.parametrize("kind", ["deberta", "bert", "deberta-two-lstm"])
+@pytest.mark.parametrize("kind", ["deberta", "bert", "deberta-two-lstm", "token"])
 def test_groups_are_those_of_the_package(checkpoint: Callable[[str], Path], kind: str, tmp_path: Path) -> None:
     from gliner import GLiNER as Reference
     from gliner.training import Trainer

@@ -219,7 +219,7 @@ def test_a_run_that_dies_anywhere_goes_on_as_if_it_had_not(
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", dying(torch.save))
         patch.setattr(Path, "rename", dying(Path.rename))
-        patch.setattr(trainer, "span_loss", dying(trainer.span_loss))
+        patch.setattr(trainer, "batch_loss", dying(trainer.batch_loss))
         with pytest.raises(Killed):
             train(configure(tmp_path))
     train(configure(tmp_path), resume=True)
@@ -230,7 +230,7 @@ DYING = """
 import os, signal, sys
 from gliner_fast.training import TrainingConfig, train, trainer
 
-compute, left = trainer.span_loss, int(sys.argv[2])
+compute, left = trainer.batch_loss, int(sys.argv[2])
 
 def dying(*arguments, **options):
     global left
@@ -239,7 +239,7 @@ def dying(*arguments, **options):
         os.kill(os.getpid(), signal.SIGKILL)
     return compute(*arguments, **options)
 
-trainer.span_loss = dying
+trainer.batch_loss = dying
 train(TrainingConfig.from_yaml(sys.argv[1]), resume=True)
 """
 
@@ -266,7 +266,7 @@ def test_a_finished_run_has_nothing_left_to_do(
     configure: Callable[..., TrainingConfig], unbroken: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = final_weights(unbroken)
-    monkeypatch.setattr(trainer, "span_loss", None)  # no step is made
+    monkeypatch.setattr(trainer, "batch_loss", None)  # no step is made
     report = train(configure(unbroken), resume=True)
     assert report.steps == STEPS
     assert all(torch.equal(tensor, before[name]) for name, tensor in final_weights(unbroken).items())
@@ -420,16 +420,16 @@ def test_a_run_goes_on_with_its_own_data_only(
 def test_a_loss_or_gradient_that_is_no_number_stops_the_run(
     configure: Callable[..., TrainingConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    step, span_loss = 0, trainer.span_loss
+    step, batch_loss = 0, trainer.batch_loss
 
     def spoilt(logits: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
         nonlocal step
         step += 1
         if step == 4 and what == "gradient":
             logits.register_hook(lambda gradient: gradient * float("nan"))
-        return span_loss(logits, *arguments, **options) * (float("nan") if step == 4 and what == "loss" else 1.0)
+        return batch_loss(logits, *arguments, **options) * (float("nan") if step == 4 and what == "loss" else 1.0)
 
-    monkeypatch.setattr(trainer, "span_loss", spoilt)
+    monkeypatch.setattr(trainer, "batch_loss", spoilt)
     with pytest.raises(TrainingError, match=f"the {what} of step 4 is nan: lower the learning rates"):
         train(configure(tmp_path))
     assert sorted(path.name for path in tmp_path.glob("checkpoint*")) == ["checkpoint-000002"]
@@ -441,7 +441,7 @@ def test_a_batch_that_does_not_fit_says_what_to_lower(
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(trainer, "span_loss", full)
+    monkeypatch.setattr(trainer, "batch_loss", full)
     with pytest.raises(MemoryError, match=r"subwords at once do not fit on cpu: set piece_tokens to less"):
         train(configure(tmp_path))
 

@@ -21,7 +21,7 @@ from gliner_fast.labels import LabelSet
 from gliner_fast.training.config import TrainingConfig
 from gliner_fast.training.corpus import Corpus, Judged, TrainingExample
 from gliner_fast.training.sampling import Asked, sample_types
-from gliner_fast.training.targets import SpanTargets, known_spans, make_targets
+from gliner_fast.training.targets import Targets, known_spans, make_targets
 
 # Examples that are sorted by length together: enough for batches of a GPU's size to hold texts of like length.
 _CHUNK = 4096
@@ -41,7 +41,7 @@ class TrainingBatch:
     """Texts with their prompts, and what should be found in them: a batch, or a piece of one."""
 
     batch: Batch
-    targets: SpanTargets
+    targets: Targets
 
 
 class BatchStream:
@@ -56,7 +56,7 @@ class BatchStream:
         corpus: Corpus,
         batcher: Batcher,
         config: TrainingConfig,
-        max_width: int,
+        max_width: int | None,
         *,
         place: Place | None = None,
         piece_tokens: int | None = None,
@@ -178,7 +178,7 @@ class Chunk:
         """Cuts a batch into pieces of like length, of at most `budget` subwords each."""
         return [rows[chosen] for chosen in plan_batches(self.lengths[rows], budget, None)]
 
-    def assemble(self, rows: NDArray[np.int64], batcher: Batcher, max_width: int) -> TrainingBatch:
+    def assemble(self, rows: NDArray[np.int64], batcher: Batcher, max_width: int | None) -> TrainingBatch:
         """Lays out one batch."""
         batch = batcher.assemble(self.subwords, rows, self.prompts, self.prompt_of_row[rows])
         spans, judged, known = [], [], []
@@ -189,7 +189,7 @@ class Chunk:
             spans.append([(start, end, place[label]) for start, end, label in own])
             judged.append(asked.judged)
             is_partial = Judged.KNOWN in asked.judged
-            known.append(known_spans(example.words, example.spans, max_width) if is_partial else None)
+            known.append(known_spans(example.words, example.spans, max_width or 1) if is_partial else None)
         counts = batch.word_counts.tolist(), batch.class_counts.tolist()
         return TrainingBatch(batch, make_targets(spans, judged, *counts, max_width, known=known))
 

@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from typing_extensions import Self
 
-from gliner_fast.config import POOLINGS, SPAN_MODES
+from gliner_fast.config import POOLINGS, SPAN_MODES, TOKEN_LEVEL
 from gliner_fast.training.settings_text import as_described_yaml, as_yaml
 
 
@@ -74,13 +74,13 @@ class TrainingConfig:
     hidden_size: int = 768
     """D, the width of a new head; with the settings down to `max_len` read only where `encoder` is given."""
     span_mode: str = "markerV0"
-    """How a span is made of its words: "markerV0" or "marker"."""
+    """How a span is made of its words: "markerV0" or "marker"; or "token_level": words are marked instead."""
     num_rnn_layers: int = 1
     """LSTM layers over the words."""
     subtoken_pooling: str = "first"
     """Which of its subwords a word is made of: "first", "last", "mean" or "max"."""
     max_width: int = 12
-    """K, words of the widest span."""
+    """K, words of the widest span; of token-level models it is not read."""
     max_len: int = 384
     """Words of the longest text; the rest is cut off."""
 
@@ -140,14 +140,14 @@ class TrainingConfig:
     dice_gamma: float = 1.0
     """With "dice", how much less spans count that the model is sure of."""
     span_width_weight: bool = False
-    """Positives of k words weigh 1 + ln k."""
+    """Positives of k words weigh 1 + ln k; not those of token-level models."""
     reduction: Literal["sum", "mean"] = "sum"
-    """"mean" divides by the number of spans."""
+    """"mean" divides by the number of spans, or of pairs of a word and a type where words are marked."""
     negatives: float = 1.0
     """Probability of keeping a negative, among those that `masking` names."""
     masking: Literal["none", "global", "label", "span"] = "none"
     """Which negatives are kept by chance: "global" all, "label" those of types without any span in the text, "span"
-    those of spans without any type; "none": all are kept for sure."""
+    those of spans (of a token-level model, words) without any type; "none": all are kept for sure."""
 
     # Optimization.
     steps: int = 30_000
@@ -205,7 +205,7 @@ class TrainingConfig:
                 raise ConfigError(f"{name} is {value!r}: expected a number {_described(low, high)}")
         if self.negative_share == 1.0:
             raise ConfigError("negative_share is 1.0: some types must be positive, so it lies below 1")
-        for name, known in (("span_mode", SPAN_MODES), ("subtoken_pooling", POOLINGS)):
+        for name, known in (("span_mode", (*SPAN_MODES, TOKEN_LEVEL)), ("subtoken_pooling", POOLINGS)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}: expected one of {', '.join(known)}")
         if self.model is not None and self.encoder is not None:

@@ -93,7 +93,7 @@ class Corpus:
         files: Sequence[tuple[TrainingFile, Sequence[Example]]],
         *,
         max_len: int,
-        max_width: int,
+        max_width: int | None,
         ent_token: str,
         implies: Mapping[str, Sequence[str]] | None = None,
         generic: Sequence[str] = (),
@@ -103,7 +103,7 @@ class Corpus:
         Args:
             files: as they stand in the configuration.
             max_len: words of the longest text.
-            max_width: K.
+            max_width: K; None where spans may be of any width.
             ent_token: the entity token, which no label may contain.
             implies: coarser labels that a label implies.
             generic: labels that are no other file's negatives.
@@ -124,7 +124,7 @@ class Corpus:
                 coarse = ((*span[:2], label) for span in example.spans for label in self.implied.get(span[2], ()))
                 spans = tuple(dict.fromkeys([*example.spans, *coarse]))
                 inside = [span for span in spans if span[1] <= max_len]
-                narrow = [span for span in inside if span[1] - span[0] <= max_width]
+                narrow = [span for span in inside if max_width is None or span[1] - span[0] <= max_width]
                 too_late += len(spans) - len(inside)
                 too_wide += len(inside) - len(narrow)
                 labels = file_labels if example.labels is None else frozenset(example.labels)
@@ -221,7 +221,7 @@ def _warn_of_unknown_names(config: TrainingConfig, files: Sequence[tuple[Trainin
             warnings.warn(f"{setting}: no example has the labels {', '.join(map(repr, unknown))}", stacklevel=3)
 
 
-def read_corpus(config: TrainingConfig, *, max_len: int, max_width: int, ent_token: str) -> Corpus:
+def read_corpus(config: TrainingConfig, *, max_len: int, max_width: int | None, ent_token: str) -> Corpus:
     """Reads the files of a configuration; names in its settings that occur nowhere in them are told.
 
     Raises:

@@ -140,10 +140,12 @@ def train_model(
         set_frozen(model, component, frozen=True)
     is_frozen = not any(parameter.requires_grad for parameter in model.model.encoder.parameters())
     config = config.replace(freeze_encoder=is_frozen)  # a run must not go on with it thawed
+    if settings.is_token_level:  # the package reads none of these there
+        config = config.replace(loss="focal", masking="none", span_width_weight=False)
     corpus = Corpus(
         [(TrainingFile(path="train_dataset"), train)],
         max_len=settings.max_len,
-        max_width=settings.max_width,
+        max_width=settings.widest,
         ent_token=settings.ent_token,
     )
     run = begin_run(config, resume=resume)

@@ -8,22 +8,22 @@ from torch import Tensor
 
 from gliner_fast.training.config import TrainingConfig
 from gliner_fast.training.corpus import Judged
-from gliner_fast.training.targets import LogitPlaces, SpanTargets, locate_logits
+from gliner_fast.training.targets import LogitPlaces, Targets, locate_logits
 
 _EPS = 1e-6
 
 
-def span_loss(logits: Tensor, targets: SpanTargets, config: TrainingConfig, *, spans: int | None = None) -> Tensor:
-    """The loss of a batch, or of a piece of it: a sum over spans and entity types, in float32 at least.
+def batch_loss(logits: Tensor, targets: Targets, config: TrainingConfig, *, count: int | None = None) -> Tensor:
+    """The loss of a batch, or of a piece of it: a sum over spans (or marks) and entity types, in float32 at least.
 
     Args:
         logits: (S,) flat, -inf past the end of a text.
         targets: what they should be.
         config: `loss`, and the settings below it.
-        spans: of the whole batch, where this is a piece of it.
+        count: `Targets.count` of the whole batch, where this is a piece of it.
 
     Returns:
-        A scalar. With `reduction="mean"` the sum is divided by the number of spans, as the package does.
+        A scalar. With `reduction="mean"` the sum is divided by the count, as the package does.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     positive = torch.zeros_like(logits).index_fill(0, targets.positives, 1.0)  # (S,)
@@ -32,7 +32,7 @@ def span_loss(logits: Tensor, targets: SpanTargets, config: TrainingConfig, *, s
     losses = element_losses(logits.masked_fill(~inside, 0.0), positive, config)  # (S,)
     losses = losses * _weights(positive, inside, targets, config)
     total = losses.sum()
-    return total if config.reduction == "sum" else total / (spans or targets.span_count)
+    return total if config.reduction == "sum" else total / (count or targets.count)
 
 
 def element_losses(logits: Tensor, positive: Tensor, config: TrainingConfig) -> Tensor:
@@ -62,7 +62,7 @@ def element_losses(logits: Tensor, positive: Tensor, config: TrainingConfig) -> 
     return losses
 
 
-def _weights(positive: Tensor, inside: Tensor, targets: SpanTargets, config: TrainingConfig) -> Tensor:
+def _weights(positive: Tensor, inside: Tensor, targets: Targets, config: TrainingConfig) -> Tensor:
     """How much each logit counts, (S,): 0 past the end, unjudged or masked, more for wide gold spans if so asked."""
     weights = inside.to(positive)
     needs_places = targets.judged is not None or config.masking in ("label", "span") or config.span_width_weight
@@ -82,7 +82,7 @@ def _weights(positive: Tensor, inside: Tensor, targets: SpanTargets, config: Tra
     return weights
 
 
-def _maskable(positive: Tensor, places: LogitPlaces | None, targets: SpanTargets, config: TrainingConfig) -> Tensor:
+def _maskable(positive: Tensor, places: LogitPlaces | None, targets: Targets, config: TrainingConfig) -> Tensor:
     """Which logits may be left out by chance, (S,): all negatives, or those of types or spans without any positive."""
     if config.masking == "global" or places is None:
         return positive == 0

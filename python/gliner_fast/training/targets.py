@@ -1,9 +1,9 @@
-"""Gold spans -> which of the flat logits should be high."""
+"""Gold spans -> which of the flat logits, of spans or of marks of words, should be high."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,17 +15,21 @@ from gliner_fast.training.corpus import Judged
 
 
 @dataclass(frozen=True)
-class SpanTargets:
-    """What the flat logits of a batch should be: blocks (W_b, K, C_b), one after another (`kernels.span_reference`).
+class Targets:
+    """What the flat logits of a batch should be.
+
+    Of spans: blocks (W_b, K, C_b), one after another (`kernels.span_reference`). Of marks: blocks (W_b, C_b, 3), as
+    `TokenScorer` lays them out; they are taken for spans of one word with three logits each.
 
     Attributes:
-        positives: (G,) int64, indices of the logits of gold spans with their types; distinct.
+        positives: (G,) int64, indices of the logits of gold spans with their types, or of their marks; distinct.
         judged: (T,) uint8, which spans tell something about each packed type (`corpus.Judged`); None where all do.
         known: (N * K,) bool, the spans that tell something about types that are judged by what is known; None without
             such a type.
         word_counts: words of each text.
         class_counts: entity types of each text.
-        max_width: K.
+        max_width: K; 1 where words are marked.
+        marks: logits of a span and type: 1, or 3 where words are marked.
     """
 
     positives: Tensor
@@ -34,19 +38,22 @@ class SpanTargets:
     word_counts: Sequence[int]
     class_counts: Sequence[int]
     max_width: int
+    marks: int = 1
 
     @property
-    def span_count(self) -> int:
-        """Spans of up to K words within their texts."""
+    def count(self) -> int:
+        """What a mean loss is divided by: spans of up to K words in their texts, or pairs of a word and a type."""
+        if self.marks > 1:
+            return sum(words * classes for words, classes in zip(self.word_counts, self.class_counts, strict=True))
         return sum(sum(max(0, words - width) for width in range(self.max_width)) for words in self.word_counts)
 
-    def to(self, device: torch.device) -> SpanTargets:
+    def to(self, device: torch.device) -> Targets:
         """Moves the tensors."""
         judged, known = (
             None if each is None else each.to(device, non_blocking=True) for each in (self.judged, self.known)
         )
         positives = self.positives.to(device, non_blocking=True)
-        return SpanTargets(positives, judged, known, self.word_counts, self.class_counts, self.max_width)
+        return replace(self, positives=positives, judged=judged, known=known)
 
 
 @dataclass(frozen=True)
@@ -62,16 +69,17 @@ class LogitPlaces:
     spans: Tensor
 
 
-def locate_logits(targets: SpanTargets, device: torch.device) -> LogitPlaces:
+def locate_logits(targets: Targets, device: torch.device) -> LogitPlaces:
     """Says where each flat logit belongs."""
     words = torch.tensor(targets.word_counts, device=device)  # (B,)
     classes = torch.tensor(targets.class_counts, device=device)  # (B,)
     spans = words * targets.max_width  # (B,)
-    sizes = spans * classes  # (B,)
-    total = sum(w * targets.max_width * c for w, c in zip(targets.word_counts, targets.class_counts, strict=True))
+    sizes = spans * classes * targets.marks  # (B,)
+    pairs = sum(w * c for w, c in zip(targets.word_counts, targets.class_counts, strict=True))
+    total = pairs * targets.max_width * targets.marks
     text = torch.repeat_interleave(sizes, output_size=total)  # (S,)
     within = torch.arange(total, device=device) - (sizes.cumsum(0) - sizes)[text]  # (S,)
-    own_classes = classes[text]
+    within, own_classes = within // targets.marks, classes[text]
     return LogitPlaces(
         types=(classes.cumsum(0) - classes)[text] + within % own_classes,
         spans=(spans.cumsum(0) - spans)[text] + within // own_classes,
@@ -103,10 +111,10 @@ def make_targets(
     judged: Sequence[Sequence[Judged]],
     word_counts: Sequence[int],
     class_counts: Sequence[int],
-    max_width: int,
+    max_width: int | None,
     *,
     known: Sequence[NDArray[np.bool_] | None] | None = None,
-) -> SpanTargets:
+) -> Targets:
     """Lays out the gold spans of a batch.
 
     Args:
@@ -115,20 +123,23 @@ def make_targets(
         word_counts: words of each text.
         class_counts: entity types of each text that the model reads: the tokenizer's limit may cut off the last ones,
             whose spans and judgements are then left out.
-        max_width: K.
-        known: for each text its `known_spans`; None where none of its types is judged by them.
+        max_width: K; None where words are marked.
+        known: for each text its `known_spans`, of one word where words are marked; None where none of its types is
+            judged by them.
     """
+    marks = 3 if max_width is None else 1
+    max_width = max_width or 1
     positives: list[int] = []
     flags: list[Judged] = []
     first = 0
     for own, own_judged, words, classes in zip(spans, judged, word_counts, class_counts, strict=True):
-        positives += [
-            first + (start * max_width + end - start - 1) * classes + type_
-            for start, end, type_ in own
-            if type_ < classes
-        ]
+        read = [span for span in own if span[2] < classes]
+        if marks == 1:
+            positives += [first + (start * max_width + end - start - 1) * classes + type_ for start, end, type_ in read]
+        else:
+            positives += [first + place for place in _marks(read, classes)]
         flags += own_judged[:classes]
-        first += words * max_width * classes
+        first += words * max_width * classes * marks
     by_known = None
     if known is not None and Judged.KNOWN in flags:
         blocks = [
@@ -136,11 +147,21 @@ def make_targets(
             for own, words in zip(known, word_counts, strict=True)
         ]
         by_known = torch.from_numpy(np.concatenate(blocks).reshape(-1))
-    return SpanTargets(
+    return Targets(
         torch.tensor(positives, dtype=torch.int64),
         None if all(flag == Judged.ALL for flag in flags) else torch.tensor(flags, dtype=torch.uint8),
         by_known,
         list(word_counts),
         list(class_counts),
         max_width,
+        marks,
     )
+
+
+def _marks(spans: Sequence[tuple[int, int, int]], classes: int) -> list[int]:
+    """Where the marks of a text's spans stand in its block (W, C, 3), each once."""
+    places = set()
+    for start, end, type_ in spans:
+        places |= {(start * classes + type_) * 3, ((end - 1) * classes + type_) * 3 + 1}
+        places |= {(word * classes + type_) * 3 + 2 for word in range(start, end)}
+    return sorted(places)

@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from gliner_fast.annotated.example import Example
 from gliner_fast.network import Network
 from gliner_fast.scorer import ProjectionMLP, SpanScorer
+from gliner_fast.token_scorer import TokenScorer
 from gliner_fast.training.batches import BatchStream
 from gliner_fast.training.checkpoints import Best, TrainingState, checksum_of, load_checkpoint
 from gliner_fast.training.config import TrainingConfig
 from gliner_fast.training.corpus import Corpus, read_corpus
 from gliner_fast.training.errors import TrainingError
-from gliner_fast.training.loss import span_loss
+from gliner_fast.training.loss import batch_loss
 from gliner_fast.training.optimizer import build_optimizer, set_learning_rates
 from gliner_fast.training.recent_steps import RecentSteps
 from gliner_fast.training.row_gradients import RowGradients
@@ -83,7 +84,7 @@ def train(config: TrainingConfig, *, resume: bool = False, tell: Tell | None = N
     run = begin_run(config, resume=resume)
     model = start_model(config)
     settings = model.config
-    corpus = read_corpus(config, max_len=settings.max_len, max_width=settings.max_width, ent_token=settings.ent_token)
+    corpus = read_corpus(config, max_len=settings.max_len, max_width=settings.widest, ent_token=settings.ent_token)
     eval_sets = [read_examples(path) for path in config.eval]
     return Trainer(model, corpus, eval_sets, config, run, tell=tell).train()
 
@@ -170,7 +171,7 @@ class Trainer:
             self.corpus,
             batcher,
             config,
-            model.config.max_width,
+            model.config.widest,
             place=None if state is None else state.place,
             piece_tokens=self._piece_tokens,
             process=accelerator.process_index,
@@ -255,7 +256,7 @@ class Trainer:
         losses = []
         for number in range(config.accumulation):
             pieces = next(batches)
-            spans = sum(piece.targets.span_count for piece in pieces)
+            count = sum(piece.targets.count for piece in pieces)
             for piece in pieces:
                 recent.words += piece.batch.word_total
                 is_last = number == config.accumulation - 1 and piece is pieces[-1]
@@ -263,7 +264,7 @@ class Trainer:
                     with nullcontext() if is_last else accelerator.no_sync(network):
                         with accelerator.autocast():
                             logits = network(piece.batch.to(accelerator.device)).logits
-                        loss = span_loss(logits, piece.targets.to(accelerator.device), config, spans=spans)
+                        loss = batch_loss(logits, piece.targets.to(accelerator.device), config, count=count)
                         accelerator.backward(loss / config.accumulation)
                 except torch.OutOfMemoryError as error:
                     raise MemoryError(
@@ -300,11 +301,11 @@ class Trainer:
         self._tell(f"step {step:,} of {self.config.steps:,}  {shown}")
 
     def _tell_beginning(self, step: int) -> None:
-        dropped = self.corpus.dropped
-        self._tell(
-            f"{len(self.corpus.examples):,} examples; left out: {dropped.too_wide:,} spans of more than "
-            f"{self.model.config.max_width} words, {dropped.too_late:,} beyond {self.model.config.max_len} words"
-        )
+        dropped, settings = self.corpus.dropped, self.model.config
+        left_out = [f"{dropped.too_late:,} spans beyond {settings.max_len} words"]
+        if settings.widest is not None:
+            left_out.insert(0, f"{dropped.too_wide:,} spans of more than {settings.widest} words")
+        self._tell(f"{len(self.corpus.examples):,} examples; left out: {', '.join(left_out)}")
         if self.config.precision == "fp16" and self.run.accelerator.device.type == "cpu":
             self._tell("precision is 'fp16', which a CPU does not train in: it is float32 here")
         if step:
@@ -332,7 +333,7 @@ def prepare_model(model: GLiNER, config: TrainingConfig, device: torch.device) -
     if config.freeze_encoder:
         network.encoder.requires_grad_(False)
     for module in network.modules():
-        if isinstance(module, (ProjectionMLP, SpanScorer)):
+        if isinstance(module, (ProjectionMLP, SpanScorer, TokenScorer)):
             module.dropout = config.dropout
     model.config = model.config.replace(dropout=config.dropout).in_use()
 
