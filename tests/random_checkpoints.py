@@ -90,6 +90,7 @@ class Recipe:
     max_len: int = 384
     tokenizer: str | None = None  # a family of `make_tokenizer`; None: the one that suits the encoder
     max_subwords: int | None = None  # the tokenizer's limit, and the rows of BERT's position table
+    label_encoder: str | None = None  # of a bi-encoder, as wide as the tiny size
     safetensors: bool = True
     era: str = "current"  # how the folder is laid out: see `_rewrite_as`
     fraction_above_half: float = 0.02
@@ -98,6 +99,7 @@ class Recipe:
 
 
 WIDTH = SIZES["tiny"][1]  # a head of this width has no projection
+LABEL_SUBWORDS = 40  # of a bi-encoder's label; the rest is cut off
 
 KINDS: dict[str, Recipe] = {
     "deberta": Recipe(),
@@ -121,6 +123,11 @@ KINDS: dict[str, Recipe] = {
     "bert-cut-mean": Recipe(encoder="bert", max_subwords=96, subtoken_pooling="mean", num_rnn_layers=2, seed=17),
     "bert-label-word": Recipe(encoder="bert", max_subwords=512, embed_ent_token=False, safetensors=False, seed=18),
     "modernbert": Recipe(encoder="modernbert", num_rnn_layers=0, seed=19),
+    "bi": Recipe(label_encoder="bert", seed=31),
+    "bi-same-width": Recipe(label_encoder="deberta-v3", hidden_size=32, num_rnn_layers=0, span_mode="marker", seed=32),
+    "bi-bert": Recipe(encoder="bert", max_subwords=96, label_encoder="bert", safetensors=False, seed=33),
+    "bi-modernbert": Recipe(encoder="modernbert", label_encoder="modernbert", subtoken_pooling="mean", seed=34),
+    "bi-token": Recipe(span_mode="token_level", label_encoder="bert", seed=35),
     "token": Recipe(span_mode="token_level", seed=27),
     "token-same-width": Recipe(span_mode="token_level", hidden_size=WIDTH, num_rnn_layers=0, max_width=3, seed=28),
     "token-bert": Recipe(span_mode="token_level", encoder="bert", max_subwords=512, safetensors=False, seed=29),
@@ -147,8 +154,8 @@ def make_checkpoint(out: Path, *, kind: str | None = None, **choices: Any) -> Pa
         **choices: fields of `Recipe` to set, such as ``size="base"``.
     """
     import torch
-    from gliner.config import UniEncoderSpanConfig, UniEncoderTokenConfig
-    from gliner.model import UniEncoderSpanGLiNER, UniEncoderTokenGLiNER
+    from gliner import config as configs
+    from gliner import model as models
 
     recipe = replace(KINDS[kind] if kind else Recipe(), **choices)
     layers, width, heads, intermediate, head_width, rows = SIZES[recipe.size]
@@ -165,7 +172,9 @@ def make_checkpoint(out: Path, *, kind: str | None = None, **choices: Any) -> Pa
         "max_position_embeddings": recipe.max_subwords or 1_024, "initializer_range": 0.02,
     }  # fmt: skip
     is_token_level = recipe.span_mode == "token_level"
-    config = (UniEncoderTokenConfig if is_token_level else UniEncoderSpanConfig)(
+    kind = f"{'Uni' if recipe.label_encoder is None else 'Bi'}Encoder{'Token' if is_token_level else 'Span'}"
+    of_labels, label_tokenizer = _label_encoder(recipe)
+    config = getattr(configs, f"{kind}Config")(
         model_name=f"random/{recipe.encoder}-{recipe.size}",
         name=f"random {recipe.size}",
         max_width=recipe.max_width,
@@ -178,16 +187,33 @@ def make_checkpoint(out: Path, *, kind: str | None = None, **choices: Any) -> Pa
         vocab_size=len(tokenizer),
         class_token_index=len(tokenizer) - 2,
         encoder_config=encoder_config,
+        **of_labels,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        kind = UniEncoderTokenGLiNER if is_token_level else UniEncoderSpanGLiNER
-        model = kind(config, tokenizer=tokenizer, backbone_from_pretrained=False).eval()
+        tokenizers = {"tokenizer": tokenizer} | ({"labels_tokenizer": label_tokenizer} if of_labels else {})
+        model = getattr(models, f"{kind}GLiNER")(config, backbone_from_pretrained=False, **tokenizers).eval()
         _spread(model.model.token_rep_layer.bert_layer.model)
+        if of_labels:
+            _spread(model.model.token_rep_layer.labels_encoder.model)
         (_calibrate_marks if is_token_level else _calibrate)(model, recipe)
     model.save_pretrained(out, safe_serialization=recipe.safetensors)
     _rewrite_as(recipe.era, out, base)
     return out
+
+
+def _label_encoder(recipe: Recipe) -> tuple[dict[str, Any], PreTrainedTokenizerBase | None]:
+    """Settings of a bi-encoder's labels, and their tokenizer; nothing for other models."""
+    if recipe.label_encoder is None:
+        return {}, None
+    family, special = ENCODERS[recipe.label_encoder]
+    tokenizer = make_tokenizer(family, corpus(), size=1_500, max_subwords=LABEL_SUBWORDS)
+    settings = special | {
+        "vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 64, "pad_token_id": tokenizer.pad_token_id, "hidden_act": "gelu",
+        "max_position_embeddings": 512, "initializer_range": 0.02,
+    }  # fmt: skip
+    return {"labels_encoder": f"random/{recipe.label_encoder}", "labels_encoder_config": settings}, tokenizer
 
 
 @lru_cache(maxsize=1)

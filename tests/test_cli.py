@@ -261,13 +261,29 @@ def test_info_counts_no_scales_of_rows(run):
 
 def test_info_describes_kinds_that_do_not_run_here(run, tmp_path):
     (tmp_path / "gliner_config.json").write_text(
-        json.dumps({"span_mode": "token_level", "labels_encoder": "x", "encoder_config": {"model_type": "bert"}})
+        json.dumps({"span_mode": "token_level", "relations_layer": "x", "encoder_config": {"model_type": "bert"}})
     )
     (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     code, out, _ = run("info", tmp_path)
     assert code == 0
-    assert re.search("kind +bi-encoder, token-level", out)
-    assert re.search("runs here +no: .*bi-encoder", out)
+    assert re.search("kind +relation extraction, token-level", out)
+    assert re.search("runs here +no: .*relation extraction", out)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told", "head", "label_vector"),
+    [
+        ("token", "uni-encoder, token-level", "marks where entities start, end and go on", "the entity token"),
+        ("bi", "bi-encoder, span", "spans of up to 12 words", "by an encoder of its own, bert"),
+    ],
+)
+def test_info_describes_other_kinds_that_run_here(run, checkpoint, kind, told, head, label_vector):
+    code, out, _ = run("info", checkpoint(kind))
+    assert code == 0
+    assert re.search("runs here +yes", out)
+    assert re.search(f"kind +{told}", out)
+    assert re.search(f"head +.*{head}", out)
+    assert re.search(f"label vector +{label_vector}", out)
 
 
 def test_info_of_a_broken_file_is_an_error(run, tmp_path):

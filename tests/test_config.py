@@ -60,7 +60,7 @@ def test_an_override_of_none_leaves_the_file_s_value(tmp_path: Path) -> None:
         ({"model_type": "gliner_streaming_span"}, "a streaming model"),
         ({"relations_layer": "biaffine", "span_mode": "token_level"}, "a relation extraction"),
         ({"labels_decoder": "gpt2"}, "a label-generating"),
-        ({"labels_encoder": "bge-small"}, "a bi-encoder model"),
+        ({"labels_encoder": "bge-small", "post_fusion_schema": "l2l-l2t"}, "a bi-encoder that fuses texts and labels"),
         ({"span_mode": "token_level", "represent_spans": True}, "a token-level model that represents spans"),
         *[({"span_mode": mode}, f"span_mode '{mode}'") for mode in KNOWN_SPAN_MODES if mode not in SPAN_MODES],
         ({"span_mode": "markerV9"}, "unknown span_mode 'markerV9'"),
@@ -97,6 +97,12 @@ def test_token_level_models_are_told_apart_and_run() -> None:
     token_level, span = GLiNERConfig(span_mode="token_level"), GLiNERConfig()
     token_level.refuse_unsupported()
     assert (token_level.is_token_level, span.is_token_level) == (True, False)
+
+
+def test_bi_encoders_are_told_apart_and_run() -> None:
+    bi_encoder = GLiNERConfig(labels_encoder="bge-small", post_fusion_schema="")
+    bi_encoder.refuse_unsupported()
+    assert (bi_encoder.is_bi_encoder, GLiNERConfig().is_bi_encoder) == (True, False)
 
 
 def test_an_unknown_setting_is_an_attribute_error() -> None:

@@ -18,7 +18,9 @@ from gliner_fast.weights import export_weights, read_weights
 TEXT, LABELS = "Ada Lovelace wrote to Charles Babbage in London.", ["person", "city"]
 
 
-@pytest.mark.parametrize("kind", ["deberta", "deberta-marker", "deberta-two-lstm", "bert", "modernbert", "token"])
+@pytest.mark.parametrize(
+    "kind", ["deberta", "deberta-marker", "deberta-two-lstm", "bert", "modernbert", "token", "bi-same-width"]
+)
 def test_what_is_written_is_what_was_read(checkpoint: Callable[[str], Path], kind: str) -> None:
     folder = checkpoint(kind)
     stored = load_file(folder / "model.safetensors")

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from gliner_fast import _rust
 from gliner_fast.errors import CheckpointError
+from gliner_fast.label_encoder import LabelTexts
 from gliner_fast.upload import gather, send, upload
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from gliner_fast.config import GLiNERConfig
+    from gliner_fast.label_encoder import LabelTokenizer
     from gliner_fast.labels import LabelSet
 
 # Most words remembered with their subwords: the bound of the cache's memory.
@@ -28,6 +30,7 @@ _CACHED_WORDS = 2**18
 _CACHED_PROMPTS = 1024
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _WORDS_PER_CALL = 4096  # unseen words handed to the tokenizer at once
+_NO_TOKEN = -1
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Batch:
             None for padded ones.
         word_order: words in the order that an LSTM on CUDA reads them in, and how many texts reach each step, as
             `word_vectors.time_major` tells; the second on the CPU. None: to be found where they are needed.
+        labels: the labels of a bi-encoder, whose rows hold none; None for other models.
+        label_rows: (T,) which of these labels each type of each text is; None for other models.
         staged: what `to` moves, gathered by `stage`.
     """
 
@@ -61,6 +66,8 @@ class Batch:
     class_positions: Tensor
     offsets: Tensor | None = None
     word_order: tuple[Tensor, Tensor] | None = None
+    labels: LabelTexts | None = None
+    label_rows: Tensor | None = None
     staged: Tensor | None = None
 
     @property
@@ -85,6 +92,7 @@ class Batch:
             class_positions=next(moved),
             offsets=None if self.offsets is None else next(moved),
             word_order=None if self.word_order is None else (next(moved), self.word_order[1]),
+            label_rows=None if self.label_rows is None else next(moved),
             staged=None,
         )
 
@@ -101,15 +109,26 @@ class Batch:
             parts.append(self.offsets)
         if self.word_order is not None:
             parts.append(self.word_order[0])
+        if self.label_rows is not None:
+            parts.append(self.label_rows)
         return parts
 
 
 @dataclass(frozen=True)
 class EncodedPrompts:
-    """The distinct prompts of a call: in Rust, and how many subwords each has, (P,)."""
+    """The distinct prompts of a call.
+
+    Attributes:
+        prompts: in Rust; those of a bi-encoder are empty.
+        lengths: (P,) subwords of each.
+        labels: of a bi-encoder, those of all label sets.
+        label_rows: for each label set which of these it asks for.
+    """
 
     prompts: _rust.Prompts
     lengths: NDArray[np.int64]
+    labels: LabelTexts | None = None
+    label_rows: Sequence[NDArray[np.int64]] = ()
 
 
 @dataclass(frozen=True)
@@ -163,8 +182,17 @@ class SubwordTokenizer:
 class Batcher:
     """Turns words and label sets into batches; holds the word cache. Safe to use from many threads."""
 
-    def __init__(self, tokenizer: SubwordTokenizer, config: GLiNERConfig, *, corrected_numbering: bool) -> None:
+    def __init__(
+        self,
+        tokenizer: SubwordTokenizer,
+        config: GLiNERConfig,
+        *,
+        corrected_numbering: bool,
+        label_tokenizer: LabelTokenizer | None = None,
+    ) -> None:
+        """Makes batches by a tokenizer; `label_tokenizer` reads the labels of a bi-encoder, and of it alone."""
         self.tokenizer = tokenizer
+        self._label_tokenizer = label_tokenizer
         self.corrected_numbering = corrected_numbering
         self._config = config
         self._ent_token, self._sep_token = config.ent_token, config.sep_token
@@ -173,7 +201,7 @@ class Batcher:
             prefix=tokenizer.prefix,
             suffix=tokenizer.suffix,
             pad_id=tokenizer.pad_id,
-            class_token_id=config.class_token_index,
+            class_token_id=config.class_token_index if label_tokenizer is None else _NO_TOKEN,
             max_subwords=tokenizer.max_subwords,
             pooling=config.subtoken_pooling,
             corrected=corrected_numbering,
@@ -182,7 +210,7 @@ class Batcher:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy, pickled or not, begins with an empty cache."""
-        make = partial(Batcher, corrected_numbering=self.corrected_numbering)
+        make = partial(Batcher, corrected_numbering=self.corrected_numbering, label_tokenizer=self._label_tokenizer)
         return make, (self.tokenizer, self._config)
 
     def encode_words(self, words: _rust.Words) -> _rust.Subwords:
@@ -191,13 +219,35 @@ class Batcher:
         return found.complete(*self.tokenizer.encode(found.missing))
 
     def encode_prompts(self, label_sets: Sequence[LabelSet]) -> EncodedPrompts:
-        """Subwords of the prompts `ent label ent label ... sep` of some label sets."""
+        """Subwords of the prompts `ent label ent label ... sep` of some label sets, or of a bi-encoder's labels."""
+        if self._label_tokenizer is not None:
+            return self.with_labels(self.encode_labels(label_sets), label_sets)
         encoded = [self._encode_prompt(labels.prompts) for labels in label_sets]
         lengths = np.array([len(ids) for ids, _ in encoded], np.int64)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         ids = np.concatenate([ids for ids, _ in encoded]) if encoded else np.zeros(0, np.int64)
         shifts = np.array([shift for _, shift in encoded], np.int64)
         return EncodedPrompts(_rust.Prompts(ids, offsets, shifts), lengths)
+
+    def encode_labels(self, label_sets: Sequence[LabelSet]) -> LabelTexts:
+        """Subwords of the distinct labels of some label sets, in the order in which they come first.
+
+        Raises:
+            ValueError: the model is no bi-encoder.
+        """
+        tokenizer = self._label_tokenizer
+        if tokenizer is None:
+            raise ValueError("the model is no bi-encoder: labels are read together with each text, not by themselves")
+        distinct = _distinct_labels(label_sets)
+        return LabelTexts([tokenizer.encode(_without_surrogates(label)) for label in distinct], tokenizer.pad_id)
+
+    def with_labels(self, labels: LabelTexts, label_sets: Sequence[LabelSet]) -> EncodedPrompts:
+        """The empty prompts of a bi-encoder, beside the distinct labels of these label sets."""
+        place = {label: index for index, label in enumerate(_distinct_labels(label_sets))}
+        rows = [np.array([place[label] for label in own.prompts], np.int64) for own in label_sets]
+        none, lengths = np.zeros(0, np.int64), np.zeros(len(label_sets), np.int64)
+        empty = _rust.Prompts(none, np.zeros(len(label_sets) + 1, np.int64), lengths)
+        return EncodedPrompts(empty, lengths, labels, rows)
 
     def row_lengths(
         self, subwords: _rust.Subwords, prompts: EncodedPrompts, prompt_of_row: NDArray[np.int64]
@@ -242,16 +292,23 @@ class Batcher:
     ) -> Batch:
         """Lays out the rows of one batch: padded, or one after another."""
         laid = subwords.assemble(rows, prompts.prompts, prompt_of_row, self._layout, padded=padded)
+        class_counts, label_rows = torch.from_numpy(laid.class_counts), None
+        if prompts.labels is not None:
+            of_rows = [prompts.label_rows[index] for index in prompt_of_row.tolist()]
+            class_counts = torch.tensor([len(own) for own in of_rows], dtype=torch.int64)
+            label_rows = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *of_rows]))
         return Batch(
             rows,
             torch.from_numpy(laid.input_ids),
             torch.from_numpy(laid.lengths),
             torch.from_numpy(laid.word_counts),
-            torch.from_numpy(laid.class_counts),
+            class_counts,
             pooled_positions=torch.from_numpy(laid.pooled_positions),
             pooled_words=torch.from_numpy(laid.pooled_words),
             class_positions=torch.from_numpy(laid.class_positions),
             offsets=None if padded else torch.from_numpy(laid.offsets),
+            labels=prompts.labels,
+            label_rows=label_rows,
         )
 
 
@@ -287,6 +344,11 @@ def plan_batches(
             count = min(count, max_texts)
         yield order[first : first + count]
         first += count
+
+
+def _distinct_labels(label_sets: Sequence[LabelSet]) -> list[str]:
+    """What is read of all labels, each once, in the order in which they come first."""
+    return list(dict.fromkeys(label for own in label_sets for label in own.prompts))
 
 
 def _without_surrogates(text: str) -> str:

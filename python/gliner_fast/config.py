@@ -24,7 +24,8 @@ _COUNTS = ("max_width", "hidden_size", "max_len")
 _STRUCTURE = {
     *("max_width", "hidden_size", "subtoken_pooling", "span_mode", "post_fusion_schema", "num_post_fusion_layers"),
     *("vocab_size", "num_rnn_layers", "fuse_layers", "embed_ent_token", "class_token_index", "encoder_config"),
-    *("span_encoder_config", "ent_token", "sep_token", "_attn_implementation"),
+    *("span_encoder_config", "ent_token", "sep_token", "_attn_implementation", "labels_encoder"),
+    "labels_encoder_config",
 }
 KNOWN_SPAN_MODES = (
     *SPAN_MODES,
@@ -75,6 +76,8 @@ class GLiNERConfig:
     precomputed_prompts_mode: bool | None = None
     id_to_classes: Mapping[str, str] | None = None
     labels_encoder: str | None = None
+    """Of a bi-encoder: what its labels are encoded by; of other models None."""
+    labels_encoder_config: Mapping[str, Any] | None = None
     relations_layer: str | None = None
     labels_decoder: str | None = None
     model_type: str | None = None
@@ -155,6 +158,11 @@ class GLiNERConfig:
         return self.span_mode == TOKEN_LEVEL
 
     @property
+    def is_bi_encoder(self) -> bool:
+        """Whether labels have an encoder of their own, instead of a place in front of each text."""
+        return self.labels_encoder is not None
+
+    @property
     def widest(self) -> int | None:
         """Words of the widest span that the model finds; None where they may be any."""
         return None if self.is_token_level else self.max_width
@@ -169,7 +177,7 @@ class GLiNERConfig:
         if kind is not None:
             raise UnsupportedCheckpointError(
                 f"this checkpoint is {kind}, which gliner_fast does not run yet: "
-                f"it runs uni-encoder models with span_mode {', '.join(SPAN_MODES)} or {TOKEN_LEVEL}"
+                f"it runs models with span_mode {', '.join(SPAN_MODES)} or {TOKEN_LEVEL}"
             )
 
     def _unsupported_kind(self) -> str | None:
@@ -178,7 +186,10 @@ class GLiNERConfig:
             (self.model_type == "gliner_streaming_span", "a streaming model"),
             (self.relations_layer is not None, "a relation extraction (relex) model"),
             (self.labels_decoder is not None, "a label-generating (decoder) model"),
-            (self.labels_encoder is not None, "a bi-encoder model"),
+            (
+                self.is_bi_encoder and bool(self.post_fusion_schema),
+                f"a bi-encoder that fuses texts and labels (post_fusion_schema {self.post_fusion_schema!r})",
+            ),
             (
                 self.is_token_level and self.represent_spans,
                 "a token-level model that represents spans (represent_spans)",

@@ -21,14 +21,20 @@ class DataProcessor:
             the model reads its words, which need not be those of the text.
     """
 
-    def __init__(self, tokenizer: CheckpointTokenizer) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: CheckpointTokenizer, label_tokenizer: CheckpointTokenizer | None = None) -> None:
+        """Takes the checkpoint's tokenizer, and a bi-encoder's of its labels."""
+        self._tokenizer, self._label_tokenizer = tokenizer, label_tokenizer
         self.words_splitter: WordTriples = whitespace_words
 
     @cached_property
     def transformer_tokenizer(self) -> PreTrainedTokenizerBase:
         """The checkpoint's tokenizer, made when it is first asked for: the predictor needs none of transformers."""
         return self._tokenizer.of_transformers
+
+    @cached_property
+    def labels_tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """The same of a bi-encoder's labels; None for other models."""
+        return None if self._label_tokenizer is None else self._label_tokenizer.of_transformers
 
     @property
     def custom_splitter(self) -> WordTriples | None:

@@ -16,6 +16,7 @@ from gliner_fast import weights
 from gliner_fast.batch import Batch, Batcher
 from gliner_fast.checkpoints import locating
 from gliner_fast.checkpoints.loading import Parts, create_parts, load_parts, prepare_process
+from gliner_fast.checkpoints.tokenizer_loading import LABEL_TOKENIZER_FOLDER
 from gliner_fast.config import CONFIG_NAME, GLiNERConfig
 from gliner_fast.cpu.int16 import is_quantized, quantize
 from gliner_fast.data_processor import DataProcessor
@@ -88,11 +89,16 @@ class GLiNER(nn.Module):
             parts = create_parts(_read_config(config), tokenizer, backbone_from_pretrained=backbone_from_pretrained)
         self.config = parts.config.in_use()
         self.model: Network = parts.network
-        self.data_processor = DataProcessor(parts.tokenizer)
+        self.data_processor = DataProcessor(parts.tokenizer, parts.label_tokenizer)
         self.source = source
         self.variant: str | None = None
         self.token_budget: int | None = None
-        self._batcher = Batcher(parts.tokenizer.for_words(), parts.config, corrected_numbering=corrected_numbering)
+        self._batcher = Batcher(
+            parts.tokenizer.for_words(),
+            parts.config,
+            corrected_numbering=corrected_numbering,
+            label_tokenizer=None if parts.label_tokenizer is None else parts.label_tokenizer.for_labels(),
+        )
         self._told: set[str] = set()
         self._budgets: dict[tuple[torch.device, torch.dtype], int] = {}
         self._all_modules: list[nn.Module] | None = None
@@ -351,6 +357,7 @@ class GLiNER(nn.Module):
         return_vectors: bool = False,
         return_label_vectors: bool = False,
         on_long: OnLong = "truncate",
+        labels_embeds: torch.Tensor | None = None,
         **external_inputs: Any,
     ) -> list[list[Entity]]:
         """Finds the entities of many texts (compat section 1.3).
@@ -375,6 +382,7 @@ class GLiNER(nn.Module):
                 package's warning. "window" reads all of it, in windows that overlap, as many as it takes; entities
                 are resolved over the whole text. "error" refuses it. The latter two also watch the tokenizer's
                 limit of subwords, which cuts silently.
+            labels_embeds: of a bi-encoder, what `encode_labels` made of the labels.
             **external_inputs: accepted as `gliner` does, and unused; each name is warned about once (Q7).
 
         Returns:
@@ -400,7 +408,10 @@ class GLiNER(nn.Module):
             return_vectors=return_vectors,
             return_label_vectors=return_label_vectors,
             on_long=on_long,
+            label_vectors=labels_embeds,
         )
+        if labels_embeds is not None and not self.config.is_bi_encoder:
+            raise ValueError("the model is no bi-encoder: it reads labels with each text, and takes no labels_embeds")
         return self.answer(Request.read(texts, labels, options))
 
     def answer(self, request: Request) -> list[list[Entity]]:
@@ -519,6 +530,83 @@ class GLiNER(nn.Module):
             **kwargs,
         )
 
+    def encode_labels(self, labels: Sequence[str], batch_size: int = 8) -> torch.Tensor:  # noqa: ARG002
+        """Vectors of labels, (labels, hidden_size), for `batch_predict_with_embeds`; of a bi-encoder alone.
+
+        Args:
+            labels: what is encoded.
+            batch_size: accepted and unused.
+
+        Raises:
+            ValueError: the model is no bi-encoder.
+        """
+        return self.predictor().encode_labels([labels] if isinstance(labels, str) else list(labels))
+
+    def predict_with_embeds(
+        self,
+        text: str,
+        labels_embeddings: torch.Tensor,
+        labels: Labels,
+        flat_ner: bool = True,
+        threshold: Threshold = 0.5,
+        multi_label: bool = False,
+        return_class_probs: bool = False,
+        *,
+        return_vectors: bool = False,
+        return_label_vectors: bool = False,
+        **kwargs: Any,
+    ) -> list[Entity]:
+        """As `predict_entities`, with label vectors that `encode_labels` made before; of a bi-encoder alone."""
+        return self.batch_predict_with_embeds(
+            [text],
+            labels_embeddings,
+            labels,
+            flat_ner,
+            threshold,
+            multi_label,
+            return_class_probs=return_class_probs,
+            return_vectors=return_vectors,
+            return_label_vectors=return_label_vectors,
+            **kwargs,
+        )[0]
+
+    def batch_predict_with_embeds(
+        self,
+        texts: str | Sequence[str],
+        labels_embeddings: torch.Tensor,
+        labels: Labels,
+        flat_ner: bool | Sequence[bool] = True,
+        threshold: Threshold = 0.5,
+        multi_label: bool | Sequence[bool] = False,
+        batch_size: int | None = None,
+        packing_config: object | None = None,
+        input_spans: Sequence[Sequence[Mapping[str, int]]] | None = None,
+        return_class_probs: bool = False,
+        *,
+        return_vectors: bool = False,
+        return_label_vectors: bool = False,
+    ) -> list[list[Entity]]:
+        """As `inference`, with label vectors that `encode_labels` made before; of a bi-encoder alone.
+
+        Raises:
+            TypeError: `labels_embeddings` is no tensor of two dimensions.
+            ValueError: it has not one row for each label, or the model is no bi-encoder.
+        """
+        return self.inference(
+            texts,
+            labels,
+            flat_ner,
+            threshold,
+            multi_label,
+            batch_size,
+            packing_config,
+            input_spans,
+            return_class_probs,
+            return_vectors=return_vectors,
+            return_label_vectors=return_label_vectors,
+            labels_embeds=labels_embeddings,
+        )
+
     def evaluate(
         self,
         test_data: Iterable[Any],
@@ -619,7 +707,7 @@ class GLiNER(nn.Module):
                 "`hf upload REPO FOLDER`"
             )
         # Whatever is wrong with these, before anything is written.
-        tokenizer = self.data_processor.transformer_tokenizer
+        tokenizer, label_tokenizer = self.data_processor.transformer_tokenizer, self.data_processor.labels_tokenizer
         settings = json.dumps(
             (self.config if config is None else _read_config(config)).to_dict(), indent=2, sort_keys=True, default=str
         )
@@ -628,6 +716,8 @@ class GLiNER(nn.Module):
         weights.write_weights(weights.export_weights(self.model), folder, safe=safe_serialization)
         (folder / CONFIG_NAME).write_text(settings + "\n", encoding="utf-8")
         tokenizer.save_pretrained(folder)
+        if label_tokenizer is not None:
+            label_tokenizer.save_pretrained(folder / LABEL_TOKENIZER_FOLDER)
 
     def predictor(self) -> Predictor:
         """What prepares and predicts windows of texts, with the settings of this moment."""

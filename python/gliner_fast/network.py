@@ -18,6 +18,7 @@ from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.encoders.residual_norm import asked_norm
 from gliner_fast.errors import CheckpointError
 from gliner_fast.kernels.pending_candidates import PendingCandidates
+from gliner_fast.label_encoder import LabelEncoder, LabelTexts
 from gliner_fast.pending_scores import PendingScores
 from gliner_fast.scorer import SpanScorer
 from gliner_fast.token_scorer import TokenScorer
@@ -56,7 +57,10 @@ class BatchScores:
 
 
 class Network(nn.Module):
-    """A uni-encoder model, of spans or token-level."""
+    """A model of spans, or a token-level one; a uni-encoder, which reads labels in front of each text, or a bi-encoder.
+
+    A bi-encoder has no LSTM, whatever its checkpoint holds: the package computes none there.
+    """
 
     def __init__(self, config: GLiNERConfig) -> None:
         super().__init__()
@@ -68,7 +72,14 @@ class Network(nn.Module):
             raise CheckpointError(f"hidden_size is {width}: the LSTM needs an even one")
         own_width = encoder_width(self.encoder)
         self.projection: Linear | None = Linear(own_width, width) if own_width != width else None
-        layers = config.num_rnn_layers
+        self.label_encoder: LabelEncoder | None = None
+        if config.is_bi_encoder:
+            if config.labels_encoder_config is None:
+                raise CheckpointError(
+                    "labels_encoder_config is missing: the labels' encoder cannot be built without it"
+                )
+            self.label_encoder = LabelEncoder(config.labels_encoder_config, width)
+        layers = 0 if config.is_bi_encoder else config.num_rnn_layers
         self.rnn: WordLSTM | None = WordLSTM(width, layers) if layers > 0 else None
         self.scorer: SpanScorer | TokenScorer
         if config.is_token_level:
@@ -96,11 +107,13 @@ class Network(nn.Module):
         chosen = self.encoder(batch.input_ids, batch.lengths, *packed, wanted=rows)  # (M + T, E)
         if self.projection is not None:
             chosen = self.projection(chosen)  # (M + T, D)
-        subwords, prompts = chosen.split([len(batch.pooled_positions), len(class_positions)])
+        subwords, labels = chosen.split([len(batch.pooled_positions), len(class_positions)])
+        if batch.labels is not None:
+            labels = self.label_vectors(batch.labels).to(subwords)[batch.label_rows]  # (T, D)
         words = pool_subwords(subwords, batch.pooled_words, batch.word_total, self.pooling)  # (N, D)
         if self.rnn is not None:
             words = self.rnn(words, batch.word_counts, batch.word_order)
-        prompts = self.scorer.prompt(prompts)  # (T, D)
+        prompts = self.scorer.prompt(labels)  # (T, D)
         counts = batch.word_counts.tolist(), batch.class_counts.tolist()
         if (
             isinstance(self.scorer, SpanScorer)
@@ -110,6 +123,21 @@ class Network(nn.Module):
             candidates = self.scorer.find(words, prompts, *counts, thresholds, allowed_spans)
             return BatchScores(words.new_empty(0), words, prompts, candidates)
         return BatchScores(self.scorer(words, prompts, *counts), words, prompts)
+
+    def label_vectors(self, labels: LabelTexts) -> Tensor:
+        """The vectors of a bi-encoder's labels, (U, D); where no gradient is asked for, they stay with the labels.
+
+        Raises:
+            ValueError: this is no bi-encoder.
+        """
+        if labels.vectors is not None:
+            return labels.vectors
+        if self.label_encoder is None:
+            raise ValueError("the model is no bi-encoder: its labels have no vectors of their own")
+        vectors = self.label_encoder.vectors_of(labels)
+        if not torch.is_grad_enabled():
+            labels.vectors = vectors
+        return vectors
 
     @property
     def reads_packed(self) -> bool:

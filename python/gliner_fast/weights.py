@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gliner_fast.checkpoints.row_int8 import dequantize_rows
 from gliner_fast.encoders.deberta import DebertaEncoder
@@ -20,6 +20,7 @@ from gliner_fast.scorer import SpanScorer
 from gliner_fast.token_scorer import TokenScorer
 
 _ENCODER = "token_rep_layer.bert_layer.model."
+_LABEL_ENCODER = "token_rep_layer.labels_encoder.model."
 _SPAN_HEAD = "span_rep_layer.span_rep_layer."
 _SHOWN = 8
 
@@ -159,6 +160,8 @@ def load_weights(
         state[ours] = tensor.to(dtype or torch.float32)
     wanted = {name for theirs in names.values() for name in theirs}
     unknown = [name for name in tensors if name not in wanted and not _IGNORABLE.match(name)]
+    if network.label_encoder is not None:  # bi-encoders carry an LSTM that nobody runs (Q11)
+        unknown = [name for name in unknown if not name.startswith("rnn.")]
     _report(missing, unknown, strict=strict, source=source)
     network.load_state_dict(state, strict=False, assign=True)
     for parameter in network.parameters():
@@ -230,17 +233,30 @@ def has_weights_of(network: Network, folder: Path, variant: str | None = None) -
 
 def checkpoint_names(network: Network) -> dict[str, list[str]]:
     """The package's name of each of our parameters; several where ours is theirs, one below the other."""
-    modules = {"projection": "token_rep_layer.projection", "rnn.lstm": "rnn.lstm"} | _head_names(network.scorer)
+    modules = _head_names(network.scorer) | {
+        "projection": "token_rep_layer.projection",
+        "label_encoder.projection": "token_rep_layer.labels_projection",
+        "rnn.lstm": "rnn.lstm",
+    }
     names: dict[str, list[str]] = {}
     for ours, _ in network.named_parameters():
         module, _, kind = ours.rpartition(".")
-        if not ours.startswith("encoder."):
-            names[ours] = [f"{modules[module]}.{kind}"]
-        elif isinstance(network.encoder, DebertaEncoder):
-            names[ours] = [_ENCODER + part for part in _deberta_names(module.removeprefix("encoder."), kind)]
+        if ours.startswith("encoder."):
+            names[ours] = _encoder_names(ours.removeprefix("encoder."), network.encoder, _ENCODER)
+        elif ours.startswith("label_encoder.encoder.") and network.label_encoder is not None:
+            own = ours.removeprefix("label_encoder.encoder.")
+            names[ours] = _encoder_names(own, network.label_encoder.encoder, _LABEL_ENCODER)
         else:
-            names[ours] = [_ENCODER + ours.removeprefix("encoder.model.")]
+            names[ours] = [f"{modules[module]}.{kind}"]
     return names
+
+
+def _encoder_names(ours: str, encoder: nn.Module, prefix: str) -> list[str]:
+    """Names of a parameter of an encoder, as transformers names it behind a prefix."""
+    if not isinstance(encoder, DebertaEncoder):
+        return [prefix + ours.removeprefix("model.")]
+    module, _, kind = ours.rpartition(".")
+    return [prefix + part for part in _deberta_names(module, kind)]
 
 
 def _head_names(scorer: SpanScorer | TokenScorer) -> dict[str, str]:

@@ -13,9 +13,9 @@ pytestmark = pytest.mark.gliner
 TEXTS = CROSSNER[::15]  # 8
 
 
-@pytest.fixture(params=["deberta", "token"])
+@pytest.fixture(params=["deberta", "token", "bi"])
 def both(request, pair):
-    """A pair that scores spans, and one that marks words."""
+    """A pair that scores spans, one that marks words, and one that encodes labels by themselves."""
     return pair(request.param)
 
 
@@ -121,7 +121,7 @@ def test_input_spans_wider_than_the_model_s_widest_span(both):
     both.check([text], LABELS, threshold=0, input_spans=[wide])
 
 
-@pytest.mark.parametrize("kind", ["deberta", "deberta-marker", "bert-same-width", "token", "token-same-width"])
+@pytest.mark.parametrize("kind", ["deberta", "deberta-marker", "bert-same-width", "token", "token-same-width", "bi"])
 @pytest.mark.parametrize("decoding", [{}, {"flat_ner": False, "multi_label": True}])
 @pytest.mark.parametrize("labels", [LABELS, LABELS[:2]], ids=["six labels", "two labels"])
 def test_class_probs_and_vectors(kind, decoding, labels, pair):

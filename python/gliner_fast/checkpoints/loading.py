@@ -18,7 +18,7 @@ from gliner_fast.cpu.forking import survive_forks
 from gliner_fast.cpu.heap import keep_freed_memory
 from gliner_fast.encoder import parameters_on_meta
 from gliner_fast.encoders.deberta_config import DebertaConfig
-from gliner_fast.errors import CheckpointError, CheckpointWarning, reason_of
+from gliner_fast.errors import CheckpointError, CheckpointWarning, UnsupportedCheckpointError, reason_of
 from gliner_fast.network import Network
 
 if TYPE_CHECKING:
@@ -33,11 +33,12 @@ def prepare_process() -> None:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a model is made of."""
+    """What a model is made of; a tokenizer of labels has a bi-encoder alone."""
 
     config: GLiNERConfig
     network: Network
     tokenizer: CheckpointTokenizer
+    label_tokenizer: CheckpointTokenizer | None = None
 
 
 def load_parts(
@@ -64,20 +65,28 @@ def load_parts(
     tensors = weights.read_weights(path)
     encoder_config = locating.load_encoder_config(config, hub.cache_dir, hub.local_files_only)
     tokenizer = tokenizer_loading.load_tokenizer(folder, config, hub.cache_dir, hub.local_files_only)
-    tokenizer, config = tokenizer_loading.add_special_tokens(tokenizer, config, resize_token_embeddings)
+    label_tokenizer = None
+    if config.is_bi_encoder:  # no special tokens of GLiNER's: labels stand in no text
+        label_tokenizer = tokenizer_loading.load_label_tokenizer(folder, config, hub.cache_dir, hub.local_files_only)
+    else:
+        tokenizer, config = tokenizer_loading.add_special_tokens(tokenizer, config, resize_token_embeddings)
     rows = weights.embedding_rows(tensors)
     if rows is not None:
-        if rows <= max(config.class_token_index, 0):
+        if not config.is_bi_encoder and rows <= max(config.class_token_index, 0):
             raise CheckpointError(
                 f"{path} has {rows} word embeddings, but the entity token has the id {config.class_token_index}: "
                 "tokenizer and weights are not of one model"
             )
         encoder_config = {**encoder_config, "vocab_size": rows}
-    config = config.replace(encoder_config=encoder_config, num_rnn_layers=_lstm_layers(config, tensors, path))
+    config = config.replace(
+        encoder_config=encoder_config,
+        labels_encoder_config=locating.load_labels_config(config, hub.cache_dir, hub.local_files_only),
+        num_rnn_layers=config.num_rnn_layers if config.is_bi_encoder else _lstm_layers(config, tensors, path),
+    )
     with parameters_on_meta():
         network = Network(config)
     weights.load_weights(network, tensors, dtype=dtype, strict=strict, source=str(path))
-    return Parts(config, network, tokenizer)
+    return Parts(config, network, tokenizer, label_tokenizer)
 
 
 def _lstm_layers(config: GLiNERConfig, tensors: Mapping[str, torch.Tensor], path: Path) -> int:
@@ -101,8 +110,15 @@ def create_parts(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> Parts:
-    """A new model, to be trained: a random head, and a random encoder or the pretrained one of `model_name`."""
+    """A new model, to be trained: a random head, and a random encoder or the pretrained one of `model_name`.
+
+    Raises:
+        CheckpointError: encoder or tokenizer cannot be had.
+        UnsupportedCheckpointError: the settings are of a kind that is not made here.
+    """
     config.refuse_unsupported()
+    if config.is_bi_encoder:
+        raise UnsupportedCheckpointError("bi-encoders are loaded and run here, but not made anew: gliner makes them")
     encoder_config = locating.load_encoder_config(config, cache_dir, local_files_only)
     if tokenizer is None:
         own = tokenizer_loading.load_tokenizer(None, config, cache_dir, local_files_only)

@@ -93,15 +93,35 @@ def load_encoder_config(
     """
     if config.encoder_config is not None:
         return {"model_type": "deberta-v2", **config.encoder_config}
+    return _fetch_config("encoder_config", config.model_name, cache_dir, local_files_only)
+
+
+def load_labels_config(
+    config: GLiNERConfig, cache_dir: str | Path | None, local_files_only: bool
+) -> Mapping[str, Any] | None:
+    """The same of a bi-encoder's labels, or that of `labels_encoder`; None for other models.
+
+    Raises:
+        CheckpointError: it can be had from neither.
+    """
+    if config.labels_encoder is None:
+        return None
+    if config.labels_encoder_config is not None:
+        return {"model_type": "deberta-v2", **config.labels_encoder_config}
+    return _fetch_config("labels_encoder_config", config.labels_encoder, cache_dir, local_files_only)
+
+
+def _fetch_config(
+    setting: str, model_name: str, cache_dir: str | Path | None, local_files_only: bool
+) -> Mapping[str, Any]:
     from transformers import AutoConfig
 
     try:
-        found = AutoConfig.from_pretrained(config.model_name, cache_dir=cache_dir, local_files_only=local_files_only)
+        found = AutoConfig.from_pretrained(model_name, cache_dir=cache_dir, local_files_only=local_files_only)
     except Exception as error:
         raise CheckpointError(
-            f"the checkpoint has no encoder_config, and that of {config.model_name!r} cannot be had: "
-            f"{reason_of(error)}. "
-            "Add encoder_config to gliner_config.json, or go online once"
+            f"the checkpoint has no {setting}, and that of {model_name!r} cannot be had: {reason_of(error)}. "
+            f"Add {setting} to gliner_config.json, or go online once"
         ) from error
     settings: dict[str, Any] = found.to_dict()
     return settings

@@ -16,10 +16,14 @@ from gliner_fast.batch import SubwordTokenizer
 from gliner_fast.checkpoints.tokenizer_files import TOKENIZER_CONFIG_NAME, ReadTokenizer, read_tokenizer, surround
 from gliner_fast.config import GLiNERConfig
 from gliner_fast.errors import CheckpointError, reason_of
+from gliner_fast.label_encoder import LabelTokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
+
+# As gliner writes it.
+LABEL_TOKENIZER_FOLDER = "labels_tokenizer"
 
 # Sentences that show whether a tokenizer treats words one by one; a few scripts, punctuation, and a repeated word.
 _PROBES = (
@@ -102,6 +106,10 @@ class CheckpointTokenizer:
         reduced.check(_PROBES)
         return reduced
 
+    def for_labels(self) -> LabelTokenizer:
+        """What a bi-encoder asks of its labels' tokenizer."""
+        return LabelTokenizer(self.backend, self.pad_id, self.max_subwords)
+
 
 def load_tokenizer(
     folder: Path | None, config: GLiNERConfig, cache_dir: str | Path | None = None, local_files_only: bool = False
@@ -124,6 +132,22 @@ def load_tokenizer(
     return CheckpointTokenizer(
         read.backend, pad_id, read.model_max_length, partial(_load_again, folder.absolute(), config, read)
     )
+
+
+def load_label_tokenizer(
+    folder: Path, config: GLiNERConfig, cache_dir: str | Path | None = None, local_files_only: bool = False
+) -> CheckpointTokenizer:
+    """The tokenizer of a bi-encoder's labels: the checkpoint's own, else that of the encoder that it names.
+
+    Raises:
+        CheckpointError: it can be had from neither, or cannot be used.
+    """
+    own = folder / LABEL_TOKENIZER_FOLDER
+    named = config.replace(model_name=config.labels_encoder or "")
+    try:
+        return load_tokenizer(own, named, cache_dir, local_files_only)
+    except CheckpointError as error:
+        raise CheckpointError(f"{own}, of a bi-encoder's labels: {error}") from error
 
 
 def _load_again(folder: Path, config: GLiNERConfig, read: ReadTokenizer) -> PreTrainedTokenizerBase:

@@ -118,10 +118,17 @@ def describe_checkpoint(model: str | None) -> dict[str, Any]:
         "head": f"{config.hidden_size:,} wide, {_found_by(config)} ({config.span_mode})",
         "longest text": f"{config.max_len:,} words; the rest is cut off",
         "pooling": f"{config.subtoken_pooling} subword of a word",
-        "label vector": "the entity token" if config.embed_ent_token else "the subword after the entity token",
+        "label vector": _label_vector(config),
         "parameters": f"{_count_parameters(weights):,}",
         "weights": f"{weights.name}, {weights.stat().st_size / 1e6:,.1f} MB",
     }
+
+
+def _label_vector(config: GLiNERConfig) -> str:
+    if config.is_bi_encoder:
+        encoder = config.labels_encoder_config or {}
+        return f"by an encoder of its own, {encoder.get('model_type', 'unknown')} ({config.labels_encoder})"
+    return "the entity token" if config.embed_ent_token else "the subword after the entity token"
 
 
 def _found_by(config: GLiNERConfig) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gliner_fast.batch import Batch, Batcher, plan_batches
 from gliner_fast.candidates import Candidates, only
 from gliner_fast.decode import Selection, find_candidates, flat_allowed_spans, flat_thresholds, resolve
-from gliner_fast.labels import label_thresholds
+from gliner_fast.labels import LabelSet, label_thresholds
 from gliner_fast.marked_spans import find_marked_spans
 from gliner_fast.pending_scores import PendingScores
 from gliner_fast.predicting.collecting import Found, of_places
@@ -68,6 +68,18 @@ class Predictor:
     def can_read_whole(self, request: Request) -> bool:
         """Whether windows leave out no word of the request's texts: none has more subwords than there is room for."""
         return can_read_whole(request, self.batcher, self.splitter)
+
+    @torch.no_grad()
+    def encode_labels(self, labels: Sequence[str]) -> torch.Tensor:
+        """The vectors of a bi-encoder's labels, (labels, D), on the device.
+
+        Raises:
+            ValueError: the model is no bi-encoder.
+        """
+        own = LabelSet.read(labels)
+        place = {name: index for index, name in enumerate(own.names)}
+        vectors = self.network.label_vectors(self.batcher.encode_labels([own]))
+        return vectors[[place[label] for label in labels]]
 
     def predict(self, prepared: Prepared, stats: Stats | None = None) -> list[list[Entity]]:
         """Predicts the entities of prepared texts.

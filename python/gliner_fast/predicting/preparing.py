@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gliner_fast.batch import Batcher, EncodedPrompts
+from gliner_fast.label_encoder import LabelTexts
 from gliner_fast.labels import LabelSet
 from gliner_fast.predicting.long_texts import Rows, cut_rows, fit_rows, words_of_rows
 from gliner_fast.predicting.request import Request
@@ -105,7 +106,11 @@ def prepare(
     places = np.array(firsts, np.int64)
     split = split_words(texts, _NO_LIMIT if on_long == "window" else max_words, splitter)
     words, total_counts = split.words, split.total_counts
-    prompts = batcher.encode_prompts(request.labels.sets)
+    given = request.options.label_vectors
+    if given is None:
+        prompts = batcher.encode_prompts(request.labels.sets)
+    else:
+        prompts = batcher.with_labels(LabelTexts((), 0, given), request.labels.sets)
     set_of_text = request.labels.set_of_text[places]
     rooms = _subword_rooms(batcher, prompts, set_of_text)
     if on_long == "window":

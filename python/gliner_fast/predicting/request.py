@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
+from torch import Tensor
 
 from gliner_fast.labels import (
     LabelPlan,
@@ -33,6 +34,8 @@ class Options:
     return_class_probs: bool = False
     return_vectors: bool = False
     return_label_vectors: bool = False
+    label_vectors: Tensor | None = None
+    """Of a bi-encoder: (labels, D), one for each label of one list for all texts, instead of encoding them."""
     on_long: OnLong = "truncate"
     must_read_all: bool = False
     """With "window": windows become as small as they must, and a text with a word that none has room for is an error.
@@ -59,6 +62,17 @@ class Options:
             raise ValueError(f"on_long is {self.on_long!r}: expected one of {', '.join(get_args(OnLong))}")
         if self.batch_size is not None:
             expect_count("batch_size", self.batch_size, "a whole number of at least 1, or None")
+
+
+def _expect_one_vector_a_label(vectors: Any, plan: LabelPlan) -> None:
+    """Raises TypeError and ValueError for what are no vectors of the labels of all texts."""
+    if not isinstance(vectors, Tensor) or vectors.dim() != 2:
+        raise TypeError(f"labels_embeddings is {type(vectors).__name__}: expected a tensor (labels, width)")
+    if len(plan.sets) != 1:
+        raise ValueError("labels_embeddings go with one list of labels for all texts, not with one for each")
+    labels = len(plan.sets[0].names)
+    if len(vectors) != labels:
+        raise ValueError(f"labels_embeddings has {len(vectors)} rows for {labels} labels: expected one for each")
 
 
 def expect_count(name: str, value: object, expected: str = "a whole number of at least 1") -> None:
@@ -92,6 +106,8 @@ class Request:
             if isinstance(values, Sequence):
                 expect_one_per_text(name, values, count)
         plan = plan_labels(labels, count)
+        if options.label_vectors is not None:
+            _expect_one_vector_a_label(options.label_vectors, plan)
         options = replace(options, threshold=plan_thresholds(options.threshold, count))
         if isinstance(options.threshold, Mapping):
             for own in plan.sets:

@@ -130,6 +130,8 @@ class Trainer:
         *,
         tell: Tell | None = None,
     ) -> None:
+        if model.config.is_bi_encoder:
+            raise TrainingError("the model is a bi-encoder, which is not trained here: train it with gliner")
         self.model, self.corpus, self.eval_sets, self.config, self.run = model, corpus, eval_sets, config, run
         self._tell = tell if tell is not None and run.accelerator.is_main_process else lambda _: None
         self._best: Best | None = None

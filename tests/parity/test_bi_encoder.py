@@ -1,0 +1,215 @@
+"""Models whose labels have an encoder of their own give gliner's answers, and what it offers for them alone."""
+
+import copy
+import pickle
+import shutil
+
+import pytest
+import torch
+
+from gliner_fast import GLiNER
+from gliner_fast.comparing.verification import compare, find_reference_candidates
+from gliner_fast.errors import CheckpointError
+from gliner_fast.evaluation import evaluate_like_gliner
+from gliner_fast.training.errors import TrainingError
+from tests.parity.pairs import spans
+from tests.parity.test_labels import PER_TEXT, SHARED
+from tests.random_checkpoints import LABEL_SUBWORDS
+from tests.samples import BOOKS, CROSSNER, LABELS
+
+TEXTS = CROSSNER[:6]
+KINDS = ["bi", "bi-same-width", "bi-bert", "bi-modernbert", "bi-token"]
+# The reference fails on no labels at all (Q10), and its tokenizer takes strings alone.
+UNREADABLE = {"none at all", "no descriptions", "not strings"}
+
+
+@pytest.mark.gliner
+@pytest.mark.parametrize("labels", [SHARED[name] for name in SHARED if name not in UNREADABLE])
+def test_labels_shared_by_all_texts(labels, pair):
+    pair("bi").check(TEXTS, labels, threshold=0.2, flat_ner=False, multi_label=True)
+    pair("bi").check(TEXTS[:2], labels, threshold=0.2, return_class_probs=True)
+
+
+@pytest.mark.gliner
+@pytest.mark.parametrize("kind", ["bi", "bi-token"])
+@pytest.mark.parametrize("labels", list(PER_TEXT.values()), ids=list(PER_TEXT))
+def test_labels_of_each_text_s_own(labels, kind, pair):
+    pair(kind).check(TEXTS, labels, threshold=0.2, batch_size=4)
+
+
+@pytest.mark.gliner
+@pytest.mark.parametrize("labels", [[], {}])
+def test_without_labels_nothing_is_found(labels, pair):
+    assert pair("bi").ours.inference(TEXTS, labels) == [[] for _ in TEXTS]
+
+
+@pytest.mark.gliner
+def test_labels_that_are_no_strings_are_read_as_such(pair):
+    ours = pair("bi").ours
+    found = ours.inference(TEXTS, [1, 2.5, None], threshold=0.1)
+    assert {entity["label"] for own in found for entity in own} <= {1, 2.5, None}
+    assert spans(found) == {
+        (*span[:3], {"1": 1, "2.5": 2.5, "None": None}[span[3]])
+        for span in spans(ours.inference(TEXTS, ["1", "2.5", "None"], threshold=0.1))
+    }
+
+
+@pytest.mark.gliner
+@pytest.mark.parametrize("kind", KINDS)
+def test_label_vectors_are_the_reference_s(kind, pair):
+    both = pair(kind)
+    labels = [*LABELS, "", "a " + "very " * 60 + "long label", LABELS[0], "人物"]
+    ours, theirs = both.ours.encode_labels(labels), both.reference.encode_labels(labels)
+    assert ours.dtype == theirs.dtype == torch.float32
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    assert not ours.requires_grad
+    assert both.ours.encode_labels("person").shape == (1, both.ours.config.hidden_size)
+
+
+@pytest.mark.gliner
+def test_a_long_label_is_cut_before_its_last_special_subword(pair):
+    model = pair("bi").ours
+    tokenizer = model.data_processor.labels_tokenizer
+    for words in (1, LABEL_SUBWORDS, 3 * LABEL_SUBWORDS):
+        label = "word " * words
+        (ids,) = model.predictor().batcher.encode_labels([_label_set(label)]).ids
+        assert ids.tolist() == tokenizer(label, truncation=True)["input_ids"]
+        assert len(ids) <= LABEL_SUBWORDS
+
+
+def _label_set(*labels):
+    from gliner_fast.labels import LabelSet
+
+    return LabelSet.read(labels)
+
+
+@pytest.mark.gliner
+@pytest.mark.parametrize("kind", ["bi", "bi-token"])
+def test_label_vectors_made_before_give_the_same_entities(kind, pair):
+    both = pair(kind)
+    vectors = both.ours.encode_labels(LABELS)
+    found = both.ours.batch_predict_with_embeds(TEXTS, vectors, LABELS, threshold=0.3, flat_ner=False)
+    report = compare(
+        found,
+        both.reference.batch_predict_with_embeds(TEXTS, vectors, LABELS, threshold=0.3, flat_ner=False),
+        lambda index: find_reference_candidates(both.reference, TEXTS[index], LABELS, floor=0.3 - 1e-4),
+        threshold=0.3,
+        flat_ner=False,
+    )
+    assert report.ok, str(report)
+    assert report.entities > 10
+    assert spans([both.ours.predict_with_embeds(TEXTS[0], vectors, LABELS, False, 0.3)]) == spans(found[:1])
+    others = both.ours.batch_predict_with_embeds(TEXTS, vectors.flip(0), LABELS, threshold=0.3, flat_ner=False)
+    assert spans(others) != spans(found)  # these vectors are read, and not the labels
+
+
+@pytest.mark.gliner
+def test_label_vectors_that_do_not_fit_are_refused(pair):
+    ours = pair("bi").ours
+    vectors = ours.encode_labels(LABELS)
+    with pytest.raises(ValueError, match="labels_embeddings has 6 rows for 2 labels"):
+        ours.batch_predict_with_embeds(TEXTS, vectors, LABELS[:2])
+    with pytest.raises(TypeError, match="expected a tensor"):
+        ours.batch_predict_with_embeds(TEXTS, vectors.tolist(), LABELS)
+    with pytest.raises(ValueError, match="one list of labels for all texts"):
+        ours.batch_predict_with_embeds(TEXTS[:2], vectors[:1], [["person"], ["place"]])
+
+
+@pytest.mark.gliner
+def test_other_models_have_no_label_vectors(pair):
+    ours = pair("deberta").ours
+    with pytest.raises(ValueError, match="no bi-encoder"):
+        ours.encode_labels(LABELS)
+    with pytest.raises(ValueError, match="no bi-encoder"):
+        ours.batch_predict_with_embeds(TEXTS, torch.zeros(6, 48), LABELS)
+
+
+@pytest.mark.gliner
+def test_labels_are_encoded_once(checkpoint, monkeypatch):
+    ours = GLiNER.from_pretrained(checkpoint("bi"))
+    encoded = []
+    forward = ours.model.label_encoder.forward
+
+    def counted(ids, *others):
+        encoded.append(len(ids))
+        return forward(ids, *others)
+
+    monkeypatch.setattr(ours.model.label_encoder, "forward", counted)
+    ours.inference(CROSSNER[:12], [[label, "place"] for label in (*LABELS, *LABELS)], batch_size=2)
+    assert encoded == [len({*LABELS, "place"})]
+    encoded.clear()
+    for text in TEXTS:
+        ours.predict_entities(text, LABELS)
+    assert encoded == [len(LABELS)]  # one call after another, too
+    ours.predict_entities(TEXTS[0], LABELS[::-1])
+    assert encoded == [len(LABELS)] * 2
+
+
+@pytest.mark.gliner
+@pytest.mark.parametrize("change", ["in place", "behind torch's back", "another weight", "another dtype"])
+def test_labels_are_encoded_again_once_weights_have_changed(change, checkpoint):
+    ours = GLiNER.from_pretrained(checkpoint("bi"))
+    before = ours.encode_labels(LABELS)
+    assert torch.equal(ours.encode_labels(LABELS), before)
+    weight = ours.model.label_encoder.projection.weight
+    if change == "in place":
+        with torch.no_grad():
+            weight.mul_(2)
+    elif change == "behind torch's back":
+        weight.data.mul_(2)
+    elif change == "another weight":
+        ours.model.label_encoder.projection.weight = torch.nn.Parameter(weight.detach() * 2)
+    else:
+        ours.to(torch.bfloat16)
+    after = ours.encode_labels(LABELS)
+    assert after.dtype == ours.dtype
+    assert not torch.equal(after.float(), before)
+
+
+@pytest.mark.gliner
+def test_windows_streams_copies_and_pickles_answer_alike(pair):
+    ours = pair("bi").ours
+    long = " ".join(BOOKS)[:6000]
+    found = ours.inference([long, TEXTS[0]], LABELS, on_long="window", threshold=0.4)
+    assert max(entity["end"] for entity in found[0]) > 5500
+    assert list(ours.stream([long, TEXTS[0]], LABELS, threshold=0.4)) == found
+    for other in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        assert other.inference([long, TEXTS[0]], LABELS, on_long="window", threshold=0.4) == found
+
+
+@pytest.mark.gliner
+def test_whole_numbers_answer_nearly_alike(pair):
+    ours = copy.deepcopy(pair("bi").ours)
+    exact = spans(ours.inference(CROSSNER, LABELS))
+    ours.quantize()
+    found = spans(ours.inference(CROSSNER, LABELS))
+    assert ours.precision == "int16"
+    assert len(found & exact) >= 0.9 * len(found | exact)
+
+
+@pytest.mark.gliner
+def test_evaluation_gives_the_reference_s_scores(pair):
+    both = pair("bi")
+    words = [text.split() for text in CROSSNER[:20]]
+    rows = [{"tokenized_text": own, "ner": [[0, 1, "person"], [2, 2, "place"]]} for own in words]
+    options = {"flat_ner": True, "multi_label": False, "threshold": 0.3}
+    _, ours = evaluate_like_gliner(both.ours, rows, entity_types=["person", "place"], **options)
+    _, theirs = both.reference.evaluate(rows, entity_types=["person", "place"], **options)
+    assert abs(ours - theirs) <= 0.001
+
+
+@pytest.mark.gliner
+def test_a_folder_without_the_labels_tokenizer_says_so(checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint("bi"), tmp_path / "model")
+    shutil.rmtree(folder / "labels_tokenizer")
+    with pytest.raises(CheckpointError, match="labels_tokenizer, of a bi-encoder's labels: .* cannot be had"):
+        GLiNER.from_pretrained(folder)
+
+
+@pytest.mark.gliner
+def test_bi_encoders_are_neither_trained_nor_made_here(checkpoint, tmp_path):
+    model = GLiNER.from_pretrained(checkpoint("bi"))
+    with pytest.raises(TrainingError, match="a bi-encoder, which is not trained here"):
+        model.train_model([{"tokenized_text": ["Ada"], "ner": [[0, 0, "person"]]}], output_dir=tmp_path, use_cpu=True)
+    with pytest.raises(CheckpointError, match="not made anew"):
+        GLiNER.from_config(model.config.to_dict(), backbone_from_pretrained=False)
