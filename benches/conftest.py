@@ -77,31 +77,39 @@ def distinct_texts(name: str, count: int) -> list[str]:
     return texts
 
 
-def checkpoint(size: str, span_mode: str = "markerV0") -> Path:
-    """A random calibrated checkpoint of a size, made once and kept until the recipe changes."""
+# What makes a checkpoint another kind than most that are published.
+KINDS: dict[str, dict[str, str]] = {
+    "": {},
+    "token-level": {"span_mode": "token_level"},
+    "bi-encoder": {"label_encoder": "bert"},
+}
+
+
+def checkpoint(size: str, kind: str = "") -> Path:
+    """A random calibrated checkpoint of a size, and kind, made once and kept until the recipe changes."""
     recipe = b"".join(Path(module.__file__).read_bytes() for module in (random_checkpoints, tokenizer_makers))
-    name = size if span_mode == "markerV0" else f"{span_mode}-{size}"
+    name = f"{kind}-{size}" if kind else size
     folder = CACHE / f"{name}-{hashlib.sha256(recipe).hexdigest()[:12]}"
     if not folder.exists():
         for stale in CACHE.glob(f"{name}-*"):
             shutil.rmtree(stale)  # a base checkpoint is 0.7 GB
         unfinished = CACHE / f"unfinished-{name}-{os.getpid()}"
-        random_checkpoints.make_checkpoint(unfinished, size=size, span_mode=span_mode)
+        random_checkpoints.make_checkpoint(unfinished, size=size, **KINDS[kind])
         unfinished.rename(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def pair() -> Callable[..., Pair]:
-    """Loads a checkpoint of a size (and span mode) into both packages; the last one stays loaded."""
+    """Loads a checkpoint of a size (and kind) into both packages; the last one stays loaded."""
 
     @lru_cache(maxsize=1)
-    def load(size: str, device: str, span_mode: str = "markerV0") -> Pair:
+    def load(size: str, device: str, kind: str = "") -> Pair:
         from gliner import GLiNER as Reference
 
         from gliner_fast import GLiNER
 
-        path = checkpoint(size, span_mode)
+        path = checkpoint(size, kind)
         ours = GLiNER.from_pretrained(path, map_location=device)
         return Pair(ours, Reference.from_pretrained(path, map_location=device), device)
 

@@ -207,10 +207,12 @@ def _label_encoder(recipe: Recipe) -> tuple[dict[str, Any], PreTrainedTokenizerB
     if recipe.label_encoder is None:
         return {}, None
     family, special = ENCODERS[recipe.label_encoder]
-    tokenizer = make_tokenizer(family, corpus(), size=1_500, max_subwords=LABEL_SUBWORDS)
+    # Large ones have the shape of the MiniLM that published ones carry.
+    layers, width, heads, rows = (2, 32, 2, 1_500) if recipe.size.startswith("tiny") else (6, 384, 12, 30_522)
+    tokenizer = make_tokenizer(family, corpus(), size=rows, max_subwords=LABEL_SUBWORDS)
     settings = special | {
-        "vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "intermediate_size": 64, "pad_token_id": tokenizer.pad_token_id, "hidden_act": "gelu",
+        "vocab_size": len(tokenizer), "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads,
+        "intermediate_size": 4 * width, "pad_token_id": tokenizer.pad_token_id, "hidden_act": "gelu",
         "max_position_embeddings": 512, "initializer_range": 0.02,
     }  # fmt: skip
     return {"labels_encoder": f"random/{recipe.label_encoder}", "labels_encoder_config": settings}, tokenizer

@@ -102,9 +102,17 @@ def test_a_checkpoint_device_and_dtype(run, checkpoint):
 
 @pytest.mark.filterwarnings("default")
 def test_a_warning_is_one_line(run):
-    code, _, err = run("predict", "other word " * 200, "-l", "city")
+    code, _, err = run("predict", ADA, "-l", ",".join(f"label number {number}" for number in range(200)))
     assert code == 0
-    assert err == "gliner-fast: warning: Sentence of length 400 has been truncated to 384\n"
+    assert re.fullmatch(r"gliner-fast: warning: .* pass the tokenizer's limit of 512 subwords; .*\n", err)
+
+
+def test_long_texts_are_read_whole(run):
+    text = " ".join([ADA] * 80)  # 480 words, of which the model reads 384 at a time
+    code, out, err = run("predict", text, "-l", "person,city")
+    assert code == 0
+    assert max(entity["end"] for entity in _rows(out)[0]["entities"]) > len(text) - len(ADA)
+    assert not err
 
 
 @pytest.mark.parametrize(
@@ -355,6 +363,51 @@ def test_verify_exits_with_1_where_answers_differ(run, checkpoint):
     code, out, _ = run("verify", checkpoint("deberta"), "-l", "person,city", "-t", "0.1", "--tolerance", "0")
     assert code == 1
     assert "NOT the same answers." in out
+
+
+@pytest.mark.gliner
+def test_verify_takes_the_first_texts_and_says_so(run, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(verification, "_REFERENCE_TEXTS", 2)
+    monkeypatch.setattr(verification, "_SECONDS_OF_SILENCE", -1)
+    texts = tmp_path / "texts.txt"
+    texts.write_text("".join(f"{ADA} {number}\n" for number in range(6)))
+    arguments = ("verify", checkpoint("deberta"), "-l", "person", "--texts", texts)
+    code, out, err = run(*arguments, "--limit", "5")
+    assert code == 0
+    assert out.startswith("5 texts")
+    assert "the first 5 texts are compared: --limit takes more" in err
+    assert [line for line in err.splitlines() if "gliner: " in line] == [
+        f"gliner-fast: gliner: {count} of 5 texts" for count in (2, 4, 5)
+    ]
+    _, out, err = run(*arguments)
+    assert out.startswith("6 texts")
+    assert "--limit" not in err
+
+
+def test_verify_names_the_option_for_texts_where_a_model_was_expected(run, tmp_path):
+    (tmp_path / "articles.jsonl").write_text("{}")
+    code, _, err = run("verify", tmp_path / "articles.jsonl", "-l", "person")
+    assert code == 2
+    assert "texts are given with --texts" in err
+
+
+@pytest.mark.parametrize(
+    ("given", "tolerance"),
+    [
+        ((), 1e-4),
+        (("--dtype", "bf16"), 0.05),
+        (("--dtype", "fp16"), 0.01),
+        (("--dtype", "int16"), 0.01),
+        (("--dtype", "bf16", "--tolerance", "0"), 0),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:int16 is made for x86")
+def test_verify_expects_no_more_of_scores_than_their_precision_has(given, tolerance, run, monkeypatch):
+    seen = []
+    report = verification.VerificationReport(1, 9, 9, 0, 0, 0, 0.0, 1e-4, (), "0.2.29")
+    monkeypatch.setattr(verification, "verify", lambda *_, **options: seen.append(options["tolerance"]) or report)
+    assert run("verify", "-l", "person", *given)[0] == 0
+    assert seen == [tolerance]
 
 
 @pytest.mark.parametrize(

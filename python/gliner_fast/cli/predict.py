@@ -30,7 +30,8 @@ def predict(
 ) -> None:
     """Find entities in texts given here; for files see extract.
 
-    A terminal gets coloured text, a pipe one JSON object a line.
+    A terminal gets coloured text, a pipe one JSON object a line. Long texts
+    are read whole, in windows that overlap.
 
     [bold]gliner-fast predict "Ada Lovelace lived in London." -l person,city[/bold]
 
@@ -49,6 +50,7 @@ def predict(
             flat_ner=not nested,
             threshold=thresholds,
             multi_label=multi_label,
+            on_long="window",
         )
         for text, entities in zip(chunk, found, strict=True):
             write({"text": text, "entities": entities})

@@ -1,4 +1,4 @@
-"""Token-level models beside gliner: texts -> entities, and the two steps of their own, head and marked spans."""
+"""Token-level models and bi-encoders beside gliner: texts -> entities, and what token-level ones have of their own."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from gliner_fast.marked_spans import find_marked_spans
 
 TEXTS, CLASSES = 8, 10
 TOLERANCE = 2e-5  # largest difference over the largest value, fp32: sums are taken in another order
-TOKEN_LEVEL = "token_level"
 # Levels that starts, ends and words inside are moved by: one start in seven, and long runs of words inside.
 SHIFTS = {"realistic": [-2.7, -2.7, 1.7], "dense": [-0.5, -0.5, 1.7]}
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", ["token-level", "bi-encoder"])
 @pytest.mark.parametrize("label_count", [5, 25])
 @pytest.mark.parametrize("name", ["short", "mixed"])
 @pytest.mark.timeout(1_800)
-def bench_token_level(
-    race: Race, pair: Callable[..., Pair], name: str, label_count: int, size: str, device: str
+def bench_kind(
+    race: Race, pair: Callable[..., Pair], name: str, label_count: int, kind: str, size: str, device: str
 ) -> None:
-    race_texts(race, pair(size, device, TOKEN_LEVEL), name, label_count, size, span_mode=TOKEN_LEVEL)
+    race_texts(race, pair(size, device, kind), name, label_count, size, kind=kind)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -40,7 +40,7 @@ def bench_token_level(
 @pytest.mark.parametrize("classes", [5, 25, 100])
 @pytest.mark.parametrize("words", [20, 80])
 def bench_token_head(race: Race, pair: Callable[..., Pair], words: int, classes: int, size: str, device: str) -> None:
-    models = pair(size, device, TOKEN_LEVEL)
+    models = pair(size, device, "token-level")
     ours, theirs = models.ours.model.scorer, models.reference.model.scorer
     width = models.reference.config.hidden_size
     generator = torch.Generator().manual_seed(0)
@@ -72,7 +72,6 @@ def bench_token_head(race: Race, pair: Callable[..., Pair], words: int, classes:
         words=words,
         classes=classes,
         hidden_size=width,
-        span_mode=TOKEN_LEVEL,
         dtype="float32",
     )
 
@@ -119,5 +118,4 @@ def bench_token_decode(race: Race, words: int, density: str) -> None:
         words=words,
         classes=CLASSES,
         density=density,
-        span_mode=TOKEN_LEVEL,
     )
