@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-from torch import Tensor
 
 from gliner_fast.labels import (
     LabelPlan,
@@ -18,6 +17,9 @@ from gliner_fast.labels import (
     plan_labels,
     plan_thresholds,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 OnLong = Literal["truncate", "window", "error"]
 
@@ -66,7 +68,9 @@ class Options:
 
 def _expect_one_vector_a_label(vectors: Any, plan: LabelPlan) -> None:
     """Raises TypeError and ValueError for what are no vectors of the labels of all texts."""
-    if not isinstance(vectors, Tensor) or vectors.dim() != 2:
+    import torch  # here alone: jobs on Ray read requests before torch is needed
+
+    if not isinstance(vectors, torch.Tensor) or vectors.dim() != 2:
         raise TypeError(f"labels_embeddings is {type(vectors).__name__}: expected a tensor (labels, width)")
     if len(plan.sets) != 1:
         raise ValueError("labels_embeddings go with one list of labels for all texts, not with one for each")
