@@ -63,6 +63,19 @@ def test_standard_input_to_standard_output(run):
     assert (code, list(json.loads(out))) == (0, ["n", "text", "entities"])
 
 
+@pytest.mark.filterwarnings("default:standard input is read as plain text")
+def test_json_lines_on_standard_input_are_not_read_as_text(run, tmp_path):
+    stdin = json.dumps({"body": ADA}).encode()
+    code, out, err = run("-", "-l", "person", "--text-column", "body", "-q", stdin=stdin)
+    assert (code, out) == (2, "")
+    assert "give --input-format jsonl" in err
+    code, out, err = run("-", "-l", "person", "-q", stdin=stdin)
+    assert (code, list(json.loads(out)), json.loads(out)["text"]) == (0, ["text", "entities"], stdin.decode())
+    assert "gliner-fast: warning: standard input is read as plain text" in err
+    code, out, err = run("-", "-l", "person", "--text-column", "body", "-q", stdin=ADA.encode())
+    assert (code, json.loads(out)["body"], err) == (0, ADA, "")
+
+
 @pytest.mark.filterwarnings("ignore:.*is left out")
 def test_an_input_without_a_usable_row_is_no_success(run, tmp_path):
     bad = [{"text": None}] * 9

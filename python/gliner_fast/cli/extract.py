@@ -171,8 +171,6 @@ def extract(
                 "no input: name files, folders or globs; for texts themselves there is gliner-fast predict"
             )
         inputs = ["-"]
-    if inputs == ["-"] and input_format is None:
-        input_format = "text"
 
     if redact is None and (redact_template is not None or redact_key is not None):
         raise InputError("--redact-template and --redact-key-env belong to --redact")

@@ -41,6 +41,14 @@ def plan_json_schema(records: Sequence[Record], selection: Selection) -> pa.Sche
     return plan_json_columns(rows, selection.kept)
 
 
+def fields_of(record: Record) -> list[str] | None:
+    """The names of the fields of a line that holds a JSON object; None for any other line."""
+    try:
+        return list(_read_object(record.raw))
+    except BadRow:
+        return None
+
+
 class JsonFields:
     """The fields of the first rows: they tell a wrong name, which no row has, from bad rows."""
 
