@@ -49,7 +49,7 @@ def test_a_file_to_a_file(run, tmp_path):
     assert _found(first) == [("Ada Lovelace", "person"), ("London", "city")]
     assert second["entities"] == []
     code, _, err = run("in.jsonl", "-o", "out.parquet", "-l", "person,city", "--text-column", "body")
-    assert (code, err) == (0, "done: 2 rows, 2 entities in out.parquet\n")
+    assert (code, err) == (0, "already complete: 2 rows, 2 entities in out.parquet\n")
 
 
 def test_standard_input_to_standard_output(run):
@@ -90,8 +90,16 @@ def test_an_input_without_a_usable_row_is_no_success(run, tmp_path):
     code, out, err = run("-", "--input-format", "jsonl", "-l", "city", "-q", stdin=stdin)
     assert (code, out) == (2, "")
     assert err.endswith("gliner-fast: error: not one of the 9 rows could be used\n")
+    write_jsonl(tmp_path / "in.jsonl", bad[:1])
+    code, _, err = run("in.jsonl", "-o", "one.jsonl", "-l", "city")
+    rejects = Path("one.jsonl.job/rejects.jsonl")
+    assert "done: 0 of 1 row, 0 entities in one.jsonl\n" in err
+    assert err.endswith(
+        f"1 row rejected, see {rejects}\ngliner-fast: error: the only row could not be used: see {rejects}\n"
+    )
     write_jsonl(tmp_path / "in.jsonl", [])
-    assert run("in.jsonl", "-o", "none.jsonl", "-l", "city", "-q")[0] == 0
+    code, _, err = run("in.jsonl", "-o", "none.jsonl", "-l", "city")
+    assert (code, err) == (0, "done: 0 rows, 0 entities in none.jsonl\n")
 
 
 def test_columns_layout_and_quiet(run, tmp_path):

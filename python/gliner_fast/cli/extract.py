@@ -217,7 +217,8 @@ def extract(
         print(report, file=sys.stderr)
     if report.is_complete and 0 < report.rows == report.rejects:
         see = "" if report.rejects_file is None else f": see {report.rejects_file}"
-        raise InputError(f"not one of the {report.rows:,} rows could be used{see}")
+        which = "the only row could not" if report.rows == 1 else f"not one of the {report.rows:,} rows could"
+        raise InputError(f"{which} be used{see}")
     if report.is_complete:
         return 0
     can_go_on = output not in {None, "-"} and inputs != ["-"]

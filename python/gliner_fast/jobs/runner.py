@@ -17,7 +17,7 @@ from gliner_fast.jobs.local_engine import run_here
 from gliner_fast.jobs.pace import Pace
 from gliner_fast.jobs.plan import JobError
 from gliner_fast.jobs.progress import Progress
-from gliner_fast.jobs.report import JobReport, add_stats
+from gliner_fast.jobs.report import JobReport, add_stats, count
 from gliner_fast.jobs.sinks import join_shards
 from gliner_fast.jobs.sources import SAMPLE
 from gliner_fast.jobs.stopping import stop_on_interrupt
@@ -91,9 +91,9 @@ def run_job(
     misfits = report.stats.get("misfits", 0)
     if misfits and report.is_complete and not was_joined:
         warnings.warn(
-            f"{misfits:,.0f} rows with a text are not in the output: they have other columns or types than the first "
-            f"{SAMPLE:,} rows, which decide on those of Parquet (see {report.rejects_file}). Name the columns to pass "
-            "through (--columns), or write JSON lines, which take any value",
+            f"{count('row', int(misfits))} with a text left out of the output, for other columns or types than those "
+            f"of the first {SAMPLE:,} rows, which decide on those of Parquet (see {report.rejects_file}). Name the "
+            "columns to pass through (--columns), or write JSON lines, which take any value",
             stacklevel=3,
         )
     return report
