@@ -147,7 +147,7 @@ class JsonLines:
             return values[name]
         except KeyError:
             fields = ", ".join(map(repr, values)) or "none"
-            raise BadRow(f"no field {name!r} (its fields: {fields}): name the right column") from None
+            raise BadRow(f"this row has no field {name!r} (its fields: {fields})") from None
 
 
 def _read_object(raw: bytes) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class JobReport:
         is_complete: False where the job was stopped; the same call goes on.
         rows: input rows, rejects included.
         rejects: rows that could not be used.
-        rejects_file: where they are, each with file, line and reason; None where there are none.
+        rejects_file: where they are, each with file, line and reason; None where there are none, and for a stream.
         entities: entities found.
         shards: slices that the work was cut into.
         rows_here: rows done by this run; the others were done before.
