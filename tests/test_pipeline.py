@@ -276,6 +276,15 @@ def test_a_text_that_is_too_long_is_named_by_its_number(model):
 # --- predict_windows --------------------------------------------------------------------------------------------------
 
 
+def test_a_window_may_explain_its_error(model):
+    window = Window(["word " * 400], LABELS, explain=lambda error: TypeError(f"there: {error}"))
+    with pytest.raises(TypeError, match="there: text 0 has 400 words"):
+        list(predict_windows(model, [window], Options(on_long="error"), stats=Stats()))
+    window = Window(["word " * 400], LABELS, explain=lambda _: None)
+    with pytest.raises(ValueError, match="^text 0 has 400 words"):
+        list(predict_windows(model, [window], Options(on_long="error"), stats=Stats()))
+
+
 @pytest.mark.parametrize("read_ahead", [False, True])
 def test_windows_come_back_in_order_with_their_keys_and_own_options(read_ahead, model):
     windows = [

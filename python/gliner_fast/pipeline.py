@@ -41,6 +41,7 @@ class Window:
         key: anything; comes back with the results.
         options: instead of the stream's; the place of per-text values.
         first_text: number of the first text, for messages.
+        explain: gives the error to raise in place of one that these texts were refused with; None to leave that.
     """
 
     texts: Sequence[Any]
@@ -48,6 +49,7 @@ class Window:
     key: Any = None
     options: Options | None = None
     first_text: int = 0
+    explain: Callable[[ValueError], Exception | None] | None = None
 
 
 def predict_windows(
@@ -90,8 +92,14 @@ def predict_windows(
 
     def prepare(window: Window) -> Prepared:
         asked = window.options or options
-        request = Request.read(window.texts, window.labels, asked, first_text=window.first_text)
-        return model.predictor().prepare(request)
+        try:
+            request = Request.read(window.texts, window.labels, asked, first_text=window.first_text)
+            return model.predictor().prepare(request)
+        except ValueError as error:
+            explained = None if window.explain is None else window.explain(error)
+            if explained is None:
+                raise
+            raise explained from error
 
     try:
         if devices is None:

@@ -110,7 +110,7 @@ def extract_files(
 
     Raises:
         JobError: the choices do not go together or are not those that the job was begun with, another process writes
-            there, or too many rows were rejected.
+            there, too many rows were rejected, or a text is too long with `on_long="error"`.
         JobInputError: the input cannot be read, lacks a column, or has one of a name that the output adds.
         FileNotFoundError: an input, or the model, is not there.
         OSError: the output cannot be written; finished shards stay.

@@ -132,10 +132,12 @@ class RowReader:
         parts: list[Part] = []
         rows: list[int] = []
         rejects: list[Reject] = []
+        paths: list[str] = []
         while (missing := count - (self._row - first_row)) and (reader := self._current()) is not None:
             part = reader.read(missing)
             path = self._files[self._next_file - 1].path
             rows.extend(self._row + position for position in part.positions)
+            paths += [path] * len(part.positions)
             rejects.extend(
                 Reject(self._row + position, path, line, reason, raw) for position, line, reason, raw in part.faults
             )
@@ -150,6 +152,8 @@ class RowReader:
             labels=[own for part in parts for own in part.labels if own is not None] if has_labels else None,
             columns=self._join([part.columns for part in parts]),
             rejects=rejects,
+            files=paths,
+            lines=np.array([line for part in parts for line in part.lines], np.int64),
         )
 
     def skip(self, count: int) -> int:
