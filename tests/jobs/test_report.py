@@ -40,7 +40,11 @@ REPORT: dict[str, Any] = {
             ["stopped: 50 rows (40 of them before), 400 entities in out", "2.0 s: 5.0 rows/s, 0% padding"],
         ),
         ({"is_complete": False, "rows_here": 0, "rows": 0, "entities": 0}, ["stopped: 0 rows, 0 entities in out"]),
-        ({"rows": 1, "rows_here": 1, "entities": 1}, ["done: 1 row, 1 entity in out", "2.0 s: 0.5 rows/s, "]),
+        (
+            {"rows": 1, "rows_here": 1, "entities": 1},
+            ["done: 1 row, 1 entity in out", "2.0 s: 0.5 rows/s, 500 words/s, "],
+        ),
+        ({"stats": {"words": 2}}, ["done: ", "2.0 s: 25.0 rows/s, 1 word/s, "]),
         (
             {"stats": {"texts": 1_003, "computed_texts": 1, "words": 16}},
             ["done: ", "2.0 s: 25.0 rows/s, 8 words/s (in 1 text of 1,003: the others are blank or repeat one), "],

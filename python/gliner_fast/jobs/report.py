@@ -87,7 +87,7 @@ class JobReport:
         if self.rows_here < self.rows or not words:  # those of earlier runs took other seconds
             return rates
         texts, computed = (int(self.stats.get(name, 0)) for name in ("texts", "computed_texts"))
-        speed = f"{rates}{words / self.seconds:,.0f} words/s"
+        speed = f"{rates}{count('word', round(words / self.seconds))}/s"
         if computed < texts:  # a text that repeats has its words counted once, which else would seem slow
             speed += f" (in {count('text', computed)} of {texts:,}: the others are blank or repeat one)"
         return f"{speed}, "
