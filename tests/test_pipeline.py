@@ -6,6 +6,7 @@ import time
 from contextlib import closing
 
 import datasets
+import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
@@ -71,8 +72,25 @@ def test_labels_that_can_be_read_once_serve_all_windows(model, expected):
 
 def test_what_is_no_text_has_no_entities_in_its_place(model):
     texts = ["Ada Lovelace lived in London.", None, "", 5, " \n", b"Ada", "Ada Lovelace lived in London.\n"]
-    found = list(model.stream(texts, ["person"]))
+    with pytest.warns(UserWarning, match=r"^text 3 is 5 \(int\): what is no string has no entities") as told:
+        found = list(model.stream(texts, ["person"]))
     assert [bool(entities) for entities in found] == [True, False, False, False, False, False, True]
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("as_tuples", [False, True])
+def test_missing_values_are_no_reason_to_warn(as_tuples, model):
+    missing = [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT]
+    given = [(value, 0) for value in missing] if as_tuples else missing
+    found = list(model.stream(given, ["person"], as_tuples=as_tuples))  # a warning would be an error
+    assert [pair[0] if as_tuples else pair for pair in found] == [[]] * 5
+
+
+def test_pairs_without_as_tuples_are_refused_behind_what_came_before(model):
+    found = model.stream(["Ada Lovelace lived in London.", ("Angela Merkel led Germany.", 1)], ["person"])
+    assert next(found)
+    with pytest.raises(TypeError, match=r"texts gives a tuple, .* \(tuple\): did you mean as_tuples=True\?"):
+        next(found)
 
 
 def test_no_texts(model):
@@ -274,6 +292,15 @@ def test_a_text_that_is_too_long_is_named_by_its_number(model):
 
 
 # --- predict_windows --------------------------------------------------------------------------------------------------
+
+
+def test_a_window_may_explain_its_error(model):
+    window = Window(["word " * 400], LABELS, explain=lambda error: TypeError(f"there: {error}"))
+    with pytest.raises(TypeError, match="there: text 0 has 400 words"):
+        list(predict_windows(model, [window], Options(on_long="error"), stats=Stats()))
+    window = Window(["word " * 400], LABELS, explain=lambda _: None)
+    with pytest.raises(ValueError, match="^text 0 has 400 words"):
+        list(predict_windows(model, [window], Options(on_long="error"), stats=Stats()))
 
 
 @pytest.mark.parametrize("read_ahead", [False, True])

@@ -198,7 +198,7 @@ def test_a_column_that_cannot_hold_labels_is_refused():
 
 
 def test_the_column_has_the_type_that_shards_have(tmp_path: Path):
-    block = Block(0, 1, np.array([0]), ["a"], None, pa.table({"text": ["a"]}), [])
+    block = Block(0, 1, np.array([0]), ["a"], None, pa.table({"text": ["a"]}), [], ["in"], np.array([1]))
     write_shard(tmp_path / "shard", block, [[]], format="parquet")
     assert pq.read_schema(tmp_path / "shard").field("entities").type == entities_type()
 

@@ -458,7 +458,7 @@ class GLiNER(nn.Module):
 
         Args:
             texts: a list, file, generator, column of pandas, polars or datasets, ...; what is blank or no string has
-                no entities.
+                no entities. The first that is neither a string nor a missing value (None, NaN) is warned of.
             labels: entity types for all texts, as for `inference`; so are the options up to `on_long`.
             flat_ner: see `inference`.
             threshold: see `inference`; a number, or a mapping of label to number.
@@ -477,7 +477,7 @@ class GLiNER(nn.Module):
             For each text its entities; with `as_tuples` a pair of these and the text's context.
 
         Raises:
-            TypeError: options or labels of a wrong type.
+            TypeError: options or labels of a wrong type; a pair in place of a text, or with `as_tuples` no pair.
             ValueError: options out of range; a text that is too long, with `on_long="error"`.
         """
         options = Options(

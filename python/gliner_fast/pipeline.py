@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,9 +11,11 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 
 from gliner_fast.devices import predict_on_all, spread
+from gliner_fast.errors import shown
 from gliner_fast.labels import Labels
 from gliner_fast.predicting.preparing import Prepared
 from gliner_fast.predicting.request import Options, Request, expect_count
@@ -41,6 +44,7 @@ class Window:
         key: anything; comes back with the results.
         options: instead of the stream's; the place of per-text values.
         first_text: number of the first text, for messages.
+        explain: gives the error to raise in place of one that these texts were refused with; None to leave that.
     """
 
     texts: Sequence[Any]
@@ -48,6 +52,7 @@ class Window:
     key: Any = None
     options: Options | None = None
     first_text: int = 0
+    explain: Callable[[ValueError], Exception | None] | None = None
 
 
 def predict_windows(
@@ -90,8 +95,14 @@ def predict_windows(
 
     def prepare(window: Window) -> Prepared:
         asked = window.options or options
-        request = Request.read(window.texts, window.labels, asked, first_text=window.first_text)
-        return model.predictor().prepare(request)
+        try:
+            request = Request.read(window.texts, window.labels, asked, first_text=window.first_text)
+            return model.predictor().prepare(request)
+        except ValueError as error:
+            explained = None if window.explain is None else window.explain(error)
+            if explained is None:
+                raise
+            raise explained from error
 
     try:
         if devices is None:
@@ -220,7 +231,7 @@ def _stream(
     most_texts: int,
     devices: Sequence[torch.device] | None,
 ) -> Generator[Any, None, None]:
-    pairs = map(_as_pair, texts) if as_tuples else ((text, None) for text in texts)
+    pairs = _expect_texts(map(_as_pair, texts) if as_tuples else map(_as_text, texts))
     windows = _cut_windows(pairs, labels, most_texts)
     try:
         with closing(predict_windows(model, windows, options, stats=Stats(), devices=devices)) as results:
@@ -237,6 +248,31 @@ def _as_pair(item: Any) -> tuple[Any, Any]:
     except (TypeError, ValueError) as error:
         raise TypeError(f"as_tuples=True, and texts gives {item!r}: expected a pair (text, context)") from error
     return text, context
+
+
+def _as_text(item: Any) -> tuple[Any, None]:
+    if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str):
+        raise TypeError(f"texts gives a tuple, {shown(item)}: did you mean as_tuples=True?")
+    return item, None
+
+
+def _expect_texts(pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    """Gives pairs on; warns of the first that has neither a text nor a missing value, but a whole row, say."""
+    is_warned = False
+    for number, (text, context) in enumerate(pairs):
+        if not isinstance(text, str) and not is_warned and not _is_missing(text):
+            warnings.warn(
+                f"text {number} is {shown(text)}: what is no string has no entities, and more of it is not told of",
+                stacklevel=2,
+            )
+            is_warned = True
+        yield text, context
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a column has this in place of a text that is not there: None, NaN, or what pandas has for it."""
+    is_nan = isinstance(value, (float, np.floating)) and bool(np.isnan(value))
+    return value is None or is_nan or type(value).__name__ in {"NAType", "NaTType"}  # pandas need not be here
 
 
 def _cut_windows(pairs: Iterable[tuple[Any, Any]], labels: Labels, most_texts: int) -> Generator[Window, None, None]:

@@ -49,7 +49,7 @@ def test_a_file_to_a_file(run, tmp_path):
     assert _found(first) == [("Ada Lovelace", "person"), ("London", "city")]
     assert second["entities"] == []
     code, _, err = run("in.jsonl", "-o", "out.parquet", "-l", "person,city", "--text-column", "body")
-    assert (code, err) == (0, "done: 2 rows, 2 entities in out.parquet\n")
+    assert (code, err) == (0, "already complete: 2 rows, 2 entities in out.parquet\n")
 
 
 def test_standard_input_to_standard_output(run):
@@ -61,6 +61,19 @@ def test_standard_input_to_standard_output(run):
         assert _found(rows[0]) == [("London", "city")]
     code, out, _ = run("--input-format", "jsonl", "-l", "city", "-q", stdin=json.dumps({"n": 1, "text": ADA}).encode())
     assert (code, list(json.loads(out))) == (0, ["n", "text", "entities"])
+
+
+@pytest.mark.filterwarnings("default:standard input is read as plain text")
+def test_json_lines_on_standard_input_are_not_read_as_text(run, tmp_path):
+    stdin = json.dumps({"body": ADA}).encode()
+    code, out, err = run("-", "-l", "person", "--text-column", "body", "-q", stdin=stdin)
+    assert (code, out) == (2, "")
+    assert "give --input-format jsonl" in err
+    code, out, err = run("-", "-l", "person", "-q", stdin=stdin)
+    assert (code, list(json.loads(out)), json.loads(out)["text"]) == (0, ["text", "entities"], stdin.decode())
+    assert "gliner-fast: warning: standard input is read as plain text" in err
+    code, out, err = run("-", "-l", "person", "--text-column", "body", "-q", stdin=ADA.encode())
+    assert (code, json.loads(out)["body"], err) == (0, ADA, "")
 
 
 @pytest.mark.filterwarnings("ignore:.*is left out")
@@ -77,8 +90,16 @@ def test_an_input_without_a_usable_row_is_no_success(run, tmp_path):
     code, out, err = run("-", "--input-format", "jsonl", "-l", "city", "-q", stdin=stdin)
     assert (code, out) == (2, "")
     assert err.endswith("gliner-fast: error: not one of the 9 rows could be used\n")
+    write_jsonl(tmp_path / "in.jsonl", bad[:1])
+    code, _, err = run("in.jsonl", "-o", "one.jsonl", "-l", "city")
+    rejects = Path("one.jsonl.job/rejects.jsonl")
+    assert "done: 0 of 1 row, 0 entities in one.jsonl\n" in err
+    assert err.endswith(
+        f"1 row rejected, see {rejects}\ngliner-fast: error: the only row could not be used: see {rejects}\n"
+    )
     write_jsonl(tmp_path / "in.jsonl", [])
-    assert run("in.jsonl", "-o", "none.jsonl", "-l", "city", "-q")[0] == 0
+    code, _, err = run("in.jsonl", "-o", "none.jsonl", "-l", "city")
+    assert (code, err) == (0, "done: 0 rows, 0 entities in none.jsonl\n")
 
 
 def test_columns_layout_and_quiet(run, tmp_path):

@@ -269,13 +269,26 @@ def test_reading_a_slice_takes_no_longer_for_what_is_done_between_its_windows(
     assert now[0] > 100
 
 
-def test_a_text_that_is_too_long_is_named_by_its_row(small_model: GLiNER, tmp_path: Path):
+def test_a_text_that_is_too_long_is_named_by_its_line(small_model: GLiNER, tmp_path: Path):
     rows: list[dict[str, Any]] = [{"text": text} for text in texts_of(30)]
     rows[3] = rows[20] = {"text": None}
     rows[25] = {"text": "word " * 1000}
     source = write_jsonl(tmp_path / "in.jsonl", rows)
-    with pytest.raises(ValueError, match="text 25 has 1,000 words"):
+    message = rf"{source}, line 26: the text has 1,000 words, .*\(--on-long window\)"
+    with pytest.raises(JobError, match=message):
         extract_files(source, tmp_path / "out.jsonl", LABELS, model=small_model, on_long="error", **OPTIONS)
+
+
+@pytest.mark.parametrize(("name", "write"), SOURCES, ids=[name for name, _ in SOURCES])
+def test_a_text_that_is_too_long_is_named_by_its_file(
+    name: str, write: Callable[[Path, list[str]], Path], small_model: GLiNER, tmp_path: Path
+):
+    texts = texts_of(60)
+    texts[55] = "word " * 1000
+    sources = [write(tmp_path / f"{letter}-{name}", own) for letter, own in (("a", texts[:50]), ("b", texts[50:]))]
+    line = 7 if name == "in.csv" else 6  # a header has a line, too
+    with pytest.raises(JobError, match=f"{sources[1]}, line {line}: the text has 1,000 words"):
+        extract_files(sources, tmp_path / "out.jsonl", LABELS, model=small_model, on_long="error", **OPTIONS)
 
 
 @pytest.mark.parametrize("output", ["out.jsonl", "out.parquet"])

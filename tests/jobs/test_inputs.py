@@ -72,7 +72,8 @@ def test_a_format_holds_whatever_the_names_say(folder):
     assert find_inputs(["data/deep/c.jsonl.gz"], "csv")[0].compression == "gzip"
 
 
-def test_standard_input_needs_a_format():
+def test_standard_input_is_taken_for_text_where_nothing_says_otherwise():
+    assert find_inputs(["-"]) == [InputFile("-", "text", None, None, is_assumed=True)]
     assert find_inputs(["-"], "jsonl") == [InputFile("-", "jsonl", None, None)]
     assert fingerprint(find_inputs(["-"], "jsonl")[0]) is None
 
@@ -90,7 +91,6 @@ def test_standard_input_needs_a_format():
         (["data/a.jsonl", "data"], None, JobInputError, "named twice \\(data/a.jsonl\\)"),
         (["data/a.jsonl", "data/deep/../a.jsonl"], None, JobInputError, "twice \\(data/a.jsonl and data/deep/../a"),
         (["data/a.jsonl", "one[1].txt"], None, JobInputError, "data/a.jsonl is jsonl and one.* is text"),
-        (["-"], None, JobInputError, "no extension"),
         (["-"], "parquet", JobInputError, "cannot be read from standard input"),
         (["-", "data/a.jsonl"], "jsonl", JobInputError, "give it alone"),
         (["data/deep/c.jsonl.gz"], "parquet", JobInputError, "compressed within"),

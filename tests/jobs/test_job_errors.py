@@ -36,7 +36,7 @@ BAD_ROWS = [
     (b'{"body": "a", "own": "city"}', "no field 'text'"),
     (b'{"text": "\xff", "own": "city"}', "not UTF-8"),
     (b'{"text": "\\ud800", "own": "city"}', "half a character"),
-    (b'{"text": "a"}', "no field 'own'"),
+    (b'{"text": "a"}', "this row has no field 'own' (its fields: 'text')"),
     (b'{"text": "a", "own": []}', "no label"),
     (b'{"text": "a", "own": {"city": 5}}', "expected a list such as"),
 ]
@@ -75,8 +75,11 @@ def test_a_limit_of_rejects_ends_the_job_and_a_higher_one_goes_on(small_model: G
     output = tmp_path / "out.jsonl"
     with pytest.raises(JobError, match=r"in\.jsonl, line 71: .*behind the 40 rows that are done"):
         extract_files(source, output, LABELS, model=small_model, on_error="fail", **OPTIONS)
-    with pytest.raises(JobError, match="rows rejected: 3, allowed: 1"):
+    rejects = tmp_path / "out.jsonl.job" / "rejects.jsonl"
+    assert [reject["line"] for reject in read_jsonl(rejects)] == [71]
+    with pytest.raises(JobError, match=r"rows rejected: 3, allowed: 1.* line 151: .* are in .*rejects\.jsonl$"):
         extract_files(source, output, LABELS, model=small_model, max_rejects=1, **OPTIONS)
+    assert [reject["line"] for reject in read_jsonl(rejects)] == [71, 151, 161]
     parts = [file.name for folder in ("shards", "rejects") for file in (tmp_path / "out.jsonl.job" / folder).iterdir()]
     assert sorted(parts) == ["rejects-0000002.jsonl", *(f"shard-000000{number}.jsonl" for number in range(3))]
     report = extract_files(source, output, LABELS, model=small_model, max_rejects=3, **OPTIONS)
@@ -98,8 +101,12 @@ def test_a_limit_holds_for_what_earlier_calls_rejected(stops: bool, small_model:
     else:
         extract_files(source, output, LABELS, model=small_model, **OPTIONS)
     for options in ({"on_error": "fail"}, {"max_rejects": 0}, {"max_rejects": 1}):
-        with pytest.raises(JobError, match=r"by earlier calls: 2, allowed: \d.*in\.jsonl, line 4: 'text' is null"):
+        with pytest.raises(
+            JobError, match=r"by earlier calls: 2, allowed: \d.*in\.jsonl, line 4: 'text' is null.*rejects\.jsonl"
+        ):
             extract_files(source, output, LABELS, model=small_model, **options, **OPTIONS)
+        told = read_jsonl(tmp_path / "out.jsonl.job" / "rejects.jsonl")
+        assert [reject["line"] for reject in told] == [4, 6, *([151, 152] if stops else [])]
     for file in (tmp_path / "out.jsonl.job").rglob("rejects*.jsonl"):
         file.unlink()
     if not stops:  # a slice without its rejects would be done again

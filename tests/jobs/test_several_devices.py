@@ -61,7 +61,9 @@ def test_several_devices_share_the_slices(
 def test_a_stop_on_several_devices_loses_nothing(
     small_model: GLiNER, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])
+    rows: list[dict[str, Any]] = [{"text": text} for text in texts]
+    rows[3] = {"text": None}
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
     stop = threading.Event()
     write = job_module.Job.write
 
@@ -77,11 +79,12 @@ def test_a_stop_on_several_devices_loses_nothing(
     report = extract_files(source, tmp_path / "found.jsonl", LABELS, **options)
     assert not report.is_complete  # all five slices were read, the last of them with the first
     assert report.rows < len(texts)
+    assert [reject["line"] for reject in read_jsonl(Path(report.rejects_file or ""))] == [4]
     stop.clear()
     report = extract_files(source, tmp_path / "found.jsonl", LABELS, **options)
     assert report.is_complete
     assert report.rows == len(texts)
-    assert [row["text"] for row in read_jsonl(tmp_path / "found.jsonl")] == texts
+    assert [row["text"] for row in read_jsonl(tmp_path / "found.jsonl")] == texts[:3] + texts[4:]
 
 
 def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:

@@ -233,6 +233,40 @@ def test_standard_input_as_objects_waits_for_no_sample(standard_input):
         assert reader.read(9).columns == [{"text": "a", "x": []}]
 
 
+@pytest.mark.parametrize(
+    ("content", "text_column", "complaint"),
+    [
+        (b'{"body": "a"}\n', "body", "the text is in 'body': give --input-format jsonl"),
+        (b'{"text": "a"}\n', "text", "the text is in 'text': give --input-format jsonl"),
+        (b'{"other": "a"}\n', "body", "its fields: 'other'"),
+        (b'{"other": "a"}\n', "text", None),
+        (b"{}\n", "text", None),
+    ],
+)
+def test_json_lines_are_not_taken_for_text_without_a_word(standard_input, content, text_column, complaint):
+    selection = Selection(text_column)
+    standard_input(content)
+    if complaint is None:
+        with pytest.warns(UserWarning, match="plain text.* is a JSON object .*give --input-format jsonl"):
+            reader = RowReader(find_inputs(["-"]), selection)
+        assert reader.read(9).texts == [content.decode().strip()]
+    else:
+        with pytest.raises(JobInputError, match=complaint):
+            RowReader(find_inputs(["-"]), selection)
+    standard_input(content)  # whoever says text means it
+    assert RowReader(find_inputs(["-"], "text"), selection).read(9).texts == [content.decode().strip()]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"a\n", b'[{"text": "a"}]\n', b'{"text": \n', b'"text"\n', b"{Ada} wrote.\n", b"\xff{}\n"]
+)
+def test_other_lines_of_standard_input_are_text_in_any_column(standard_input, content):
+    standard_input(content)
+    block = RowReader(find_inputs(["-"]), Selection("body")).read(9)
+    assert block.columns.column_names == ["body"]
+    assert block.count == len(content.splitlines())
+
+
 def test_standard_input_is_checked_as_files_are(standard_input):
     standard_input(b"body\na\n")
     with pytest.raises(JobInputError, match="- has no column 'text'"):

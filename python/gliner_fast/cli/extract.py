@@ -171,8 +171,6 @@ def extract(
                 "no input: name files, folders or globs; for texts themselves there is gliner-fast predict"
             )
         inputs = ["-"]
-    if inputs == ["-"] and input_format is None:
-        input_format = "text"
 
     if redact is None and (redact_template is not None or redact_key is not None):
         raise InputError("--redact-template and --redact-key-env belong to --redact")
@@ -219,7 +217,8 @@ def extract(
         print(report, file=sys.stderr)
     if report.is_complete and 0 < report.rows == report.rejects:
         see = "" if report.rejects_file is None else f": see {report.rejects_file}"
-        raise InputError(f"not one of the {report.rows:,} rows could be used{see}")
+        which = "the only row could not" if report.rows == 1 else f"not one of the {report.rows:,} rows could"
+        raise InputError(f"{which} be used{see}")
     if report.is_complete:
         return 0
     can_go_on = output not in {None, "-"} and inputs != ["-"]

@@ -71,8 +71,6 @@ def read_texts(
     from gliner_fast.jobs.inputs import STDIN, find_inputs
     from gliner_fast.jobs.sources import RowReader, Selection
 
-    if source == STDIN and input_format is None:
-        input_format = "text"
     texts: list[str] = []
     with closing(RowReader(find_inputs([source], input_format), Selection(text_column, columns=()))) as reader:
         while limit is None or len(texts) < limit:

@@ -45,6 +45,8 @@ class Block:
         columns: R rows of input columns to pass through: a table or, read from JSON lines for a JSON lines output,
             objects as they came. A table without columns has no rows either: count by `rows`.
         rejects: the other rows.
+        files: for each good row where it stands.
+        lines: (R,) line of each good row in its file, from 1, as in `Reject`.
     """
 
     first_row: int
@@ -54,3 +56,5 @@ class Block:
     labels: Sequence[Sequence[str] | Mapping[str, str]] | None
     columns: pa.Table | list[dict[str, Any]]
     rejects: Sequence[Reject]
+    files: Sequence[str]
+    lines: NDArray[np.int64]

@@ -74,7 +74,8 @@ def extract_files(
     unbroken run on the same machine with as many threads and one device. Memory does not grow with the input.
 
     Args:
-        inputs: files, folders or globs: JSON lines, Parquet, CSV or plain text, also `.gz` and `.zst`; "-" is stdin.
+        inputs: files, folders or globs: JSON lines, Parquet, CSV or plain text, also `.gz` and `.zst`; "-" is standard
+            input, which is taken for plain text where `input_format` does not say otherwise.
         output: a name in `.parquet`, `.jsonl`, `.jsonl.gz` or `.jsonl.zst` is one file; any other a folder of shards. A
             binary stream such as `sys.stdout.buffer` gets JSON lines, and cannot be resumed.
         labels: entity types in plain words, or a mapping of label to description.
@@ -109,7 +110,7 @@ def extract_files(
 
     Raises:
         JobError: the choices do not go together or are not those that the job was begun with, another process writes
-            there, or too many rows were rejected.
+            there, too many rows were rejected, or a text is too long with `on_long="error"`.
         JobInputError: the input cannot be read, lacks a column, or has one of a name that the output adds.
         FileNotFoundError: an input, or the model, is not there.
         OSError: the output cannot be written; finished shards stay.

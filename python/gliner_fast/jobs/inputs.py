@@ -45,12 +45,14 @@ class InputFile:
         format: what its rows are.
         compression: of the whole file; Parquet's own is not meant.
         size: in bytes, as it lies on the disk; None for standard input.
+        is_assumed: nobody named the format of standard input, and nothing tells it.
     """
 
     path: str
     format: InputFormat
     compression: Compression | None
     size: int | None
+    is_assumed: bool = False
 
     @property
     def is_stdin(self) -> bool:
@@ -69,7 +71,8 @@ def find_inputs(
     Args:
         paths: files, globs (`*`, `?`, `[]`; `**` goes into folders), folders (read whole, subfolders too, without names
             that begin with "." or "_" and without unknown extensions), or "-" alone for standard input.
-        format: of all files, whatever their names say; a final `.gz` or `.zst` still means compression.
+        format: of all files, whatever their names say; a final `.gz` or `.zst` still means compression. Standard input
+            is taken for text where none is given.
         ours: files and folders that an earlier call wrote: globs pass over them.
 
     Raises:
@@ -117,14 +120,12 @@ def fingerprint(file: InputFile) -> dict[str, Any] | None:
 def _standard_input(paths: Sequence[str], format: str | None) -> InputFile:  # noqa: A002
     if len(paths) > 1:
         raise JobInputError(f"{STDIN!r} (standard input) is given together with other inputs: give it alone")
-    if format is None:
-        raise JobInputError(
-            "standard input has no extension that tells its format: give --input-format jsonl, csv, tsv or text"
-        )
     if format == "parquet":
         raise JobInputError(
             "Parquet cannot be read from standard input, because its index lies at the end: give a file"
         )
+    if format is None:
+        return InputFile(STDIN, "text", None, None, is_assumed=True)
     return InputFile(STDIN, format, None, None)  # type: ignore[arg-type]  # checked by the caller
 
 

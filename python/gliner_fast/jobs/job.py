@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from gliner_fast.jobs._arrow import pa
@@ -36,6 +39,10 @@ _NOT_READ_WHOLE = (
     "it has a word of more subwords than the tokenizer's limit leaves beside the labels, and what the model does not "
     "read cannot be redacted: ask for fewer labels, or break the word up"
 )
+
+
+# What `on_long="error"` says of a text by its number, which in a job is its row's.
+_TOO_LONG = re.compile(r"text (?P<row>\d+) (?P<size>has .+): on_long=")
 
 
 @dataclass(frozen=True)
@@ -182,7 +189,19 @@ class Job:
 def _window(block: Block, labels: Any, first: int, last: int) -> Window:
     own: Any = labels if block.labels is None else list(block.labels[first:last])
     number = int(block.rows[first]) if first < last else 0
-    return Window(block.texts[first:last], own, first_text=number)
+    return Window(block.texts[first:last], own, first_text=number, explain=partial(_tell_place, block))
+
+
+def _tell_place(block: Block, error: ValueError) -> JobError | None:
+    """What a job says in place of the error of a text that is too long: its line, and the job's options."""
+    found = _TOO_LONG.match(str(error))
+    if found is None:
+        return None
+    place = int(np.searchsorted(block.rows, int(found["row"])))
+    return JobError(
+        f"{block.files[place]}, line {block.lines[place]}: the text {found['size']}: have long texts read in windows "
+        "(--on-long window), or their beginning alone (--on-long truncate)"
+    )
 
 
 def select_columns(settings: Settings) -> Selection:

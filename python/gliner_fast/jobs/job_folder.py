@@ -61,7 +61,7 @@ class Paths:
 
     @property
     def all_rejects(self) -> Path:
-        """All rejects of a finished job, as JSON lines."""
+        """All rejects of a finished job, or those that one knew of when it was ended, as JSON lines."""
         return self.job / "rejects.jsonl"
 
     @property
@@ -153,7 +153,8 @@ class JobFolder:
         return sum(record.rejects for record in self.finished.values())
 
     def drop(self, record: SliceRecord) -> None:
-        """Removes the files of a slice that is not to be remembered."""
+        """Removes the files of a slice that is not to be remembered, and ends the job: its rejects are told of."""
+        self.gather_rejects(record.number)
         for file in (self.paths.shards / record.shard, self.paths.rejects / rejects_name(record.number)):
             file.unlink(missing_ok=True)
 
@@ -162,14 +163,18 @@ class JobFolder:
         self._append({"slice": asdict(record)})
         self.finished[record.number] = record
 
+    def gather_rejects(self, *further: int) -> None:
+        """Makes the one file of the rejects of all finished slices, and of `further` ones."""
+        numbers = sorted({*further, *(number for number, record in self.finished.items() if record.rejects)})
+        files = [self.paths.rejects / rejects_name(number) for number in numbers]
+        write_aside(self.paths.all_rejects, lambda path: _concatenate(files, path))
+
     def join(self, join_shards: Callable[[list[Path], Path], Any]) -> None:
         """Makes the one output file of the shards, all of which are there, and the one file of the rejects."""
-        numbers = sorted(self.finished)
-        rejects = [self.paths.rejects / rejects_name(number) for number in numbers if self.finished[number].rejects]
-        write_aside(self.paths.all_rejects, lambda path: _concatenate(rejects, path))
+        self.gather_rejects()
         size = None
         if self.paths.is_file:
-            shards = [self.paths.shards / self.finished[number].shard for number in numbers]
+            shards = [self.paths.shards / self.finished[number].shard for number in sorted(self.finished)]
             write_aside(self.paths.output, lambda path: join_shards(shards, path))
             size = self.paths.output.stat().st_size
         self._append({"joined": size})

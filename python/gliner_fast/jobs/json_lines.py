@@ -41,6 +41,14 @@ def plan_json_schema(records: Sequence[Record], selection: Selection) -> pa.Sche
     return plan_json_columns(rows, selection.kept)
 
 
+def fields_of(record: Record) -> list[str] | None:
+    """The names of the fields of a line that holds a JSON object; None for any other line."""
+    try:
+        return list(_read_object(record.raw))
+    except BadRow:
+        return None
+
+
 class JsonFields:
     """The fields of the first rows: they tell a wrong name, which no row has, from bad rows."""
 
@@ -139,7 +147,7 @@ class JsonLines:
             return values[name]
         except KeyError:
             fields = ", ".join(map(repr, values)) or "none"
-            raise BadRow(f"no field {name!r} (its fields: {fields}): name the right column") from None
+            raise BadRow(f"this row has no field {name!r} (its fields: {fields})") from None
 
 
 def _read_object(raw: bytes) -> dict[str, Any]:

@@ -154,7 +154,8 @@ class ParquetRows:
             for position in sorted(reasons)
         ]
         kept = _pick(table, positions).select(self._schema.names).cast(self._schema)
-        return Part(table.num_rows, positions, texts, labels, kept, faults)
+        lines = [first_line + position for position in positions]
+        return Part(table.num_rows, positions, texts, labels, kept, lines, faults)
 
 
 def _open(file: InputFile) -> pq.ParquetFile:

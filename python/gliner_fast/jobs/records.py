@@ -65,6 +65,7 @@ class Part:
         texts: of the good rows.
         labels: of the good rows; all None without a labels column.
         columns: of the good rows.
+        lines: of the good rows, in the file.
         faults: the other rows, in order.
     """
 
@@ -73,6 +74,7 @@ class Part:
     texts: Sequence[str]
     labels: Sequence[Labels | None]
     columns: Columns
+    lines: Sequence[int]
     faults: Sequence[Fault] = field(default=())
 
 
@@ -115,7 +117,7 @@ class RecordReader:
 
     def read(self, count: int) -> Part:
         """Reads the next `count` rows, fewer only where the file ends."""
-        positions, rows, faults = [], [], []
+        positions, lines, rows, faults = [], [], [], []
         position = -1
         for position, record in enumerate(islice(self._records, count)):
             try:
@@ -125,6 +127,7 @@ class RecordReader:
                 faults.append(Fault(position, record.line, str(error), show_raw(record.raw)))
             else:
                 positions.append(position)
+                lines.append(record.line)
                 rows.append(row)
         return Part(
             position + 1,
@@ -132,6 +135,7 @@ class RecordReader:
             [row.text for row in rows],
             [row.labels for row in rows],
             self.format.gather([row.kept for row in rows]),
+            lines,
             faults,
         )
 

@@ -22,7 +22,7 @@ class JobReport:
         is_complete: False where the job was stopped; the same call goes on.
         rows: input rows, rejects included.
         rejects: rows that could not be used.
-        rejects_file: where they are, each with file, line and reason; None where there are none.
+        rejects_file: where they are, each with file, line and reason; None where there are none, and for a stream.
         entities: entities found.
         shards: slices that the work was cut into.
         rows_here: rows done by this run; the others were done before.
@@ -62,20 +62,35 @@ class JobReport:
 
     def __str__(self) -> str:
         """A few lines for people."""
-        state = "done" if self.is_complete else "stopped"
+        was_complete = self.is_complete and self.rows > 0 and not self.rows_here
+        state = "already complete" if was_complete else "done" if self.is_complete else "stopped"
         before = self.rows - self.rows_here
-        rows = f"{self.rows:,} rows" + (f" ({before:,} of them before)" if before and self.rows_here else "")
-        rate = self.stats.get("words", 0) / self.seconds if self.rows_here == self.rows and self.seconds else 0.0
-        lines = [f"{state}: {rows}, {self.entities:,} entities in {self.output}"]
+        rows = count("row", self.rows) + (f" ({before:,} of them before)" if before and self.rows_here else "")
+        if self.rejects:
+            rows = f"{self.rows - self.rejects:,} of {rows}"
+        lines = [f"{state}: {rows}, {count('entity', self.entities)} in {self.output}"]
         if self.rows_here:
             shares = ", ".join(f"{name} {share:.0%}" for name, share in self.stage_shares.items() if share >= 0.005)
-            speed = f"{rate:,.0f} words/s, " if rate else ""
-            lines.append(f"{self.seconds:,.1f} s: {speed}{self.padding_share:.0%} padding; {shares}")
+            lines.append(f"{self.seconds:,.1f} s: {self._speed()}{self.padding_share:.0%} padding; {shares}")
         if self.rejects:
             lines.append(
-                f"{self.rejects:,} rows rejected" + (f", see {self.rejects_file}" if self.rejects_file else "")
+                f"{count('row', self.rejects)} rejected" + (f", see {self.rejects_file}" if self.rejects_file else "")
             )
         return "\n".join(lines)
+
+    def _speed(self) -> str:
+        """Rows of this run a second, and words where all were read by it, with what these are words of."""
+        if not self.seconds:
+            return ""
+        rates = f"{self.rows_here / self.seconds:,.1f} rows/s, "
+        words = self.stats.get("words", 0)
+        if self.rows_here < self.rows or not words:  # those of earlier runs took other seconds
+            return rates
+        texts, computed = (int(self.stats.get(name, 0)) for name in ("texts", "computed_texts"))
+        speed = f"{rates}{count('word', round(words / self.seconds))}/s"
+        if computed < texts:  # a text that repeats has its words counted once, which else would seem slow
+            speed += f" (in {count('text', computed)} of {texts:,}: the others are blank or repeat one)"
+        return f"{speed}, "
 
     def write(self, path: Path) -> None:
         """Writes the report as JSON, whole or not at all.
@@ -85,6 +100,12 @@ class JobReport:
         """
         content = json.dumps(self.to_dict(), indent=2) + "\n"
         write_aside(path, lambda part: part.write_text(content, encoding="utf-8"))
+
+
+def count(noun: str, number: int) -> str:
+    """A number of things, in a message: "1 row", "2,000 rows", "3 entities"."""
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def add_stats(records: Iterable[SliceRecord]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from gliner_fast.jobs.local_engine import run_here
 from gliner_fast.jobs.pace import Pace
 from gliner_fast.jobs.plan import JobError
 from gliner_fast.jobs.progress import Progress
-from gliner_fast.jobs.report import JobReport, add_stats
+from gliner_fast.jobs.report import JobReport, add_stats, count
 from gliner_fast.jobs.sinks import join_shards
 from gliner_fast.jobs.sources import SAMPLE
 from gliner_fast.jobs.stopping import stop_on_interrupt
@@ -85,15 +85,17 @@ def run_job(
             if ended:
                 job.expect_same_inputs()
                 folder.join(lambda shards, out: join_shards(shards, out, job.plan.settings.format))
+            elif folder.rejects:
+                folder.gather_rejects()
         report = _report(paths, folder, folder.rows - rows_before, time.monotonic() - begin)
         if not was_joined or not paths.report.exists():  # a process may have died between joining and reporting
             report.write(paths.report)
     misfits = report.stats.get("misfits", 0)
     if misfits and report.is_complete and not was_joined:
         warnings.warn(
-            f"{misfits:,.0f} rows with a text are not in the output: they have other columns or types than the first "
-            f"{SAMPLE:,} rows, which decide on those of Parquet (see {report.rejects_file}). Name the columns to pass "
-            "through (--columns), or write JSON lines, which take any value",
+            f"{count('row', int(misfits))} with a text left out of the output, for other columns or types than those "
+            f"of the first {SAMPLE:,} rows, which decide on those of Parquet (see {report.rejects_file}). Name the "
+            "columns to pass through (--columns), or write JSON lines, which take any value",
             stacklevel=3,
         )
     return report
@@ -106,7 +108,7 @@ def _report(paths: Paths, folder: JobFolder, rows_here: int, seconds: float) -> 
         is_complete=folder.is_joined,
         rows=folder.rows,
         rejects=folder.rejects,
-        rejects_file=str(paths.all_rejects) if folder.rejects and folder.is_joined else None,
+        rejects_file=str(paths.all_rejects) if folder.rejects else None,
         entities=sum(record.entities for record in records),
         shards=len(records),
         rows_here=rows_here,
@@ -128,7 +130,10 @@ def _remember_within(folder: JobFolder, limit: int | None) -> Callable[[SliceRec
             folder.drop(record)
             if limit == 0:
                 raise JobError(f"{first}. {_WAYS_ON} to go on behind the {folder.rows} rows that are done, {_OR_ANEW}")
-            raise JobError(f"rows rejected: {rejects}, allowed: {limit}. The last slice's first: {first}")
+            raise JobError(
+                f"rows rejected: {rejects}, allowed: {limit}. The last slice's first: {first}. All that were found "
+                f"are in {folder.paths.all_rejects}"
+            )
         folder.add(record)
 
     return done
@@ -142,11 +147,12 @@ def _expect_within(folder: JobFolder, limit: int | None) -> None:
     """
     if limit is None or folder.rejects <= limit:
         return
-    number = min(number for number, record in folder.finished.items() if record.rejects)
-    file = folder.paths.all_rejects if folder.is_joined else folder.paths.rejects / rejects_name(number)
+    file = folder.paths.all_rejects
+    if not folder.is_joined and not file.exists():  # one that is there tells of the slice that ended the job, too
+        folder.gather_rejects()
     raise JobError(
-        f"rows rejected by earlier calls: {folder.rejects}, allowed: {limit}. The first: {_first_reject(file)}. "
-        f"{_WAYS_ON} or allow more (--max-rejects), {_OR_ANEW}"
+        f"rows rejected by earlier calls: {folder.rejects}, allowed: {limit}. The first: {_first_reject(file)}; all "
+        f"are in {file}. {_WAYS_ON} or allow more (--max-rejects), {_OR_ANEW}"
     )
 
 

@@ -16,7 +16,7 @@ from gliner_fast.jobs.json_lines import JsonFields, JsonLines, plan_json_schema
 from gliner_fast.jobs.parquet_rows import ParquetRows, count_parquet_rows, plan_parquet_schema
 from gliner_fast.jobs.records import Columns, Part, Record, RecordReader, RowCheck
 from gliner_fast.jobs.selection import Selection
-from gliner_fast.jobs.text_lines import TextLines, plan_text_schema
+from gliner_fast.jobs.text_lines import TextLines, expect_no_json_lines, plan_text_schema
 
 __all__ = ["SAMPLE", "RowReader", "Selection", "count_rows", "plan_schema"]
 
@@ -90,6 +90,10 @@ class RowReader:
             selection: what is read of each row.
             schema: as `plan_schema` gave it; None plans it now.
             check: rejects rows that could be read.
+
+        Raises:
+            JobInputError: the first file cannot be read, or lacks a column; or standard input, of whose format nothing
+                was said, is JSON lines.
         """
         self.bytes_total = sum(file.size or 0 for file in files)
         self._files = files
@@ -128,10 +132,12 @@ class RowReader:
         parts: list[Part] = []
         rows: list[int] = []
         rejects: list[Reject] = []
+        paths: list[str] = []
         while (missing := count - (self._row - first_row)) and (reader := self._current()) is not None:
             part = reader.read(missing)
             path = self._files[self._next_file - 1].path
             rows.extend(self._row + position for position in part.positions)
+            paths += [path] * len(part.positions)
             rejects.extend(
                 Reject(self._row + position, path, line, reason, raw) for position, line, reason, raw in part.faults
             )
@@ -146,6 +152,8 @@ class RowReader:
             labels=[own for part in parts for own in part.labels if own is not None] if has_labels else None,
             columns=self._join([part.columns for part in parts]),
             rejects=rejects,
+            files=paths,
+            lines=np.array([line for part in parts for line in part.lines], np.int64),
         )
 
     def skip(self, count: int) -> int:
@@ -192,11 +200,13 @@ class RowReader:
         """Decides on columns by the first rows, which stay to be read."""
         if self._files[0].format == "text":
             self.schema = plan_text_schema(self._files[0], self._selection)
-            return
-        reader = _open(self._files[0], self._selection, None, self._check)
+        reader = _open(self._files[0], self._selection, self.schema, self._check)
         assert isinstance(reader, RecordReader), "Parquet is not read from standard input"
         self._reader, self._next_file = reader, 1
-        if isinstance(reader.format, CsvRecords):
+        if isinstance(reader.format, TextLines):
+            for first in reader.peek(1) if self._files[0].is_assumed else ():
+                expect_no_json_lines(first, self._selection)
+        elif isinstance(reader.format, CsvRecords):
             reader.peek(1)
             self.schema = reader.format.schema
         elif self._selection.as_objects:
