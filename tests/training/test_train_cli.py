@@ -56,6 +56,27 @@ def test_resume_goes_on_and_quiet_says_nothing(config: Path, capsys: pytest.Capt
     assert out.splitlines() == [str(config.parent / "run" / "final")] * 2
 
 
+def test_a_run_goes_on_from_a_tenth_of_its_steps_and_tells_where_it_begins(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: Any) -> Any:
+        if any(config.parent.glob("run/checkpoint-*")):
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    original = trainer.Trainer.step
+    monkeypatch.setattr(trainer.Trainer, "step", interrupted)
+    arguments = [str(config), "--resume", "--set", "steps=20", "--set", "save_steps=null"]
+    beginning = f"no checkpoint in {config.parent / 'run'}: beginning at step 0\n"
+    assert app(arguments, standalone_mode=False) == 130
+    assert beginning in capsys.readouterr().err
+    assert [path.name for path in config.parent.glob("run/checkpoint-*")] == ["checkpoint-000002"]
+    assert app(arguments, standalone_mode=False) == 130
+    err = capsys.readouterr().err
+    assert "going on after step 2\n" in err
+    assert beginning not in err
+
+
 def test_show_prints_every_setting(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     app([str(config), "--show", "--set", "lr_encoder=5e-6", "--set", "batch_size=8"], standalone_mode=False)
     text = capsys.readouterr().out

@@ -23,9 +23,9 @@ def train(
 ) -> None:
     """Train a model on your own data, from a checkpoint or from a bare encoder.
 
-    Kill it at any moment: with --resume it goes on from its last checkpoint, and
-    the weights are those of an unbroken run. The folder of the model to use,
-    the best one or the last, is printed at the end.
+    Kill it at any moment: with --resume it goes on from its last checkpoint (they
+    are save_steps apart), and the weights are those of an unbroken run. The folder
+    of the model to use, the best one or the last, is printed at the end.
 
     [bold]gliner-fast train config.yaml --set steps=500 --set lr_encoder=5e-6[/bold]
 
@@ -52,7 +52,8 @@ def train(
             _tell("gliner-fast: stopped. With --resume it goes on from the last checkpoint.")
         else:
             _tell(
-                f"gliner-fast: stopped before the first checkpoint, which save_steps puts at {settings.save_steps:,}."
+                "gliner-fast: stopped before the first checkpoint, which save_steps puts at "
+                f"{settings.checkpoint_interval:,}."
             )
         raise
     from accelerate import PartialState  # type: ignore[import-untyped]

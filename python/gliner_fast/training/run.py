@@ -27,11 +27,13 @@ class Run:
         accelerator: what knows the machine.
         folder: of the run's output.
         checkpoint: to go on from; None at the beginning.
+        is_resumed: whether it was to go on from a checkpoint, if there was one.
     """
 
     accelerator: Accelerator
     folder: RunFolder
     checkpoint: Path | None
+    is_resumed: bool
 
 
 def begin_run(config: TrainingConfig, *, resume: bool) -> Run:
@@ -45,7 +47,7 @@ def begin_run(config: TrainingConfig, *, resume: bool) -> Run:
     accelerator = _make_accelerator(config)
     folder = RunFolder(config.output_dir)
     with accelerator.main_process_first():  # it sweeps the folder
-        return Run(accelerator, folder, folder.begin(resume=resume))
+        return Run(accelerator, folder, folder.begin(resume=resume), resume)
 
 
 def _make_accelerator(config: TrainingConfig) -> Accelerator:

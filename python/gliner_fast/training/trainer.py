@@ -219,7 +219,7 @@ class Trainer:
             recent.steps.append(self.step(network, optimizer, batches, recent))
             done = step + 1
             is_last = done == config.steps
-            is_saved = is_last or done % config.save_steps == 0
+            is_saved = is_last or done % config.checkpoint_interval == 0
             is_evaluated = bool(self.eval_sets) and (is_last or done % config.eval_steps == 0)
             if is_saved or is_evaluated or done % config.log_steps == 0:
                 # Only now the losses are read: each reading waits for the device. Nothing is kept of a spoilt model.
@@ -310,6 +310,8 @@ class Trainer:
             self._tell("precision is 'fp16', which a CPU does not train in: it is float32 here")
         if step:
             self._tell(f"going on after step {step:,}")
+        elif self.run.is_resumed:
+            self._tell(f"no checkpoint in {self.run.folder.path}: beginning at step 0")
 
     def _tell_differences(self, state: TrainingState) -> None:
         """Tells what makes the weights other than those of an unbroken run: both depend on the machine."""
