@@ -11,6 +11,7 @@ import typer
 import yaml
 
 from gliner_fast import GLiNER
+from gliner_fast.cli.reading import InputError
 from gliner_fast.cli.train import train
 from gliner_fast.training import trainer
 from gliner_fast.training.config import ConfigError, TrainingConfig, read_changes
@@ -90,6 +91,14 @@ def test_show_prints_every_setting(config: Path, capsys: pytest.CaptureFixture[s
     assert lines[lines.index("steps: 4") - 1] == "# Of the optimizer."
     settings = [index for index, line in enumerate(lines) if line.split(":")[0] in shown]
     assert [lines[index] for index in settings if index == 0 or not lines[index - 1].startswith("# ")] == []
+
+
+def test_show_needs_no_file(capsys: pytest.CaptureFixture[str]) -> None:
+    app(["--show", "--set", "steps=20"], standalone_mode=False)
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert TrainingConfig.from_mapping(shown) == TrainingConfig(output_dir="runs/first", steps=20)
+    with pytest.raises(InputError, match=r"no CONFIG.yaml: .* --show prints one to start from"):
+        app(["--quiet"], standalone_mode=False)
 
 
 @pytest.mark.parametrize(
