@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import datasets
 import numpy as np
@@ -308,6 +309,38 @@ def test_bad_columns_are_named(content, message, tmp_path):
 def test_bad_json_lists_are_named_by_line(content, line, tmp_path):
     with pytest.raises(DataError, match=rf"/data, line {line}: "):
         read_examples(_written(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (f"{{}}\n{GOOD}\n{{\n\n{_gliner([[3, 3, 'a']])}\n{GOOD}\n", [1, 3, 5]),
+        (f"[{GOOD},\n[],\n{GOOD},\n{GOOD[:-1]}", [2, 4]),  # the list cannot be read on
+        # Sentences with a bad row are left out whole, and a comment in one is a row of it.
+        ("A O\n\nB\n# c\nC O\n\n# d\nD O\nE x\nF O O\n\nAda O\n", [3, 4, 9, 10]),
+        (b"A O\n\nAda O\n\nZo\xeb O\n\nB O\n", [5]),  # nor what is not UTF-8
+        ("A\n", [1]),
+    ],
+)
+def test_faults_are_reported_and_the_rest_is_read(content, lines, tmp_path):
+    faults = []
+    path = _written(tmp_path, content)
+    examples = read_examples(path, report=faults.append)
+    assert [re.match(rf"{path}, line (\d+): ", str(fault))[1] for fault in faults] == [str(line) for line in lines]
+    assert len(examples) == (0 if content == "A\n" else 2)
+    with pytest.raises(DataError, match=rf"/data, line {lines[0]}: "):
+        read_examples(path)
+    for empty, message in (("\n", "holds no examples"), (b"\xeb O\n", "line 1: not UTF-8")):
+        with pytest.raises(DataError, match=message):
+            read_examples(_written(tmp_path, empty), report=faults.append)
+
+
+def test_csv_is_refused_by_its_name(tmp_path):
+    path = _written(tmp_path, "Ada B-person\nsang O\n", "data.csv")
+    with pytest.raises(DataError, match=r"/data.csv: CSV is not read: expected JSON, .* \(--format conll\)"):
+        read_examples(path)
+    (example,) = read_examples(path, format="conll")
+    assert example.spans == ((0, 1, "person"),)
 
 
 def test_a_broken_gzip_file_is_named(tmp_path):

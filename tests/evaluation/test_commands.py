@@ -56,6 +56,23 @@ def test_stats_count(run, file):
     assert (summary["words"], summary["spans"], summary["wide_spans"]) == (11, 4, 2)
 
 
+def test_stats_tell_the_first_faults_and_count_the_rest(file):
+    bad = {"tokenized_text": ["Ada"], "ner": [[0, 1, "person"]]}
+    file.write_text("\n".join([json.dumps(RECORDS[0]), "{", *[json.dumps(bad)] * 29, json.dumps(RECORDS[1])]))
+    app = typer.Typer()
+    app.add_typer(data, name="data")
+    result = CliRunner().invoke(app, ["data", "stats", str(file), str(file)])
+    assert result.exit_code == 2
+    assert result.stdout.count("examples     2, 0 without a span, 0 duplicates") == 2
+    told = result.stderr.splitlines()
+    assert len(told) == 2 * 21
+    assert told[0].startswith(f"gliner-fast: error: {file}, line 2: not JSON")
+    assert told[19].startswith(f"gliner-fast: error: {file}, line 21: ner[0] is [0, 1, 'person']")
+    assert told[20] == f"gliner-fast: error: {file}: 30 faults; what is counted is the rest"
+    result = CliRunner().invoke(app, ["data", "stats", str(file), "--json"])
+    assert (result.exit_code, json.loads(result.stdout)[str(file)]["examples"]) == (2, 2)
+
+
 def test_convert_goes_round_all_formats(run, file, tmp_path):
     run("data", "convert", file, tmp_path / "out.conll", "--to", "conll")
     assert (tmp_path / "out.conll").read_text().startswith("Ada\tB-person\nLovelace\tI-person\nlived\tO\n")

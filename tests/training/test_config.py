@@ -95,6 +95,14 @@ def test_what_is_wrong_is_named_with_its_file(tmp_path: Path, settings: dict[str
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(("steps", "interval"), [(1, 1), (25, 3), (500, 50), (30_000, 1_000)])
+def test_a_run_of_any_length_has_checkpoints_on_its_way(steps: int, interval: int) -> None:
+    config = TrainingConfig(output_dir="out", steps=steps)
+    assert config.checkpoint_interval == interval
+    assert config.replace(save_steps=1_000).checkpoint_interval == 1_000
+    assert "save_steps: null\n" in config.to_yaml()  # it stays the default where steps are changed
+
+
 def test_values_from_python_become_those_of_yaml(tmp_path: Path) -> None:
     class Schedule(str, enum.Enum):
         LINEAR = "linear"

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 
 from gliner_fast.training.config import TrainingConfig, TrainingFile
+from gliner_fast.training.errors import TrainingError
+from gliner_fast.training.run import begin_run
 from gliner_fast.training.trainer import train
 from gliner_fast.weights import find_weights, read_weights
 from tests.training.sentences import write_sentences
@@ -54,6 +57,8 @@ def assert_same_weights(folder: Path, other: Path, start: Path) -> None:
 
 def test_two_processes_train_as_one_with_twice_the_batches(config: TrainingConfig, tmp_path: Path) -> None:
     two = config.replace(output_dir=str(tmp_path / "two"), eval=(config.train[0].path,), eval_steps=2)
+    if not torch.accelerator.is_available():
+        two = two.replace(device="auto")  # the default; two processes want two GPUs where there are any
     (tmp_path / "config.yaml").write_text(two.to_yaml())
     assert in_two_processes(tmp_path / "config.yaml") == f"{tmp_path / 'two' / 'best'}\n"  # told once
     train(config.replace(accumulation=2))
@@ -61,6 +66,16 @@ def test_two_processes_train_as_one_with_twice_the_batches(config: TrainingConfi
     lines: list[str] = []
     train(two, resume=True, tell=lines.append)
     assert "processes: 1, and 2 before: the weights will not be those of an unbroken run" in lines
+
+
+def test_processes_that_would_train_a_model_each_are_refused(
+    config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)  # such as Apple's, which knows no groups
+    with pytest.raises(TrainingError, match=r"2 processes were started .* and each would write its own model"):
+        begin_run(config.replace(device="auto"), resume=False)
+    assert not Path(config.output_dir).exists()
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])

@@ -11,6 +11,7 @@ import typer
 import yaml
 
 from gliner_fast import GLiNER
+from gliner_fast.cli.reading import InputError
 from gliner_fast.cli.train import train
 from gliner_fast.training import trainer
 from gliner_fast.training.config import ConfigError, TrainingConfig, read_changes
@@ -56,6 +57,27 @@ def test_resume_goes_on_and_quiet_says_nothing(config: Path, capsys: pytest.Capt
     assert out.splitlines() == [str(config.parent / "run" / "final")] * 2
 
 
+def test_a_run_goes_on_from_a_tenth_of_its_steps_and_tells_where_it_begins(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: Any) -> Any:
+        if any(config.parent.glob("run/checkpoint-*")):
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    original = trainer.Trainer.step
+    monkeypatch.setattr(trainer.Trainer, "step", interrupted)
+    arguments = [str(config), "--resume", "--set", "steps=20", "--set", "save_steps=null"]
+    beginning = f"no checkpoint in {config.parent / 'run'}: beginning at step 0\n"
+    assert app(arguments, standalone_mode=False) == 130
+    assert beginning in capsys.readouterr().err
+    assert [path.name for path in config.parent.glob("run/checkpoint-*")] == ["checkpoint-000002"]
+    assert app(arguments, standalone_mode=False) == 130
+    err = capsys.readouterr().err
+    assert "going on after step 2\n" in err
+    assert beginning not in err
+
+
 def test_show_prints_every_setting(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     app([str(config), "--show", "--set", "lr_encoder=5e-6", "--set", "batch_size=8"], standalone_mode=False)
     text = capsys.readouterr().out
@@ -69,6 +91,14 @@ def test_show_prints_every_setting(config: Path, capsys: pytest.CaptureFixture[s
     assert lines[lines.index("steps: 4") - 1] == "# Of the optimizer."
     settings = [index for index, line in enumerate(lines) if line.split(":")[0] in shown]
     assert [lines[index] for index in settings if index == 0 or not lines[index - 1].startswith("# ")] == []
+
+
+def test_show_needs_no_file(capsys: pytest.CaptureFixture[str]) -> None:
+    app(["--show", "--set", "steps=20"], standalone_mode=False)
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert TrainingConfig.from_mapping(shown) == TrainingConfig(output_dir="runs/first", steps=20)
+    with pytest.raises(InputError, match=r"no CONFIG.yaml: .* --show prints one to start from"):
+        app(["--quiet"], standalone_mode=False)
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,23 @@ def test_the_log_tells_losses_and_evaluations(overfitted: TrainingReport) -> Non
     assert losses == sorted(losses, reverse=True)
 
 
+@pytest.mark.parametrize(("seconds", "early"), [(10.0**6, [1]), (0.0, [1, 2, 3])])
+def test_signs_of_life_come_by_the_clock_until_the_first_line_of_the_log(
+    configure: Callable[..., TrainingConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    early: list[int],
+) -> None:
+    monkeypatch.setattr(trainer, "_SIGN_SECONDS", seconds)
+    lines: list[str] = []
+    train(configure(tmp_path, steps=7, log_steps=4, save_steps=7), tell=lines.append)
+    signs = [f"step {step} of 7  minutes_left" for step in early]
+    assert [line.split("  ")[0] for line in lines[1:]] == [f"step {step} of 7" for step in [*early, 4, 7]]
+    assert [line[: len(sign)] for line, sign in zip(lines[1:], signs, strict=False)] == signs
+    assert [step for step, _ in read_losses(tmp_path)] == [4, 7]
+
+
 def test_dropout_in_training_goes_into_the_checkpoint(unbroken: Path) -> None:
     assert json.loads((unbroken / "final" / "gliner_config.json").read_text())["dropout"] == 0.4
 

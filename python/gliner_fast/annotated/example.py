@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 Span = tuple[int, int, str]
@@ -10,6 +11,10 @@ Span = tuple[int, int, str]
 
 class DataError(ValueError):
     """Annotated data cannot be used; the message begins with the file and the line."""
+
+
+Report = Callable[[DataError], None]
+"""Takes what is wrong with a record, which is then left out; or raises it."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from gliner_fast.annotated.example import DataError, Example, Span
+from gliner_fast.annotated.example import DataError, Example, Report, Span
 from gliner_fast.annotated.readers import columns, hub, json_values, records
 from gliner_fast.annotated.readers.records import RecordOptions
 from gliner_fast.annotated.readers.source import first_bytes, looks_like_json
@@ -36,6 +36,7 @@ def read_examples(
     misaligned: Literal["error", "drop"] = "error",
     word_column: int = 0,
     tag_column: int = -1,
+    report: Report | None = None,
 ) -> list[Example]:
     """Reads the examples of one file, all in one format.
 
@@ -59,9 +60,12 @@ def read_examples(
             warns with their number.
         word_column: of the word in conll, from 0; negative ones count from the end.
         tag_column: of the tag, likewise.
+        report: takes what is wrong, and the record (in conll the sentence) is left out; None: the first fault is
+            raised. Behind broken gzip, UTF-8 or JSON lists, or a number of a tag without a name, nothing is read.
 
     Raises:
-        DataError: something in it is wrong; the message names file and line.
+        DataError: something in it is wrong, and `report` does not take it; the message names file and line. Also where
+            nothing in it can be read, or it is CSV.
         OSError: it cannot be read.
     """
     if format is not None and format not in get_args(Format):
@@ -69,14 +73,35 @@ def read_examples(
     path = Path(path)
     options = RecordOptions(frozenset(ignore_keys), misaligned)
     read: Iterator[Example]
+    faults = 0
+
+    def take_fault(error: DataError) -> None:
+        nonlocal faults
+        faults += 1
+        if report is None:
+            raise error
+        report(error)
+
     if format == "dataset" or (format is None and (path.is_dir() or first_bytes(path, 4) == b"PAR1")):
-        read = records.read_records(hub.read_rows(path), options)
+        read = records.read_records(hub.read_rows(path), options, report=take_fault)
     elif format == "conll" or (format is None and not looks_like_json(path)):
-        read = columns.read_columns(path, word_column, tag_column)
+        if format is None and Path(path.name.lower().removesuffix(".gz")).suffix == ".csv":
+            raise DataError(
+                f"{path}: CSV is not read: expected JSON, conll columns, or a dataset in Parquet or a folder "
+                "(gliner-fast data --help shows each); conll by this name is read by format='conll' (--format conll)"
+            )
+        read = columns.read_columns(path, word_column, tag_column, report=take_fault)
     else:
-        read = records.read_records(json_values.read_values(path), options, format)
-    examples = list(read)
-    if not examples:
+        values = json_values.read_values(path, take_fault)
+        read = records.read_records(values, options, format, report=take_fault)
+    examples: list[Example] = []
+    try:
+        examples.extend(read)
+    except DataError as error:
+        if report is None or not (examples or faults):
+            raise
+        take_fault(DataError(f"{error}; nothing behind it is read"))
+    if not examples and not faults:
         raise DataError(f"{path} holds no examples")
     options.warn_of_dropped(str(path))
     return examples

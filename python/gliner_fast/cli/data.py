@@ -14,6 +14,8 @@ from gliner_fast.cli.reading import InputError, check_folders, split_commas
 if TYPE_CHECKING:
     from gliner_fast.annotated.summary import Summary
 
+_MOST_FAULTS = 20  # told of one file
+
 _HELP = r"""Look into annotated data, or convert it.
 
 Data are files of annotated sentences; train, evaluate and calibrate read the
@@ -69,13 +71,18 @@ def stats(
 ) -> None:
     """Count examples, words, spans and labels, and check every line.
 
+    The first 20 lines of each file that are wrong are told, with the number of
+    all; the counts are of the others, and the exit code is then 2.
+
     [bold]gliner-fast data stats train.jsonl dev.conll[/bold]
     """
     from gliner_fast.annotated.examples import read_examples
     from gliner_fast.annotated.summary import summarise
 
     summaries = {}
+    is_sound = True
     for file in files:
+        faults = _Faults()
         examples = read_examples(
             file,
             format=format,
@@ -83,12 +90,18 @@ def stats(
             misaligned=misaligned,
             word_column=word_column,
             tag_column=tag_column,
+            report=faults.tell,
         )
+        if faults.count:
+            is_sound = False
+            _tell_error(f"{file}: {faults.count:,} faults; what is counted is the rest")
         summaries[str(file)] = summarise(examples, max_width)
         if not json:
             _print_summary(str(file), summaries[str(file)])
     if json:
         print(json_module.dumps({name: own.to_dict() for name, own in summaries.items()}, ensure_ascii=False))
+    if not is_sound:
+        raise typer.Exit(2)
 
 
 @data.command()
@@ -173,6 +186,23 @@ def sample(
         if file is not None:
             write_examples(own, file, "gliner")
             print(f"{file}: {len(own):,} examples", file=sys.stderr)
+
+
+class _Faults:
+    """What is wrong in one file: the first faults are told, and all are counted."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def tell(self, error: Exception) -> None:
+        """Takes one more."""
+        self.count += 1
+        if self.count <= _MOST_FAULTS:
+            _tell_error(str(error))
+
+
+def _tell_error(message: str) -> None:
+    print("gliner-fast: error:", " ".join(message.split()), file=sys.stderr)
 
 
 def _check_distinct(files: dict[str, Path | None]) -> None:

@@ -8,9 +8,17 @@ from typing import Annotated
 
 import typer
 
+from gliner_fast.cli.reading import InputError
+
+# What has no default, in settings that are shown without a file.
+_FIRST = {"output_dir": "runs/first"}
+
 
 def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Settings; what it leaves out is the paper's.")],
+    config: Annotated[
+        Path | None,
+        typer.Argument(metavar="CONFIG.yaml", help="Settings; what it leaves out is the paper's."),
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A setting to change; repeatable. The value is YAML."),
@@ -18,14 +26,17 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in output_dir, if there is one.")
     ] = False,
-    show: Annotated[bool, typer.Option("--show", help="Print all settings, with their meaning, and leave.")] = False,
+    show: Annotated[
+        bool,
+        typer.Option("--show", help="Print all settings, with their meaning, and leave; CONFIG.yaml may be left out."),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; errors only.")] = False,
 ) -> None:
     """Train a model on your own data, from a checkpoint or from a bare encoder.
 
-    Kill it at any moment: with --resume it goes on from its last checkpoint, and
-    the weights are those of an unbroken run. The folder of the model to use,
-    the best one or the last, is printed at the end.
+    Kill it at any moment: with --resume it goes on from its last checkpoint (they
+    are save_steps apart), and the weights are those of an unbroken run. The
+    folder of the model to use, the best one or the last, is printed at the end.
 
     [bold]gliner-fast train config.yaml --set steps=500 --set lr_encoder=5e-6[/bold]
 
@@ -38,7 +49,13 @@ def train(
     """
     from gliner_fast.training.config import TrainingConfig, read_changes
 
-    settings = TrainingConfig.from_yaml(config, read_changes(changes or []))
+    changed = read_changes(changes or [])
+    if config is not None:
+        settings = TrainingConfig.from_yaml(config, changed)
+    elif show:
+        settings = TrainingConfig.from_mapping({**_FIRST, **changed}, "--set")
+    else:
+        raise InputError("no CONFIG.yaml: name a file of settings; --show prints one to start from")
     if show:
         print(settings.to_described_yaml(), end="")
         return
@@ -52,7 +69,8 @@ def train(
             _tell("gliner-fast: stopped. With --resume it goes on from the last checkpoint.")
         else:
             _tell(
-                f"gliner-fast: stopped before the first checkpoint, which save_steps puts at {settings.save_steps:,}."
+                "gliner-fast: stopped before the first checkpoint, which save_steps puts at "
+                f"{settings.checkpoint_interval:,}."
             )
         raise
     from accelerate import PartialState  # type: ignore[import-untyped]

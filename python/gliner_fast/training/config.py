@@ -23,6 +23,9 @@ from typing_extensions import Self
 from gliner_fast.config import POOLINGS, SPAN_MODES, TOKEN_LEVEL
 from gliner_fast.training.settings_text import as_described_yaml, as_yaml
 
+# A short run is killed as easily as a long one, and must not begin anew.
+_MOST_STEPS_UNSAVED = 1000
+
 
 class ConfigError(ValueError):
     """A setting of a training run is unknown or cannot be; the message names it."""
@@ -184,8 +187,8 @@ class TrainingConfig:
     # What is told and kept.
     log_steps: int = 50
     """Steps from one line of progress to the next."""
-    save_steps: int = 1000
-    """Steps from one checkpoint to the next."""
+    save_steps: int | None = None
+    """Steps from one checkpoint to the next; None: a tenth of `steps`, at most 1,000."""
     save_total_limit: int | None = 3
     """Newest checkpoints that are kept; None: all."""
     eval: tuple[str, ...] = ()
@@ -216,6 +219,11 @@ class TrainingConfig:
             if not names:
                 raise ConfigError(f"paraphrases of {label!r} is empty: name at least one, such as the label itself")
         _check_files(self.train)
+
+    @property
+    def checkpoint_interval(self) -> int:
+        """Steps from one checkpoint to the next."""
+        return min(math.ceil(self.steps / 10), _MOST_STEPS_UNSAVED) if self.save_steps is None else self.save_steps
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any], source: str = "the configuration") -> Self:

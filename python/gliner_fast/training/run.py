@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -26,11 +27,13 @@ class Run:
         accelerator: what knows the machine.
         folder: of the run's output.
         checkpoint: to go on from; None at the beginning.
+        is_resumed: whether it was to go on from a checkpoint, if there was one.
     """
 
     accelerator: Accelerator
     folder: RunFolder
     checkpoint: Path | None
+    is_resumed: bool
 
 
 def begin_run(config: TrainingConfig, *, resume: bool) -> Run:
@@ -38,12 +41,13 @@ def begin_run(config: TrainingConfig, *, resume: bool) -> Run:
 
     Raises:
         ImportError: accelerate is not installed.
-        TrainingError: there is no such device, or an earlier run's checkpoints are in the way.
+        TrainingError: there is no such device, several processes would train a model each, or an earlier run's
+            checkpoints are in the way.
     """
     accelerator = _make_accelerator(config)
     folder = RunFolder(config.output_dir)
     with accelerator.main_process_first():  # it sweeps the folder
-        return Run(accelerator, folder, folder.begin(resume=resume))
+        return Run(accelerator, folder, folder.begin(resume=resume), resume)
 
 
 def _make_accelerator(config: TrainingConfig) -> Accelerator:
@@ -51,7 +55,7 @@ def _make_accelerator(config: TrainingConfig) -> Accelerator:
 
     Raises:
         ImportError: accelerate is not installed.
-        TrainingError: there is no such device.
+        TrainingError: there is no such device, or several processes would train a model each.
     """
     try:
         from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -70,10 +74,18 @@ def _make_accelerator(config: TrainingConfig) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001
     accelerator = Accelerator(
         mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
-        cpu=config.device == "cpu",
+        # Only where it is told so does it join several processes without a GPU.
+        cpu=config.device == "cpu" or not torch.accelerator.is_available(),
         # A pooler has weights that no gradient reaches.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    # As torchrun and accelerate launch tell it.
+    started = os.environ.get("WORLD_SIZE", "1")
+    if started != "1" and accelerator.num_processes == 1:
+        raise TrainingError(
+            f"{started} processes were started (WORLD_SIZE), but they cannot train together on {accelerator.device}, "
+            "and each would write its own model into output_dir: start one, or start them with device 'cpu'"
+        )
     if accelerator.num_processes > 1:
         atexit.register(_leave_the_others)
     return accelerator

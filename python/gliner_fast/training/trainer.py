@@ -42,6 +42,8 @@ Tell = Callable[[str], None]
 # 512 were 25 % faster than whole batches of 984, 128 hardly; with mixed texts 512 were 5 % faster, 256 12 % slower.
 _CPU_PIECE = 512
 _CPU_PIECE_PER_THREAD = 256
+# A run that tells nothing looks hung: seconds from one sign of life to the next, until the first regular line.
+_SIGN_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ class Trainer:
         """Does the steps from `first` on; returns the mean loss of the last ones."""
         config, accelerator = self.config, self.run.accelerator
         recent = RecentSteps()
-        loss, began = math.nan, time.perf_counter()
+        loss, began, sign_due = math.nan, time.perf_counter(), 0.0
         for step in range(first, config.steps):
             # All that is random in a step, dropout above all, depends on seed, step and process alone.
             torch.manual_seed(_step_seed(config.seed, step, accelerator.process_index))
@@ -221,16 +223,21 @@ class Trainer:
             recent.steps.append(self.step(network, optimizer, batches, recent))
             done = step + 1
             is_last = done == config.steps
-            is_saved = is_last or done % config.save_steps == 0
+            is_saved = is_last or done % config.checkpoint_interval == 0
             is_evaluated = bool(self.eval_sets) and (is_last or done % config.eval_steps == 0)
             if is_saved or is_evaluated or done % config.log_steps == 0:
                 # Only now the losses are read: each reading waits for the device. Nothing is kept of a spoilt model.
                 loss = recent.mean_loss(done)
+                sign_due = math.inf
                 if accelerator.is_main_process:
-                    left = (time.perf_counter() - began) / (done - first) * (config.steps - done)
-                    pace, minutes = round(recent.pace()), round(left / 60, 1)
+                    pace, minutes = round(recent.pace()), self._minutes_left(began, done - first, done)
                     self._log(done, loss=round(loss, 6), lr=rate, words_per_second=pace, minutes_left=minutes)
                 recent = RecentSteps()
+            elif time.perf_counter() >= sign_due:
+                # Not in the log, whose steps must not depend on the clock; and no loss: a GPU would be waited for.
+                minutes = self._minutes_left(began, done - first, done)
+                self._tell(f"step {done:,} of {config.steps:,}  minutes_left {minutes:,.6g}")
+                sign_due = time.perf_counter() + _SIGN_SECONDS
             if is_evaluated and accelerator.is_main_process:
                 self._evaluate(done)
             if is_saved and accelerator.is_main_process:
@@ -251,6 +258,10 @@ class Trainer:
                 accelerator.wait_for_everyone()
                 recent.restart()
         return loss
+
+    def _minutes_left(self, began: float, here: int, done: int) -> float:
+        """Minutes that the steps behind `done` will take, as long each as those `here`, since `began`."""
+        return round((time.perf_counter() - began) / here * (self.config.steps - done) / 60, 1)
 
     def step(self, network: nn.Module, optimizer: Any, batches: BatchStream, recent: RecentSteps) -> Tensor:
         """One step of the optimizer; returns its loss and the norm of its gradient, (2,), still on the device."""
@@ -312,6 +323,8 @@ class Trainer:
             self._tell("precision is 'fp16', which a CPU does not train in: it is float32 here")
         if step:
             self._tell(f"going on after step {step:,}")
+        elif self.run.is_resumed:
+            self._tell(f"no checkpoint in {self.run.folder.path}: beginning at step 0")
 
     def _tell_differences(self, state: TrainingState) -> None:
         """Tells what makes the weights other than those of an unbroken run: both depend on the machine."""

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from gliner_fast.annotated.example import DataError
+from gliner_fast.annotated.example import DataError, Report
 from gliner_fast.annotated.readers.source import read_lines
 
 _OPENS_LIST = re.compile(r"\s*\[\s*([\[{\]]|$)")  # but not ["text", {...}], which is a record on a line
@@ -17,11 +17,15 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 _EXPECTED = "expected one object a line, or one list of them"
 
 
-def read_values(path: Path) -> Iterator[tuple[str, Any]]:
+def read_values(path: Path, report: Report) -> Iterator[tuple[str, Any]]:
     """Yields the place ("FILE, line N") and the value of each record; blank lines are passed over.
 
+    Args:
+        path: the file.
+        report: takes lines that are broken JSON.
+
     Raises:
-        DataError: broken JSON.
+        DataError: a broken list, behind which nothing can be told apart; or by `report`.
     """
     lines = read_lines(path)
     first = next(((number, line) for number, line in lines if line.strip()), None)
@@ -34,9 +38,11 @@ def read_values(path: Path) -> Iterator[tuple[str, Any]]:
         if line.strip():
             place = f"{path}, line {number}"
             try:
-                yield place, json.loads(line)
+                value = json.loads(line)
             except ValueError as error:
-                raise DataError(f"{place}: not JSON ({error}); {_EXPECTED}") from error
+                report(DataError(f"{place}: not JSON ({error}); {_EXPECTED}"))
+            else:
+                yield place, value
 
 
 def _read_list(text: str, path: Path, first_line: int) -> Iterator[tuple[str, Any]]:

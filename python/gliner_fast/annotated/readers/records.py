@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gliner_fast.annotated.example import DataError, Example, Span
+from gliner_fast.annotated.example import DataError, Example, Report, Span
 from gliner_fast.annotated.readers.tags import is_tag, spans_of_tags
 from gliner_fast.words import whitespace_splitter
 
@@ -59,7 +59,11 @@ _Reader = Callable[[Mapping[str, Any], str, RecordOptions], Example]
 
 
 def read_records(
-    records: Iterable[tuple[str, Any]], options: RecordOptions, form: str | None = None
+    records: Iterable[tuple[str, Any]],
+    options: RecordOptions,
+    form: str | None = None,
+    *,
+    report: Report,
 ) -> Iterator[Example]:
     """Reads records that are all of one form.
 
@@ -67,20 +71,30 @@ def read_records(
         records: places, for messages, and values.
         options: what is forgiven.
         form: "gliner", "offsets" or "tags"; None for that of the first record.
+        report: takes what is wrong with a record, such as that it is of another form than those before.
 
     Raises:
-        DataError: a record that is wrong, or of another form than those before.
+        DataError: by `report`.
     """
     first_place = None
     for place, value in records:
-        record = _as_mapping(value, place)
-        own = _recognise(record)
-        if form is None:
-            form, first_place = own, place
-        if own is not None and own != form:
-            before = f"asked for is {form!r}" if first_place is None else f"{first_place} has {form!r}"
-            raise DataError(f"{place}: a record of the format {own!r}, and {before}: one file, one format")
-        yield _reader(form, record, place)(record, place, options)
+        try:
+            record = _as_mapping(value, place)
+            own = _recognise(record)
+            if form is None:
+                form, first_place = own, place
+            _check_form(own, form, place, first_place)
+            example = _reader(form, record, place)(record, place, options)
+        except DataError as error:  # noqa: PERF203  # each record has its own
+            report(error)
+        else:
+            yield example
+
+
+def _check_form(own: str | None, form: str | None, place: str, first_place: str | None) -> None:
+    if own is not None and own != form:
+        before = f"asked for is {form!r}" if first_place is None else f"{first_place} has {form!r}"
+        raise DataError(f"{place}: a record of the format {own!r}, and {before}: one file, one format")
 
 
 def read_record(value: Any, place: str, options: RecordOptions) -> Example:
