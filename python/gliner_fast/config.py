@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 CONFIG_NAME = "gliner_config.json"
+LABEL_TOKENIZER_FOLDER = "labels_tokenizer"  # in the folder of a bi-encoder
 POOLINGS = ("first", "last", "mean", "max")
 SPAN_MODES = ("markerV0", "marker")
 TOKEN_LEVEL = "token_level"

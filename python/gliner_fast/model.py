@@ -16,8 +16,7 @@ from gliner_fast import weights
 from gliner_fast.batch import Batch, Batcher
 from gliner_fast.checkpoints import locating
 from gliner_fast.checkpoints.loading import Parts, create_parts, load_parts, prepare_process
-from gliner_fast.checkpoints.tokenizer_loading import LABEL_TOKENIZER_FOLDER
-from gliner_fast.config import CONFIG_NAME, GLiNERConfig
+from gliner_fast.config import CONFIG_NAME, LABEL_TOKENIZER_FOLDER, GLiNERConfig
 from gliner_fast.cpu.int16 import is_quantized, quantize
 from gliner_fast.data_processor import DataProcessor
 from gliner_fast.devices import Devices, parse_devices

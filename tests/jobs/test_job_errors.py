@@ -20,7 +20,7 @@ from gliner_fast import GLiNER, JobError, JobInputError, Redaction, extract_file
 from gliner_fast.jobs import job as job_module
 from gliner_fast.jobs.chosen_model import ChosenModel
 from gliner_fast.jobs.job import Job
-from gliner_fast.jobs.plan import Plan
+from gliner_fast.jobs.plan import Plan, digest_model
 from gliner_fast.jobs.ray_engine import RayOptions
 from tests.jobs.conftest import as_told, read_jsonl, texts_of, write_jsonl, write_lines
 from tests.samples import LABELS
@@ -237,7 +237,9 @@ def test_a_loaded_model_is_the_one_of_its_folder_or_is_refused(checkpoint: Calla
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "int16"])
-@pytest.mark.parametrize("kind", ["deberta", "deberta-bin", "deberta-no-lstm", "bert", "era-v1", "era-has-rnn"])
+@pytest.mark.parametrize(
+    "kind", ["deberta", "deberta-bin", "deberta-no-lstm", "bert", "era-v1", "era-has-rnn", "token", "bi"]
+)
 def test_a_loaded_model_has_its_folder_s_weights(kind: str, dtype: str, checkpoint: Callable[[str], Path]):
     folder = checkpoint(kind)
     model = GLiNER.from_pretrained(folder, dtype=dtype)
@@ -246,6 +248,19 @@ def test_a_loaded_model_has_its_folder_s_weights(kind: str, dtype: str, checkpoi
         next(model.model.encoder.parameters()).mul_(2)
     with pytest.raises(JobError, match="the model's weights are not those of"):
         ChosenModel.of(model, is_named=True)
+
+
+def test_a_job_knows_a_model_by_the_tokenizer_of_its_labels_too(checkpoint: Callable[[str], Path], tmp_path: Path):
+    folder = shutil.copytree(checkpoint("bi"), tmp_path / "model")
+    before = digest_model(folder)
+    source, out = write_lines(tmp_path / "in.txt", TEXTS[:8]), tmp_path / "out.jsonl"
+    extract_files(source, out, LABELS, model=str(folder), **OPTIONS)
+    assert len(out.read_bytes().splitlines()) == 8
+    tokenizer = folder / "labels_tokenizer" / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    assert digest_model(folder) != before
+    with pytest.raises(JobError, match="model"):
+        extract_files(source, out, LABELS, model=str(folder), **OPTIONS)
 
 
 def test_weights_are_looked_for_in_the_file_that_they_came_from(checkpoint: Callable[[str], Path], tmp_path: Path):

@@ -14,16 +14,13 @@ import numpy as np
 
 from gliner_fast.batch import SubwordTokenizer
 from gliner_fast.checkpoints.tokenizer_files import TOKENIZER_CONFIG_NAME, ReadTokenizer, read_tokenizer, surround
-from gliner_fast.config import GLiNERConfig
+from gliner_fast.config import LABEL_TOKENIZER_FOLDER, GLiNERConfig
 from gliner_fast.errors import CheckpointError, reason_of
 from gliner_fast.label_encoder import LabelTokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
-
-# As gliner writes it.
-LABEL_TOKENIZER_FOLDER = "labels_tokenizer"
 
 # Sentences that show whether a tokenizer treats words one by one; a few scripts, punctuation, and a repeated word.
 _PROBES = (

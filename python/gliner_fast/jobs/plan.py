@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gliner_fast import __version__
+from gliner_fast.config import LABEL_TOKENIZER_FOLDER
 from gliner_fast.jobs.sinks import Layout, ShardFormat
 from gliner_fast.labels import LabelSet, plan_thresholds
 from gliner_fast.predicting.request import OnLong
@@ -193,8 +194,9 @@ def _change(name: str, was: object, now: object) -> str:
 def digest_model(folder: Path) -> str:
     """SHA-256 over the files of a checkpoint folder that its answers depend on, names included."""
     digest = hashlib.sha256()
-    for file in sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)}):
-        digest.update(file.name.encode() + b"\0")
+    folders = (folder, folder / LABEL_TOKENIZER_FOLDER)
+    for file in sorted({path for own in folders for pattern in _MODEL_FILES for path in own.glob(pattern)}):
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
         with file.open("rb") as stream:
             while piece := stream.read(_PIECE):
                 digest.update(piece)
