@@ -113,7 +113,7 @@ def test_what_stands_in_no_folder_looks_into_no_room_above_it():
 
 
 # A step knows nothing of the request that it works for; these join steps.
-JOINING = {"model", "pipeline", "devices", "ray"}
+JOINING = {"model", "pipeline", "prediction", "devices", "ray"}
 
 
 def test_only_what_joins_the_steps_looks_into_predicting():

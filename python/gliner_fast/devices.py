@@ -24,8 +24,8 @@ from gliner_fast.stats import Stats
 
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
-    from gliner_fast.model import GLiNER
     from gliner_fast.predicting.preparing import Prepared
+    from gliner_fast.prediction import PredictionMethods
 
 Item = TypeVar("Item")
 Devices = str | Sequence[str | torch.device]
@@ -51,7 +51,7 @@ def _numbered(device: torch.device) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if str(device) == "cuda" else device
 
 
-def spread(model: GLiNER, devices: Sequence[torch.device]) -> list[Predictor]:
+def spread(model: PredictionMethods, devices: Sequence[torch.device]) -> list[Predictor]:
     """A predictor on each device. The model's own network serves its device once; each other has a copy of its own.
 
     Raises:

@@ -24,8 +24,8 @@ from gliner_fast.stats import Stats
 
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
-    from gliner_fast.model import GLiNER
     from gliner_fast.predicting.predictor import Predictor
+    from gliner_fast.prediction import PredictionMethods
 
 Item = TypeVar("Item")
 
@@ -56,7 +56,7 @@ class Window:
 
 
 def predict_windows(
-    model: GLiNER,
+    model: PredictionMethods,
     windows: Iterable[Window],
     options: Options,
     *,
@@ -193,7 +193,7 @@ def _predict_ahead(
 
 
 def stream_texts(
-    model: GLiNER,
+    model: PredictionMethods,
     texts: Iterable[Any],
     labels: Labels | Iterator[str],
     options: Options,
@@ -222,7 +222,7 @@ def stream_texts(
 
 
 def _stream(
-    model: GLiNER,
+    model: PredictionMethods,
     texts: Iterable[Any],
     labels: Labels,
     options: Options,
