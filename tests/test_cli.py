@@ -292,6 +292,7 @@ def test_info_describes_other_kinds_that_run_here(run, checkpoint, kind, told, h
     assert re.search(f"kind +{told}", out)
     assert re.search(f"head +.*{head}", out)
     assert re.search(f"label vector +{label_vector}", out)
+    assert re.search(r"written by +gliner 0\.2\.23 or later", out)
 
 
 def test_info_of_a_broken_file_is_an_error(run, tmp_path):

@@ -242,9 +242,15 @@ class Batcher:
         return LabelTexts([tokenizer.encode(_without_surrogates(label)) for label in distinct], tokenizer.pad_id)
 
     def with_labels(self, labels: LabelTexts, label_sets: Sequence[LabelSet]) -> EncodedPrompts:
-        """The empty prompts of a bi-encoder, beside the distinct labels of these label sets."""
-        place = {label: index for index, label in enumerate(_distinct_labels(label_sets))}
-        rows = [np.array([place[label] for label in own.prompts], np.int64) for own in label_sets]
+        """The empty prompts of a bi-encoder, beside the distinct labels of these label sets.
+
+        Where the user has given vectors, there is one for each label of the only set.
+        """
+        if labels.given is None:
+            place = {label: index for index, label in enumerate(_distinct_labels(label_sets))}
+            rows = [np.array([place[label] for label in own.prompts], np.int64) for own in label_sets]
+        else:
+            rows = [np.arange(len(own.prompts)) for own in label_sets]
         none, lengths = np.zeros(0, np.int64), np.zeros(len(label_sets), np.int64)
         empty = _rust.Prompts(none, np.zeros(len(label_sets) + 1, np.int64), lengths)
         return EncodedPrompts(empty, lengths, labels, rows)

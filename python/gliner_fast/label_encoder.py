@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _LABELS_AT_ONCE = 256
+_BUILDERS = {"gliner_fast", "torch", "transformers"}
 
 
 @dataclass(frozen=True)
@@ -50,19 +51,19 @@ class LabelTokenizer:
         return np.array(ids, np.int64)
 
 
-@dataclass
+@dataclass(eq=False)  # not frozen: torch's compiler looks into frozen ones, and has no way with arrays
 class LabelTexts:
     """The U distinct labels of a call, tokenized.
 
     Attributes:
         ids: subword ids of each.
         pad_id: fills rows up.
-        vectors: (U, D), as `Network.label_vectors` made them of these labels, or as the user gave them.
+        given: (U, D) the vectors that the user gave, in place of all that.
     """
 
     ids: Sequence[NDArray[np.int64]]
     pad_id: int
-    vectors: Tensor | None = field(default=None, repr=False)
+    given: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class _Kept:
     """Vectors of labels, and what they were made of.
 
     Attributes:
-        of: the labels, and the weights as they were.
+        of: the labels, and the weights as they were, in whole numbers too or not.
         sample: some of the weights' numbers: they tell of changes behind torch's back, on the CPU.
         vectors: (U, D).
     """
@@ -85,6 +86,8 @@ class LabelEncoder(nn.Module):
 
     The package projects each subword and takes the mean then, which is the same up to rounding. Without a gradient the
     vectors of the last labels are kept as long as the weights stay: one text after another is asked for the same ones.
+    A change of weights behind torch's back is seen on the CPU alone. Nothing is kept where others than torch,
+    transformers and this package have a part in the encoder: an adapter may be switched without a change of weights.
     """
 
     def __init__(self, encoder_config: Mapping[str, Any], width: int) -> None:
@@ -100,19 +103,28 @@ class LabelEncoder(nn.Module):
 
     def vectors_of(self, labels: LabelTexts) -> Tensor:
         """Vectors of labels, (U, D), maybe as they were made before."""
-        if torch.is_grad_enabled() or self.training:
-            self._kept = None  # weights are about to change
+        if torch.is_grad_enabled() or self.training or not self._is_as_built():
+            self._kept = None  # weights are about to change, or what is made of them without telling
             return cast(Tensor, self(labels.ids, labels.pad_id))
         weights = list(self.parameters())
         device = weights[0].device.type
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         texts = tuple(own.tobytes() for own in labels.ids)
-        of = (texts, labels.pad_id, autocast, *(stamp_of(weight) for weight in weights))
+        is_int16 = any(isinstance(module, Linear) and module.int16 is not None for module in self.modules())
+        of = (texts, labels.pad_id, autocast, is_int16, *(stamp_of(weight) for weight in weights))
         kept = self._kept  # read once: another thread may be replacing it
         if kept is None or kept.of != of or not kept.sample.is_as_it_was():
             sample = Sample.take(weights)
             kept = self._kept = _Kept(of, sample, self(labels.ids, labels.pad_id))
         return kept.vectors
+
+    def _is_as_built(self) -> bool:
+        """Whether nobody has put modules or hooks of their own in."""
+        return all(
+            type(module).__module__.partition(".")[0] in _BUILDERS
+            and not (module._forward_hooks or module._forward_pre_hooks)  # noqa: SLF001  (torch has no other way to ask)
+            for module in self.modules()
+        )
 
     def forward(self, ids: Sequence[NDArray[np.int64]], pad_id: int) -> Tensor:
         """Vectors of labels, (U, D).

@@ -146,8 +146,8 @@ class GLiNER(PredictionMethods, nn.Module):
             load_onnx_model: not offered, like `onnx_model_file` and the `runtime` arguments.
             onnx_model_file: see `load_onnx_model`.
             max_length: longest text in words, instead of the checkpoint's `max_len`.
-            max_width: widest span in words, instead of the checkpoint's.
-            post_fusion_schema: a setting that span models do not read.
+            max_width: widest span in words, instead of the checkpoint's; token-level models find wider ones, too.
+            post_fusion_schema: a setting that uni-encoders do not read; bi-encoders run without one alone.
             _attn_implementation: for encoders that run through transformers.
             runtime: "torch" or None; see `load_onnx_model`.
             runtime_model_file: see `load_onnx_model`.
@@ -414,6 +414,7 @@ class GLiNER(PredictionMethods, nn.Module):
             lower_budget=self._lower_budget,
             splitter=self.data_processor.custom_splitter,
             device=device,
+            is_token_level=self.config.is_token_level,
         )
 
     def train(self, mode: bool = True) -> Self:

@@ -125,19 +125,16 @@ class Network(nn.Module):
         return BatchScores(self.scorer(words, prompts, *counts), words, prompts)
 
     def label_vectors(self, labels: LabelTexts) -> Tensor:
-        """The vectors of a bi-encoder's labels, (U, D); where no gradient is asked for, they stay with the labels.
+        """The vectors of a bi-encoder's labels, (U, D).
 
         Raises:
             ValueError: this is no bi-encoder.
         """
-        if labels.vectors is not None:
-            return labels.vectors
+        if labels.given is not None:
+            return labels.given
         if self.label_encoder is None:
             raise ValueError("the model is no bi-encoder: its labels have no vectors of their own")
-        vectors = self.label_encoder.vectors_of(labels)
-        if not torch.is_grad_enabled():
-            labels.vectors = vectors
-        return vectors
+        return self.label_encoder.vectors_of(labels)
 
     @property
     def reads_packed(self) -> bool:
@@ -153,10 +150,14 @@ class Network(nn.Module):
         return not is_compiled and self.encoder.reads_packed
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compiles the network with `torch.compile`, all but scorer and LSTM, which run kernels of their own."""
+        """Compiles the network with `torch.compile`, all but scorer and LSTM, which run kernels of their own.
+
+        Nor is what a bi-encoder makes of its labels, which is kept from one call to the next.
+        """
         drop(self)  # compiled layers multiply in float32, and so should the scorer
         of_scorer = ("forward", "find", "executor_for") if isinstance(self.scorer, SpanScorer) else ("forward",)
         as_they_are: list[tuple[nn.Module, str]] = [(self.scorer, name) for name in of_scorer]
+        as_they_are.append((self, "label_vectors"))
         if self.rnn is not None:
             as_they_are.append((self.rnn, "forward"))
         if isinstance(self.encoder, DebertaEncoder):

@@ -130,9 +130,10 @@ class PredictionMethods:
             return_label_vectors: add the label's representation as `label_vector`.
             on_long: what becomes of a text of more than `config.max_len` words. "truncate" cuts it off there, with the
                 package's warning. "window" reads all of it, in windows that overlap, as many as it takes; entities
-                are resolved over the whole text. "error" refuses it. The latter two also watch the tokenizer's
-                limit of subwords, which cuts silently.
-            labels_embeds: of a bi-encoder, what `encode_labels` made of the labels.
+                are resolved over the whole text. Those of a token-level model that have more than 32 words may be cut.
+                "error" refuses it. The latter two also watch the tokenizer's limit of subwords, which cuts silently.
+            labels_embeds: of a bi-encoder, what `encode_labels` made of the labels, one row for each label of one list
+                for all texts.
             **external_inputs: accepted as `gliner` does, and unused; each name is warned about once (Q7).
 
         Returns:
@@ -160,8 +161,8 @@ class PredictionMethods:
             on_long=on_long,
             label_vectors=labels_embeds,
         )
-        if labels_embeds is not None and not self.config.is_bi_encoder:
-            raise ValueError("the model is no bi-encoder: it reads labels with each text, and takes no labels_embeds")
+        if labels_embeds is not None:
+            self._expect_label_vectors(labels_embeds)
         return self.answer(Request.read(texts, labels, options))
 
     def answer(self, request: Request) -> list[list[Entity]]:
@@ -280,17 +281,17 @@ class PredictionMethods:
             **kwargs,
         )
 
-    def encode_labels(self, labels: Sequence[str], batch_size: int = 8) -> torch.Tensor:  # noqa: ARG002
+    def encode_labels(self, labels: Sequence[str] | Mapping[str, str], batch_size: int = 8) -> torch.Tensor:  # noqa: ARG002
         """Vectors of labels, (labels, hidden_size), for `batch_predict_with_embeds`; of a bi-encoder alone.
 
         Args:
-            labels: what is encoded.
+            labels: what is encoded; of a mapping of label to description the descriptions.
             batch_size: accepted and unused.
 
         Raises:
             ValueError: the model is no bi-encoder.
         """
-        return self.predictor().encode_labels([labels] if isinstance(labels, str) else list(labels))
+        return self.predictor().encode_labels([labels] if isinstance(labels, str) else labels)
 
     def predict_with_embeds(
         self,
@@ -340,7 +341,8 @@ class PredictionMethods:
 
         Raises:
             TypeError: `labels_embeddings` is no tensor of two dimensions.
-            ValueError: it has not one row for each label, or the model is no bi-encoder.
+            ValueError: it has another width, or not one row for each label; labels of each text's own; or the model is
+                no bi-encoder.
         """
         return self.inference(
             texts,
@@ -356,6 +358,13 @@ class PredictionMethods:
             return_label_vectors=return_label_vectors,
             labels_embeds=labels_embeddings,
         )
+
+    def _expect_label_vectors(self, vectors: torch.Tensor) -> None:
+        if not self.config.is_bi_encoder:
+            raise ValueError("the model is no bi-encoder: it reads labels with each text, and takes no labels_embeds")
+        width = self.config.hidden_size
+        if getattr(vectors, "ndim", 0) == 2 and vectors.shape[1] != width:
+            raise ValueError(f"labels_embeds is {vectors.shape[1]} wide: expected {width}, the model's hidden_size")
 
     def _tell_unused(self, names: Mapping[str, Any]) -> None:
         new = sorted(set(names) - self._told)

@@ -116,6 +116,33 @@ def test_a_limit_holds_for_what_earlier_calls_rejected(stops: bool, small_model:
     assert (report.rows, report.rejects) == (200, 4 if stops else 2)
 
 
+def test_rejects_of_a_call_that_was_killed_are_told_of_too(
+    small_model: GLiNER, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rows: list[dict[str, Any]] = [{"text": text} for text in texts_of(100)]
+    rows[3] = rows[5] = rows[45] = rows[65] = {"text": None}
+    source, output = write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    options: dict[str, Any] = {**OPTIONS, "rows_per_shard": 20, "model": small_model}
+    with pytest.raises(JobError, match="rows rejected: 3, allowed: 2"):
+        extract_files(source, output, LABELS, max_rejects=2, **options)
+    write, written = Job.write, []
+
+    def dying(*given: Any) -> Any:
+        if len(written) == 2:
+            raise RuntimeError("killed")
+        written.append(0)
+        return write(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Job, "write", dying)
+        with pytest.raises(RuntimeError, match="killed"):
+            extract_files(source, output, LABELS, max_rejects=9, **options)
+    with pytest.raises(JobError, match=r"by earlier calls: 4, allowed: 1.* all are in .*rejects\.jsonl"):
+        extract_files(source, output, LABELS, max_rejects=1, **options)
+    told = read_jsonl(tmp_path / "out.jsonl.job" / "rejects.jsonl")
+    assert [reject["line"] for reject in told] == [4, 6, 46, 66]
+
+
 def test_rows_that_parquet_drops_for_their_columns_are_warned_of(small_model: GLiNER, tmp_path: Path):
     rows: list[dict[str, Any]] = [{"text": "a", "price": 1} for _ in range(1_000)]
     rows += [{"text": "b", "price": 1.5}, {"text": "b", "price": 1, "new": 2}, {"text": None}]

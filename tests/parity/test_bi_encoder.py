@@ -1,6 +1,7 @@
 """Models whose labels have an encoder of their own give gliner's answers, and what it offers for them alone."""
 
 import copy
+import json
 import pickle
 import shutil
 
@@ -11,8 +12,9 @@ from gliner_fast import GLiNER
 from gliner_fast.comparing.verification import compare, find_reference_candidates
 from gliner_fast.errors import CheckpointError
 from gliner_fast.evaluation import evaluate_like_gliner
+from gliner_fast.predicting.request import Options, Request
 from gliner_fast.training.errors import TrainingError
-from tests.parity.pairs import spans
+from tests.parity.pairs import Pair, spans
 from tests.parity.test_labels import PER_TEXT, SHARED
 from tests.random_checkpoints import LABEL_SUBWORDS
 from tests.samples import BOOKS, CROSSNER, LABELS
@@ -107,12 +109,34 @@ def test_label_vectors_made_before_give_the_same_entities(kind, pair):
 def test_label_vectors_that_do_not_fit_are_refused(pair):
     ours = pair("bi").ours
     vectors = ours.encode_labels(LABELS)
-    with pytest.raises(ValueError, match="labels_embeddings has 6 rows for 2 labels"):
+    with pytest.raises(ValueError, match="labels_embeds has 6 rows for 2 labels"):
         ours.batch_predict_with_embeds(TEXTS, vectors, LABELS[:2])
-    with pytest.raises(TypeError, match="expected a tensor"):
+    with pytest.raises(TypeError, match="labels_embeds is a list: expected a tensor"):
         ours.batch_predict_with_embeds(TEXTS, vectors.tolist(), LABELS)
+    with pytest.raises(TypeError, match=r"labels_embeds is a tensor of the shape \(1, 6, 48\)"):
+        ours.batch_predict_with_embeds(TEXTS, vectors[None], LABELS)
+    with pytest.raises(ValueError, match="labels_embeds is 7 wide: expected 48"):
+        ours.batch_predict_with_embeds(TEXTS, vectors[:, :7], LABELS)
     with pytest.raises(ValueError, match="one list of labels for all texts"):
         ours.batch_predict_with_embeds(TEXTS[:2], vectors[:1], [["person"], ["place"]])
+    assert ours.encode_labels([]).shape == (0, 48)
+
+
+@pytest.mark.gliner
+def test_each_label_has_the_vector_that_was_given_for_it(pair):
+    both = pair("bi")
+    options = {"threshold": 0.2, "flat_ner": False, "multi_label": True}
+    repeated = ["person", "country", "person"]
+    vectors = both.ours.encode_labels(repeated)
+    found = spans(both.ours.batch_predict_with_embeds(TEXTS, vectors, repeated, **options))
+    assert found == spans(both.reference.inference(TEXTS, ["person", "country"], **options))
+    alike = both.ours.encode_labels(LABELS[:2])  # 1 and "1" are two labels, whatever is read of them
+    found = both.ours.batch_predict_with_embeds(TEXTS, alike, [1, "1"], **options)
+    wanted = both.ours.inference(TEXTS, LABELS[:2], **options)
+    assert [[{**e, "label": LABELS[0] if e["label"] == 1 else LABELS[1]} for e in own] for own in found] == wanted
+    described = {"PER": "a human being", "LOC": "a place on a map"}
+    found = both.ours.batch_predict_with_embeds(TEXTS, both.ours.encode_labels(described), described, **options)
+    assert found == both.ours.inference(TEXTS, described, **options)
 
 
 @pytest.mark.gliner
@@ -167,6 +191,67 @@ def test_labels_are_encoded_again_once_weights_have_changed(change, checkpoint):
 
 
 @pytest.mark.gliner
+def test_labels_are_encoded_again_in_whole_numbers(checkpoint):
+    ours, fresh = (GLiNER.from_pretrained(checkpoint("bi")) for _ in range(2))
+    before = ours.encode_labels(LABELS)
+    ours.quantize()
+    fresh.quantize()
+    assert torch.equal(ours.encode_labels(LABELS), fresh.encode_labels(LABELS))
+    assert not torch.equal(ours.encode_labels(LABELS), before)
+
+
+@pytest.mark.gliner
+def test_labels_are_encoded_each_time_by_what_may_change_without_a_weight(checkpoint):
+    class Adapted(torch.nn.Linear):
+        scale = 1.0
+
+        def forward(self, vectors):
+            return super().forward(vectors) * self.scale
+
+    ours = GLiNER.from_pretrained(checkpoint("bi"))
+    projection = ours.model.label_encoder.projection
+    projection.__class__ = Adapted
+    before = ours.encode_labels(LABELS)
+    projection.scale = 2.0
+    torch.testing.assert_close(ours.encode_labels(LABELS), 2 * before)
+
+
+@pytest.mark.gliner
+def test_a_batch_that_was_scored_before_still_gives_its_labels_gradients(checkpoint):
+    ours = GLiNER.from_pretrained(checkpoint("bi"))
+    predictor = ours.predictor()
+    prepared = predictor.prepare(Request.read(TEXTS[:2], LABELS, Options()))
+    batch = predictor.lay_out(prepared, prepared.scorable).batch
+    with torch.no_grad():
+        before = ours(batch).logits
+    ours(batch).logits[torch.isfinite(before)].sum().backward()
+    assert any(weight.grad is not None for weight in ours.model.label_encoder.parameters())
+    with torch.no_grad():
+        ours.model.label_encoder.projection.weight.mul_(2)
+        assert not torch.equal(ours(batch).logits, before)
+
+
+@pytest.mark.gliner
+@pytest.mark.parametrize("kind", ["bi", "bi-same-width"])
+def test_a_compiled_model_answers_alike(kind, checkpoint):
+    ours = GLiNER.from_pretrained(checkpoint(kind))
+    wanted = spans(ours.inference(TEXTS[:2], LABELS))
+    ours.compile(backend="eager")
+    assert spans(ours.inference(TEXTS[:2], LABELS)) == wanted
+    assert ours.inference(TEXTS[:2], LABELS[:2]) is not None  # other labels
+
+
+@pytest.mark.gliner
+def test_labels_get_the_special_subwords_of_their_tokenizer_s_own(checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint("bi"), tmp_path / "model")
+    file = folder / "labels_tokenizer" / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(settings | {"bos_token": "[CLS]", "eos_token": "[PAD]"}), encoding="utf-8")
+    both = Pair.load(folder)
+    torch.testing.assert_close(both.ours.encode_labels(LABELS), both.reference.encode_labels(LABELS), rtol=0, atol=1e-4)
+
+
+@pytest.mark.gliner
 def test_windows_streams_copies_and_pickles_answer_alike(pair):
     ours = pair("bi").ours
     long = " ".join(BOOKS)[:6000]
@@ -202,7 +287,7 @@ def test_evaluation_gives_the_reference_s_scores(pair):
 def test_a_folder_without_the_labels_tokenizer_says_so(checkpoint, tmp_path):
     folder = shutil.copytree(checkpoint("bi"), tmp_path / "model")
     shutil.rmtree(folder / "labels_tokenizer")
-    with pytest.raises(CheckpointError, match="labels_tokenizer, of a bi-encoder's labels: .* cannot be had"):
+    with pytest.raises(CheckpointError, match="tokenizer of the bi-encoder's labels cannot be had from random/bert"):
         GLiNER.from_pretrained(folder)
 
 

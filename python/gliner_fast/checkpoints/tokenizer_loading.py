@@ -136,15 +136,23 @@ def load_label_tokenizer(
 ) -> CheckpointTokenizer:
     """The tokenizer of a bi-encoder's labels: the checkpoint's own, else that of the encoder that it names.
 
+    As transformers loads it: the package gives it none of the special tokens that `surround` puts around texts.
+
     Raises:
         CheckpointError: it can be had from neither, or cannot be used.
     """
+    from transformers import AutoTokenizer
+
     own = folder / LABEL_TOKENIZER_FOLDER
-    named = config.replace(model_name=config.labels_encoder or "")
+    source = own if (own / TOKENIZER_CONFIG_NAME).is_file() else config.labels_encoder
     try:
-        return load_tokenizer(own, named, cache_dir, local_files_only)
-    except CheckpointError as error:
-        raise CheckpointError(f"{own}, of a bi-encoder's labels: {error}") from error
+        tokenizer = AutoTokenizer.from_pretrained(source, cache_dir=cache_dir, local_files_only=local_files_only)
+    except Exception as error:
+        raise CheckpointError(
+            f"the tokenizer of the bi-encoder's labels cannot be had from {source}: {reason_of(error)}. Put its files "
+            f"into {own}, or go online once"
+        ) from error
+    return CheckpointTokenizer.of(tokenizer)
 
 
 def _load_again(folder: Path, config: GLiNERConfig, read: ReadTokenizer) -> PreTrainedTokenizerBase:
@@ -258,4 +266,4 @@ def _itself(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
 
 def _refuse_left_truncation(side: str) -> None:
     if side != "right":
-        raise CheckpointError("the tokenizer truncates at the left, which would cut the labels off")
+        raise CheckpointError("the tokenizer truncates at the left, which would cut the beginning off, labels first")

@@ -152,7 +152,7 @@ def _era(config: GLiNERConfig) -> str:
     """Names the `gliner` that wrote a configuration (compat section 2.2), by what only it wrote."""
     if "has_rnn" in config.extra:
         return "gliner 0.2.0 to 0.2.22"
-    if config.encoder_config is None or config.class_token_index == -1:
+    if config.encoder_config is None or (config.class_token_index == -1 and not config.is_bi_encoder):
         return "gliner 0.1 (first era)"
     return "gliner 0.2.23 or later"
 

@@ -65,6 +65,7 @@ def run_job(
         rows_before = folder.rows
         was_joined = folder.is_joined
         if not was_joined:
+            paths.all_rejects.unlink(missing_ok=True)  # of an earlier call: this one may find more, and be killed
             with progress(folder.finished, pace):
                 done = _remember_within(folder, max_rejects)
                 if ray is not None:

@@ -2,6 +2,7 @@
 
 A window sees every span that it owns whole, with words on both sides, so the candidates of all windows of a text,
 owned ones alone, are those of the text, and the decoder resolves them together as it does those of a short text.
+A token-level model knows no widest span: of its spans those of more than half of what windows share may be cut.
 """
 
 from __future__ import annotations

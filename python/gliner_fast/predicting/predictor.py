@@ -26,7 +26,6 @@ from gliner_fast.predicting.request import Request
 from gliner_fast.predicting.schedule import Schedule
 from gliner_fast.predicting.stages import HostStages
 from gliner_fast.stats import Stats, encoder_timed
-from gliner_fast.token_scorer import TokenScorer
 from gliner_fast.word_vectors import time_major
 from gliner_fast.words import WordTriples
 
@@ -48,6 +47,7 @@ class Predictor:
         lower_budget: told of a lower budget, after the device ran out of memory.
         splitter: the user's own word splitter, or None.
         device: where the network is.
+        is_token_level: whether it marks words, instead of scoring spans.
     """
 
     network: Network
@@ -58,6 +58,7 @@ class Predictor:
     lower_budget: Callable[[int], None]
     splitter: WordTriples | None
     device: torch.device
+    is_token_level: bool = False
 
     def prepare(self, request: Request) -> Prepared:
         """Makes subwords of a request's texts and labels; raises ValueError or TypeError for what is not as agreed."""
@@ -70,16 +71,20 @@ class Predictor:
         return can_read_whole(request, self.batcher, self.splitter)
 
     @torch.no_grad()
-    def encode_labels(self, labels: Sequence[str]) -> torch.Tensor:
-        """The vectors of a bi-encoder's labels, (labels, D), on the device.
+    def encode_labels(self, labels: Sequence[str] | Mapping[str, str]) -> torch.Tensor:
+        """The vectors of a bi-encoder's labels, or of their descriptions, (labels, D), on the device.
 
         Raises:
             ValueError: the model is no bi-encoder.
         """
         own = LabelSet.read(labels)
-        place = {name: index for index, name in enumerate(own.names)}
-        vectors = self.network.label_vectors(self.batcher.encode_labels([own]))
-        return vectors[[place[label] for label in labels]]
+        texts = self.batcher.encode_labels([own])
+        if not own.prompts:
+            weight = next(self.network.parameters())
+            return weight.new_zeros(0, self.network.scorer.width)
+        place = {prompt: index for index, prompt in enumerate(dict.fromkeys(own.prompts))}
+        prompt_of = dict(zip(own.names, own.prompts, strict=True))
+        return self.network.label_vectors(texts)[[place[prompt_of[label]] for label in labels]]
 
     def predict(self, prepared: Prepared, stats: Stats | None = None) -> list[list[Entity]]:
         """Predicts the entities of prepared texts.
@@ -115,11 +120,6 @@ class Predictor:
         """
         with HostStages(overlap=self.can_overlap) as stages:
             yield from Schedule(self, iter(requests), stats, unwanted).run(stages)
-
-    @property
-    def is_token_level(self) -> bool:
-        """Whether words are marked, instead of spans scored."""
-        return isinstance(self.network.scorer, TokenScorer)
 
     @property
     def can_overlap(self) -> bool:

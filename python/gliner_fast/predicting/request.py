@@ -66,17 +66,28 @@ class Options:
             expect_count("batch_size", self.batch_size, "a whole number of at least 1, or None")
 
 
-def _expect_one_vector_a_label(vectors: Any, plan: LabelPlan) -> None:
-    """Raises TypeError and ValueError for what are no vectors of the labels of all texts."""
+def _one_vector_a_label(vectors: Any, labels: Any, plan: LabelPlan) -> Tensor:
+    """The vector of each distinct label, of one for each label as they were given.
+
+    Raises:
+        TypeError: no tensor (labels, width).
+        ValueError: another number of rows, or labels of each text's own.
+    """
     import torch  # here alone: jobs on Ray read requests before torch is needed
 
     if not isinstance(vectors, torch.Tensor) or vectors.dim() != 2:
-        raise TypeError(f"labels_embeddings is {type(vectors).__name__}: expected a tensor (labels, width)")
+        is_tensor = isinstance(vectors, torch.Tensor)
+        given = f"a tensor of the shape {tuple(vectors.shape)}" if is_tensor else f"a {type(vectors).__name__}"
+        raise TypeError(f"labels_embeds is {given}: expected a tensor (labels, hidden_size)")
     if len(plan.sets) != 1:
-        raise ValueError("labels_embeddings go with one list of labels for all texts, not with one for each")
-    labels = len(plan.sets[0].names)
-    if len(vectors) != labels:
-        raise ValueError(f"labels_embeddings has {len(vectors)} rows for {labels} labels: expected one for each")
+        raise ValueError("labels_embeds go with one list of labels for all texts, not with labels of each text's own")
+    names = plan.sets[0].names
+    given_names = [labels] if isinstance(labels, str) else list(labels)
+    if len(vectors) == len(given_names) > len(names):  # a label that comes again counts once
+        return vectors[[given_names.index(name) for name in names]]
+    if len(vectors) != len(names):
+        raise ValueError(f"labels_embeds has {len(vectors)} rows for {len(names)} labels: expected one for each")
+    return vectors
 
 
 def expect_count(name: str, value: object, expected: str = "a whole number of at least 1") -> None:
@@ -111,7 +122,7 @@ class Request:
                 expect_one_per_text(name, values, count)
         plan = plan_labels(labels, count)
         if options.label_vectors is not None:
-            _expect_one_vector_a_label(options.label_vectors, plan)
+            options = replace(options, label_vectors=_one_vector_a_label(options.label_vectors, labels, plan))
         options = replace(options, threshold=plan_thresholds(options.threshold, count))
         if isinstance(options.threshold, Mapping):
             for own in plan.sets:
