@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benches.bench_end_to_end import race_texts
-from benches.compare import Race
+from benches.compare import SCALE, Race
 from benches.conftest import DEVICES, LABELS, SIZES, Pair
 from gliner_fast.decode import Selection, resolve
 from gliner_fast.marked_spans import find_marked_spans
@@ -26,7 +26,7 @@ SHIFTS = {"realistic": [-2.7, -2.7, 1.7], "dense": [-0.5, -0.5, 1.7]}
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", ["token-level", "bi-encoder"])
-@pytest.mark.parametrize("label_count", [5, 25])
+@pytest.mark.parametrize("label_count", [5, 25] if SCALE > 0.1 else [5])
 @pytest.mark.parametrize("name", ["short", "mixed"])
 @pytest.mark.timeout(1_800)
 def bench_kind(
@@ -37,7 +37,7 @@ def bench_kind(
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("size", SIZES[-1:])  # all but tiny and large have the same head
-@pytest.mark.parametrize("classes", [5, 25, 100])
+@pytest.mark.parametrize("classes", [5, 25, 100] if SCALE > 0.1 else [25])
 @pytest.mark.parametrize("words", [20, 80])
 def bench_token_head(race: Race, pair: Callable[..., Pair], words: int, classes: int, size: str, device: str) -> None:
     models = pair(size, device, "token-level")
@@ -77,7 +77,7 @@ def bench_token_head(race: Race, pair: Callable[..., Pair], words: int, classes:
 
 
 @pytest.mark.parametrize("density", SHIFTS)
-@pytest.mark.parametrize("words", [20, 80, 200])
+@pytest.mark.parametrize("words", [20, 80, 200] if SCALE > 0.1 else [20])  # gliner's time is cubic
 @pytest.mark.timeout(900)
 def bench_token_decode(race: Race, words: int, density: str) -> None:
     from gliner.decoding import TokenDecoder
