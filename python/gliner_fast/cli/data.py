@@ -94,7 +94,8 @@ def stats(
         )
         if faults.count:
             is_sound = False
-            _tell_error(f"{file}: {faults.count:,} faults; what is counted is the rest")
+            noun = "fault" if faults.count == 1 else "faults"
+            _tell_error(f"{file}: {faults.count:,} {noun}; what is counted is the rest")
         summaries[str(file)] = summarise(examples, max_width)
         if not json:
             _print_summary(str(file), summaries[str(file)])
