@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ _CUDA_WINDOW_CHARACTERS = 2**21
 _CUDA_HALVINGS = 3
 
 
-class PredictionMethods:
+class PredictionMethods(ABC):
     """What finds entities, for a class that has a model.
 
     Attributes:
@@ -43,13 +44,13 @@ class PredictionMethods:
     _told: set[str]
 
     @property
+    @abstractmethod
     def device(self) -> torch.device:
         """Where the model is."""
-        raise NotImplementedError
 
+    @abstractmethod
     def predictor(self) -> Predictor:
         """What prepares and predicts windows of texts, with the settings of this moment."""
-        raise NotImplementedError
 
     def predict_entities(
         self,

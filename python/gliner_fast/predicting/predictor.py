@@ -142,7 +142,8 @@ class Predictor:
             batch = self._staged(batch)
         selection = _select(prepared, rows)
         thresholds = allowed = None
-        if not prepared.request.options.return_class_probs:  # they alone need scores below the threshold
+        # Class probabilities and marks alone need scores below the threshold.
+        if not (prepared.request.options.return_class_probs or self.is_token_level):
             thresholds = torch.from_numpy(flat_thresholds(selection, batch.class_counts.numpy()))
             allowed = flat_allowed_spans(selection, batch.word_counts.numpy(), self.max_width)
         spans = None if allowed is None else torch.from_numpy(allowed)
