@@ -4,6 +4,7 @@ A score is content against content, plus content against the distance i - j in b
 
     score[i, j] = scale * q[i] . k[j] + q[i] . position_keys[r] + k[j] . position_queries[r],   r = rows[i - j]
 
+Other encoders have no such distances, but turn queries and keys by their places (`Rotations`), or see what is near alone.
 Computes what the kernel (`disentangled_attention.py`) does not take, too.
 """
 
@@ -31,8 +32,31 @@ class Positions:
     rows: Tensor
 
 
+@dataclass(frozen=True)
+class Rotations:
+    """By which angles queries and keys are turned, for each place in a text (RoPE, Su et al. 2021).
+
+    The number at c of a vector's first half and its twin of the second are a point in a plane.
+
+    Attributes:
+        cosines: (M, d / 2) float32, M is at least the longest text.
+        sines: the same of the sines.
+    """
+
+    cosines: Tensor
+    sines: Tensor
+
+    def turn(self, qkv: Tensor, places: Tensor) -> Tensor:
+        """(N, 3, H, d), and each one's place in its text, (N,) -> the same, queries and keys turned, in float32 first."""
+        cosines, sines = self.cosines[places, None, None], self.sines[places, None, None]  # (N, 1, 1, d / 2)
+        content, values = qkv.split((2, 1), 1)  # type: ignore[no-untyped-call]
+        first, second = content.to(torch.promote_types(qkv.dtype, cosines.dtype)).chunk(2, -1)  # (N, 2, H, d / 2) each
+        turned = torch.cat([first * cosines - second * sines, second * cosines + first * sines], -1)
+        return torch.cat([turned.to(qkv.dtype), values], 1)
+
+
 def disentangled_attention_reference(
-    qkv: Tensor, positions: Positions, *, lengths: Sequence[int], scale: float
+    qkv: Tensor, positions: Positions, *, lengths: Sequence[int], scale: float, window: int | None = None
 ) -> Tensor:
     """Values, averaged by the softmax of the scores within each text.
 
@@ -41,6 +65,7 @@ def disentangled_attention_reference(
         positions: of this layer.
         lengths: subwords of each text; N in all.
         scale: factor of query . key.
+        window: subwords on either side that a query sees at most; None: it sees all.
 
     Returns:
         (N, H, d).
@@ -51,10 +76,13 @@ def disentangled_attention_reference(
         query, key, value = text.permute(1, 2, 0, 3)  # each (H, L, d)
         scores = query @ key.mT * scale  # (H, L, L)
         at = torch.arange(length, device=qkv.device)
-        index = positions.rows[at[:, None] - at + farthest].long().expand_as(scores)  # [h, i, j] = row of i - j
+        distances = at[:, None] - at  # [i, j] = i - j
+        index = positions.rows[distances + farthest].long().expand_as(scores)  # [h, i, j] = row of i - j
         if positions.keys is not None:
             scores += (query @ positions.keys.mT).gather(-1, index)  # (H, L, R) -> (H, L, L)
         if positions.queries is not None:
             scores += (key @ positions.queries.mT).gather(-1, index.mT).mT
+        if window is not None:
+            scores = scores.masked_fill(distances.abs() > window, -torch.inf)
         contexts.append((scores.softmax(-1) @ value).transpose(0, 1))  # (L, H, d)
     return torch.cat(contexts)

@@ -53,7 +53,7 @@ def _from_distances(
         return tl.reshape(tl.permute(halves, (0, 2, 1)), (BLOCK, BLOCK))
 
 
-@jit_for_any(numbers=("tiles", "farthest"), addresses=("rows_ptr", "offsets_ptr"))
+@jit_for_any(numbers=("tiles", "farthest", "window"), addresses=("rows_ptr", "offsets_ptr"))
 def _disentangled_attention_kernel(  # noqa: C901, PLR0912, PLR0915
     qkv_ptr,  # (N, 3, H, D)
     keys_ptr,  # (H, R, D); read if C2P
@@ -65,12 +65,14 @@ def _disentangled_attention_kernel(  # noqa: C901, PLR0912, PLR0915
     farthest,
     R,
     scale,
+    window,  # of subwords on either side that are seen; read if WINDOWED
     H: tl.constexpr,
     D: tl.constexpr,
     BLOCK: tl.constexpr,
     C2P: tl.constexpr,
     P2C: tl.constexpr,
     CARRIED: tl.constexpr,  # whether a tile's distances are looked up in the tile before
+    WINDOWED: tl.constexpr,  # never with C2P or P2C, whose distances begin with the first key
     PRECISION: tl.constexpr,
 ):
     # One program attends with BLOCK queries of one text and head to all its keys, BLOCK at a time. No score leaves it.
@@ -104,7 +106,12 @@ def _disentangled_attention_kernel(  # noqa: C901, PLR0912, PLR0915
     highest = tl.full((BLOCK,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK,), tl.float32)
     context = tl.zeros((BLOCK, D), tl.float32)
-    for first_key in range(0, loop_bound(length), BLOCK):
+    begin = 0
+    end = loop_bound(length)
+    if WINDOWED:
+        begin = loop_bound(tl.maximum(first - window, 0) // BLOCK * BLOCK)
+        end = loop_bound(tl.minimum(first + BLOCK + window, length))
+    for first_key in range(begin, end, BLOCK):
         j = first_key + n
         inside = j < length
         key_at = qkv_ptr + H * D + j[:, None] * (3 * H * D) + h[None, :]
@@ -141,8 +148,13 @@ def _disentangled_attention_kernel(  # noqa: C901, PLR0912, PLR0915
         scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
         if C2P or P2C:
             scores += position
-        scores = tl.where(inside[None, :], scores, float("-inf"))
+        seen = inside[None, :]
+        if WINDOWED:
+            seen = seen & (tl.abs(i[:, None] - j[None, :]) <= window)
+        scores = tl.where(seen, scores, float("-inf"))
         new_highest = tl.maximum(highest, tl.max(scores, axis=1))
+        if WINDOWED:  # a row may see nothing of its first tiles; its numbers there are all 0
+            new_highest = tl.maximum(new_highest, -1e30)
         # exp2 is what the card has; its factor is part of a multiplication and addition.
         weights = tl.exp2(scores * LOG2_E - (new_highest * LOG2_E)[:, None])
         shrink = tl.exp2((highest - new_highest) * LOG2_E)
@@ -150,6 +162,8 @@ def _disentangled_attention_kernel(  # noqa: C901, PLR0912, PLR0915
         context = context * shrink[:, None]
         context = tl.dot(weights.to(value.dtype), value, context, input_precision=PRECISION)
         highest = new_highest
+    if WINDOWED:  # rows beyond the text's end may have seen nothing at all
+        total = tl.maximum(total, 1e-30)
     out = out_ptr + (text_start * H + head) * D + i[:, None] * (H * D) + h[None, :]
     tl.store(out, (context / total[:, None]).to(out_ptr.dtype.element_ty), mask=(i < length)[:, None])
 
@@ -161,6 +175,7 @@ def disentangled_attention(
     longest: int,
     offsets: Tensor,
     scale: float,
+    window: int | None = None,
     allow_tf32: bool = False,
 ) -> Tensor:
     """What `disentangled_attention_reference` gives, by the kernel: no score is ever written to memory.
@@ -175,6 +190,7 @@ def disentangled_attention(
         longest: subwords of the longest text; of the others the host need not know.
         offsets: (B+1,) int64 on the device, 0 and the sums of the texts' lengths, N in all.
         scale: factor of query . key.
+        window: subwords on either side that a query sees at most; None: it sees all.
         allow_tf32: see above.
 
     Returns:
@@ -182,9 +198,12 @@ def disentangled_attention(
 
     Raises:
         TypeError: for another dtype.
-        ValueError: for another device or head_dim, or positions that do not reach the longest text's ends.
+        ValueError: for another device or head_dim, positions that do not reach the longest text's ends, or a window where
+            distances have scores.
     """
     _check(qkv, positions, longest)
+    if window is not None and not (positions.keys is None and positions.queries is None):
+        raise ValueError("distances have scores: the kernel then sees all of a text, and takes no window")
     out = qkv.new_empty(len(qkv), *qkv.shape[2:])
     if not len(qkv):
         return out
@@ -210,6 +229,7 @@ def disentangled_attention(
             len(positions.rows) // 2,
             0 if table is None else table.shape[1],
             scale,
+            0 if window is None else window,
             H=heads,
             D=head_dim,
             BLOCK=blocks.rows,
@@ -217,6 +237,7 @@ def disentangled_attention(
             P2C=queries is not None,
             # Where the compiler itself loads ahead, it does so only with what a tile looks up for itself.
             CARRIED=blocks.stages == 1,
+            WINDOWED=window is not None,
             PRECISION="tf32" if allow_tf32 else "ieee",
             num_warps=blocks.warps,
             num_stages=blocks.stages,

@@ -383,6 +383,8 @@ def attention(
     keys: NDArray[np.float32] | None,
     queries: NDArray[np.float32] | None,
     by_distance: NDArray[np.int32],
+    rotations: tuple[NDArray[np.float32], NDArray[np.float32]] | None,
+    window: int | None,
     lengths: NDArray[np.int64],
     scale: float,
     out: NDArray[np.float32] | NDArray[np.uint16],
@@ -398,6 +400,8 @@ def attention(
         keys: what queries are multiplied with, scaled, (H, R, d); None without content-to-position scores.
         queries: what keys are multiplied with, scaled, (H, R, d); None without position-to-content scores.
         by_distance: the row of both for the distances -(M-1)..M-1, (2M-1,); M is at least the longest text.
+        rotations: cosines and sines, (M, d / 2) each, by which queries and keys are turned first (RoPE); or None.
+        window: subwords on either side that a query sees at most; None: it sees all.
         lengths: subwords of each text, (B,); N in all.
         scale: factor of query . key.
         out: (N, H, d), of the same kind of numbers, C-contiguous; shares no memory with the others.

@@ -15,7 +15,7 @@ from gliner_fast.cpu.linear import take_linear
 from gliner_fast.encoders.attention_executor import AttentionExecutor, PackedTexts, choose_attention
 from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.encoders.deberta_config import DebertaConfig
-from gliner_fast.encoders.packed_bert import is_bert_like, run_packed
+from gliner_fast.encoders import packed_bert, packed_modernbert
 from gliner_fast.errors import CheckpointError, UnsupportedCheckpointError
 
 _meta_lock = threading.Lock()
@@ -47,14 +47,20 @@ class TransformersEncoder(nn.Module):
         self.model = AutoModel.from_config(config, trust_remote_code=False)
         take_linear(self.model)
         self.width = int(config.hidden_size)
-        self._is_bert_like = is_bert_like({**settings, "model_type": model_type}, self.model)
+        settings["model_type"] = model_type
+        self._run_packed = None
+        if packed_bert.is_bert_like(settings, self.model):
+            self._run_packed = packed_bert.run_packed
+        elif packed_modernbert.is_modernbert(settings, self.model):
+            self._run_packed = packed_modernbert.run_packed
 
     def forward(
         self, input_ids: Tensor, lengths: Tensor, offsets: Tensor | None = None, wanted: Tensor | None = None
     ) -> Tensor:
         """As `DebertaEncoder.forward`; packed texts only where `reads_packed`."""
         if offsets is not None:
-            return run_packed(self.model, input_ids, PackedTexts(lengths.tolist(), offsets), wanted, self._executor)
+            assert self._run_packed is not None, "texts were packed that nobody reads packed"
+            return self._run_packed(self.model, input_ids, PackedTexts(lengths.tolist(), offsets), wanted, self._executor)
         columns = torch.arange(input_ids.shape[1], device=input_ids.device)
         mask = (columns < lengths.to(input_ids.device, non_blocking=True)[:, None]).long()  # (B, L)
         hidden = cast(Tensor, self.model(input_ids, attention_mask=mask).last_hidden_state)  # (B, L, E)
@@ -64,7 +70,7 @@ class TransformersEncoder(nn.Module):
     def reads_packed(self) -> bool:
         """Whether texts should come packed, where the weights are now."""
         executor = self._executor  # whatever the encoder, a name that nobody has is told
-        return self._is_bert_like and executor not in ("padded", "disentangled-flash")
+        return self._run_packed is not None and executor not in ("padded", "disentangled-flash")
 
     @property
     def _executor(self) -> AttentionExecutor:

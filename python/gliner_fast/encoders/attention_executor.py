@@ -1,4 +1,4 @@
-"""Who computes DeBERTa's attention, and whether over packed or padded texts. The one place that chooses."""
+"""Who computes the attention, and whether over packed or padded texts. The one place that chooses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from gliner_fast.cpu.native import WIDENED, allows_tf32, expect_triton, rust_is_fastest, triton_is_fastest
 from gliner_fast.encoders.flash_attention import expect_flash
 from gliner_fast.encoders.native_attention import native_attention
-from gliner_fast.kernels.attention_reference import Positions, disentangled_attention_reference
+from gliner_fast.kernels.attention_reference import Positions, Rotations, disentangled_attention_reference
 
 # padded and grouped: torch's own attention, with the position scores as its mask, over padded texts; or over packed
 # ones, those of equal length together, so that neither padding nor a mask is computed. The others: packed,
@@ -41,6 +41,17 @@ class PackedTexts:
     def longest(self) -> int:
         """Subwords of the longest text; every layer asks."""
         return max(self.lengths, default=0)
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """(N,) int64 on the device: where the text of each subword begins."""
+        text = torch.arange(len(self.lengths), device=self.offsets.device)
+        return self.offsets[text.repeat_interleave(self.offsets.diff(), output_size=sum(self.lengths))]
+
+    @cached_property
+    def places(self) -> Tensor:
+        """(N,) int64 on the device: the place of each subword in its text."""
+        return torch.arange(len(self.starts), device=self.offsets.device) - self.starts
 
 
 def runs_of_equals(lengths: Sequence[int]) -> list[tuple[slice, int]]:
@@ -89,9 +100,25 @@ def fastest_attention(device: torch.device, dtype: torch.dtype, head_dim: int) -
 
 
 def attend(
-    qkv: Tensor, positions: Positions, texts: PackedTexts, *, scale: float, executor: AttentionExecutor
+    qkv: Tensor,
+    positions: Positions,
+    texts: PackedTexts,
+    *,
+    scale: float,
+    executor: AttentionExecutor,
+    rotations: Rotations | None = None,
+    window: int | None = None,
 ) -> Tensor:
-    """Attention over packed texts, (N, 3, H, d) -> (N, H, d), as `kernels.attention_reference` describes it."""
+    """Attention over packed texts, (N, 3, H, d) -> (N, H, d), as `kernels.attention_reference` describes it.
+
+    With `rotations` queries and keys are turned first.
+    """
+    if executor == "rust":
+        return native_attention(
+            qkv, positions, lengths=texts.lengths, scale=scale, rotations=rotations, window=window
+        )
+    if rotations is not None:
+        qkv = rotations.turn(qkv, texts.places)
     if executor == "triton":
         from gliner_fast.kernels.disentangled_attention import disentangled_attention
 
@@ -101,8 +128,7 @@ def attend(
             longest=texts.longest,
             offsets=texts.offsets,
             scale=scale,
+            window=window,
             allow_tf32=allows_tf32(),
         )
-    if executor == "rust":
-        return native_attention(qkv, positions, lengths=texts.lengths, scale=scale)
-    return disentangled_attention_reference(qkv, positions, lengths=texts.lengths, scale=scale)
+    return disentangled_attention_reference(qkv, positions, lengths=texts.lengths, scale=scale, window=window)

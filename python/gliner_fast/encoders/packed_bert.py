@@ -89,17 +89,12 @@ def _embed_in_runs(model: Any, input_ids: Tensor, runs: Sequence[tuple[slice, in
 
 def _embed_at_once(model: Any, input_ids: Tensor, texts: PackedTexts) -> Tensor:
     """As `_embed_in_runs`, in one call, for which places in texts are counted here: a GPU would wait for many calls."""
-    embeddings, subwords, device = model.embeddings, len(input_ids), input_ids.device
-    text = torch.arange(len(texts.lengths), device=device)
-    starts = texts.offsets[
-        text.repeat_interleave(texts.offsets.diff(), output_size=subwords)
-    ]  # (N,) of each one's text
-    places = torch.arange(subwords, device=device) - starts  # (N,)
+    embeddings, places = model.embeddings, texts.places
     padding = getattr(embeddings, "padding_idx", None)
     if padding is not None:  # RoBERTa and its kin begin behind the padding's place, and do not count padding
         is_counted = input_ids != padding
         counted = F.pad(is_counted.cumsum(0), (1, 0))  # (N + 1,) before each
-        places = (counted[1:] - counted[starts]) * is_counted + padding
+        places = (counted[1:] - counted[texts.starts]) * is_counted + padding
     embedded: Tensor = embeddings(
         input_ids=input_ids[None], token_type_ids=torch.zeros_like(input_ids)[None], position_ids=places[None]
     )

@@ -1,7 +1,10 @@
-//! Disentangled attention, on a CPU.
+//! Attention, on a CPU.
 
-use gliner_fast_core::{Attention, Number, Positions};
-use numpy::{Element, PyReadonlyArray1, PyReadonlyArray3, PyReadonlyArray4, PyReadwriteArray3, PyUntypedArrayMethods};
+use gliner_fast_core::{Attention, Number, Positions, Rotations};
+use numpy::{
+    Element, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray3, PyReadonlyArray4, PyReadwriteArray3,
+    PyUntypedArrayMethods,
+};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
@@ -17,6 +20,8 @@ pub(crate) enum Vectors<'py> {
 
 /// What a layer knows of distances.
 type Tables<'py> = (Option<PyReadonlyArray3<'py, f32>>, Option<PyReadonlyArray3<'py, f32>>, PyReadonlyArray1<'py, i32>);
+/// Cosines and sines.
+type Angles<'py> = (PyReadonlyArray2<'py, f32>, PyReadonlyArray2<'py, f32>);
 
 #[pyfunction]
 #[expect(clippy::too_many_arguments, reason = "flat arrays, as they cross from Python")]
@@ -26,19 +31,33 @@ pub(crate) fn attention<'py>(
     keys: Option<PyReadonlyArray3<'py, f32>>,
     queries: Option<PyReadonlyArray3<'py, f32>>,
     by_distance: PyReadonlyArray1<'py, i32>,
+    rotations: Option<Angles<'py>>,
+    window: Option<&Bound<'py, PyAny>>,
     lengths: Ints<'py>,
     scale: f32,
     out: &Bound<'py, PyAny>,
     threads: &Bound<'py, PyAny>,
     openmp: usize,
 ) -> PyResult<()> {
-    let (tables, threads) = ((keys, queries, by_distance), count("threads", threads)?);
+    let places = Places {
+        tables: (keys, queries, by_distance),
+        rotations,
+        window: window.map(|window| count("window", window)).transpose()?,
+    };
+    let threads = count("threads", threads)?;
     // SAFETY: what the .pyi asks of callers.
     let host = unsafe { TorchThreads::at(openmp) };
     match qkv {
-        Vectors::Float32(qkv) => attend(py, &qkv, &tables, &lengths, scale, writable(out)?, threads, &host),
-        Vectors::Bf16(qkv) => attend(py, &qkv, &tables, &lengths, scale, writable(out)?, threads, &host),
+        Vectors::Float32(qkv) => attend(py, &qkv, &places, &lengths, scale, writable(out)?, threads, &host),
+        Vectors::Bf16(qkv) => attend(py, &qkv, &places, &lengths, scale, writable(out)?, threads, &host),
     }
+}
+
+/// What becomes of a subword's place.
+struct Places<'py> {
+    tables: Tables<'py>,
+    rotations: Option<Angles<'py>>,
+    window: Option<usize>,
 }
 
 fn writable<'py, N: Element>(out: &Bound<'py, PyAny>) -> PyResult<PyReadwriteArray3<'py, N>> {
@@ -54,7 +73,7 @@ fn writable<'py, N: Element>(out: &Bound<'py, PyAny>) -> PyResult<PyReadwriteArr
 fn attend<N: Number + Element>(
     py: Python<'_>,
     qkv: &PyReadonlyArray4<'_, N>,
-    (keys, queries, by_distance): &Tables<'_>,
+    Places { tables: (keys, queries, by_distance), rotations, window }: &Places<'_>,
     lengths: &Ints<'_>,
     scale: f32,
     mut out: PyReadwriteArray3<'_, N>,
@@ -88,7 +107,21 @@ fn attend<N: Number + Element>(
         rows: rows.unwrap_or_default(),
         by_distance: slice("by_distance", by_distance)?,
     };
-    let layer = Attention { qkv: slice("qkv", qkv)?, heads, head_dim, positions, scale };
+    let rotations = if let Some((cosines, sines)) = rotations {
+        for (name, angles) in [("cosines", cosines), ("sines", sines)] {
+            if angles.shape()[1] != head_dim / 2 {
+                return Err(PyValueError::new_err(format!(
+                    "{name} is {:?}: expected {} angles for each place, half a head's numbers",
+                    angles.shape(),
+                    head_dim / 2
+                )));
+            }
+        }
+        Some(Rotations { cosines: slice("cosines", cosines)?, sines: slice("sines", sines)? })
+    } else {
+        None
+    };
+    let layer = Attention { qkv: slice("qkv", qkv)?, heads, head_dim, positions, rotations, window: *window, scale };
     let lengths = slice("lengths", lengths)?;
     let out = slice_mut("out", &mut out)?;
     py.detach(|| layer.apply(lengths, out, threads, host)).map_err(value_error)

@@ -1,9 +1,11 @@
-//! Disentangled attention over packed texts (`DeBERTa`, He et al. 2021, equations 2 to 4), on a CPU.
+//! Attention over packed texts, on a CPU: disentangled (`DeBERTa`, He et al. 2021, equations 2 to 4), rotated, windowed.
 //!
 //! ```text
 //! score[i, j] = scale * q[i].k[j] + q[i].keys[row(i - j)] + k[j].queries[row(i - j)]
 //! out[i]      = sum over j of softmax(score[i])[j] * v[j]                     (row: of a distance, `Positions`)
 //! ```
+//!
+//! Queries and keys may be turned by their places first (`Rotations`), and j may be near to i (`window`): `ModernBERT`.
 //!
 //! A piece of work is some heads of one text, which lie beside each other in memory, or some queries of it where there
 //! are few. Scores are computed for a block of queries at a time: in texts of usual length they stay in the
@@ -48,6 +50,16 @@ pub struct Positions<'a> {
     pub by_distance: &'a [i32],
 }
 
+/// By which angles queries and keys are turned, for each place in a text (Su et al. 2021): the number at c of a vector's
+/// first half and its twin of the second are a point in a plane.
+#[derive(Clone, Copy, Debug)]
+pub struct Rotations<'a> {
+    /// (places, d / 2); as many places as the longest text has subwords, or more.
+    pub cosines: &'a [f32],
+    /// The same of the sines.
+    pub sines: &'a [f32],
+}
+
 /// One layer's attention, and the subwords that it reads.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention<'a, N> {
@@ -59,6 +71,10 @@ pub struct Attention<'a, N> {
     pub head_dim: usize,
     /// Of this layer.
     pub positions: Positions<'a>,
+    /// Of queries and keys, if they are turned.
+    pub rotations: Option<Rotations<'a>>,
+    /// Subwords on either side that a query sees at most; none: it sees all.
+    pub window: Option<usize>,
     /// Factor of query . key.
     pub scale: f32,
 }
@@ -138,8 +154,19 @@ impl<N: Number> Attention<'_, N> {
                 return Err(AttentionError::Values { name, values: table.len(), expected });
             }
         }
+        let longest = checked.iter().copied().max().unwrap_or_default();
+        if let Some(Rotations { cosines, sines }) = self.rotations {
+            if !self.head_dim.is_multiple_of(2) {
+                return Err(AttentionError::Odd { head_dim: self.head_dim });
+            }
+            let half = self.head_dim / 2;
+            for (name, angles) in [("cosines", cosines.len()), ("sines", sines.len())] {
+                if angles != cosines.len() || !angles.is_multiple_of(half) || angles / half < longest {
+                    return Err(AttentionError::Angles { name, values: angles, half, longest });
+                }
+            }
+        }
         if keys.or(queries).is_some() {
-            let longest = checked.iter().copied().max().unwrap_or_default();
             if by_distance.len().is_multiple_of(2) || by_distance.len() / 2 + 1 < longest {
                 return Err(AttentionError::Distances { values: by_distance.len(), longest });
             }
@@ -153,19 +180,33 @@ impl<N: Number> Attention<'_, N> {
         Ok((checked, subwords))
     }
 
-    /// Queries (0), keys (1) or values (2) of some subwords: of each head (subwords, `head_dim`), one after the other.
+    /// Queries (0), keys (1) or values (2) of some places of the text that begins at `first`: of each head (places,
+    /// `head_dim`), one after the other.
     #[inline(always)]
-    fn gather(&self, kind: usize, subwords: Range<usize>, heads: &Range<usize>, to: &mut Vec<f32>) {
-        let (d, count) = (self.head_dim, subwords.len());
+    fn gather(&self, kind: usize, first: usize, places: Range<usize>, heads: &Range<usize>, to: &mut Vec<f32>) {
+        let (d, count) = (self.head_dim, places.len());
+        let rotations = self.rotations.filter(|_| kind < 2);
         to.resize(heads.len() * count * d, 0.0);
-        for (at, subword) in subwords.enumerate() {
-            let row = &self.qkv[((subword * 3 + kind) * self.heads + heads.start) * d..][..heads.len() * d];
+        for (at, place) in places.enumerate() {
+            let row = &self.qkv[(((first + place) * 3 + kind) * self.heads + heads.start) * d..][..heads.len() * d];
             for (from, to) in row.chunks_exact(d).zip(to.chunks_exact_mut(count * d)) {
-                for (to, number) in to[at * d..][..d].iter_mut().zip(from) {
-                    *to = number.widen();
+                let to = &mut to[at * d..][..d];
+                if let Some(rotations) = rotations {
+                    rotations.turn(place, from, to);
+                } else {
+                    for (to, number) in to.iter_mut().zip(from) {
+                        *to = number.widen();
+                    }
                 }
             }
         }
+    }
+
+    /// The places that some places of a text see between them.
+    #[inline(always)]
+    fn seen_by(&self, places: &Range<usize>, length: usize) -> Range<usize> {
+        let window = self.window.unwrap_or(length);
+        places.start.saturating_sub(window)..places.end.saturating_add(window).min(length)
     }
 
     /// The row of a table for the distance `place - (longest - 1)`.
@@ -175,6 +216,23 @@ impl<N: Number> Attention<'_, N> {
         let at = by_distance.len() / 2 + place - (longest - 1);
         let row = usize::try_from(by_distance[at]).unwrap_or_default(); // `check` has refused negative ones
         &table[(head * self.positions.rows + row) * self.head_dim..][..self.head_dim]
+    }
+}
+
+impl Rotations<'_> {
+    /// Turns a vector by the angles of a place.
+    #[inline(always)]
+    fn turn(&self, place: usize, from: &[impl Number], to: &mut [f32]) {
+        let half = from.len() / 2;
+        let [cosines, sines] = [self.cosines, self.sines].map(|angles| &angles[place * half..][..half]);
+        let ((first, second), (to_first, to_second)) = (from.split_at(half), to.split_at_mut(half));
+        let (first, second) = (&first[..half], &second[..half]);
+        let (to_first, to_second) = (&mut to_first[..half], &mut to_second[..half]);
+        for at in 0..half {
+            let (x, y) = (first[at].widen(), second[at].widen());
+            to_first[at] = x * cosines[at] - y * sines[at];
+            to_second[at] = y * cosines[at] + x * sines[at];
+        }
     }
 }
 
@@ -209,9 +267,10 @@ impl<N: Number> WithSimd for Worker<'_, '_, N> {
         let mut memory = Memory::default();
         while let Some(mut piece) = self.pieces.take() {
             let (first, own) = (piece.first, &piece.queries);
-            layer.gather(0, first + own.start..first + own.end, &piece.heads, &mut memory.queries);
-            layer.gather(1, first..first + piece.length, &piece.heads, &mut memory.keys);
-            layer.gather(2, first..first + piece.length, &piece.heads, &mut memory.values);
+            let seen = layer.seen_by(own, piece.length);
+            layer.gather(0, first, own.clone(), &piece.heads, &mut memory.queries);
+            layer.gather(1, first, seen.clone(), &piece.heads, &mut memory.keys);
+            layer.gather(2, first, seen, &piece.heads, &mut memory.values);
             for head in piece.heads.clone() {
                 let positions = if let Some(made) = self.positions[head].get() {
                     made
@@ -279,48 +338,59 @@ fn attend<S: Simd, N: Number>(
     let (d, scale) = (layer.head_dim, layer.scale);
     let Memory { queries, keys, values, scaled, key_panels, value_panels, scores, strip, context } = memory;
     let head = head - heads.start;
-    let [queries, keys, values] = [(&*queries, asked.len()), (&*keys, length), (&*values, length)]
+    let all_seen = layer.seen_by(asked, length);
+    let [queries, keys, values] = [(&*queries, asked.len()), (&*keys, all_seen.len()), (&*values, all_seen.len())]
         .map(|(all, rows)| &all[head * rows * d..][..rows * d]);
     scaled.clear();
     scaled.extend(keys.iter().map(|number| scale * number));
-    key_panels.fill_columns(simd, d, length, |at| &scaled[at * d..(at + 1) * d]);
-    value_panels.fill_rows::<S>(length, d, |at| &values[at * d..(at + 1) * d]);
-    let shorter = longest - length; // columns that this text leaves out on either side
+    key_panels.fill_columns(simd, d, all_seen.len(), |at| &scaled[at * d..(at + 1) * d]);
+    value_panels.fill_rows::<S>(all_seen.len(), d, |at| &values[at * d..(at + 1) * d]);
+    // A column of positions is the one of the longest text's last subword, less this text's last, and so on.
+    let shorter = longest - length;
     for begin in asked.clone().step_by(QUERIES) {
         let block = begin..asked.end.min(begin + QUERIES);
         let own = &queries[(block.start - asked.start) * d..(block.end - asked.start) * d];
-        let stride = key_panels.multiply(simd, own, d, block.len(), 0..length, scores).width;
+        let seen = layer.seen_by(&block, length);
+        let among = seen.start - all_seen.start..seen.end - all_seen.start; // of the keys and values that are packed
+        let Columns { skipped: before, width: stride } =
+            key_panels.multiply(simd, own, d, block.len(), 0..d, among.clone(), scores);
         if layer.positions.keys.is_some() {
             for at in (0..block.len()).step_by(QUERY_STRIP) {
                 let count = QUERY_STRIP.min(block.len() - at);
-                let left = shorter + length - (block.start + at + count);
-                let columns = left..left + length + count - 1;
+                let left = shorter + length + seen.start - (block.start + at + count);
+                let columns = left..left + seen.len() + count - 1;
                 let Columns { skipped, width } =
-                    positions.keys.multiply(simd, &own[at * d..], d, count, columns, strip);
+                    positions.keys.multiply(simd, &own[at * d..], d, count, 0..d, columns, strip);
                 for (own, row) in scores.chunks_exact_mut(stride).skip(at).take(count).enumerate() {
                     let first = own * width + skipped + (count - 1 - own); // each query has a diagonal of its own
-                    add(simd, &mut row[..length], &strip[first..first + length]);
+                    add(simd, &mut row[before..][..seen.len()], &strip[first..first + seen.len()]);
                 }
             }
         }
         if layer.positions.queries.is_some() {
-            for at in (0..length).step_by(KEY_STRIP) {
-                let count = KEY_STRIP.min(length - at);
+            for at in seen.clone().step_by(KEY_STRIP) {
+                let count = KEY_STRIP.min(seen.end - at);
                 let left = shorter + length - (at + count) + block.start;
                 let columns = left..left + count + block.len() - 1;
-                let Columns { skipped, width } =
-                    positions.queries.multiply(simd, &keys[at * d..], d, count, columns, strip);
+                let keys = &keys[(at - all_seen.start) * d..];
+                let Columns { skipped, width } = positions.queries.multiply(simd, keys, d, count, 0..d, columns, strip);
                 // The next key's score stands a row lower and a column to the left.
                 let diagonals = &strip[skipped + count - 1..];
                 let diagonal = |key: usize| &diagonals[key * (width - 1)..][..block.len()];
-                put_columns(simd, count, diagonal, &mut scores[at..], stride, |to, number| *to += number);
+                let scores = &mut scores[before + at - seen.start..];
+                put_columns(simd, count, diagonal, scores, stride, |to, number| *to += number);
             }
         }
         let mut shares = [1.0; QUERIES];
-        for (share, row) in shares.iter_mut().zip(scores.chunks_exact_mut(stride)).take(block.len()) {
-            *share = 1.0 / softmax(simd, &mut row[..length]);
+        for (at, (share, row)) in shares.iter_mut().zip(scores.chunks_exact_mut(stride)).take(block.len()).enumerate() {
+            let row = &mut row[before..][..seen.len()];
+            let own = layer.seen_by(&(block.start + at..block.start + at + 1), length);
+            let (own, end) = (own.start - seen.start, own.end - seen.start);
+            row[..own].fill(0.0);
+            row[end..].fill(0.0);
+            *share = 1.0 / softmax(simd, &mut row[own..end]);
         }
-        let width = value_panels.multiply(simd, scores, stride, block.len(), 0..d, context).width;
+        let width = value_panels.multiply(simd, &scores[before..], stride, block.len(), among, 0..d, context).width;
         let rows = &mut out[block.start - asked.start..][..block.len()];
         for ((to, share), own) in rows.iter_mut().zip(shares).zip(context.chunks_exact(width)) {
             for (to, number) in to[head * d..][..d].iter_mut().zip(own) {

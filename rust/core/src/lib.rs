@@ -48,7 +48,7 @@ mod vectors;
 mod words;
 
 pub use align::{Rows, Subwords};
-pub use attention::{Attention, Positions};
+pub use attention::{Attention, Positions, Rotations};
 pub use cache::{Lookup, SubwordCache};
 pub use candidates::{LikelySpans, ScoredSpans, find_candidates, find_likely};
 pub use decode::{CandidateArrays, Kept, Overlap, resolve};

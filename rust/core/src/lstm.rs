@@ -165,7 +165,7 @@ fn run<S: Simd>(simd: S, piece: &mut Piece<'_>, width: usize) {
     let mut gates = Vec::new();
     for step in 0..texts.first().map_or(0, |text| text.length) {
         let going = texts.partition_point(|text| text.length > step);
-        let stride = weight.multiply(simd, &last, width, going, 0..4 * width, &mut gates).width;
+        let stride = weight.multiply(simd, &last, width, going, 0..width, 0..4 * width, &mut gates).width;
         for at in 0..going {
             let Text { first, length } = texts[at];
             let row = if backwards { length - 1 - step } else { step };

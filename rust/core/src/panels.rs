@@ -68,7 +68,7 @@ impl Panels {
         wide
     }
 
-    /// `count` rows of `x`, each `stride` after the other, times some columns.
+    /// `count` rows of `x`, each `stride` after the other, times some columns of some rows, with which those of `x` begin.
     #[inline(always)]
     pub(crate) fn multiply<S: Simd>(
         &self,
@@ -76,6 +76,7 @@ impl Panels {
         x: &[f32],
         stride: usize,
         count: usize,
+        rows: Range<usize>,
         columns: Range<usize>,
         out: &mut Vec<f32>,
     ) -> Columns {
@@ -86,7 +87,7 @@ impl Panels {
         let skipped = columns.start - panels.start * wide;
         let panels = &self.numbers[panels.start * self.rows * wide..];
         let columns = skipped..skipped + columns.len();
-        simd.vectorize(Product { simd, x, stride, count, length: self.rows, panels, columns, out, width });
+        simd.vectorize(Product { simd, x, stride, count, rows, panels, height: self.rows, columns, out, width });
         Columns { skipped, width }
     }
 }
@@ -98,9 +99,11 @@ struct Product<'a, S> {
     x: &'a [f32],
     stride: usize,
     count: usize,
-    /// Of a row.
-    length: usize,
+    /// Of the panels, which the numbers of a row meet.
+    rows: Range<usize>,
     panels: &'a [f32],
+    /// Rows of a panel.
+    height: usize,
     /// Those that are asked for, from the first panel on.
     columns: Range<usize>,
     out: &'a mut [f32],
@@ -155,11 +158,12 @@ impl<S: Simd> Product<'_, S> {
         first_row: usize,
         first_panel: usize,
     ) {
-        let &mut Self { simd, x, stride, length, panels, width, .. } = self;
+        let &mut Self { simd, x, stride, ref rows, panels, height, width, .. } = self;
+        let length = rows.len();
         let wide = 2 * S::F32_LANES;
         let x: [_; R] = array::from_fn(|row| x[(first_row + row) * stride..][..length].as_chunks::<BLOCK>());
         let panels: [_; PANELS] =
-            array::from_fn(|panel| &panels[(first_panel + panel) * length * wide..][..length * wide]);
+            array::from_fn(|panel| &panels[((first_panel + panel) * height + rows.start) * wide..][..length * wide]);
         let mut sums = [[[simd.splat_f32s(0.0); VECTORS]; PANELS]; R];
         let whole = length / BLOCK;
         for at in 0..whole {

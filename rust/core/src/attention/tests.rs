@@ -18,13 +18,18 @@ struct Case {
     queries: Option<Vec<f32>>,
     rows: usize,
     by_distance: Vec<i32>,
+    /// Of each place, half as many as a head has numbers.
+    angles: Option<[Vec<f32>; 2]>,
+    window: Option<usize>,
 }
 
 impl Case {
     fn layer(&self) -> Attention<'_, f32> {
-        let Self { heads, head_dim, qkv, keys, queries, rows, by_distance, .. } = self;
-        let positions = Positions { keys: keys.as_deref(), queries: queries.as_deref(), rows: *rows, by_distance };
-        Attention { qkv, heads: *heads, head_dim: *head_dim, positions, scale: 0.3 }
+        let &Self { ref qkv, heads, head_dim, rows, window, .. } = self;
+        let (keys, queries) = (self.keys.as_deref(), self.queries.as_deref());
+        let positions = Positions { keys, queries, rows, by_distance: &self.by_distance };
+        let rotations = self.angles.as_ref().map(|[cosines, sines]| Rotations { cosines, sines });
+        Attention { qkv, heads, head_dim, positions, rotations, window, scale: 0.3 }
     }
 
     fn lengths(&self) -> Vec<i64> {
@@ -40,6 +45,12 @@ impl Case {
     fn expected(&self) -> Vec<f64> {
         let (heads, d) = (self.heads, self.head_dim);
         let vector = |at: usize, kind: usize, head: usize| &self.qkv[((at * 3 + kind) * heads + head) * d..][..d];
+        let turned = |place: usize, vector: &[f32]| -> Vec<f32> {
+            let Some([cosines, sines]) = &self.angles else { return vector.to_vec() };
+            let (half, at) = (d / 2, |c: usize| place * (d / 2) + c % (d / 2));
+            let twin = |c: usize| if c < half { -vector[c + half] } else { vector[c - half] };
+            (0..d).map(|c| vector[c] * cosines[at(c)] + twin(c) * sines[at(c)]).collect()
+        };
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
         let mut out = Vec::new();
         let mut first = 0;
@@ -50,11 +61,13 @@ impl Case {
                     let first = (head * self.rows + usize::try_from(at).unwrap()) * d;
                     table.as_ref().map_or(0.0, |table| dot(of, &table[first..first + d]))
                 };
-                let q = vector(first + i, 0, head);
+                let q = turned(i, vector(first + i, 0, head));
                 let scores: Vec<f64> = (0..length)
                     .map(|j| {
-                        let k = vector(first + j, 1, head);
-                        0.3 * dot(q, k) + row(&self.keys, q, j) + row(&self.queries, k, j)
+                        let k = turned(j, vector(first + j, 1, head));
+                        let is_seen = self.window.is_none_or(|window| i.abs_diff(j) <= window);
+                        let score = 0.3 * dot(&q, &k) + row(&self.keys, &q, j) + row(&self.queries, &k, j);
+                        if is_seen { score } else { f64::NEG_INFINITY }
                     })
                     .collect();
                 let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -84,16 +97,22 @@ fn cases() -> impl Strategy<Value = Case> {
     // Heads in whole groups and others, widths that one panel holds and others.
     let heads = prop_oneof![4 => 1_usize..4, 1 => 4_usize..8];
     let head_dim = prop_oneof![4 => 1_usize..18, 1 => 33_usize..40];
-    (lengths, heads, head_dim, 1_usize..9).prop_flat_map(|(lengths, heads, head_dim, rows)| {
+    let window = option::of(prop_oneof![0_usize..4, 5_usize..120, Just(usize::MAX)]);
+    (lengths, heads, head_dim, 1_usize..9, window).prop_flat_map(|(lengths, heads, head_dim, rows, window)| {
         let number = -2.0_f32..2.0;
         let subwords = lengths.iter().sum::<usize>();
         let farthest = lengths.iter().max().copied().unwrap_or_default() + 2;
         let table = || option::of(vec(-1.0_f32..1.0, heads * rows * head_dim));
         let by_distance = vec(0..i32::try_from(rows).unwrap(), 2 * farthest - 1);
-        (vec(number, subwords * 3 * heads * head_dim), table(), table(), by_distance).prop_map(
-            move |(qkv, keys, queries, by_distance)| {
+        // Of the places of the longest text and two more; not where a head has no halves.
+        let angles = option::of(vec(0.0_f32..6.0, farthest * (head_dim / 2)));
+        (vec(number, subwords * 3 * heads * head_dim), table(), table(), by_distance, angles).prop_map(
+            move |(qkv, keys, queries, by_distance, angles)| {
                 let lengths = lengths.clone();
-                Case { lengths, heads, head_dim, qkv, keys, queries, rows, by_distance }
+                let angles = angles.filter(|_| head_dim % 2 == 0);
+                let angles =
+                    angles.map(|angles| [f32::cos, f32::sin].map(|of| angles.iter().copied().map(of).collect()));
+                Case { lengths, heads, head_dim, qkv, keys, queries, rows, by_distance, angles, window }
             },
         )
     })
@@ -129,8 +148,9 @@ proptest! {
     #[test]
     fn bf16_is_computed_in_float32_and_rounded(case in cases(), threads in 1_usize..5) {
         let bits: Vec<_> = case.qkv.iter().copied().map(u16::round).collect();
-        let Attention { heads, head_dim, positions, scale, .. } = case.layer();
-        let bf16 = found(Attention { qkv: &bits, heads, head_dim, positions, scale }, &case.lengths(), threads, &Eager);
+        let Attention { heads, head_dim, positions, rotations, window, scale, .. } = case.layer();
+        let layer = Attention { qkv: &bits, heads, head_dim, positions, rotations, window, scale };
+        let bf16 = found(layer, &case.lengths(), threads, &Eager);
         let case = Case { qkv: bits.into_iter().map(Number::widen).collect(), ..case };
         let rounded: Vec<_> = case.found(threads, &Eager).into_iter().map(u16::round).collect();
         prop_assert_eq!(bf16, rounded);
@@ -159,7 +179,7 @@ fn a_nan_stays_in_its_text_and_head() {
     let mut qkv = vec![0.5; 5 * 3 * 2 * 4];
     qkv[0] = f32::NAN; // of the first query of the first head
     let positions = Positions { keys: None, queries: None, rows: 0, by_distance: &[] };
-    let layer = Attention { qkv: &qkv, heads: 2, head_dim: 4, positions, scale: 1.0 };
+    let layer = Attention { qkv: &qkv, heads: 2, head_dim: 4, positions, rotations: None, window: None, scale: 1.0 };
     for (at, number) in found(layer, &[3, 2], 1, &NewThreads).into_iter().enumerate() {
         assert_eq!(number.is_nan(), at < 4, "{at}");
     }
@@ -172,17 +192,28 @@ fn a_long_text_is_shared_by_many_threads() {
         ((0..500 * 3 * 2 * 8).map(number).collect(), (0..2 * 9 * 8).map(number).collect());
     let by_distance: Vec<_> = (0..999).map(|at| at % 9).collect();
     let positions = Positions { keys: Some(&table), queries: Some(&table), rows: 9, by_distance: &by_distance };
-    let layer = Attention { qkv: &qkv, heads: 2, head_dim: 8, positions, scale: 0.3 };
-    let alone = found(layer, &[500], 1, &NewThreads);
-    for threads in [2, 3, 40] {
-        assert_eq!(found(layer, &[500], threads, &Eager), alone);
+    for window in [None, Some(70)] {
+        let layer = Attention { qkv: &qkv, heads: 2, head_dim: 8, positions, rotations: None, window, scale: 0.3 };
+        let alone = found(layer, &[500], 1, &NewThreads);
+        for threads in [2, 3, 40] {
+            assert_eq!(found(layer, &[500], threads, &Eager), alone);
+        }
     }
 }
 
 #[test]
 fn nothing_of_any_shape_is_nothing() {
     let positions = Positions { keys: None, queries: None, rows: 0, by_distance: &[] };
-    let layer = Attention::<f32> { qkv: &[], heads: usize::MAX, head_dim: usize::MAX, positions, scale: 1.0 };
+    let (heads, head_dim) = (usize::MAX, usize::MAX);
+    let layer = Attention::<f32> {
+        qkv: &[],
+        heads,
+        head_dim,
+        positions,
+        rotations: None,
+        window: Some(usize::MAX),
+        scale: 1.0,
+    };
     assert!(layer.apply(&[0, 0], &mut [], 2, &Eager).is_ok());
     assert!(layer.apply(&[1], &mut [], 2, &Eager).is_err());
 }
@@ -191,12 +222,14 @@ fn nothing_of_any_shape_is_nothing() {
 fn what_does_not_fit_is_told() {
     let (qkv, table, by_distance) = ([1.0; 24], [1.0; 12], [0, 1, 2]);
     let positions = Positions { keys: Some(&table), queries: Some(&table), rows: 3, by_distance: &by_distance };
-    let sound = Attention { qkv: &qkv, heads: 2, head_dim: 2, positions, scale: 1.0 };
+    let rotations = Some(Rotations { cosines: &[1.0; 2], sines: &[0.0; 2] });
+    let sound = Attention { qkv: &qkv, heads: 2, head_dim: 2, positions, rotations, window: None, scale: 1.0 };
     let mut out = [0.0; 8];
     assert!(sound.apply(&[2, 0], &mut out, 1, &NewThreads).is_ok());
     let message = sound.apply(&[2, 0], &mut out[1..], 1, &NewThreads).unwrap_err().to_string();
     assert!(message.contains("out has 7 values: expected 8"), "{message}");
     let with = |positions| Attention { positions, ..sound };
+    let turned = |cosines, sines| Attention { rotations: Some(Rotations { cosines, sines }), ..sound };
     for (wrong, lengths, told) in [
         (sound, [-1, 3], "lengths[0] is -1"),
         (sound, [1, 2], "qkv has 24 values: expected 36"),
@@ -207,6 +240,18 @@ fn what_does_not_fit_is_told() {
         (with(Positions { by_distance: &[0; 4], ..positions }), [2, 0], "an odd number"),
         (with(Positions { by_distance: &[0, 3, 0], ..positions }), [2, 0], "by_distance[1] is 3"),
         (with(Positions { by_distance: &[0, 0, -1], ..positions }), [2, 0], "by_distance[2] is -1"),
+        (turned(&[1.0], &[1.0]), [2, 0], "cosines has 1 values: expected 1 for each place, at least 2 places"),
+        (turned(&[1.0; 2], &[1.0; 3]), [2, 0], "sines has 3 values: expected 1 for each place, at least 2 places"),
+        (
+            Attention {
+                heads: 4,
+                head_dim: 1,
+                positions: Positions { keys: None, queries: None, ..positions },
+                ..sound
+            },
+            [2, 0],
+            "heads of 1 numbers cannot be turned",
+        ),
     ] {
         let message = wrong.apply(&lengths, &mut out, 1, &NewThreads).unwrap_err().to_string();
         assert!(message.contains(told), "{message}");

@@ -17,6 +17,10 @@ pub enum AttentionError {
     Distances { values: usize, longest: usize },
     /// A row that the tables do not have.
     Row { index: usize, value: i32, rows: usize },
+    /// Vectors that have no halves.
+    Odd { head_dim: usize },
+    /// An angle for each plane and place of the longest text.
+    Angles { name: &'static str, values: usize, half: usize, longest: usize },
 }
 
 impl fmt::Display for AttentionError {
@@ -33,6 +37,14 @@ impl fmt::Display for AttentionError {
             Self::Row { index, value, rows } => {
                 write!(f, "by_distance[{index}] is {value}: expected a row below {rows}")
             }
+            Self::Odd { head_dim } => {
+                write!(f, "heads of {head_dim} numbers cannot be turned: expected an even number")
+            }
+            Self::Angles { name, values, half, longest } => write!(
+                f,
+                "{name} has {values} values: expected {half} for each place, at least {longest} places, and as many \
+                 cosines as sines"
+            ),
         }
     }
 }

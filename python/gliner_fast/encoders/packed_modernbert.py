@@ -1,0 +1,137 @@
+"""ModernBERT over packed texts (Warner et al. 2024): transformers' modules and weights, no padding (DESIGN 3.3).
+
+Queries and keys are turned by their places, most layers see what is near alone, norms come first, and a gate multiplies
+the inner layer. transformers computes all scores, padding included, and hides what is far. For inference alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gliner_fast.cpu.native import torch_must_see
+from gliner_fast.encoders.attention_executor import AttentionExecutor, PackedTexts, attend, runs_of_equals
+from gliner_fast.kernels.attention_reference import Positions, Rotations
+
+
+def is_modernbert(config: Mapping[str, Any], model: nn.Module) -> bool:
+    """Whether `run_packed` computes what the model does.
+
+    Args:
+        config: of the encoder, as transformers writes it.
+        model: transformers' own, as `AutoModel` makes it.
+    """
+    # Before transformers 5 the modules have other parts.
+    kinds = getattr(getattr(model, "rotary_emb", None), "rope_type", None)
+    return (
+        config.get("model_type") == "modernbert"
+        and isinstance(kinds, dict)
+        and all(kind == "default" for kind in kinds.values())  # others turn by angles that depend on the batch
+        and all(hasattr(layer, "attention_type") for layer in getattr(model, "layers", ()))
+        and getattr(getattr(model, "config", None), "_attn_implementation", None) == "sdpa"
+    )
+
+
+def run_packed(
+    model: Any, input_ids: Tensor, texts: PackedTexts, wanted: Tensor | None, executor: AttentionExecutor
+) -> Tensor:
+    """Hidden states of the last layer.
+
+    Args:
+        model: for which `is_modernbert` holds, in eval mode.
+        input_ids: (N,) int64, one text after another.
+        texts: how subwords belong to texts.
+        wanted: (R,) rows to compute; None for all.
+        executor: of the attention, one for packed texts.
+
+    Returns:
+        (N, E), or (R, E).
+    """
+    assert not model.training, "packed texts know no dropout"
+    if not len(input_ids):
+        return torch.zeros(0, model.config.hidden_size, dtype=model.dtype, device=input_ids.device)
+    if (executor == "rust" and torch_must_see()) or torch.is_grad_enabled():
+        executor = "grouped"
+    hidden: Tensor = model.embeddings(input_ids=input_ids[None])[0]  # (N, E)
+    attention = _Attention(model, hidden, texts, executor)
+    for layer in model.layers:
+        attended = attention.attend(layer, hidden)
+        if wanted is not None and layer is model.layers[-1]:
+            hidden, attended = hidden[wanted], attended[wanted]
+        hidden = _add(layer.attn.out_drop(layer.attn.Wo(attended)), hidden)
+        hidden = _add(_gated(layer.mlp, layer.mlp_norm(hidden)), hidden)
+    final: Tensor = model.final_norm(hidden)
+    return final
+
+
+class _Attention:
+    """What the attention of all layers needs to know of a batch."""
+
+    def __init__(self, model: Any, hidden: Tensor, texts: PackedTexts, executor: AttentionExecutor) -> None:
+        """Turns by the model's own angles.
+
+        Args:
+            model: transformers' own.
+            hidden: (N, E), for its dtype.
+            texts: how subwords belong to texts.
+            executor: of the attention.
+        """
+        self.texts, self.executor = texts, executor
+        places = torch.arange(texts.longest, device=hidden.device)[None]
+        self.rotations = {}
+        for kind in set(model.config.layer_types):
+            angles = model.rotary_emb(hidden, places, kind)  # cosines and sines, (1, L, d), both halves the same
+            cosines, sines = (part[0, :, : part.shape[-1] // 2].float().contiguous() for part in angles)
+            self.rotations[kind] = Rotations(cosines, sines)
+        # Without positions of its own a distance has no row; the kernel wants to know how far texts reach.
+        rows = torch.zeros(2 * texts.longest - 1, dtype=torch.int32, device=hidden.device)
+        self.positions = Positions(None, None, rows)
+        self.runs = runs_of_equals(texts.lengths)
+
+    def attend(self, layer: Any, hidden: Tensor) -> Tensor:
+        """(N, E) -> (N, E), what goes into the last product of the attention."""
+        own = layer.attn
+        qkv = own.Wqkv(layer.attn_norm(hidden)).view(len(hidden), 3, -1, own.head_dim)  # (N, 3, H, d)
+        rotations, scale = self.rotations[layer.attention_type], own.head_dim**-0.5
+        window = None if own.sliding_window is None else own.sliding_window - 1  # transformers counts the middle, too
+        if self.executor == "grouped":
+            return _attend_in_runs(rotations.turn(qkv, self.texts.places), self.runs, scale, window)
+        return attend(
+            qkv,
+            self.positions,
+            self.texts,
+            scale=scale,
+            executor=self.executor,
+            rotations=rotations,
+            window=window,
+        ).flatten(1)
+
+
+def _attend_in_runs(qkv: Tensor, runs: Sequence[tuple[slice, int]], scale: float, window: int | None) -> Tensor:
+    """(N, 3, H, d), turned -> (N, H * d), texts of one length together."""
+    contexts = []
+    for rows, length in runs:
+        parts = qkv[rows].view(-1, length, *qkv.shape[1:]).permute(2, 0, 3, 1, 4)  # (3, texts, H, L, d)
+        mask = None
+        if window is not None and length > window + 1:
+            at = torch.arange(length, device=qkv.device)
+            mask = (at[:, None] - at).abs() <= window  # (L, L), True: seen
+        query, key, value = parts
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+        contexts.append(out.transpose(1, 2).reshape(-1, qkv.shape[2] * qkv.shape[3]))
+    return torch.cat(contexts)
+
+
+def _gated(mlp: Any, vectors: Tensor) -> Tensor:
+    """The two products of a layer's end, and between them the one half times what the activation makes of the other."""
+    inner, gate = mlp.Wi(vectors).chunk(2, dim=-1)
+    product: Tensor = mlp.Wo(mlp.drop(mlp.act(inner) * gate))
+    return product
+
+
+def _add(vectors: Tensor, residual: Tensor) -> Tensor:
+    return vectors + residual if torch.is_grad_enabled() else vectors.add_(residual)
