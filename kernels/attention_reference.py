@@ -4,8 +4,8 @@ A score is content against content, plus content against the distance i - j in b
 
     score[i, j] = scale * q[i] . k[j] + q[i] . position_keys[r] + k[j] . position_queries[r],   r = rows[i - j]
 
-Other encoders have no such distances, but turn queries and keys by their places (`Rotations`), or see what is near alone.
-Computes what the kernel (`disentangled_attention.py`) does not take, too.
+Other encoders have no such distances, but turn queries and keys by their places (`Rotations`), or see what is near
+alone. Computes what the kernel (`disentangled_attention.py`) does not take, too.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Rotations:
     sines: Tensor
 
     def turn(self, qkv: Tensor, places: Tensor) -> Tensor:
-        """(N, 3, H, d), and each one's place in its text, (N,) -> the same, queries and keys turned, in float32 first."""
+        """(N, 3, H, d), each one's place in its text, (N,) -> the same, queries and keys turned in float32 at least."""
         cosines, sines = self.cosines[places, None, None], self.sines[places, None, None]  # (N, 1, 1, d / 2)
         content, values = qkv.split((2, 1), 1)  # type: ignore[no-untyped-call]
         first, second = content.to(torch.promote_types(qkv.dtype, cosines.dtype)).chunk(2, -1)  # (N, 2, H, d / 2) each

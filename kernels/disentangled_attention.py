@@ -107,11 +107,11 @@ def _disentangled_attention_kernel(  # noqa: C901, PLR0912, PLR0915
     total = tl.zeros((BLOCK,), tl.float32)
     context = tl.zeros((BLOCK, D), tl.float32)
     begin = 0
-    end = loop_bound(length)
+    end = length
     if WINDOWED:
-        begin = loop_bound(tl.maximum(first - window, 0) // BLOCK * BLOCK)
-        end = loop_bound(tl.minimum(first + BLOCK + window, length))
-    for first_key in range(begin, end, BLOCK):
+        begin = tl.maximum(first - window, 0) // BLOCK * BLOCK
+        end = tl.minimum(first + BLOCK + window, length)
+    for first_key in range(loop_bound(begin), loop_bound(end), BLOCK):
         j = first_key + n
         inside = j < length
         key_at = qkv_ptr + H * D + j[:, None] * (3 * H * D) + h[None, :]
@@ -148,12 +148,11 @@ def _disentangled_attention_kernel(  # noqa: C901, PLR0912, PLR0915
         scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
         if C2P or P2C:
             scores += position
-        seen = inside[None, :]
+        scores = tl.where(inside[None, :], scores, float("-inf"))
         if WINDOWED:
-            seen = seen & (tl.abs(i[:, None] - j[None, :]) <= window)
-        scores = tl.where(seen, scores, float("-inf"))
+            scores = tl.where(tl.abs(i[:, None] - j[None, :]) <= window, scores, float("-inf"))
         new_highest = tl.maximum(highest, tl.max(scores, axis=1))
-        if WINDOWED:  # a row may see nothing of its first tiles; its numbers there are all 0
+        if WINDOWED:  # a row may see nothing of its first tiles: their weights are to be 0
             new_highest = tl.maximum(new_highest, -1e30)
         # exp2 is what the card has; its factor is part of a multiplication and addition.
         weights = tl.exp2(scores * LOG2_E - (new_highest * LOG2_E)[:, None])
@@ -198,8 +197,8 @@ def disentangled_attention(
 
     Raises:
         TypeError: for another dtype.
-        ValueError: for another device or head_dim, positions that do not reach the longest text's ends, or a window where
-            distances have scores.
+        ValueError: for another device or head_dim, positions that do not reach the longest text's ends, or a window
+            where distances have scores.
     """
     _check(qkv, positions, longest)
     if window is not None and not (positions.keys is None and positions.queries is None):

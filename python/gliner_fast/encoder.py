@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gliner_fast.cpu.linear import take_linear
+from gliner_fast.encoders import packed_bert, packed_modernbert
 from gliner_fast.encoders.attention_executor import AttentionExecutor, PackedTexts, choose_attention
 from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.encoders.deberta_config import DebertaConfig
-from gliner_fast.encoders import packed_bert, packed_modernbert
 from gliner_fast.errors import CheckpointError, UnsupportedCheckpointError
 
 _meta_lock = threading.Lock()
@@ -60,7 +60,9 @@ class TransformersEncoder(nn.Module):
         """As `DebertaEncoder.forward`; packed texts only where `reads_packed`."""
         if offsets is not None:
             assert self._run_packed is not None, "texts were packed that nobody reads packed"
-            return self._run_packed(self.model, input_ids, PackedTexts(lengths.tolist(), offsets), wanted, self._executor)
+            return self._run_packed(
+                self.model, input_ids, PackedTexts(lengths.tolist(), offsets), wanted, self._executor
+            )
         columns = torch.arange(input_ids.shape[1], device=input_ids.device)
         mask = (columns < lengths.to(input_ids.device, non_blocking=True)[:, None]).long()  # (B, L)
         hidden = cast(Tensor, self.model(input_ids, attention_mask=mask).last_hidden_state)  # (B, L, E)

@@ -13,7 +13,7 @@ from gliner_fast.cpu.openmp import parallel_address
 from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.encoders.deberta_config import DebertaConfig, position_rows
 from gliner_fast.encoders.native_attention import native_attention
-from gliner_fast.kernels.attention_reference import Positions, disentangled_attention_reference
+from gliner_fast.kernels.attention_reference import Positions, Rotations, disentangled_attention_reference
 
 CONFIG = {
     "model_type": "deberta-v2", "hidden_size": 48, "num_attention_heads": 3, "num_hidden_layers": 2,
@@ -34,14 +34,16 @@ def inputs(lengths: list[int], heads: int, head_dim: int, kinds: str, seed: int)
     return qkv, Positions(keys, queries, rows)
 
 
-def expected(qkv: torch.Tensor, positions: Positions, lengths: list[int], scale: float) -> torch.Tensor:
+def expected(
+    qkv: torch.Tensor, positions: Positions, lengths: list[int], scale: float, window: int | None = None
+) -> torch.Tensor:
     """The reference in float64."""
     exact = Positions(
         None if positions.keys is None else positions.keys.double(),
         None if positions.queries is None else positions.queries.double(),
         positions.rows,
     )
-    return disentangled_attention_reference(qkv.double(), exact, lengths=lengths, scale=scale)
+    return disentangled_attention_reference(qkv.double(), exact, lengths=lengths, scale=scale, window=window)
 
 
 @settings(max_examples=150)
@@ -50,13 +52,34 @@ def expected(qkv: torch.Tensor, positions: Positions, lengths: list[int], scale:
     heads=st.integers(1, 7),
     head_dim=st.integers(1, 40),
     kinds=st.sampled_from(["c2p p2c", "c2p", "p2c", ""]),
+    window=st.one_of(st.none(), st.integers(0, 140)),
     seed=st.integers(0, 99),
 )
-def test_random_texts(lengths, heads, head_dim, kinds, seed):
+def test_random_texts(lengths, heads, head_dim, kinds, window, seed):
     qkv, positions = inputs(lengths, heads, head_dim, kinds, seed)
-    out = native_attention(qkv, positions, lengths=lengths, scale=0.2)
+    out = native_attention(qkv, positions, lengths=lengths, scale=0.2, window=window)
     assert out.shape == (sum(lengths), heads, head_dim)
-    torch.testing.assert_close(out.double(), expected(qkv, positions, lengths, 0.2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(out.double(), expected(qkv, positions, lengths, 0.2, window), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("window", [None, 40])
+def test_queries_and_keys_are_turned(window, dtype):
+    lengths = [5, 0, 130, 33]
+    qkv, positions = inputs(lengths, 5, 16, "c2p p2c", 0)
+    angles = torch.rand(140, 8, generator=torch.Generator().manual_seed(1)) * 6.0  # of more places than there are
+    rotations = Rotations(angles.cos(), angles.sin())
+    places = torch.cat([torch.arange(length) for length in lengths])
+    qkv = qkv.to(dtype)
+    turned = rotations.turn(qkv.double(), places)
+    # Points of a plane, turned: the reference is itself checked by complex numbers.
+    plane = torch.complex(*qkv.double().chunk(2, -1)) * torch.polar(torch.ones(()), angles)[places, None, None]
+    torch.testing.assert_close(turned[:, :2], torch.cat([plane.real, plane.imag], -1)[:, :2], rtol=0, atol=1e-5)
+    assert torch.equal(turned[:, 2], qkv[:, 2].double())
+    out = native_attention(qkv, positions, lengths=lengths, scale=0.2, rotations=rotations, window=window)
+    assert out.dtype is dtype
+    near = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}[dtype]
+    torch.testing.assert_close(out.double(), expected(turned, positions, lengths, 0.2, window), rtol=0, atol=near)
 
 
 @pytest.mark.parametrize("head_dim", [32, 64])
@@ -100,7 +123,7 @@ def test_a_text_s_result_is_its_own_whoever_works(openmp, threads):
 
     def attend(rows: slice, own: list[int], threads: int, openmp: int) -> np.ndarray:
         out = np.full((sum(own), 4, 64), np.nan, np.float32)
-        _rust.attention(qkv[rows].numpy(), *tables, np.array(own), 0.1, out, threads, openmp)
+        _rust.attention(qkv[rows].numpy(), *tables, None, None, np.array(own), 0.1, out, threads, openmp)
         return out
 
     together = attend(slice(None), lengths, threads, openmp)
@@ -133,6 +156,14 @@ def test_a_text_s_result_is_its_own_whoever_works(openmp, threads):
         ({"out": np.zeros((4, 2, 6), np.float32)[..., ::2]}, "out is not C-contiguous"),
         ({"out": np.zeros((4, 2, 3), np.float32, order="F")}, "out is not C-contiguous"),
         ({"threads": -1}, "threads is -1"),
+        ({"window": -1}, "window is -1"),
+        ({"rotations": (np.zeros((3, 2), np.float32),) * 2}, r"cosines is \[3, 2\]: expected 1 angles for each place"),
+        (
+            {"qkv": np.zeros((4, 3, 3, 2), np.float32), "out": np.zeros((4, 3, 2), np.float32), "keys": None}
+            | {"queries": None, "rotations": (np.zeros((2, 1), np.float32),) * 2},
+            "cosines has 2 values: expected 1 for each place, at least 3 places",
+        ),
+        ({"rotations": (np.zeros((3, 1), np.float32),) * 2}, "heads of 3 numbers cannot be turned"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(change, told):
@@ -141,6 +172,8 @@ def test_arrays_that_do_not_fit_are_refused(change, told):
         "keys": np.zeros((2, 5, 3), np.float32),
         "queries": np.zeros((2, 5, 3), np.float32),
         "by_distance": np.zeros(7, np.int32),
+        "rotations": None,
+        "window": None,
         "lengths": np.array([3, 1]),
         "scale": 1.0,
         "out": np.full((4, 2, 3), np.nan, np.float32),
@@ -156,7 +189,7 @@ def test_arrays_that_do_not_fit_are_refused(change, told):
 def test_out_is_of_the_kind_of_what_goes_in(kind, of_out):
     qkv, out = np.zeros((3, 3, 1, 4), kind), np.zeros((3, 1, 4), of_out)
     with pytest.raises(TypeError, match="argument 'out': "):
-        _rust.attention(qkv, None, None, np.zeros(1, np.int32), np.array([3]), 1.0, out, 1, 0)
+        _rust.attention(qkv, None, None, np.zeros(1, np.int32), None, None, np.array([3]), 1.0, out, 1, 0)
 
 
 def test_another_dtype_is_refused():

@@ -137,7 +137,6 @@ def test_something_in_the_place_of_a_layer_is_asked_too() -> None:
         ("bert", "eager", {}, False),
         ("bert", "sdpa", {"hidden_act": "relu"}, False),
         ("albert", "sdpa", {"embedding_size": 16}, False),
-        ("modernbert", "sdpa", {}, False),
     ],
 )
 def test_who_reads_packed_texts(

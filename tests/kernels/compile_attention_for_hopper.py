@@ -25,7 +25,7 @@ def blocks_of(bits: int, head_dim: int, positions: bool, short: bool) -> module.
     return module.default_blocks(module.ShapeClass(bits, head_dim, positions, short))
 
 
-def compiled(dtype: str, head_dim: int, *, positions: bool = True, short: bool = False) -> Any:
+def compiled(dtype: str, head_dim: int, *, positions: bool = True, short: bool = False, windowed: bool = False) -> Any:
     """The kernel for sm_90 as the launch function starts it for 12 heads, its pointers at multiples of 16 bytes."""
     bits, precision = DTYPES[dtype]
     blocks = blocks_of(bits, head_dim, positions, short)
@@ -38,6 +38,7 @@ def compiled(dtype: str, head_dim: int, *, positions: bool = True, short: bool =
         "C2P": positions,
         "P2C": positions,
         "CARRIED": blocks.stages == 1,
+        "WINDOWED": windowed,
         "PRECISION": precision,
     }
     if not positions:
@@ -64,13 +65,19 @@ def main() -> None:
     """Prints a JSON object: what each variant takes of a multiprocessor, and whether it has certain PTX."""
     found = {}
     for dtype, (bits, _) in DTYPES.items():
-        for head_dim, positions, short in product(module.HEAD_DIMS, (True, False), (True, False)):
-            if short and bits == 32:
-                continue  # the same as for longer texts
-            kernel = compiled(dtype, head_dim, positions=positions, short=short)
+        for head_dim, (positions, windowed), short in product(
+            module.HEAD_DIMS, ((True, False), (False, False), (False, True)), (True, False)
+        ):
+            if short and (bits == 32 or windowed):
+                continue  # the same as for longer texts, or longer than any that is short
+            kernel = compiled(dtype, head_dim, positions=positions, short=short, windowed=windowed)
             ptx = kernel.asm["ptx"]
             made, blocks = registers(kernel.asm["cubin"]), blocks_of(bits, head_dim, positions, short)
-            name = f"{dtype} {head_dim}" + ("" if positions else " without positions") + (" short" if short else "")
+            name = (
+                f"{dtype} {head_dim}"
+                + ("" if positions else " windowed" if windowed else " without positions")
+                + (" short" if short else "")
+            )
             found[name] = {
                 "shared": kernel.metadata.shared,
                 "registers": 32 * blocks.warps * -(-made["registers"] // 8) * 8,

@@ -34,7 +34,7 @@ class Layer:
 
     def __init__(
         self, lengths: list[int], head_dim: int, *, heads: int = 2, dtype: torch.dtype = torch.float32,
-        device: str = "cpu", kinds: tuple[str, ...] = ("c2p", "p2c"), buckets: int = 256,
+        device: str = "cpu", kinds: tuple[str, ...] = ("c2p", "p2c"), buckets: int = 256, window: int | None = None,
     ) -> None:  # fmt: skip
         config = DebertaConfig.read({**SETTINGS, "position_buckets": buckets, "max_position_embeddings": 512})
         generator = torch.Generator().manual_seed(0)
@@ -43,7 +43,7 @@ class Layer:
             return torch.randn(*size, generator=generator)
 
         self.scale = 1 / math.sqrt(3 * head_dim)
-        self.lengths = lengths
+        self.lengths, self.window = lengths, window
         qkv = normal(sum(lengths), 3, heads, head_dim)
         keys, queries = normal(2, heads, 2 * config.span, head_dim) * self.scale
         rows = position_rows(max(lengths), config).int()
@@ -56,19 +56,30 @@ class Layer:
 
     def attend(self, **options: bool) -> Tensor:
         offsets = torch.tensor([0, *accumulate(self.lengths)], device=self.qkv.device)
+        longest = max(self.lengths, default=0)
         return disentangled_attention(
-            self.qkv, self.positions, longest=max(self.lengths, default=0), offsets=offsets, scale=self.scale, **options
+            self.qkv,
+            self.positions,
+            longest=longest,
+            offsets=offsets,
+            scale=self.scale,
+            window=self.window,
+            **options,
         )
 
     def plain(self) -> Tensor:
-        return disentangled_attention_reference(self.qkv, self.positions, lengths=self.lengths, scale=self.scale)
+        return disentangled_attention_reference(
+            self.qkv, self.positions, lengths=self.lengths, scale=self.scale, window=self.window
+        )
 
     def exact(self) -> Tensor:
         keys, queries = (
             None if part is None else part.double() for part in (self.positions.keys, self.positions.queries)
         )
         positions = Positions(keys, queries, self.positions.rows)
-        return disentangled_attention_reference(self.qkv.double(), positions, lengths=self.lengths, scale=self.scale)
+        return disentangled_attention_reference(
+            self.qkv.double(), positions, lengths=self.lengths, scale=self.scale, window=self.window
+        )
 
     def check(self) -> None:
         assert_close_to_exact(self.attend(), self.plain(), self.exact())
@@ -101,6 +112,20 @@ def test_the_reference_is_the_paper_s_sum_over_each_pair():
                         + key[j, head] @ layer.positions.queries[head, row]
                     )
             torch.testing.assert_close(found[at : at + length, head], scores.softmax(-1) @ value[:, head])
+        at += length
+
+
+@pytest.mark.parametrize("window", [0, 2, 9])
+def test_the_reference_sees_what_is_near_alone(window: int):
+    layer = Layer([7, 3], 16, kinds=(), window=window)
+    found, at = layer.plain(), 0
+    for length in layer.lengths:
+        query, key, value = layer.qkv[at : at + length].unbind(1)  # each (L, H, d)
+        for i in range(length):
+            seen = slice(max(0, i - window), i + window + 1)
+            scores = torch.einsum("hd,jhd->hj", query[i], key[seen]) * layer.scale
+            expected = torch.einsum("hj,jhd->hd", scores.softmax(-1), value[seen])
+            torch.testing.assert_close(found[at + i], expected)
         at += length
 
 
@@ -144,6 +169,14 @@ def test_a_text_beyond_1_024_subwords(device: str, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("buckets", [256, 16, -1])
 def test_every_kind_of_positions(kinds: tuple[str, ...], buckets: int, device: str):
     Layer([3, 40], 32, heads=1, kinds=kinds, buckets=buckets, device=device).check()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("rows", "window"), [(16, 0), (16, 15), (16, 40), (32, 7), (64, 64), (64, 500)])
+def test_what_is_near_alone(rows: int, window: int, dtype: torch.dtype, device: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "_choose_blocks", lambda *_, **__: module.Blocks(rows, warps=4, stages=1))
+    Layer([100, 1, 33, 16, 70], 16, heads=1, dtype=dtype, device=device, kinds=(), window=window).check()
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -262,6 +295,11 @@ def test_positions_that_do_not_reach_the_ends_of_a_text_are_refused():
     layer.qkv, layer.lengths = torch.cat([layer.qkv, layer.qkv]), [10]
     with pytest.raises(ValueError, match=r"a text has 10 subwords, and positions\.rows reaches 5"):
         layer.attend()
+
+
+def test_a_window_where_distances_have_scores_is_refused():
+    with pytest.raises(ValueError, match="distances have scores: the kernel then sees all of a text"):
+        Layer([5], 16, kinds=("p2c",), window=3).attend()
 
 
 def test_a_cpu_without_the_interpreter_is_refused(monkeypatch: pytest.MonkeyPatch):

@@ -25,6 +25,7 @@ LABELS = ALL_LABELS[:3]
 EXECUTORS = {
     "deberta": ["grouped", "torch", "rust", "triton", "disentangled-flash"],
     "bert": ["grouped", "torch", "triton"],
+    "modernbert": ["grouped", "torch", "rust", "triton"],  # whose windows are shorter than the texts
 }
 
 
@@ -62,9 +63,8 @@ def test_a_text_answers_alone_as_among_others_and_as_where_texts_are_padded(both
         assert report.entities > 0
 
 
-@pytest.mark.parametrize("kind", ["modernbert", "deberta-v2"])
-def test_encoders_of_transformers_keep_their_own_attention(kind: str, pair, monkeypatch: pytest.MonkeyPatch):
+def test_encoders_of_transformers_keep_their_own_attention(pair, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(attention_executor.VARIABLE, "torch")
-    loaded = pair(kind)
+    loaded = pair("deberta-v2")
     assert not loaded.ours.model.reads_packed
     assert loaded.check(TEXTS, LABELS, threshold=0.2)

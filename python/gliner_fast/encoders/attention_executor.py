@@ -114,9 +114,7 @@ def attend(
     With `rotations` queries and keys are turned first.
     """
     if executor == "rust":
-        return native_attention(
-            qkv, positions, lengths=texts.lengths, scale=scale, rotations=rotations, window=window
-        )
+        return native_attention(qkv, positions, lengths=texts.lengths, scale=scale, rotations=rotations, window=window)
     if rotations is not None:
         qkv = rotations.turn(qkv, texts.places)
     if executor == "triton":

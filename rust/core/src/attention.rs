@@ -21,7 +21,7 @@ use pulp::{Simd, WithSimd};
 use crate::error::AttentionError;
 use crate::host::{Host, Pieces, run_on, worthwhile};
 use crate::number::Number;
-use crate::panels::{Columns, Panels};
+use crate::panels::{Columns, Panels, Rows};
 use crate::softmax::softmax;
 use crate::transpose::{SIDE, put_columns};
 use crate::vectors::widest;
@@ -184,20 +184,34 @@ impl<N: Number> Attention<'_, N> {
     /// `head_dim`), one after the other.
     #[inline(always)]
     fn gather(&self, kind: usize, first: usize, places: Range<usize>, heads: &Range<usize>, to: &mut Vec<f32>) {
+        match self.rotations.filter(|_| kind < 2) {
+            Some(angles) => {
+                self.gather_with(kind, first, places, heads, to, |place, from, to| angles.turn(place, from, to));
+            }
+            None => self.gather_with(kind, first, places, heads, to, |_, from, to| {
+                for (to, number) in to.iter_mut().zip(from) {
+                    *to = number.widen();
+                }
+            }),
+        }
+    }
+
+    #[inline(always)]
+    fn gather_with(
+        &self,
+        kind: usize,
+        first: usize,
+        places: Range<usize>,
+        heads: &Range<usize>,
+        to: &mut Vec<f32>,
+        take: impl Fn(usize, &[N], &mut [f32]),
+    ) {
         let (d, count) = (self.head_dim, places.len());
-        let rotations = self.rotations.filter(|_| kind < 2);
         to.resize(heads.len() * count * d, 0.0);
         for (at, place) in places.enumerate() {
             let row = &self.qkv[(((first + place) * 3 + kind) * self.heads + heads.start) * d..][..heads.len() * d];
             for (from, to) in row.chunks_exact(d).zip(to.chunks_exact_mut(count * d)) {
-                let to = &mut to[at * d..][..d];
-                if let Some(rotations) = rotations {
-                    rotations.turn(place, from, to);
-                } else {
-                    for (to, number) in to.iter_mut().zip(from) {
-                        *to = number.widen();
-                    }
-                }
+                take(place, from, &mut to[at * d..][..d]);
             }
         }
     }
@@ -352,15 +366,25 @@ fn attend<S: Simd, N: Number>(
         let own = &queries[(block.start - asked.start) * d..(block.end - asked.start) * d];
         let seen = layer.seen_by(&block, length);
         let among = seen.start - all_seen.start..seen.end - all_seen.start; // of the keys and values that are packed
-        let Columns { skipped: before, width: stride } =
-            key_panels.multiply(simd, own, d, block.len(), 0..d, among.clone(), scores);
+        let Columns { skipped: before, width: stride } = key_panels.multiply(
+            simd,
+            Rows { numbers: own, stride: d, count: block.len() },
+            0..d,
+            among.clone(),
+            scores,
+        );
         if layer.positions.keys.is_some() {
             for at in (0..block.len()).step_by(QUERY_STRIP) {
                 let count = QUERY_STRIP.min(block.len() - at);
                 let left = shorter + length + seen.start - (block.start + at + count);
                 let columns = left..left + seen.len() + count - 1;
-                let Columns { skipped, width } =
-                    positions.keys.multiply(simd, &own[at * d..], d, count, 0..d, columns, strip);
+                let Columns { skipped, width } = positions.keys.multiply(
+                    simd,
+                    Rows { numbers: &own[at * d..], stride: d, count },
+                    0..d,
+                    columns,
+                    strip,
+                );
                 for (own, row) in scores.chunks_exact_mut(stride).skip(at).take(count).enumerate() {
                     let first = own * width + skipped + (count - 1 - own); // each query has a diagonal of its own
                     add(simd, &mut row[before..][..seen.len()], &strip[first..first + seen.len()]);
@@ -372,8 +396,8 @@ fn attend<S: Simd, N: Number>(
                 let count = KEY_STRIP.min(seen.end - at);
                 let left = shorter + length - (at + count) + block.start;
                 let columns = left..left + count + block.len() - 1;
-                let keys = &keys[(at - all_seen.start) * d..];
-                let Columns { skipped, width } = positions.queries.multiply(simd, keys, d, count, 0..d, columns, strip);
+                let keys = Rows { numbers: &keys[(at - all_seen.start) * d..], stride: d, count };
+                let Columns { skipped, width } = positions.queries.multiply(simd, keys, 0..d, columns, strip);
                 // The next key's score stands a row lower and a column to the left.
                 let diagonals = &strip[skipped + count - 1..];
                 let diagonal = |key: usize| &diagonals[key * (width - 1)..][..block.len()];
@@ -383,14 +407,18 @@ fn attend<S: Simd, N: Number>(
         }
         let mut shares = [1.0; QUERIES];
         for (at, (share, row)) in shares.iter_mut().zip(scores.chunks_exact_mut(stride)).take(block.len()).enumerate() {
-            let row = &mut row[before..][..seen.len()];
-            let own = layer.seen_by(&(block.start + at..block.start + at + 1), length);
-            let (own, end) = (own.start - seen.start, own.end - seen.start);
-            row[..own].fill(0.0);
-            row[end..].fill(0.0);
-            *share = 1.0 / softmax(simd, &mut row[own..end]);
+            let mut row = &mut row[before..][..seen.len()];
+            if layer.window.is_some() {
+                let own = layer.seen_by(&(block.start + at..block.start + at + 1), length);
+                let (own, end) = (own.start - seen.start, own.end - seen.start);
+                row[..own].fill(0.0);
+                row[end..].fill(0.0);
+                row = &mut row[own..end];
+            }
+            *share = 1.0 / softmax(simd, row);
         }
-        let width = value_panels.multiply(simd, &scores[before..], stride, block.len(), among, 0..d, context).width;
+        let weights = Rows { numbers: &scores[before..], stride, count: block.len() };
+        let width = value_panels.multiply(simd, weights, among, 0..d, context).width;
         let rows = &mut out[block.start - asked.start..][..block.len()];
         for ((to, share), own) in rows.iter_mut().zip(shares).zip(context.chunks_exact(width)) {
             for (to, number) in to[head * d..][..d].iter_mut().zip(own) {

@@ -18,7 +18,7 @@ use pulp::{Simd, WithSimd};
 use crate::error::LstmError;
 use crate::functions::{sigmoid, tanh};
 use crate::host::{Host, Pieces, run_on, worthwhile};
-use crate::panels::Panels;
+use crate::panels::{Panels, Rows};
 use crate::vectors::widest;
 
 /// One of the two ways through a text.
@@ -165,7 +165,8 @@ fn run<S: Simd>(simd: S, piece: &mut Piece<'_>, width: usize) {
     let mut gates = Vec::new();
     for step in 0..texts.first().map_or(0, |text| text.length) {
         let going = texts.partition_point(|text| text.length > step);
-        let stride = weight.multiply(simd, &last, width, going, 0..width, 0..4 * width, &mut gates).width;
+        let before = Rows { numbers: &last, stride: width, count: going };
+        let stride = weight.multiply(simd, before, 0..width, 0..4 * width, &mut gates).width;
         for at in 0..going {
             let Text { first, length } = texts[at];
             let row = if backwards { length - 1 - step } else { step };

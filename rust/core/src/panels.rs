@@ -23,6 +23,15 @@ pub(crate) struct Panels {
     rows: usize,
 }
 
+/// Rows that are multiplied.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub(crate) numbers: &'a [f32],
+    /// From one row to the next.
+    pub(crate) stride: usize,
+    pub(crate) count: usize,
+}
+
 /// Columns of a product: of those asked for the first stands in column `skipped` of `width`.
 #[derive(Clone, Copy)]
 pub(crate) struct Columns {
@@ -68,14 +77,12 @@ impl Panels {
         wide
     }
 
-    /// `count` rows of `x`, each `stride` after the other, times some columns of some rows, with which those of `x` begin.
+    /// Rows times some columns of some rows of the panels, as many as each has numbers.
     #[inline(always)]
     pub(crate) fn multiply<S: Simd>(
         &self,
         simd: S,
-        x: &[f32],
-        stride: usize,
-        count: usize,
+        x: Rows<'_>,
         rows: Range<usize>,
         columns: Range<usize>,
         out: &mut Vec<f32>,
@@ -83,11 +90,11 @@ impl Panels {
         let wide = 2 * S::F32_LANES;
         let panels = columns.start / wide..columns.end.div_ceil(wide);
         let width = panels.len() * wide;
-        out.resize(out.len().max(count * width), 0.0);
+        out.resize(out.len().max(x.count * width), 0.0);
         let skipped = columns.start - panels.start * wide;
-        let panels = &self.numbers[panels.start * self.rows * wide..];
+        let panels = &self.numbers[(panels.start * self.rows + rows.start) * wide..];
         let columns = skipped..skipped + columns.len();
-        simd.vectorize(Product { simd, x, stride, count, rows, panels, height: self.rows, columns, out, width });
+        simd.vectorize(Product { simd, x, length: rows.len(), panels, height: self.rows, columns, out, width });
         Columns { skipped, width }
     }
 }
@@ -95,12 +102,10 @@ impl Panels {
 /// Rows that meet panels: a function of its own, as it is long and called from several places.
 struct Product<'a, S> {
     simd: S,
-    /// Each row `stride` after the other.
-    x: &'a [f32],
-    stride: usize,
-    count: usize,
-    /// Of the panels, which the numbers of a row meet.
-    rows: Range<usize>,
+    x: Rows<'a>,
+    /// Of a row.
+    length: usize,
+    /// From the first number on that a row meets.
     panels: &'a [f32],
     /// Rows of a panel.
     height: usize,
@@ -140,8 +145,8 @@ impl<S: Simd> Product<'_, S> {
     /// Multiplies all rows with some panels, and of each with so many of its two vectors from `FIRST` on.
     #[inline(always)]
     fn with<const PANELS: usize, const FIRST: usize, const VECTORS: usize>(&mut self, panel: usize) {
-        for row in (0..self.count).step_by(ROWS) {
-            match self.count - row {
+        for row in (0..self.x.count).step_by(ROWS) {
+            match self.x.count - row {
                 1 => self.tile::<1, PANELS, FIRST, VECTORS>(row, panel),
                 2 => self.tile::<2, PANELS, FIRST, VECTORS>(row, panel),
                 3 => self.tile::<3, PANELS, FIRST, VECTORS>(row, panel),
@@ -158,12 +163,11 @@ impl<S: Simd> Product<'_, S> {
         first_row: usize,
         first_panel: usize,
     ) {
-        let &mut Self { simd, x, stride, ref rows, panels, height, width, .. } = self;
-        let length = rows.len();
+        let &mut Self { simd, x: Rows { numbers: x, stride, .. }, length, panels, height, width, .. } = self;
         let wide = 2 * S::F32_LANES;
         let x: [_; R] = array::from_fn(|row| x[(first_row + row) * stride..][..length].as_chunks::<BLOCK>());
         let panels: [_; PANELS] =
-            array::from_fn(|panel| &panels[((first_panel + panel) * height + rows.start) * wide..][..length * wide]);
+            array::from_fn(|panel| &panels[(first_panel + panel) * height * wide..][..length * wide]);
         let mut sums = [[[simd.splat_f32s(0.0); VECTORS]; PANELS]; R];
         let whole = length / BLOCK;
         for at in 0..whole {
