@@ -526,11 +526,11 @@ def sublayers(
     attended: NDArray[np.float32],
     hidden: NDArray[np.float32],
     attention_output: tuple[Int16Weights | PackedWeights, NDArray[np.float32] | None],
-    attention_norm: tuple[NDArray[np.float32], NDArray[np.float32], float],
+    attention_norm: tuple[NDArray[np.float32], NDArray[np.float32] | None, float],
     intermediate: tuple[Int16Weights | PackedWeights, NDArray[np.float32] | None],
     activation: Literal["none", "gelu"],
     output: tuple[Int16Weights | PackedWeights, NDArray[np.float32] | None],
-    output_norm: tuple[NDArray[np.float32], NDArray[np.float32], float],
+    output_norm: tuple[NDArray[np.float32], NDArray[np.float32] | None, float],
     out: NDArray[np.float32],
     threads: int,
     openmp: int,
@@ -544,11 +544,44 @@ def sublayers(
         attended: what the attention gives, (N, A).
         hidden: what came into the layer, (N, D).
         attention_output: weights, (D, A), and bias, (D,) or None.
-        attention_norm: weight and bias of a layer norm, each (D,), and what is added to the variance.
+        attention_norm: weight of a layer norm, (D,), its bias, (D,) or None, and what is added to the variance.
         intermediate: weights, (F, D), and bias.
         activation: as for `linear`.
         output: weights, (D, F), and bias.
         output_norm: as the other one.
+        out: C-contiguous; nobody else may read or write it meanwhile.
+        threads: as for `find_spans`.
+        openmp: as for `find_spans`.
+
+    Raises:
+        ValueError: if the shapes do not fit each other, or an array is not contiguous.
+    """
+
+def gated_sublayers(
+    attended: NDArray[np.float32],
+    hidden: NDArray[np.float32],
+    attention_output: tuple[Int16Weights | PackedWeights, NDArray[np.float32] | None],
+    norm: tuple[NDArray[np.float32], NDArray[np.float32] | None, float],
+    intermediate: tuple[Int16Weights | PackedWeights, NDArray[np.float32] | None],
+    activation: Literal["none", "gelu"],
+    output: tuple[Int16Weights | PackedWeights, NDArray[np.float32] | None],
+    out: NDArray[np.float32],
+    threads: int,
+    openmp: int,
+) -> None:
+    """Fills `out`, (N, D), with what follows the attention in a layer of ModernBERT's kind.
+
+    `h = attention_output(attended) + hidden`, then `output(activation(first) * second) + h`, where first and second are
+    the halves of `intermediate(norm(h))`. What a row becomes depends on that row alone, to the last bit.
+
+    Args:
+        attended: what the attention gives, (N, A).
+        hidden: what came into the layer, (N, D).
+        attention_output: weights, (D, A), and bias, (D,) or None.
+        norm: as for `sublayers`.
+        intermediate: weights, (2F, D), and bias.
+        activation: as for `linear`.
+        output: weights, (D, F), and bias.
         out: C-contiguous; nobody else may read or write it meanwhile.
         threads: as for `find_spans`.
         openmp: as for `find_spans`.

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gliner_fast.cpu.native import torch_must_see
+from gliner_fast.cpu.native import is_bare, torch_must_see
 from gliner_fast.encoders.attention_executor import AttentionExecutor, PackedTexts, attend, runs_of_equals
+from gliner_fast.encoders.sublayers import finish_gated_layer
 from gliner_fast.kernels.attention_reference import Positions, Rotations
 
 
@@ -62,8 +63,7 @@ def run_packed(
         attended = attention.attend(layer, hidden)
         if wanted is not None and layer is model.layers[-1]:
             hidden, attended = hidden[wanted], attended[wanted]
-        hidden = _add(layer.attn.out_drop(layer.attn.Wo(attended)), hidden)
-        hidden = _add(_gated(layer.mlp, layer.mlp_norm(hidden)), hidden)
+        hidden = _finish(layer, attended, hidden, has_gelu=model.config.hidden_activation == "gelu")
     final: Tensor = model.final_norm(hidden)
     return final
 
@@ -126,8 +126,29 @@ def _attend_in_runs(qkv: Tensor, runs: Sequence[tuple[slice, int]], scale: float
     return torch.cat(contexts)
 
 
+def _finish(layer: Any, attended: Tensor, hidden: Tensor, *, has_gelu: bool) -> Tensor:
+    """All that comes after the attention: (N, E) twice -> (N, E)."""
+    attention, mlp = layer.attn, layer.mlp
+    if has_gelu and is_bare(mlp) and is_bare(mlp.act):
+        native = finish_gated_layer(
+            attended,
+            hidden,
+            attention_output=attention.Wo,
+            norm=layer.mlp_norm,
+            intermediate=mlp.Wi,
+            output=mlp.Wo,
+        )
+        if native is not None:
+            return native
+    hidden = _add(attention.out_drop(attention.Wo(attended)), hidden)
+    return _add(_gated(mlp, layer.mlp_norm(hidden)), hidden)
+
+
 def _gated(mlp: Any, vectors: Tensor) -> Tensor:
     """The two products of a layer's end, and between them the one half times what the activation makes of the other."""
+    if not is_bare(mlp):
+        whole: Tensor = mlp(vectors)
+        return whole
     inner, gate = mlp.Wi(vectors).chunk(2, dim=-1)
     product: Tensor = mlp.Wo(mlp.drop(mlp.act(inner) * gate))
     return product

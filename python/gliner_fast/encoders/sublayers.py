@@ -1,4 +1,4 @@
-"""What follows the attention in a layer of BERT's kind, in one native call where its weights are packed.
+"""What follows the attention in a layer of BERT's or ModernBERT's kind, in one native call where weights are packed.
 
 Linear layer, residual and norm, then two linear layers with a GELU between them, residual and norm: seven calls of
 torch, which with one short text take longer to find their arguments than some of them to compute. The weights went
@@ -20,12 +20,12 @@ from gliner_fast.cpu.openmp import parallel_address
 from gliner_fast.cpu.packed_weights import readable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    NativeNorm = tuple[NDArray[np.float32], NDArray[np.float32], float]
+    NativeNorm = tuple[NDArray[np.float32], NDArray[np.float32] | None, float]
     NativeDense = tuple[_rust.Int16Weights | _rust.PackedWeights, NDArray[np.float32] | None]
 
 
@@ -54,35 +54,92 @@ def finish_layer(
         output: (N, F) -> (N, D).
         output_norm: of that and the residual.
     """
-    if not (_are_rows(attended) and _are_rows(hidden)) or torch_must_see():
+    norms = attention_norm, output_norm
+    parts = _packed_parts(attended, hidden, (attention_output, intermediate, output), norms)
+    if parts is None:
         return None
-    if not (_is_ours(attention_output) and _is_ours(intermediate) and _is_ours(output)):
-        return None
-    pays = cache(lambda: packing_pays(hidden, intermediate.weight))
-    if intermediate.int16 is None and not pays():
-        return None
-    norms = _native_norm(attention_norm), _native_norm(output_norm)
-    linears = (attention_output, intermediate, output)
-    if norms[0] is None or norms[1] is None or not all(map(_is_readable, linears)):
-        return None
-    dense = [_native_dense(linear, pays) for linear in linears]
-    if dense[0] is None or dense[1] is None or dense[2] is None:
-        return None
+    (first, second, third), (first_norm, second_norm) = parts
     out = hidden.new_empty(hidden.shape)
     _rust.sublayers(
         readable(attended).numpy(),
         readable(hidden).numpy(),
-        dense[0],
-        norms[0],
-        dense[1],
+        first,
+        first_norm,
+        second,
         "gelu",
-        dense[2],
-        norms[1],
+        third,
+        second_norm,
         out.numpy(),
         torch.get_num_threads(),
         parallel_address(),
     )
     return out
+
+
+def finish_gated_layer(
+    attended: Tensor,
+    hidden: Tensor,
+    *,
+    attention_output: nn.Module,
+    norm: nn.Module,
+    intermediate: nn.Module,
+    output: nn.Module,
+) -> Tensor | None:
+    """The same for a layer of ModernBERT's kind, whose norm comes first, and whose GELU is a gate's.
+
+    Args:
+        attended: what the attention gives, (N, A).
+        hidden: what came into the layer, (N, D).
+        attention_output: of what the attention gives, (N, A) -> (N, D).
+        norm: of that and the residual together.
+        intermediate: (N, D) -> (N, 2F); a GELU of the first half follows, times the second.
+        output: (N, F) -> (N, D).
+    """
+    parts = _packed_parts(attended, hidden, (attention_output, intermediate, output), (norm,))
+    if parts is None:
+        return None
+    (first, second, third), (own_norm,) = parts
+    out = hidden.new_empty(hidden.shape)
+    _rust.gated_sublayers(
+        readable(attended).numpy(),
+        readable(hidden).numpy(),
+        first,
+        own_norm,
+        second,
+        "gelu",
+        third,
+        out.numpy(),
+        torch.get_num_threads(),
+        parallel_address(),
+    )
+    return out
+
+
+def _packed_parts(
+    attended: Tensor, hidden: Tensor, linears: Sequence[nn.Module], norms: Sequence[nn.Module]
+) -> tuple[list[NativeDense], list[NativeNorm]] | None:
+    """What the native call takes of the modules; None where they are to be called themselves.
+
+    Args:
+        attended: as for `finish_layer`.
+        hidden: as for `finish_layer`.
+        linears: of what the attention gives, the intermediate one, and the one behind it.
+        norms: all that there are.
+    """
+    if not (_are_rows(attended) and _are_rows(hidden)) or torch_must_see():
+        return None
+    ours = [linear for linear in linears if _is_ours(linear)]
+    if len(ours) != len(linears):
+        return None
+    intermediate = ours[1]
+    pays = cache(lambda: packing_pays(hidden, intermediate.weight))
+    if intermediate.int16 is None and not pays():
+        return None
+    native_norms = [own for own in map(_native_norm, norms) if own is not None]
+    if len(native_norms) != len(norms) or not all(map(_is_readable, ours)):
+        return None
+    dense = [own for own in (_native_dense(linear, pays) for linear in ours) if own is not None]
+    return None if len(dense) != len(ours) else (dense, native_norms)
 
 
 def _are_rows(rows: Tensor) -> bool:
@@ -108,12 +165,10 @@ def _native_dense(layer: Linear, pays: Callable[[], bool]) -> NativeDense | None
 def _native_norm(norm: nn.Module) -> NativeNorm | None:
     if type(norm) is not nn.LayerNorm or not is_bare(norm):
         return None
-    weight, bias = norm.weight, norm.bias
-    if (
-        weight is None
-        or bias is None
-        or weight.dim() != 1
-        or not (is_float32_on_cpu(weight) and is_float32_on_cpu(bias))
-    ):
+    weight: Tensor | None = norm.weight
+    bias: Tensor | None = norm.bias
+    if weight is None or weight.dim() != 1 or not is_float32_on_cpu(weight):
         return None
-    return readable(weight).numpy(), readable(bias).numpy(), norm.eps
+    if bias is None:
+        return readable(weight).numpy(), None, norm.eps
+    return (readable(weight).numpy(), readable(bias).numpy(), norm.eps) if is_float32_on_cpu(bias) else None

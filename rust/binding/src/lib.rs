@@ -37,5 +37,5 @@ mod _rust {
     #[pymodule_export]
     use super::splitting::{PyWordSplitter, PyWords};
     #[pymodule_export]
-    use super::sublayers::sublayers;
+    use super::sublayers::{gated_sublayers, sublayers};
 }

@@ -1,6 +1,6 @@
 //! What follows the attention in a layer, on a CPU.
 
-use gliner_fast_core::{Dense, Norm, Sublayers, Weights};
+use gliner_fast_core::{Dense, GatedSublayers, Norm, Sublayers, SublayersError, Weights};
 use numpy::{PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray2, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -21,7 +21,7 @@ enum PyWeights<'py> {
 
 /// Weight, bias and epsilon.
 #[derive(FromPyObject)]
-pub(crate) struct PyNorm<'py>(PyReadonlyArray1<'py, f32>, PyReadonlyArray1<'py, f32>, f32);
+pub(crate) struct PyNorm<'py>(PyReadonlyArray1<'py, f32>, Option<PyReadonlyArray1<'py, f32>>, f32);
 
 impl PyDense<'_> {
     fn get(&self, name: &str) -> PyResult<Dense<'_>> {
@@ -35,8 +35,8 @@ impl PyDense<'_> {
 
 impl PyNorm<'_> {
     fn get(&self, name: &str) -> PyResult<Norm<'_>> {
-        let (weight, bias) = (slice(&format!("{name}'s weight"), &self.0)?, slice(&format!("{name}'s bias"), &self.1)?);
-        Ok(Norm { weight, bias, epsilon: self.2 })
+        let bias = self.1.as_ref().map(|bias| slice(&format!("{name}'s bias"), bias)).transpose()?;
+        Ok(Norm { weight: slice(&format!("{name}'s weight"), &self.0)?, bias, epsilon: self.2 })
     }
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn sublayers<'py>(
     activation: &str,
     output: PyDense<'py>,
     output_norm: PyNorm<'py>,
-    mut out: PyReadwriteArray2<'py, f32>,
+    out: PyReadwriteArray2<'py, f32>,
     threads: &Bound<'py, PyAny>,
     openmp: usize,
 ) -> PyResult<()> {
@@ -64,7 +64,53 @@ pub(crate) fn sublayers<'py>(
         output: output.get("output")?,
         output_norm: output_norm.get("output_norm")?,
     };
-    let (from, width) = (sublayers.attention_output.weights.inputs(), sublayers.attention_output.weights.outputs());
+    let apply = |attended: &[f32], hidden: &[f32], out: &mut [f32], threads, host: &TorchThreads| {
+        sublayers.apply(attended, hidden, out, threads, host)
+    };
+    run(py, sublayers.attention_output.weights, &attended, &hidden, out, threads, openmp, apply)
+}
+
+#[pyfunction]
+#[expect(clippy::too_many_arguments, reason = "flat arrays, as they cross from Python")]
+pub(crate) fn gated_sublayers<'py>(
+    py: Python<'py>,
+    attended: PyReadonlyArray2<'py, f32>,
+    hidden: PyReadonlyArray2<'py, f32>,
+    attention_output: PyDense<'py>,
+    norm: PyNorm<'py>,
+    intermediate: PyDense<'py>,
+    activation: &str,
+    output: PyDense<'py>,
+    out: PyReadwriteArray2<'py, f32>,
+    threads: &Bound<'py, PyAny>,
+    openmp: usize,
+) -> PyResult<()> {
+    let sublayers = GatedSublayers {
+        attention_output: attention_output.get("attention_output")?,
+        norm: norm.get("norm")?,
+        intermediate: intermediate.get("intermediate")?,
+        activation: to_activation(activation)?,
+        output: output.get("output")?,
+    };
+    let apply = |attended: &[f32], hidden: &[f32], out: &mut [f32], threads, host: &TorchThreads| {
+        sublayers.apply(attended, hidden, out, threads, host)
+    };
+    run(py, sublayers.attention_output.weights, &attended, &hidden, out, threads, openmp, apply)
+}
+
+/// Checks shapes, and applies layers without the GIL.
+#[expect(clippy::too_many_arguments, reason = "those of the functions for Python")]
+fn run(
+    py: Python<'_>,
+    attention_output: Weights<'_>,
+    attended: &PyReadonlyArray2<'_, f32>,
+    hidden: &PyReadonlyArray2<'_, f32>,
+    mut out: PyReadwriteArray2<'_, f32>,
+    threads: &Bound<'_, PyAny>,
+    openmp: usize,
+    apply: impl Fn(&[f32], &[f32], &mut [f32], usize, &TorchThreads) -> Result<(), SublayersError> + Send + Sync,
+) -> PyResult<()> {
+    let (from, width) = (attention_output.inputs(), attention_output.outputs());
     let rows = attended.shape()[0];
     if attended.shape()[1] != from || hidden.shape() != [rows, width] || out.shape() != [rows, width] {
         return Err(PyValueError::new_err(format!(
@@ -75,9 +121,9 @@ pub(crate) fn sublayers<'py>(
         )));
     }
     let (attended, hidden, threads) =
-        (slice("attended", &attended)?, slice("hidden", &hidden)?, count("threads", threads)?);
+        (slice("attended", attended)?, slice("hidden", hidden)?, count("threads", threads)?);
     let out = slice_mut("out", &mut out)?;
     // SAFETY: what the .pyi asks of callers.
     let host = unsafe { TorchThreads::at(openmp) };
-    py.detach(|| sublayers.apply(attended, hidden, out, threads, &host)).map_err(value_error)
+    py.detach(|| apply(attended, hidden, out, threads, &host)).map_err(value_error)
 }

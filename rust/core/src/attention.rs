@@ -24,7 +24,7 @@ use crate::number::Number;
 use crate::panels::{Columns, Panels, Rows};
 use crate::softmax::softmax;
 use crate::transpose::{SIDE, put_columns};
-use crate::vectors::widest;
+use crate::vectors::{add, widest};
 
 /// Queries of a block: a multiple of the rows of a tile.
 const QUERIES: usize = 96;
@@ -425,18 +425,6 @@ fn attend<S: Simd, N: Number>(
                 *to = N::round(number * share);
             }
         }
-    }
-}
-
-/// Adds numbers to others.
-#[inline(always)]
-fn add<S: Simd>(simd: S, to: &mut [f32], from: &[f32]) {
-    let ((to, to_rest), (from, from_rest)) = (S::as_mut_simd_f32s(to), S::as_simd_f32s(from));
-    for (to, from) in to.iter_mut().zip(from) {
-        *to = simd.add_f32s(*to, *from);
-    }
-    for (to, from) in to_rest.iter_mut().zip(from_rest) {
-        *to += from;
     }
 }
 

@@ -17,6 +17,10 @@ use crate::packed::PackedWeights;
 use crate::product::Activation;
 use crate::vectors::widest;
 
+mod gated;
+
+pub use gated::GatedSublayers;
+
 /// Rows for each thread that go all the way before the next do, about: as many as a packed product goes through for each
 /// panel. What stands between the products is then 2 MiB a thread for a layer of base size.
 const BLOCK: usize = 132;
@@ -51,7 +55,7 @@ pub struct Norm<'a> {
     /// Factor of each number of a row.
     pub weight: &'a [f32],
     /// What is added to it.
-    pub bias: &'a [f32],
+    pub bias: Option<&'a [f32]>,
     /// What is added to the variance.
     pub epsilon: f32,
 }
@@ -90,19 +94,11 @@ impl Sublayers<'_> {
         host: &impl Host,
     ) -> Result<(), SublayersError> {
         let (from, width, inner) = self.widths()?;
-        if !attended.len().is_multiple_of(from) {
-            return Err(LinearError::Rows { values: attended.len(), inputs: from }.into());
-        }
-        let rows = attended.len() / from;
-        for (name, values) in [("hidden", hidden.len()), ("out", out.len())] {
-            if values as u128 != rows as u128 * width as u128 {
-                return Err(SublayersError::Rows { name, values, rows, width });
-            }
-        }
+        let rows = rows_of(attended, from, [("hidden", hidden.len()), ("out", out.len())], width)?;
         if out.is_empty() {
             return Ok(());
         }
-        let rows = rows.div_ceil(rows.div_ceil(BLOCK * threads.clamp(1, 64))); // all blocks of nearly one size
+        let rows = block_of(rows, threads);
         let mut scratch = Scratch::of(rows * (width + inner));
         let inputs = attended.chunks(rows * from).zip(hidden.chunks(rows * width));
         for ((attended, hidden), out) in inputs.zip(out.chunks_mut(rows * width)) {
@@ -122,28 +118,56 @@ impl Sublayers<'_> {
         let [attention, intermediate, output] =
             [self.attention_output, self.intermediate, self.output].map(|dense| dense.weights);
         let (width, inner) = (attention.outputs(), intermediate.outputs());
-        let biases = [
-            ("attention_output's bias", self.attention_output.bias, width),
-            ("intermediate's bias", self.intermediate.bias, inner),
-            ("output's bias", self.output.bias, width),
-        ];
-        let biases = biases.into_iter().filter_map(|(name, bias, expected)| Some((name, bias?.len(), expected)));
-        let sizes = [
-            ("intermediate's inputs", intermediate.inputs(), width),
-            ("output's inputs", output.inputs(), inner),
-            ("output's outputs", output.outputs(), width),
-            ("attention_norm's weight", self.attention_norm.weight.len(), width),
-            ("attention_norm's bias", self.attention_norm.bias.len(), width),
-            ("output_norm's weight", self.output_norm.weight.len(), width),
-            ("output_norm's bias", self.output_norm.bias.len(), width),
-        ];
-        for (name, values, expected) in sizes.into_iter().chain(biases) {
-            if values != expected {
-                return Err(SublayersError::Width { name, values, expected });
-            }
-        }
+        expect_widths([
+            ("intermediate's inputs", Some(intermediate.inputs()), width),
+            ("output's inputs", Some(output.inputs()), inner),
+            ("output's outputs", Some(output.outputs()), width),
+            ("attention_norm's weight", Some(self.attention_norm.weight.len()), width),
+            ("attention_norm's bias", self.attention_norm.bias.map(<[f32]>::len), width),
+            ("output_norm's weight", Some(self.output_norm.weight.len()), width),
+            ("output_norm's bias", self.output_norm.bias.map(<[f32]>::len), width),
+            ("attention_output's bias", self.attention_output.bias.map(<[f32]>::len), width),
+            ("intermediate's bias", self.intermediate.bias.map(<[f32]>::len), inner),
+            ("output's bias", self.output.bias.map(<[f32]>::len), width),
+        ])?;
         Ok((attention.inputs(), width, inner))
     }
+}
+
+/// Refuses a number that is there and another than what is expected.
+fn expect_widths<const COUNT: usize>(
+    widths: [(&'static str, Option<usize>, usize); COUNT],
+) -> Result<(), SublayersError> {
+    for (name, values, expected) in widths {
+        if let Some(values) = values.filter(|&values| values != expected) {
+            return Err(SublayersError::Width { name, values, expected });
+        }
+    }
+    Ok(())
+}
+
+/// Rows of `from` numbers that the attention gives; what is beside them has as many, of `width`.
+fn rows_of(
+    attended: &[f32],
+    from: usize,
+    beside: [(&'static str, usize); 2],
+    width: usize,
+) -> Result<usize, SublayersError> {
+    if !attended.len().is_multiple_of(from) {
+        return Err(LinearError::Rows { values: attended.len(), inputs: from }.into());
+    }
+    let rows = attended.len() / from;
+    for (name, values) in beside {
+        if values as u128 != rows as u128 * width as u128 {
+            return Err(SublayersError::Rows { name, values, rows, width });
+        }
+    }
+    Ok(rows)
+}
+
+/// Rows that go all the way before the next do: all blocks are of nearly one size.
+fn block_of(rows: usize, threads: usize) -> usize {
+    rows.div_ceil(rows.div_ceil(BLOCK * threads.clamp(1, 64)))
 }
 
 impl Weights<'_> {
@@ -243,7 +267,17 @@ fn norm_row<S: Simd>(simd: S, norm: &Norm<'_>, x: &mut [f32], residual: &[f32]) 
     let variance = (simd.reduce_sum_f32s(squares) + rest_squares) / count;
     let scale = (variance + norm.epsilon).sqrt().recip();
     let scales = simd.splat_f32s(scale);
-    let ((weights, rest_weights), (biases, rest_biases)) = (S::as_simd_f32s(norm.weight), S::as_simd_f32s(norm.bias));
+    let (weights, rest_weights) = S::as_simd_f32s(norm.weight);
+    let Some(bias) = norm.bias else {
+        for (x, weight) in whole.iter_mut().zip(weights) {
+            *x = simd.mul_f32s(simd.mul_f32s(*x, scales), *weight);
+        }
+        for (x, weight) in rest.iter_mut().zip(rest_weights) {
+            *x = *x * scale * weight;
+        }
+        return;
+    };
+    let (biases, rest_biases) = S::as_simd_f32s(bias);
     for ((x, weight), bias) in whole.iter_mut().zip(weights).zip(biases) {
         *x = simd.mul_add_f32s(simd.mul_f32s(*x, scales), *weight, *bias);
     }

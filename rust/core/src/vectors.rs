@@ -73,3 +73,15 @@ pub(crate) fn as_avx2<S: Simd>(simd: S) -> Option<pulp::x86::V3> {
     let simd = &simd as &dyn Any;
     simd.downcast_ref::<pulp::x86::V4>().map(|simd| **simd).or_else(|| simd.downcast_ref().copied())
 }
+
+/// Adds numbers to others.
+#[inline(always)]
+pub(crate) fn add<S: Simd>(simd: S, to: &mut [f32], from: &[f32]) {
+    let ((to, to_rest), (from, from_rest)) = (S::as_mut_simd_f32s(to), S::as_simd_f32s(from));
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = simd.add_f32s(*to, *from);
+    }
+    for (to, from) in to_rest.iter_mut().zip(from_rest) {
+        *to += from;
+    }
+}

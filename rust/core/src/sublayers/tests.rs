@@ -35,7 +35,7 @@ impl Case {
 
     fn sublayers<'a>(&'a self, weights: [Weights<'a>; 3]) -> Sublayers<'a> {
         let dense = |at: usize| Dense { weights: weights[at], bias: Some(&self.biases[at]) };
-        let norm = |at: usize| Norm { weight: &self.norms[at], bias: &self.norms[at + 1], epsilon: EPSILON };
+        let norm = |at: usize| Norm { weight: &self.norms[at], bias: Some(&self.norms[at + 1]), epsilon: EPSILON };
         Sublayers {
             attention_output: dense(0),
             attention_norm: norm(0),
@@ -156,7 +156,7 @@ proptest! {
                 Normer { norm: self.0, pieces: &pieces }.with_simd(simd);
             }
         }
-        let norm = Norm { weight: &case.norms[0], bias: &case.norms[1], epsilon: 0.1 };
+        let norm = Norm { weight: &case.norms[0], bias: Some(&case.norms[1]), epsilon: 0.1 };
         let rows = |apply: &dyn Fn(By<'_>)| {
             let mut x = case.hidden.clone();
             x.reverse();
@@ -230,7 +230,7 @@ fn what_does_not_fit_is_told() {
     let expected = "intermediate's inputs: 10, where 8 fit what is beside it";
     assert_eq!(told(&swapped, &case.attended, &case.hidden, 32), expected);
     let mut cut = layers;
-    cut.output_norm.bias = &case.norms[0][..5];
+    cut.output_norm.bias = Some(&case.norms[0][..5]);
     let expected = "output_norm's bias: 5, where 8 fit what is beside it";
     assert_eq!(told(&cut, &case.attended, &case.hidden, 32), expected);
     let mut cut = layers;

@@ -1,0 +1,229 @@
+//! The call beside the formula, in float64.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use pulp::Scalar;
+
+use super::*;
+use crate::host::{Eager, NewThreads};
+use crate::packed::PackedWeights;
+use crate::sublayers::{BLOCK, Weights};
+
+#[derive(Clone, Debug)]
+struct Case {
+    from: usize,
+    width: usize,
+    inner: usize,
+    activation: Activation,
+    attended: Vec<f32>,
+    hidden: Vec<f32>,
+    /// Of the three linear layers, with their biases, and the factors and biases of the norm.
+    weights: [Vec<f32>; 3],
+    biases: [Option<Vec<f32>>; 3],
+    norm: (Vec<f32>, Option<Vec<f32>>),
+}
+
+const EPSILON: f32 = 1e-5;
+
+impl Case {
+    fn sizes(&self) -> [(usize, usize); 3] {
+        [(self.from, self.width), (self.width, 2 * self.inner), (self.inner, self.width)]
+    }
+
+    fn packed(&self) -> [PackedWeights; 3] {
+        let sizes = self.sizes();
+        [0, 1, 2].map(|at| PackedWeights::pack(&self.weights[at], sizes[at].1, sizes[at].0).unwrap())
+    }
+
+    fn sublayers<'a>(&'a self, packed: &'a [PackedWeights; 3]) -> GatedSublayers<'a> {
+        let dense = |at: usize| Dense { weights: Weights::Float32(&packed[at]), bias: self.biases[at].as_deref() };
+        GatedSublayers {
+            attention_output: dense(0),
+            norm: Norm { weight: &self.norm.0, bias: self.norm.1.as_deref(), epsilon: EPSILON },
+            intermediate: dense(1),
+            activation: self.activation,
+            output: dense(2),
+        }
+    }
+
+    fn apply(&self, threads: usize) -> Vec<f32> {
+        let mut out = vec![f32::NAN; self.hidden.len()];
+        let packed = self.packed();
+        self.sublayers(&packed).apply(&self.attended, &self.hidden, &mut out, threads, &Eager).unwrap();
+        out
+    }
+
+    fn dense(&self, at: usize, x: &[f64]) -> Vec<f64> {
+        let (inputs, _) = self.sizes()[at];
+        let product = |row: &[f32]| row.iter().zip(x).map(|(&w, x)| f64::from(w) * x).sum::<f64>();
+        let bias = |output: usize| self.biases[at].as_ref().map_or(0.0, |bias| f64::from(bias[output]));
+        self.weights[at].chunks(inputs).enumerate().map(|(output, row)| bias(output) + product(row)).collect()
+    }
+
+    fn normed(&self, x: &[f64]) -> Vec<f64> {
+        let count = f64::from(u32::try_from(x.len()).unwrap());
+        let mean = x.iter().sum::<f64>() / count;
+        let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count;
+        let scale = (variance + f64::from(EPSILON)).sqrt();
+        let bias = |at: usize| self.norm.1.as_ref().map_or(0.0, |bias| f64::from(bias[at]));
+        let factors = self.norm.0.iter().enumerate();
+        x.iter().zip(factors).map(|(x, (at, &weight))| (x - mean) / scale * f64::from(weight) + bias(at)).collect()
+    }
+
+    fn expected(&self) -> Vec<f64> {
+        let rows = self.attended.chunks(self.from).zip(self.hidden.chunks(self.width));
+        rows.flat_map(|(attended, hidden)| {
+            let [attended, hidden] = [attended, hidden].map(|x| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
+            let sum = |a: Vec<f64>, b: &[f64]| a.iter().zip(b).map(|(a, b)| a + b).collect::<Vec<_>>();
+            let hidden = sum(self.dense(0, &attended), &hidden);
+            let between = self.dense(1, &self.normed(&hidden));
+            let (first, second) = between.split_at(self.inner);
+            let activated = |x: f64| if self.activation == Activation::Gelu { gelu(x) } else { x };
+            let gated: Vec<f64> = first.iter().zip(second).map(|(&x, gate)| activated(x) * gate).collect();
+            sum(self.dense(2, &gated), &hidden)
+        })
+        .collect()
+    }
+}
+
+/// By the tail of the normal distribution (Abramowitz & Stegun 7.1.26 is good to 1.5e-7).
+fn gelu(x: f64) -> f64 {
+    let t = 1.0 / (1.0 + 0.327_591_1 * (x.abs() / std::f64::consts::SQRT_2));
+    let tail = [1.061_405_429, -1.453_152_027, 1.421_413_741, -0.284_496_736, 0.254_829_592];
+    let tail = tail.into_iter().fold(0.0, |sum, factor| sum * t + factor) * t * (-x * x / 2.0).exp() / 2.0;
+    x * if x < 0.0 { tail } else { 1.0 - tail }
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let sizes = (
+        prop_oneof![8 => 0_usize..9, 1 => BLOCK - 1..BLOCK + 3, 1 => 3 * BLOCK..3 * BLOCK + 2],
+        1_usize..20,
+        6_usize..70,
+        1_usize..40,
+    );
+    (sizes, prop_oneof![Just(Activation::Gelu), Just(Activation::Identity)]).prop_flat_map(
+        |((rows, from, width, inner), activation)| {
+            let numbers = |count: usize| vec(-1.0_f32..1.0, count);
+            let weights = [numbers(from * width), numbers(width * 2 * inner), numbers(inner * width)];
+            let biases = [width, 2 * inner, width].map(|count| option::of(numbers(count)));
+            let norm = (numbers(width), option::of(numbers(width)));
+            (numbers(rows * from), numbers(rows * width), weights, biases, norm).prop_map(
+                move |(attended, hidden, weights, biases, norm)| Case {
+                    from,
+                    width,
+                    inner,
+                    activation,
+                    attended,
+                    hidden,
+                    weights,
+                    biases,
+                    norm,
+                },
+            )
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn rows_become_what_the_formula_says(case in cases()) {
+        let ours = case.apply(1);
+        prop_assert_eq!(ours.len(), case.hidden.len());
+        for (&ours, exact) in ours.iter().zip(case.expected()) {
+            // Few numbers of a row may be near each other: they are divided by little, and multiplied with as much.
+            prop_assert!((f64::from(ours) - exact).abs() <= 5e-3 * exact.abs().max(1.0), "{} is not {}", ours, exact);
+        }
+    }
+
+    #[test]
+    fn neither_threads_nor_the_other_rows_change_anything(case in cases()) {
+        let all = case.apply(3);
+        prop_assert_eq!(&case.apply(1), &all);
+        let rows = case.attended.chunks(case.from).zip(case.hidden.chunks(case.width));
+        for ((attended, hidden), of_all) in rows.zip(all.chunks(case.width)).take(5) {
+            let alone = Case { attended: attended.to_vec(), hidden: hidden.to_vec(), ..case.clone() };
+            prop_assert_eq!(alone.apply(1), of_all);
+        }
+    }
+
+    #[test]
+    fn gates_are_near_with_each_kind_of_vectors_and_without(between in vec(-4.0_f32..4.0, 2 * 37)) {
+        struct By<'a>(&'a [f32], &'a mut [f32]);
+        impl WithSimd for By<'_> {
+            type Output = ();
+            #[inline(always)]
+            fn with_simd<S: Simd>(self, simd: S) {
+                gate_row(simd, Activation::Gelu, self.0, self.1);
+            }
+        }
+        let exact: Vec<f64> =
+            between[..37].iter().zip(&between[37..]).map(|(&x, &y)| gelu(f64::from(x)) * f64::from(y)).collect();
+        let (mut scalar, mut others) = (vec![0.0; 37], vec![0.0; 37]);
+        By(&between, &mut scalar).with_simd(Scalar::new());
+        widest().dispatch(By(&between, &mut others));
+        for (found, exact) in scalar.iter().chain(&others).zip(exact.iter().chain(&exact)) {
+            prop_assert!((f64::from(*found) - exact).abs() <= 5e-6, "{} is not {}", found, exact);
+        }
+    }
+}
+
+fn small() -> Case {
+    let numbers =
+        |count: usize| (0..count).map(|at| f32::from(u8::try_from(at * 37 % 101).unwrap()) / 50.0 - 1.0).collect();
+    let (from, width, inner) = (6, 8, 10);
+    Case {
+        from,
+        width,
+        inner,
+        activation: Activation::Gelu,
+        attended: numbers(4 * from),
+        hidden: numbers(4 * width),
+        weights: [numbers(from * width), numbers(width * 2 * inner), numbers(inner * width)],
+        biases: [Some(numbers(width)), Some(numbers(2 * inner)), None],
+        norm: (numbers(width), Some(numbers(width))),
+    }
+}
+
+#[test]
+fn nan_stays_with_its_row() {
+    let mut case = small();
+    case.attended[7] = f32::NAN;
+    let out = case.apply(2);
+    assert!(out.chunks(case.width).enumerate().all(|(row, out)| out.iter().all(|x| x.is_nan() == (row == 1))));
+}
+
+#[test]
+fn what_does_not_fit_is_told() {
+    let case = small();
+    let packed = case.packed();
+    let layers = case.sublayers(&packed);
+    let told = |layers: &GatedSublayers<'_>, attended: &[f32], hidden: &[f32], out: usize| {
+        layers.apply(attended, hidden, &mut vec![0.0; out], 1, &NewThreads).unwrap_err().to_string()
+    };
+    assert_eq!(told(&layers, &case.attended[1..], &case.hidden, 32), "x has 23 values: expected rows of 6");
+    let rows = "values: expected 4 rows of 8, as many as attended has";
+    assert_eq!(told(&layers, &case.attended, &case.hidden[..24], 32), format!("hidden has 24 {rows}"));
+    assert_eq!(told(&layers, &case.attended, &case.hidden, 40), format!("out has 40 {rows}"));
+    let swapped = GatedSublayers { intermediate: layers.output, output: layers.intermediate, ..layers };
+    let expected = "intermediate's inputs: 10, where 8 fit what is beside it";
+    assert_eq!(told(&swapped, &case.attended, &case.hidden, 32), expected);
+    let alone = PackedWeights::pack(&case.weights[1][..80], 10, 8).unwrap();
+    let cut = GatedSublayers { intermediate: Dense { weights: Weights::Float32(&alone), bias: None }, ..layers };
+    let expected = "intermediate's outputs: 10, where 20 fit what is beside it";
+    assert_eq!(told(&cut, &case.attended, &case.hidden, 32), expected);
+    let mut cut = layers;
+    cut.norm.bias = Some(&case.norm.0[..5]);
+    assert_eq!(told(&cut, &case.attended, &case.hidden, 32), "norm's bias: 5, where 8 fit what is beside it");
+    let mut cut = layers;
+    cut.output.bias = Some(&case.norm.0[..5]);
+    assert_eq!(told(&cut, &case.attended, &case.hidden, 32), "output's bias: 5, where 8 fit what is beside it");
+}
+
+#[test]
+fn no_rows_become_none() {
+    let case = Case { attended: Vec::new(), hidden: Vec::new(), ..small() };
+    assert!(case.apply(2).is_empty());
+}
