@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from benches.bench_end_to_end import race_texts
-from benches.compare import SCALE, Race
-from benches.conftest import DEVICES, LABELS, SIZES, Pair
+from benches.bench_end_to_end import THRESHOLD, Answers, race_texts
+from benches.compare import SCALE, Race, words_of
+from benches.conftest import DEVICES, LABELS, SIZES, Pair, texts_of
+from gliner_fast.comparing.verification import compare, find_reference_candidates
 from gliner_fast.decode import Selection, resolve
 from gliner_fast.marked_spans import find_marked_spans
 
@@ -25,7 +26,7 @@ SHIFTS = {"realistic": [-2.7, -2.7, 1.7], "dense": [-0.5, -0.5, 1.7]}
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("kind", ["token-level", "bi-encoder"])
+@pytest.mark.parametrize("kind", ["token-level", "bi-encoder", "bi-modernbert"])
 @pytest.mark.parametrize("label_count", [5, 25] if SCALE > 0.1 else [5])
 @pytest.mark.parametrize("name", ["short", "mixed"])
 @pytest.mark.timeout(1_800)
@@ -33,6 +34,33 @@ def bench_kind(
     race: Race, pair: Callable[..., Pair], name: str, label_count: int, kind: str, size: str, device: str
 ) -> None:
     race_texts(race, pair(size, device, kind), name, label_count, size, kind=kind)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", ["bi-modernbert"])
+@pytest.mark.parametrize("name", ["short", "mixed"])
+@pytest.mark.timeout(1_800)
+def bench_kind_single(race: Race, pair: Callable[..., Pair], name: str, kind: str, size: str, device: str) -> None:
+    models, texts, labels = pair(size, device, kind), texts_of(name, 8), LABELS[:5]
+
+    def one_by_one(model: Any) -> Callable[[], Answers]:
+        return lambda: [model.predict_entities(text, labels, threshold=THRESHOLD) for text in texts]
+
+    ours, shipped = one_by_one(models.ours), one_by_one(models.reference)
+    report = compare(
+        ours(),
+        shipped(),
+        lambda index: find_reference_candidates(models.reference, texts[index], labels, floor=THRESHOLD - 1e-4),
+        threshold=THRESHOLD,
+    )
+    assert report.ok, str(report)
+    race.run(
+        ours,
+        {"gliner": shipped},
+        agreement=f"{report.equal:,} of {report.entities:,} entities equal, {report.explained} differ by rounding",
+        **words_of(texts, corpus=name, labels=len(labels), size=size, threshold=THRESHOLD, dtype="float32", kind=kind),
+    )
 
 
 @pytest.mark.parametrize("device", DEVICES)

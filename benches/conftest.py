@@ -78,10 +78,11 @@ def distinct_texts(name: str, count: int) -> list[str]:
 
 
 # What makes a checkpoint another kind than most that are published.
-KINDS: dict[str, dict[str, str]] = {
+KINDS: dict[str, dict[str, Any]] = {
     "": {},
     "token-level": {"span_mode": "token_level"},
     "bi-encoder": {"label_encoder": "bert"},
+    "bi-modernbert": {"encoder": "modernbert", "label_encoder": "bert", "num_rnn_layers": 0},
 }
 
 

@@ -39,6 +39,12 @@ SIZES = {
     "base": (12, 768, 12, 3_072, 512, 128_004),
     "large": (24, 1_024, 16, 4_096, 512, 128_004),
 }
+# Those of ModernBERT and its kin (Ettin), which gliner-bi-small-v2.0 and its larger brothers have.
+MODERNBERT_SIZES = {
+    "small": (19, 512, 8, 768, 512, 50_372),
+    "base": (22, 768, 12, 1_152, 512, 50_372),
+    "large": (28, 1_024, 16, 2_624, 512, 50_372),
+}
 
 CALIBRATION_LABELS = [
     "person", "organization", "location", "date", "product", "event",
@@ -158,7 +164,9 @@ def make_checkpoint(out: Path, *, kind: str | None = None, **choices: Any) -> Pa
     from gliner import model as models
 
     recipe = replace(KINDS[kind] if kind else Recipe(), **choices)
-    layers, width, heads, intermediate, head_width, rows = SIZES[recipe.size]
+    is_modernbert = recipe.encoder == "modernbert" and recipe.size in MODERNBERT_SIZES
+    sizes = MODERNBERT_SIZES if is_modernbert else SIZES
+    layers, width, heads, intermediate, head_width, rows = sizes[recipe.size]
     family, special = ENCODERS[recipe.encoder]
     family = recipe.tokenizer or family
     rows = recipe.vocab_size or rows
@@ -171,6 +179,8 @@ def make_checkpoint(out: Path, *, kind: str | None = None, **choices: Any) -> Pa
         "intermediate_size": intermediate, "pad_token_id": tokenizer.pad_token_id, "hidden_act": "gelu",
         "max_position_embeddings": recipe.max_subwords or 1_024, "initializer_range": 0.02,
     }  # fmt: skip
+    if is_modernbert:  # as published; in small models texts are to be longer than what a layer sees
+        encoder_config |= {"global_attn_every_n_layers": 3, "local_attention": 128}
     is_token_level = recipe.span_mode == "token_level"
     kind = f"{'Uni' if recipe.label_encoder is None else 'Bi'}Encoder{'Token' if is_token_level else 'Span'}"
     of_labels, label_tokenizer = _label_encoder(recipe)
