@@ -26,13 +26,14 @@ def is_modernbert(config: Mapping[str, Any], model: nn.Module) -> bool:
         config: of the encoder, as transformers writes it.
         model: transformers' own, as `AutoModel` makes it.
     """
-    # Before transformers 5 the modules have other parts.
+    # Before transformers 5.1 the modules have other parts: those run as they are.
     kinds = getattr(getattr(model, "rotary_emb", None), "rope_type", None)
     return (
         config.get("model_type") == "modernbert"
         and isinstance(kinds, dict)
         and all(kind == "default" for kind in kinds.values())  # others turn by angles that depend on the batch
         and all(hasattr(layer, "attention_type") for layer in getattr(model, "layers", ()))
+        and isinstance(getattr(getattr(model, "config", None), "sliding_window", None), int)
         and getattr(getattr(model, "config", None), "_attn_implementation", None) == "sdpa"
     )
 
@@ -81,6 +82,7 @@ class _Attention:
             executor: of the attention.
         """
         self.texts, self.executor = texts, executor
+        self.window = int(model.config.sliding_window)  # subwords on either side
         places = torch.arange(texts.longest, device=hidden.device)[None]
         self.rotations = {}
         for kind in set(model.config.layer_types):
@@ -97,7 +99,7 @@ class _Attention:
         own = layer.attn
         qkv = own.Wqkv(layer.attn_norm(hidden)).view(len(hidden), 3, -1, own.head_dim)  # (N, 3, H, d)
         rotations, scale = self.rotations[layer.attention_type], own.head_dim**-0.5
-        window = None if own.sliding_window is None else own.sliding_window - 1  # transformers counts the middle, too
+        window = self.window if layer.attention_type == "sliding_attention" else None
         if self.executor == "grouped":
             return _attend_in_runs(rotations.turn(qkv, self.texts.places), self.runs, scale, window)
         return attend(
