@@ -213,6 +213,11 @@ class Batcher:
         make = partial(Batcher, corrected_numbering=self.corrected_numbering, label_tokenizer=self._label_tokenizer)
         return make, (self.tokenizer, self._config)
 
+    @property
+    def reads_labels_apart(self) -> bool:
+        """Whether labels are those of a bi-encoder, and no part of a text's row."""
+        return self._label_tokenizer is not None
+
     def encode_words(self, words: _rust.Words) -> _rust.Subwords:
         """Subwords of every word; only words never met go through the tokenizer."""
         found = self._cache.look_up(words)

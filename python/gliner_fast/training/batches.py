@@ -9,18 +9,20 @@ import random
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from gliner_fast import _rust
 from gliner_fast.annotated.example import DataError, Span
 from gliner_fast.batch import Batch, Batcher, EncodedPrompts, plan_batches
+from gliner_fast.label_encoder import LabelTexts
 from gliner_fast.labels import LabelSet
 from gliner_fast.training.config import TrainingConfig
 from gliner_fast.training.corpus import Corpus, Judged, TrainingExample
-from gliner_fast.training.sampling import Asked, sample_types
+from gliner_fast.training.sampling import Asked, sample_types, share_types
 from gliner_fast.training.targets import Targets, known_spans, make_targets
 
 # Examples that are sorted by length together: enough for batches of a GPU's size to hold texts of like length.
@@ -133,19 +135,46 @@ class BatchStream:
 
     def _prepare(self, examples: list[TrainingExample], generator: random.Random) -> Chunk:
         """Draws the types of some examples and cuts them into batches."""
-        corpus = self._corpus
-        asked = sample_types(examples, corpus.foreign_labels, self._config, generator, corpus.implied)
+        corpus, config = self._corpus, self._config
+        if config.sampling == "gliner" and self._batcher.reads_labels_apart:
+            return self._prepare_sharing(examples, generator)
+        asked = sample_types(examples, corpus.foreign_labels, config, generator, corpus.implied)
         pairs = [(example, own) for example, own in zip(examples, asked, strict=True) if own.types]
         examples, asked = [example for example, _ in pairs], [own for _, own in pairs]
-        places: dict[tuple[str, ...], int] = {}
-        prompt_of_row = np.array([places.setdefault(own.names, len(places)) for own in asked], np.int64)
-        prompts = self._batcher.encode_prompts([LabelSet(names, names) for names in places])
-        subwords = self._batcher.encode_words(_rust.Words.from_lists([list(example.words) for example in examples]))
+        prompts, prompt_of_row = self._encode_types(asked)
+        subwords = self._encode_words(examples)
         lengths = self._batcher.row_lengths(subwords, prompts, prompt_of_row)
         cut_texts = int(self._batcher.find_cut_rows(subwords, prompts, prompt_of_row).sum())
-        batches = list(plan_batches(lengths, self._config.batch_tokens, self._config.batch_size))
+        batches = list(plan_batches(lengths, config.batch_tokens, config.batch_size))
         generator.shuffle(batches)
         return Chunk(examples, asked, corpus.implied, subwords, prompts, prompt_of_row, lengths, cut_texts, batches)
+
+    def _prepare_sharing(self, examples: list[TrainingExample], generator: random.Random) -> Chunk:
+        """Cuts examples into batches, whose texts are then asked for the same types: those are no part of a row."""
+        batcher, config = self._batcher, self._config
+        subwords, nothing = self._encode_words(examples), np.zeros(len(examples), np.int64)
+        empty = batcher.encode_prompts([LabelSet((), ())])
+        lengths = batcher.row_lengths(subwords, empty, nothing)
+        cut_texts = int(batcher.find_cut_rows(subwords, empty, nothing).sum())
+        batches = list(plan_batches(lengths, config.batch_tokens, config.batch_size))
+        generator.shuffle(batches)
+        of_row: dict[int, Asked] = {}
+        for rows in batches:
+            own = [examples[row] for row in rows.tolist()]
+            of_row.update(zip(rows.tolist(), share_types(own, config, generator), strict=True))
+        asked = [of_row[row] for row in range(len(examples))]
+        prompts, prompt_of_row = self._encode_types(asked)
+        implied = self._corpus.implied
+        return Chunk(examples, asked, implied, subwords, prompts, prompt_of_row, lengths, cut_texts, batches)
+
+    def _encode_words(self, examples: list[TrainingExample]) -> _rust.Subwords:
+        return self._batcher.encode_words(_rust.Words.from_lists([list(example.words) for example in examples]))
+
+    def _encode_types(self, asked: list[Asked]) -> tuple[EncodedPrompts, NDArray[np.int64]]:
+        """The distinct prompts, and which of them each row has, (R,)."""
+        places: dict[tuple[str, ...], int] = {}
+        prompt_of_row = np.array([places.setdefault(own.names, len(places)) for own in asked], np.int64)
+        return self._batcher.encode_prompts([LabelSet(names, names) for names in places]), prompt_of_row
 
 
 @dataclass(frozen=True)
@@ -180,7 +209,7 @@ class Chunk:
 
     def assemble(self, rows: NDArray[np.int64], batcher: Batcher, max_width: int | None) -> TrainingBatch:
         """Lays out one batch."""
-        batch = batcher.assemble(self.subwords, rows, self.prompts, self.prompt_of_row[rows])
+        batch = _with_own_labels(batcher.assemble(self.subwords, rows, self.prompts, self.prompt_of_row[rows]))
         spans, judged, known = [], [], []
         for row in rows.tolist():
             example, asked = self.examples[row], self.asked[row]
@@ -192,6 +221,15 @@ class Chunk:
             known.append(known_spans(example.words, example.spans, max_width or 1) if is_partial else None)
         counts = batch.word_counts.tolist(), batch.class_counts.tolist()
         return TrainingBatch(batch, make_targets(spans, judged, *counts, max_width, known=known))
+
+
+def _with_own_labels(batch: Batch) -> Batch:
+    """A bi-encoder's batch without labels that none of its texts is asked for: each step encodes all that it has."""
+    if batch.labels is None or batch.label_rows is None:
+        return batch
+    own, rows = torch.unique(batch.label_rows, return_inverse=True)
+    labels = LabelTexts([batch.labels.ids[index] for index in own.tolist()], batch.labels.pad_id)
+    return replace(batch, labels=labels, label_rows=rows)
 
 
 def _finest(spans: list[Span], implied: Mapping[str, Sequence[str]]) -> list[Span]:

@@ -175,6 +175,8 @@ class TrainingConfig:
     """In the head; the encoder's own stands in its configuration."""
     freeze_encoder: bool = False
     """Leave the encoder as it is, and train the head alone."""
+    freeze_label_encoder: bool = False
+    """Leave a bi-encoder's encoder of labels as it is."""
 
     # Where and how.
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
 
+from torch import nn
+
 from gliner_fast.annotated.examples import examples_from_records
 from gliner_fast.training.config import ConfigError, TrainingConfig, TrainingFile, read_value
 from gliner_fast.training.corpus import Corpus
@@ -106,7 +108,8 @@ def train_model(
         eval_dataset: likewise.
         training_args: an object with the settings as attributes, such as `gliner`'s `TrainingArguments`. Those that are
             not used here are told.
-        freeze_components: "text_encoder" to leave the encoder as it is; other names are told and passed over.
+        freeze_components: "text_encoder" to leave the encoder as it is, "labels_encoder" that of a bi-encoder's labels;
+            other names are told and passed over.
         compile_model: `torch.compile` the network.
         output_dir: folder of checkpoints and log; needed without `training_args`.
         resume: go on from the newest checkpoint in it.
@@ -138,8 +141,11 @@ def train_model(
     config = _configure(arguments, settings, str(output_dir), len(train), compile_model=compile_model)
     for component in freeze_components or ():
         set_frozen(model, component, frozen=True)
-    is_frozen = not any(parameter.requires_grad for parameter in model.model.encoder.parameters())
-    config = config.replace(freeze_encoder=is_frozen)  # a run must not go on with it thawed
+    label_encoder = model.model.label_encoder
+    config = config.replace(  # a run must not go on with them thawed
+        freeze_encoder=_is_frozen(model.model.encoder),
+        freeze_label_encoder=label_encoder is not None and _is_frozen(label_encoder.encoder),
+    )
     if settings.is_token_level:  # the package reads none of these there
         config = config.replace(loss="focal", masking="none", span_width_weight=False)
     corpus = Corpus(
@@ -164,10 +170,19 @@ def create_training_args(output_dir: str | Path, **settings: Any) -> Arguments:
 
 def set_frozen(model: GLiNER, component: str, *, frozen: bool) -> None:
     """Leaves a component as it is in training, or lets it learn again; an unknown one is told, as in the package."""
-    if component != "text_encoder":
-        warnings.warn(f"Component '{component}' not found. Available components: text_encoder", stacklevel=3)
+    network = model.model
+    components: dict[str, nn.Module] = {"text_encoder": network.encoder}
+    if network.label_encoder is not None:
+        components["labels_encoder"] = network.label_encoder.encoder
+    if component not in components:
+        known = ", ".join(components)
+        warnings.warn(f"Component '{component}' not found. Available components: {known}", stacklevel=3)
         return
-    model.model.encoder.requires_grad_(not frozen)
+    components[component].requires_grad_(not frozen)
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    return not any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _tell(line: str) -> None:

@@ -13,8 +13,9 @@ from gliner_fast.training.config import TrainingConfig
 def parameter_groups(network: nn.Module, config: TrainingConfig) -> list[dict[str, object]]:
     """Four groups: encoder and the rest, each with and without weight decay; those without parameters are left out.
 
-    As in the package the projection counts as encoder, and what does not decay are biases and layer norms. `peak_lr`
-    is what `lr` is a share of. Parameters that are frozen, or that no gradient reaches (a pooler's), are in none.
+    As in the package the projection counts as encoder, and so does a bi-encoder's encoder of labels with its own; what
+    does not decay are biases and layer norms. `peak_lr` is what `lr` is a share of. Parameters that are frozen, or that
+    no gradient reaches (a pooler's), are in none.
     """
     norms = {
         f"{name}.{kind}"
@@ -25,7 +26,7 @@ def parameter_groups(network: nn.Module, config: TrainingConfig) -> list[dict[st
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad and ".pooler." not in name:
-            is_encoder = name.startswith(("encoder.", "projection."))
+            is_encoder = name.startswith(("encoder.", "projection.", "label_encoder."))
             decays = name not in norms and "bias" not in name
             groups.setdefault((is_encoder, decays), []).append(parameter)
     decay_of_others = config.weight_decay if config.weight_decay_others is None else config.weight_decay_others

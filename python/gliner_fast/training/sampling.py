@@ -134,6 +134,24 @@ def _arrange(types: list[str], config: TrainingConfig, generator: random.Random)
     return [types[place] for place in (places if config.shuffle_types else sorted(places))]
 
 
+def share_types(examples: Sequence[TrainingExample], config: TrainingConfig, generator: random.Random) -> list[Asked]:
+    """One list of types for all examples of a batch, as `gliner` draws it for bi-encoders (compat section 7.2).
+
+    What one example names, all others are asked for: their negatives. Beside what it reads there, `ner_label`, it is
+    `ner_labels` that fixes an example's own, as for other models.
+    """
+    types = list(
+        dict.fromkeys(
+            label
+            for example in examples
+            for label in (example.fixed if example.fixed is not None else [*example.labels, *(example.negatives or ())])
+        )
+    )
+    generator.shuffle(types)
+    types = types[: config.max_types * len(examples)] or [""]  # an empty label, and nothing to find
+    return [Asked(tuple(types), tuple(types), (Judged.ALL,) * len(types))] * len(examples)
+
+
 def _sample_as_gliner(
     examples: Sequence[TrainingExample], config: TrainingConfig, generator: random.Random
 ) -> list[Asked]:

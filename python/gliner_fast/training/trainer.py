@@ -132,8 +132,6 @@ class Trainer:
         *,
         tell: Tell | None = None,
     ) -> None:
-        if model.config.is_bi_encoder:
-            raise TrainingError("the model is a bi-encoder, which is not trained here: train it with gliner")
         self.model, self.corpus, self.eval_sets, self.config, self.run = model, corpus, eval_sets, config, run
         self._tell = tell if tell is not None and run.accelerator.is_main_process else lambda _: None
         self._best: Best | None = None
@@ -347,6 +345,8 @@ def prepare_model(model: GLiNER, config: TrainingConfig, device: torch.device) -
     network: Network = model.model
     if config.freeze_encoder:
         network.encoder.requires_grad_(False)
+    if config.freeze_label_encoder and network.label_encoder is not None:
+        network.label_encoder.encoder.requires_grad_(False)
     for module in network.modules():
         if isinstance(module, (ProjectionMLP, SpanScorer, TokenScorer)):
             module.dropout = config.dropout
