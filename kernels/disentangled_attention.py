@@ -228,7 +228,7 @@ def disentangled_attention(
             len(positions.rows) // 2,
             0 if table is None else table.shape[1],
             scale,
-            0 if window is None else window,
+            0 if window is None else min(window, longest),  # no sum passes an int32
             H=heads,
             D=head_dim,
             BLOCK=blocks.rows,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -19,6 +20,19 @@ from gliner_fast.encoders.deberta_config import DebertaConfig
 from gliner_fast.errors import CheckpointError, UnsupportedCheckpointError
 
 _meta_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class _PackedRun:
+    """Who runs an encoder over packed texts.
+
+    Attributes:
+        run: gives the hidden states.
+        knows: whether the encoder is still what `run` computes.
+    """
+
+    run: Callable[[Any, Tensor, PackedTexts, Tensor | None, AttentionExecutor], Tensor]
+    knows: Callable[[Any], bool]
 
 
 class TransformersEncoder(nn.Module):
@@ -48,21 +62,20 @@ class TransformersEncoder(nn.Module):
         take_linear(self.model)
         self.width = int(config.hidden_size)
         settings["model_type"] = model_type
-        self._run_packed = None
+        self._packed: _PackedRun | None = None
         if packed_bert.is_bert_like(settings, self.model):
-            self._run_packed = packed_bert.run_packed
+            self._packed = _PackedRun(packed_bert.run_packed, packed_bert.is_unchanged)
         elif packed_modernbert.is_modernbert(settings, self.model):
-            self._run_packed = packed_modernbert.run_packed
+            self._packed = _PackedRun(packed_modernbert.run_packed, packed_modernbert.is_unchanged)
 
     def forward(
         self, input_ids: Tensor, lengths: Tensor, offsets: Tensor | None = None, wanted: Tensor | None = None
     ) -> Tensor:
         """As `DebertaEncoder.forward`; packed texts only where `reads_packed`."""
         if offsets is not None:
-            assert self._run_packed is not None, "texts were packed that nobody reads packed"
-            return self._run_packed(
-                self.model, input_ids, PackedTexts(lengths.tolist(), offsets), wanted, self._executor
-            )
+            assert self._packed is not None, "texts were packed that nobody reads packed"
+            texts = PackedTexts(lengths.tolist(), offsets)
+            return self._packed.run(self.model, input_ids, texts, wanted, self._executor)
         columns = torch.arange(input_ids.shape[1], device=input_ids.device)
         mask = (columns < lengths.to(input_ids.device, non_blocking=True)[:, None]).long()  # (B, L)
         hidden = cast(Tensor, self.model(input_ids, attention_mask=mask).last_hidden_state)  # (B, L, E)
@@ -70,9 +83,10 @@ class TransformersEncoder(nn.Module):
 
     @property
     def reads_packed(self) -> bool:
-        """Whether texts should come packed, where the weights are now."""
+        """Whether texts should come packed, where the weights are now, and the modules as they are now."""
         executor = self._executor  # whatever the encoder, a name that nobody has is told
-        return self._run_packed is not None and executor not in ("padded", "disentangled-flash")
+        packed = self._packed
+        return packed is not None and executor not in ("padded", "disentangled-flash") and packed.knows(self.model)
 
     @property
     def _executor(self) -> AttentionExecutor:

@@ -144,7 +144,9 @@ def test_under_autocast_torch_attends(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(packed_modernbert, "attend", None)  # whom nobody calls
         with torch.autocast("cpu", torch.bfloat16):
             rough = encoder(*given)
-    assert 0 < (rough - exact).abs().mean() < 0.1
+            padded = encoder(torch.tensor([[2, 3, 4, 5], [6, 7, 8, 1]]), given[1]).flatten(0, 1)[:7]
+    assert rough.dtype is padded.dtype is torch.float32  # what layers add up, 16 bits do not hold
+    assert 0 < (rough - exact).abs().mean() < 1.2 * (padded - exact).abs().mean()
 
 
 def test_no_subwords_have_no_hidden_states() -> None:
@@ -183,7 +185,36 @@ def test_something_in_the_place_of_a_layer_is_asked_too() -> None:
         ("eager", {}, False),
         # Angles that depend on the longest text of a batch.
         ("sdpa", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, False),
+        ("sdpa", {"local_attention": -2}, False),  # transformers sees nothing, and so everything, then
+        ("sdpa", {"local_attention": 0}, True),
     ],
 )
 def test_who_reads_packed_texts(attention: str, changes: dict[str, object], reads_packed: bool) -> None:
     assert make_encoder(attention, **changes).reads_packed is reads_packed
+
+
+def test_another_activation_put_in_is_the_one_that_computes() -> None:
+    encoder = make_encoder()
+    _, plain, _ = run_both(encoder, [6, 4])
+    for layer in encoder.model.layers:
+        layer.mlp.act = torch.nn.SiLU().eval()
+    padded, packed, _ = run_both(encoder, [6, 4])
+    assert encoder.reads_packed
+    torch.testing.assert_close(packed, padded, rtol=0, atol=1e-4)
+    assert (packed - plain).abs().max() > 0.1
+
+
+def test_what_a_hook_keeps_is_not_written_to() -> None:
+    encoder, kept = make_encoder(), []
+    encoder.model.layers[1].attn.Wo.register_forward_hook(lambda *given: kept.append((given[2], given[2].clone())))
+    run_both(encoder, [6, 4])
+    assert len(kept) == 3
+    assert all(torch.equal(one, other) for one, other in kept)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="needs Triton, and a machine without a GPU")
+def test_a_window_as_wide_as_numbers_go_sees_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = make_encoder(hidden_size=64, num_attention_heads=2, local_attention=2 * (2**31 - 1))
+    monkeypatch.setenv(VARIABLE, "triton")
+    padded, packed, _ = run_both(encoder, [40])
+    torch.testing.assert_close(packed, padded, rtol=0, atol=1e-4)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_fast.cpu.linear import Linear
+from gliner_fast.encoders.as_built import is_as_built, is_exact_gelu, parts_of
 from gliner_fast.encoders.attention_executor import AttentionExecutor, PackedTexts, attend, runs_of_equals
 from gliner_fast.encoders.residual_norm import add_and_norm
 from gliner_fast.encoders.sublayers import finish_layer
@@ -40,6 +41,19 @@ def is_bert_like(config: Mapping[str, Any], model: nn.Module) -> bool:
         and not config.get("add_cross_attention", False)
         and getattr(getattr(model, "config", None), "_attn_implementation", None) == "sdpa"
     )
+
+
+def is_unchanged(model: Any) -> bool:
+    """Whether the modules that `run_packed` passes over, for their parts, are still as transformers has built them."""
+    layers = list(model.encoder.layer)
+    parts = (part for layer in layers for part in _parts_passed_over(layer))
+    return is_as_built(model, parts) and all(is_exact_gelu(layer.intermediate.intermediate_act_fn) for layer in layers)
+
+
+def _parts_passed_over(layer: nn.Module) -> list[nn.Module | None]:
+    attention, *others = parts_of(layer, "attention", "intermediate", "output")
+    inner = [] if attention is None else parts_of(attention, "self", "output")
+    return [layer, attention, *inner, *others]
 
 
 def run_packed(

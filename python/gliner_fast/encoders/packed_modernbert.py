@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_fast.cpu.native import is_bare, torch_must_see
+from gliner_fast.encoders.as_built import is_as_built, is_exact_gelu, parts_of
 from gliner_fast.encoders.attention_executor import AttentionExecutor, PackedTexts, attend, runs_of_equals
 from gliner_fast.encoders.sublayers import finish_gated_layer
 from gliner_fast.kernels.attention_reference import Positions, Rotations
@@ -28,14 +29,21 @@ def is_modernbert(config: Mapping[str, Any], model: nn.Module) -> bool:
     """
     # Before transformers 5.1 the modules have other parts: those run as they are.
     kinds = getattr(getattr(model, "rotary_emb", None), "rope_type", None)
+    window = getattr(getattr(model, "config", None), "sliding_window", None)
     return (
         config.get("model_type") == "modernbert"
         and isinstance(kinds, dict)
         and all(kind == "default" for kind in kinds.values())  # others turn by angles that depend on the batch
         and all(hasattr(layer, "attention_type") for layer in getattr(model, "layers", ()))
-        and isinstance(getattr(getattr(model, "config", None), "sliding_window", None), int)
+        and isinstance(window, int)
+        and window >= 0
         and getattr(getattr(model, "config", None), "_attn_implementation", None) == "sdpa"
     )
+
+
+def is_unchanged(model: Any) -> bool:
+    """Whether the modules that `run_packed` passes over, for their parts, are still as transformers has built them."""
+    return is_as_built(model, (part for layer in model.layers for part in (layer, *parts_of(layer, "attn"))))
 
 
 def run_packed(
@@ -64,7 +72,7 @@ def run_packed(
         attended = attention.attend(layer, hidden)
         if wanted is not None and layer is model.layers[-1]:
             hidden, attended = hidden[wanted], attended[wanted]
-        hidden = _finish(layer, attended, hidden, has_gelu=model.config.hidden_activation == "gelu")
+        hidden = _finish(layer, attended, hidden)
     final: Tensor = model.final_norm(hidden)
     return final
 
@@ -128,10 +136,10 @@ def _attend_in_runs(qkv: Tensor, runs: Sequence[tuple[slice, int]], scale: float
     return torch.cat(contexts)
 
 
-def _finish(layer: Any, attended: Tensor, hidden: Tensor, *, has_gelu: bool) -> Tensor:
+def _finish(layer: Any, attended: Tensor, hidden: Tensor) -> Tensor:
     """All that comes after the attention: (N, E) twice -> (N, E)."""
     attention, mlp = layer.attn, layer.mlp
-    if has_gelu and is_bare(mlp) and is_bare(mlp.act):
+    if is_bare(attention.out_drop) and _is_gate_of_gelu(mlp, home=type(layer).__module__):
         native = finish_gated_layer(
             attended,
             hidden,
@@ -142,19 +150,17 @@ def _finish(layer: Any, attended: Tensor, hidden: Tensor, *, has_gelu: bool) -> 
         )
         if native is not None:
             return native
-    hidden = _add(attention.out_drop(attention.Wo(attended)), hidden)
-    return _add(_gated(mlp, layer.mlp_norm(hidden)), hidden)
+    hidden = hidden + attention.out_drop(attention.Wo(attended))
+    out: Tensor = hidden + mlp(layer.mlp_norm(hidden))
+    return out
 
 
-def _gated(mlp: Any, vectors: Tensor) -> Tensor:
-    """The two products of a layer's end, and between them the one half times what the activation makes of the other."""
-    if not is_bare(mlp):
-        whole: Tensor = mlp(vectors)
-        return whole
-    inner, gate = mlp.Wi(vectors).chunk(2, dim=-1)
-    product: Tensor = mlp.Wo(mlp.drop(mlp.act(inner) * gate))
-    return product
-
-
-def _add(vectors: Tensor, residual: Tensor) -> Tensor:
-    return vectors + residual if torch.is_grad_enabled() else vectors.add_(residual)
+def _is_gate_of_gelu(mlp: Any, *, home: str) -> bool:
+    """Whether a layer's last module is transformers' own, with a GELU, and nothing is added to it."""
+    return (
+        type(mlp).__module__ == home
+        and is_bare(mlp)
+        and is_bare(mlp.act)
+        and is_bare(mlp.drop)
+        and is_exact_gelu(mlp.act)
+    )
