@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gliner_fast.cpu.linear import Linear
 from gliner_fast.cpu.native import is_bare, torch_must_see
 from gliner_fast.encoders.as_built import is_as_built, is_exact_gelu, parts_of
 from gliner_fast.encoders.attention_executor import AttentionExecutor, PackedTexts, attend, runs_of_equals
@@ -139,7 +140,9 @@ def _attend_in_runs(qkv: Tensor, runs: Sequence[tuple[slice, int]], scale: float
 def _finish(layer: Any, attended: Tensor, hidden: Tensor) -> Tensor:
     """All that comes after the attention: (N, E) twice -> (N, E)."""
     attention, mlp = layer.attn, layer.mlp
-    if is_bare(attention.out_drop) and _is_gate_of_gelu(mlp, home=type(layer).__module__):
+    is_known = type(mlp).__module__ == type(layer).__module__ and is_bare(mlp) and is_bare(mlp.drop)
+    is_plain = is_known and is_bare(attention.out_drop)
+    if is_plain and is_bare(mlp.act) and is_exact_gelu(mlp.act):
         native = finish_gated_layer(
             attended,
             hidden,
@@ -150,17 +153,11 @@ def _finish(layer: Any, attended: Tensor, hidden: Tensor) -> Tensor:
         )
         if native is not None:
             return native
-    hidden = hidden + attention.out_drop(attention.Wo(attended))
-    out: Tensor = hidden + mlp(layer.mlp_norm(hidden))
-    return out
+    hidden = _add(attention.out_drop(attention.Wo(attended)), hidden, attention.Wo if is_plain else None)
+    return _add(mlp(layer.mlp_norm(hidden)), hidden, mlp.Wo if is_plain else None)
 
 
-def _is_gate_of_gelu(mlp: Any, *, home: str) -> bool:
-    """Whether a layer's last module is transformers' own, with a GELU, and nothing is added to it."""
-    return (
-        type(mlp).__module__ == home
-        and is_bare(mlp)
-        and is_bare(mlp.act)
-        and is_bare(mlp.drop)
-        and is_exact_gelu(mlp.act)
-    )
+def _add(vectors: Tensor, residual: Tensor, layer: nn.Module | None) -> Tensor:
+    """The sum, in the place of the vectors where a layer of ours made them that shows them to nobody else."""
+    is_ours = type(layer) is Linear and is_bare(layer) and vectors.dtype is residual.dtype
+    return vectors.add_(residual) if is_ours and not torch.is_grad_enabled() else vectors + residual
