@@ -26,6 +26,11 @@ use crate::softmax::softmax;
 use crate::transpose::{SIDE, put_columns};
 use crate::vectors::{add, widest};
 
+mod places;
+
+use places::PositionPanels;
+pub use places::{Positions, Rotations};
+
 /// Queries of a block: a multiple of the rows of a tile.
 const QUERIES: usize = 96;
 /// Queries whose position scores are taken at a time: the fewer, the less of a product is off the diagonals.
@@ -36,29 +41,6 @@ const KEY_STRIP: usize = SIDE;
 const PIECES: usize = 4;
 /// Most heads of a piece: of each subword they are 1 KiB in a row, where a head has 64 numbers. Not tuned.
 const HEADS: usize = 4;
-
-/// What a layer knows of distances, scaled as the scores are.
-#[derive(Clone, Copy, Debug)]
-pub struct Positions<'a> {
-    /// (heads, `rows`, d), what queries are multiplied with; none without content-to-position scores.
-    pub keys: Option<&'a [f32]>,
-    /// (heads, `rows`, d), what keys are multiplied with; none without position-to-content scores.
-    pub queries: Option<&'a [f32]>,
-    /// Rows of each head in both.
-    pub rows: usize,
-    /// The row of the distances `-(M - 1)..M`, (2M - 1,); M is at least the longest text.
-    pub by_distance: &'a [i32],
-}
-
-/// By which angles queries and keys are turned, for each place in a text (Su et al. 2021): the number at c of a vector's
-/// first half and its twin of the second are a point in a plane.
-#[derive(Clone, Copy, Debug)]
-pub struct Rotations<'a> {
-    /// (places, d / 2); as many places as the longest text has subwords, or more.
-    pub cosines: &'a [f32],
-    /// The same of the sines.
-    pub sines: &'a [f32],
-}
 
 /// One layer's attention, and the subwords that it reads.
 #[derive(Clone, Copy, Debug)]
@@ -222,32 +204,6 @@ impl<N: Number> Attention<'_, N> {
         let window = self.window.unwrap_or(length);
         places.start.saturating_sub(window)..places.end.saturating_add(window).min(length)
     }
-
-    /// The row of a table for the distance `place - (longest - 1)`.
-    #[inline(always)]
-    fn table_row<'t>(&self, table: &'t [f32], head: usize, longest: usize, place: usize) -> &'t [f32] {
-        let by_distance = self.positions.by_distance;
-        let at = by_distance.len() / 2 + place - (longest - 1);
-        let row = usize::try_from(by_distance[at]).unwrap_or_default(); // `check` has refused negative ones
-        &table[(head * self.positions.rows + row) * self.head_dim..][..self.head_dim]
-    }
-}
-
-impl Rotations<'_> {
-    /// Turns a vector by the angles of a place.
-    #[inline(always)]
-    fn turn(&self, place: usize, from: &[impl Number], to: &mut [f32]) {
-        let half = from.len() / 2;
-        let [cosines, sines] = [self.cosines, self.sines].map(|angles| &angles[place * half..][..half]);
-        let ((first, second), (to_first, to_second)) = (from.split_at(half), to.split_at_mut(half));
-        let (first, second) = (&first[..half], &second[..half]);
-        let (to_first, to_second) = (&mut to_first[..half], &mut to_second[..half]);
-        for at in 0..half {
-            let (x, y) = (first[at].widen(), second[at].widen());
-            to_first[at] = x * cosines[at] - y * sines[at];
-            to_second[at] = y * cosines[at] + x * sines[at];
-        }
-    }
 }
 
 /// Queries of some heads of one text.
@@ -289,7 +245,7 @@ impl<N: Number> WithSimd for Worker<'_, '_, N> {
                 let positions = if let Some(made) = self.positions[head].get() {
                     made
                 } else {
-                    let made = PositionPanels::of(simd, layer, head, longest); // here, where there are vectors
+                    let made = PositionPanels::of(simd, &layer.positions, layer.head_dim, head, longest); // here, where there are vectors
                     self.positions[head].get_or_init(|| made) // where another thread was faster, they are the same
                 };
                 attend(simd, layer, &mut piece, head, positions, longest, &mut memory);
@@ -310,32 +266,6 @@ struct Memory {
     scores: Vec<f32>,
     strip: Vec<f32>,
     context: Vec<f32>,
-}
-
-/// One head's vectors of all distances that the longest text has, M - 1 in both directions.
-///
-/// Column x is the distance M - 1 - x for the keys, which a row of scores meets from left to right; for the queries x -
-/// (M - 1), which a column of scores meets from top to bottom.
-#[derive(Default)]
-struct PositionPanels {
-    keys: Panels,
-    queries: Panels,
-}
-
-impl PositionPanels {
-    #[inline(always)]
-    fn of<S: Simd>(simd: S, layer: &Attention<'_, impl Number>, head: usize, longest: usize) -> Self {
-        let mut made = Self::default();
-        let (d, distances) = (layer.head_dim, 2 * longest - 1);
-        if let Some(table) = layer.positions.keys {
-            let row = |x| layer.table_row(table, head, longest, distances - 1 - x);
-            made.keys.fill_columns(simd, d, distances, row);
-        }
-        if let Some(table) = layer.positions.queries {
-            made.queries.fill_columns(simd, d, distances, |x| layer.table_row(table, head, longest, x));
-        }
-        made
-    }
 }
 
 #[inline(always)]

@@ -312,4 +312,6 @@ thread_local! {
 }
 
 #[cfg(test)]
+mod formula;
+#[cfg(test)]
 mod tests;

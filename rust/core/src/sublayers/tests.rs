@@ -6,6 +6,7 @@ use pulp::Scalar;
 
 use super::*;
 use crate::host::{Eager, NewThreads};
+use crate::sublayers::formula::{dense, gelu, normed, sum};
 use crate::vectors::widest;
 
 #[derive(Clone, Debug)]
@@ -54,44 +55,18 @@ impl Case {
         out
     }
 
-    fn dense(&self, at: usize, x: &[f64]) -> Vec<f64> {
-        let (inputs, _) = self.sizes()[at];
-        let rows = self.weights[at].chunks(inputs).zip(&self.biases[at]);
-        rows.map(|(row, &bias)| f64::from(bias) + row.iter().zip(x).map(|(&w, x)| f64::from(w) * x).sum::<f64>())
-            .collect()
-    }
-
-    fn norm(&self, at: usize, x: &[f64], residual: &[f64]) -> Vec<f64> {
-        let x: Vec<f64> = x.iter().zip(residual).map(|(x, residual)| x + residual).collect();
-        let count = f64::from(u32::try_from(x.len()).unwrap());
-        let mean = x.iter().sum::<f64>() / count;
-        let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count;
-        let scale = (variance + f64::from(EPSILON)).sqrt();
-        let factors = self.norms[at].iter().zip(&self.norms[at + 1]);
-        x.iter()
-            .zip(factors)
-            .map(|(x, (&weight, &bias))| (x - mean) / scale * f64::from(weight) + f64::from(bias))
-            .collect()
-    }
-
     fn expected(&self) -> Vec<f64> {
         let rows = self.attended.chunks(self.from).zip(self.hidden.chunks(self.width));
         rows.flat_map(|(attended, hidden)| {
             let [attended, hidden] = [attended, hidden].map(|x| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
-            let normed = self.norm(0, &self.dense(0, &attended), &hidden);
-            let between: Vec<f64> = self.dense(1, &normed).into_iter().map(gelu).collect();
-            self.norm(2, &self.dense(2, &between), &normed)
+            let dense = |at: usize, x: &[f64]| dense(&self.weights[at], Some(&self.biases[at]), x);
+            let norm = |at: usize, x: &[f64]| normed(x, &self.norms[at], Some(&self.norms[at + 1]), EPSILON);
+            let first = norm(0, &sum(&dense(0, &attended), &hidden));
+            let between: Vec<f64> = dense(1, &first).into_iter().map(gelu).collect();
+            norm(2, &sum(&dense(2, &between), &first))
         })
         .collect()
     }
-}
-
-/// By the tail of the normal distribution (Abramowitz & Stegun 7.1.26 is good to 1.5e-7).
-fn gelu(x: f64) -> f64 {
-    let t = 1.0 / (1.0 + 0.327_591_1 * (x.abs() / std::f64::consts::SQRT_2));
-    let tail = [1.061_405_429, -1.453_152_027, 1.421_413_741, -0.284_496_736, 0.254_829_592];
-    let tail = tail.into_iter().fold(0.0, |sum, factor| sum * t + factor) * t * (-x * x / 2.0).exp() / 2.0;
-    x * if x < 0.0 { tail } else { 1.0 - tail }
 }
 
 fn cases() -> impl Strategy<Value = Case> {

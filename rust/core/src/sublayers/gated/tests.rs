@@ -8,6 +8,7 @@ use pulp::Scalar;
 use super::*;
 use crate::host::{Eager, NewThreads};
 use crate::packed::PackedWeights;
+use crate::sublayers::formula::{dense, gelu, normed, sum};
 use crate::sublayers::{BLOCK, Weights};
 
 #[derive(Clone, Debug)]
@@ -54,45 +55,20 @@ impl Case {
         out
     }
 
-    fn dense(&self, at: usize, x: &[f64]) -> Vec<f64> {
-        let (inputs, _) = self.sizes()[at];
-        let product = |row: &[f32]| row.iter().zip(x).map(|(&w, x)| f64::from(w) * x).sum::<f64>();
-        let bias = |output: usize| self.biases[at].as_ref().map_or(0.0, |bias| f64::from(bias[output]));
-        self.weights[at].chunks(inputs).enumerate().map(|(output, row)| bias(output) + product(row)).collect()
-    }
-
-    fn normed(&self, x: &[f64]) -> Vec<f64> {
-        let count = f64::from(u32::try_from(x.len()).unwrap());
-        let mean = x.iter().sum::<f64>() / count;
-        let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count;
-        let scale = (variance + f64::from(EPSILON)).sqrt();
-        let bias = |at: usize| self.norm.1.as_ref().map_or(0.0, |bias| f64::from(bias[at]));
-        let factors = self.norm.0.iter().enumerate();
-        x.iter().zip(factors).map(|(x, (at, &weight))| (x - mean) / scale * f64::from(weight) + bias(at)).collect()
-    }
-
     fn expected(&self) -> Vec<f64> {
         let rows = self.attended.chunks(self.from).zip(self.hidden.chunks(self.width));
         rows.flat_map(|(attended, hidden)| {
             let [attended, hidden] = [attended, hidden].map(|x| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
-            let sum = |a: Vec<f64>, b: &[f64]| a.iter().zip(b).map(|(a, b)| a + b).collect::<Vec<_>>();
-            let hidden = sum(self.dense(0, &attended), &hidden);
-            let between = self.dense(1, &self.normed(&hidden));
+            let dense = |at: usize, x: &[f64]| dense(&self.weights[at], self.biases[at].as_deref(), x);
+            let hidden = sum(&dense(0, &attended), &hidden);
+            let between = dense(1, &normed(&hidden, &self.norm.0, self.norm.1.as_deref(), EPSILON));
             let (first, second) = between.split_at(self.inner);
             let activated = |x: f64| if self.activation == Activation::Gelu { gelu(x) } else { x };
             let gated: Vec<f64> = first.iter().zip(second).map(|(&x, gate)| activated(x) * gate).collect();
-            sum(self.dense(2, &gated), &hidden)
+            sum(&dense(2, &gated), &hidden)
         })
         .collect()
     }
-}
-
-/// By the tail of the normal distribution (Abramowitz & Stegun 7.1.26 is good to 1.5e-7).
-fn gelu(x: f64) -> f64 {
-    let t = 1.0 / (1.0 + 0.327_591_1 * (x.abs() / std::f64::consts::SQRT_2));
-    let tail = [1.061_405_429, -1.453_152_027, 1.421_413_741, -0.284_496_736, 0.254_829_592];
-    let tail = tail.into_iter().fold(0.0, |sum, factor| sum * t + factor) * t * (-x * x / 2.0).exp() / 2.0;
-    x * if x < 0.0 { tail } else { 1.0 - tail }
 }
 
 fn cases() -> impl Strategy<Value = Case> {
