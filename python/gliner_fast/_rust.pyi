@@ -32,6 +32,7 @@ __all__ = [
     "find_likely",
     "find_marked_spans",
     "find_spans",
+    "gated_sublayers",
     "has_vectors",
     "linear",
     "lstm",
