@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from gliner_fast.cpu.linear import take_linear
 from gliner_fast.encoders import packed_bert, packed_modernbert
+from gliner_fast.encoders.as_built import AsBuilt
 from gliner_fast.encoders.attention_executor import AttentionExecutor, PackedTexts, choose_attention
 from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.encoders.deberta_config import DebertaConfig
@@ -28,11 +29,11 @@ class _PackedRun:
 
     Attributes:
         run: gives the hidden states.
-        knows: whether the encoder is still what `run` computes.
+        knows: asks whether the encoder is still what `run` computes.
     """
 
     run: Callable[[Any, Tensor, PackedTexts, Tensor | None, AttentionExecutor], Tensor]
-    knows: Callable[[Any], bool]
+    knows: AsBuilt
 
 
 class TransformersEncoder(nn.Module):
@@ -64,9 +65,9 @@ class TransformersEncoder(nn.Module):
         settings["model_type"] = model_type
         self._packed: _PackedRun | None = None
         if packed_bert.is_bert_like(settings, self.model):
-            self._packed = _PackedRun(packed_bert.run_packed, packed_bert.is_unchanged)
+            self._packed = _PackedRun(packed_bert.run_packed, AsBuilt(self.model, packed_bert.is_unchanged))
         elif packed_modernbert.is_modernbert(settings, self.model):
-            self._packed = _PackedRun(packed_modernbert.run_packed, packed_modernbert.is_unchanged)
+            self._packed = _PackedRun(packed_modernbert.run_packed, AsBuilt(self.model, packed_modernbert.is_unchanged))
 
     def forward(
         self, input_ids: Tensor, lengths: Tensor, offsets: Tensor | None = None, wanted: Tensor | None = None
@@ -86,7 +87,7 @@ class TransformersEncoder(nn.Module):
         """Whether texts should come packed, where the weights are now, and the modules as they are now."""
         executor = self._executor  # whatever the encoder, a name that nobody has is told
         packed = self._packed
-        return packed is not None and executor not in ("padded", "disentangled-flash") and packed.knows(self.model)
+        return packed is not None and executor not in ("padded", "disentangled-flash") and packed.knows()
 
     @property
     def _executor(self) -> AttentionExecutor:

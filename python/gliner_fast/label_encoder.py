@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from gliner_fast.cpu.linear import Linear
 from gliner_fast.cpu.packed_weights import Sample, stamp_of
 from gliner_fast.encoder import build_encoder, encoder_width
+from gliner_fast.encoders.as_built import is_plain
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _LABELS_AT_ONCE = 256
-_BUILDERS = {"gliner_fast", "torch", "transformers"}
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,7 @@ class LabelEncoder(nn.Module):
 
     def _is_as_built(self) -> bool:
         """Whether nobody has put modules or hooks of their own in."""
-        return all(
-            type(module).__module__.partition(".")[0] in _BUILDERS
-            and not (module._forward_hooks or module._forward_pre_hooks)  # noqa: SLF001  (torch has no other way to ask)
-            for module in self.modules()
-        )
+        return all(map(is_plain, self.modules()))
 
     def forward(self, ids: Sequence[NDArray[np.int64]], pad_id: int) -> Tensor:
         """Vectors of labels, (U, D).

@@ -15,11 +15,15 @@ from gliner_fast.encoders.as_built import is_exact_gelu
 from tests.encoders import test_packed_bert, test_packed_modernbert
 
 LAYERS = {"bert": "encoder.layer", "modernbert": "layers"}
-# Modules that are passed over where texts are packed, in a layer.
+# Modules that are passed over where texts are packed, in a layer, or shown rows that are not padded.
 PARTS = {
-    "bert": ["", "attention", "attention.self", "attention.output", "intermediate", "output"],
-    "modernbert": ["", "attn"],
-}
+    "bert": [
+        "", "attention", "attention.self", "attention.output", "intermediate", "output",
+        "attention.output.dropout", "output.dropout", "intermediate.dense", "intermediate.intermediate_act_fn",
+        "output.LayerNorm",
+    ],
+    "modernbert": ["", "attn", "attn.Wqkv", "attn.out_drop", "mlp", "mlp.act", "mlp.drop", "mlp_norm"],
+}  # fmt: skip
 
 
 class Doubled(nn.Module):
@@ -95,12 +99,37 @@ def test_what_is_put_around_a_module_takes_part(kind: str, part: str, how: str) 
 
 
 @pytest.mark.parametrize("kind", LAYERS)
+def test_a_hook_sees_padded_texts(kind: str) -> None:
+    encoder, seen = make_encoder(kind), []
+    plain = hidden(encoder)
+    handle = encoder.model.embeddings.register_forward_hook(lambda _, __, out: seen.append(out.shape))
+    torch.testing.assert_close(hidden(encoder), plain, rtol=0, atol=1e-4)
+    assert seen == [(2, 4, 32)]
+    handle.remove()
+    assert encoder.reads_packed
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_an_adapter_that_is_taken_out_again_is_gone(kind: str) -> None:
+    encoder = make_encoder(kind)
+    parent = encoder.model.get_submodule(LAYERS[kind])[1]  # type: ignore[index]
+    name = "output" if kind == "bert" else "mlp"
+    own = getattr(parent, name)
+    setattr(parent, name, Doubled(own))
+    assert not encoder.reads_packed
+    setattr(parent, name, own)
+    assert encoder.reads_packed
+
+
+@pytest.mark.parametrize("kind", LAYERS)
 def test_hooks_of_the_model_are_called(kind: str) -> None:
     encoder, seen = make_encoder(kind), []
-    handle = encoder.model.register_forward_hook(lambda *_: seen.append(1))
+    path = ["model", "model.encoder"] if kind == "bert" else ["model"]
+    handles = [encoder.get_submodule(own).register_forward_hook(lambda *_: seen.append(1)) for own in path]
     hidden(encoder)
-    assert seen == [1]
-    handle.remove()
+    assert seen == [1] * len(path)
+    for handle in handles:
+        handle.remove()
     assert encoder.reads_packed
     for register in (
         nn.modules.module.register_module_forward_hook,

@@ -56,20 +56,26 @@ def our_loss(model: GLiNER, config: TrainingConfig) -> torch.Tensor:
     return loss
 
 
-@pytest.mark.gliner
-@pytest.mark.parametrize("kind", ["bi", "bi-same-width", "bi-token", "bi-modernbert"])
-def test_loss_and_gradients_are_the_package_s(kind: str, checkpoint: Callable[[str], Path]) -> None:
-    pair = Pair.load(checkpoint(kind))
-    ours, theirs = pair.ours, pair.reference
+def reference_loss(theirs: Any, **settings: Any) -> torch.Tensor:
+    """The package's loss of `ROWS`, all asked for `TYPES`."""
     collate = theirs.data_collator_class(theirs.config, data_processor=theirs.data_processor, prepare_labels=True)
     # Without chance: the package would shuffle the types of the batch.
     theirs.data_processor.batch_generate_class_mappings = lambda rows, *_: (
         [{label: place for place, label in enumerate(TYPES, 1)}] * len(rows),
         [dict(enumerate(TYPES, 1))] * len(rows),
     )
-    ours.model.eval()  # no dropout
     theirs.model.eval()
-    wanted = theirs.model(**collate(ROWS)).loss
+    loss: torch.Tensor = theirs.model(**collate(ROWS), **settings).loss
+    return loss
+
+
+@pytest.mark.gliner
+@pytest.mark.parametrize("kind", ["bi", "bi-same-width", "bi-token", "bi-modernbert"])
+def test_loss_and_gradients_are_the_package_s(kind: str, checkpoint: Callable[[str], Path]) -> None:
+    pair = Pair.load(checkpoint(kind))
+    ours, theirs = pair.ours, pair.reference
+    ours.model.eval()  # no dropout
+    wanted = reference_loss(theirs)
     wanted.backward()
     found = our_loss(ours, TrainingConfig(output_dir="unused", loss="focal", focal_alpha=-1.0, focal_gamma=0.0))
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
@@ -133,6 +139,43 @@ def test_a_span_s_label_is_the_one_that_is_encoded_for_it(sampling: Any, checkpo
             seen.add(number)
     stream.close()
     assert seen == set(range(9))
+
+
+@pytest.mark.gliner
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"label_smoothing": 0.1},
+        {"focal_loss_prob_margin": 0.2},
+        {"loss_type": "dice"},
+        {"use_span_width_weight": True},
+        {"focal_loss_alpha": 0.7, "focal_loss_gamma": 2.0, "loss_reduction": "mean"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["bi", "bi-token"])
+def test_train_model_reads_the_settings_that_the_package_reads(
+    kind: str, settings: dict[str, Any], checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    pair = Pair.load(checkpoint(kind))
+    ours, theirs = pair.ours, pair.reference
+    named = {"focal_loss_prob_margin": "prob_margin", "focal_loss_alpha": "alpha", "focal_loss_gamma": "gamma"}
+    named |= {"loss_reduction": "reduction"}
+    wanted = reference_loss(theirs, **{named.get(name, name): value for name, value in settings.items()})
+    ours.model.eval()
+    found = our_loss(ours, configured(ours, tmp_path, **settings))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_of_cut_texts_a_bi_encoder_s_user_is_told_what_helps(checkpoint: Callable[[str], Path]) -> None:
+    model = GLiNER.from_pretrained(checkpoint("bi-bert"))
+    examples = [Example(("word",) * 120, ((0, 1, "one"),))]
+    corpus = Corpus([(TrainingFile(path="one"), examples)], max_len=384, max_width=12, ent_token="<<ENT>>")
+    stream = BatchStream(corpus, model.predictor().batcher, TrainingConfig(output_dir="unused"), 12)
+    with pytest.warns(UserWarning, match=r"1 of 1 texts are longer than the 96 subwords .* Divide such texts$"):
+        next(stream)
+    stream.close()
 
 
 # --- types as gliner draws them ---------------------------------------------------------------------------------------
@@ -266,3 +309,19 @@ def test_train_model_trains_in_place(checkpoint: Callable[[str], Path], tmp_path
     after = model.inference(texts, labels, threshold=0.0)
     assert after != before
     assert GLiNER.from_pretrained(tmp_path / "final").inference(texts, labels, threshold=0.0) == after
+
+
+def test_a_setting_of_labels_encoders_that_there_is_none_for_is_told(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    told: list[str] = []
+    config = TrainingConfig(
+        output_dir=str(tmp_path / "run"),
+        train=(TrainingFile(path=str(write_sentences(tmp_path / "data.jsonl"))),),
+        model=str(checkpoint("deberta")),
+        freeze_label_encoder=True,
+        steps=1,
+        device="cpu",
+    )
+    train(config, tell=told.append)
+    assert "freeze_label_encoder is set, and the model is no bi-encoder: there is no such encoder" in told

@@ -1,42 +1,95 @@
 """Whether a model of transformers still computes what its code says, so that others may compute it.
 
-Hooks, adapters and modules put in the place of others would be passed over by who calls the modules' parts.
+Who runs a model over packed texts passes over some of its modules, and shows others rows that are not padded: hooks,
+adapters and modules put in the place of others are for transformers to call, as it would.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import chain
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+_BUILDERS = {"gliner_fast", "torch", "transformers"}
 
-def is_as_built(model: nn.Module, parts: Iterable[nn.Module | None]) -> bool:
-    """Whether to call a model and some of its parts is to call what transformers' file of the model has for them.
 
-    Args:
-        model: of transformers.
-        parts: of it, which nobody else calls; None where one is missing.
-    """
-    everyone_s = torch.nn.modules.module
-    if everyone_s._global_forward_hooks or everyone_s._global_forward_pre_hooks:  # noqa: SLF001  (as `native.is_bare`)
-        return False
-    home = type(model).__module__
-    for part in chain([model], parts):
-        if part is None or type(part).__module__ != home:
+class AsBuilt:
+    """Asks a model whether it is as it was built; it is asked before each batch."""
+
+    def __init__(self, model: nn.Module, knows: Callable[[Any], bool]) -> None:
+        """Asks about a model.
+
+        Args:
+            model: of transformers.
+            knows: whether modules stand where they should, once nothing is added to any of them.
+        """
+        self._model, self._knows = model, knows
+        self._seen: list[tuple[dict[str, nn.Module | None], str, nn.Module, type]] = []
+
+    def __call__(self) -> bool:
+        """Whether it is."""
+        everyone_s = torch.nn.modules.module
+        if everyone_s._global_forward_hooks or everyone_s._global_forward_pre_hooks:  # noqa: SLF001
             return False
-        own = part.__dict__  # asked before each batch: torch's way to attributes takes longer
-        if own["_forward_hooks"] or own["_forward_pre_hooks"] or own.get("_compiled_call_impl") or "forward" in own:
+        if not is_bare(self._model):
             return False
-    return True
+        if self._is_as_seen():
+            return True
+        self._seen = []
+        if not all(map(is_plain, self._model.modules())) or not self._knows(self._model):
+            return False
+        self._seen = [
+            (parent._modules, name, module, type(module))  # noqa: SLF001  (torch's way to them takes longer)
+            for parent in self._model.modules()
+            for name, module in parent._modules.items()  # noqa: SLF001
+            if module is not None
+        ]
+        return True
+
+    def _is_as_seen(self) -> bool:
+        seen = self._seen  # read once: another thread may be replacing it
+        for inside, name, module, kind in seen:
+            own = module.__dict__  # `is_bare`, whose calls would take as long as the rest
+            if (
+                inside.get(name) is not module
+                or type(module) is not kind
+                or own["_forward_hooks"]
+                or own["_forward_pre_hooks"]
+                or own.get("_compiled_call_impl")
+                or "forward" in own
+            ):
+                return False
+        return bool(seen)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: all but what was seen."""
+        return {**self.__dict__, "_seen": []}
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether nobody has added anything to a module, nor made one of another kind."""
+    return is_bare(module) and type(module).__module__.partition(".")[0] in _BUILDERS
+
+
+def is_bare(module: nn.Module) -> bool:
+    """Whether to call a module is to call its class's `forward`, in training too."""
+    own = module.__dict__
+    return not (
+        own["_forward_hooks"] or own["_forward_pre_hooks"] or own.get("_compiled_call_impl") or "forward" in own
+    )
+
+
+def is_of_same_file(model: nn.Module, *parts: nn.Module | None) -> bool:
+    """Whether parts of a model are those of transformers' file of that model; None for one that is not there."""
+    return all(type(part).__module__ == type(model).__module__ for part in parts)
 
 
 def parts_of(module: nn.Module, *names: str) -> list[nn.Module | None]:
     """Modules right inside another one; None for those that are not there."""
-    inside = module._modules  # noqa: SLF001  (as above)
-    return [inside.get(name) for name in names]
+    return [module._modules.get(name) for name in names]  # noqa: SLF001
 
 
 def is_exact_gelu(activation: object) -> bool:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_fast.cpu.linear import Linear
-from gliner_fast.encoders.as_built import is_as_built, is_exact_gelu, parts_of
+from gliner_fast.encoders.as_built import is_exact_gelu, is_of_same_file, parts_of
 from gliner_fast.encoders.attention_executor import AttentionExecutor, PackedTexts, attend, runs_of_equals
 from gliner_fast.encoders.residual_norm import add_and_norm
 from gliner_fast.encoders.sublayers import finish_layer
@@ -44,16 +44,21 @@ def is_bert_like(config: Mapping[str, Any], model: nn.Module) -> bool:
 
 
 def is_unchanged(model: Any) -> bool:
-    """Whether the modules that `run_packed` passes over, for their parts, are still as transformers has built them."""
-    layers = list(model.encoder.layer)
-    parts = (part for layer in layers for part in _parts_passed_over(layer))
-    return is_as_built(model, parts) and all(is_exact_gelu(layer.intermediate.intermediate_act_fn) for layer in layers)
+    """Whether the modules that `run_packed` passes over, for their parts, are still those of transformers."""
+    return is_of_same_file(model, model.encoder) and all(_is_known(model, layer) for layer in model.encoder.layer)
 
 
-def _parts_passed_over(layer: nn.Module) -> list[nn.Module | None]:
-    attention, *others = parts_of(layer, "attention", "intermediate", "output")
-    inner = [] if attention is None else parts_of(attention, "self", "output")
-    return [layer, attention, *inner, *others]
+def _is_known(model: nn.Module, layer: nn.Module) -> bool:
+    attention, intermediate, output = parts_of(layer, "attention", "intermediate", "output")
+    if attention is None or intermediate is None or output is None:
+        return False
+    inner, first = parts_of(attention, "self", "output")
+    return (
+        first is not None
+        and is_of_same_file(model, layer, attention, inner, first, intermediate, output)
+        and all(type(part) is nn.Dropout for own in (first, output) for part in parts_of(own, "dropout"))
+        and is_exact_gelu(getattr(intermediate, "intermediate_act_fn", None))
+    )
 
 
 def run_packed(

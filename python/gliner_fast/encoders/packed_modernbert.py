@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gliner_fast.cpu.linear import Linear
 from gliner_fast.cpu.native import is_bare, torch_must_see
-from gliner_fast.encoders.as_built import is_as_built, is_exact_gelu, parts_of
+from gliner_fast.encoders.as_built import is_exact_gelu, is_of_same_file, parts_of
 from gliner_fast.encoders.attention_executor import AttentionExecutor, PackedTexts, attend, runs_of_equals
 from gliner_fast.encoders.sublayers import finish_gated_layer
 from gliner_fast.kernels.attention_reference import Positions, Rotations
@@ -43,8 +43,8 @@ def is_modernbert(config: Mapping[str, Any], model: nn.Module) -> bool:
 
 
 def is_unchanged(model: Any) -> bool:
-    """Whether the modules that `run_packed` passes over, for their parts, are still as transformers has built them."""
-    return is_as_built(model, (part for layer in model.layers for part in (layer, *parts_of(layer, "attn"))))
+    """Whether the modules that `run_packed` passes over, for their parts, are still those of transformers."""
+    return all(is_of_same_file(model, layer, *parts_of(layer, "attn")) for layer in model.layers)
 
 
 def run_packed(

@@ -108,10 +108,13 @@ class BatchStream:
         """Tells once, by the first process, that the tokenizer cuts texts."""
         if chunk.cut_texts and not self._has_warned and self._process == 0:
             self._has_warned = True
+            with_labels, or_fewer = ", with the labels that they are asked for,", ", or set max_types to less"
+            if self._batcher.reads_labels_apart:
+                with_labels = or_fewer = ""
             warnings.warn(
-                f"{chunk.cut_texts:,} of {len(chunk.examples):,} texts are longer, with the labels that they are asked "
-                f"for, than the {self._batcher.tokenizer.max_subwords} subwords that the tokenizer reads: words behind "
-                "them are trained on, but not seen. Divide such texts, or set max_types to less",
+                f"{chunk.cut_texts:,} of {len(chunk.examples):,} texts are longer{with_labels} than the "
+                f"{self._batcher.tokenizer.max_subwords} subwords that the tokenizer reads: words behind them are "
+                f"trained on, but not seen. Divide such texts{or_fewer}",
                 stacklevel=2,
             )
 
@@ -224,7 +227,7 @@ class Chunk:
 
 
 def _with_own_labels(batch: Batch) -> Batch:
-    """A bi-encoder's batch without labels that none of its texts is asked for: each step encodes all that it has."""
+    """A bi-encoder's batch without labels that none of its texts is asked for: all that it has are encoded."""
     if batch.labels is None or batch.label_rows is None:
         return batch
     own, rows = torch.unique(batch.label_rows, return_inverse=True)

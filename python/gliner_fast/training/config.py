@@ -90,9 +90,9 @@ class TrainingConfig:
     # Which entity types an example is asked for.
     sampling: Literal["paper", "gliner"] = "paper"
     """How these are drawn: as in the paper, or "gliner", as in that package; of what follows, `max_types` alone is then
-    read, with `max_neg_type_ratio`."""
+    read, with `max_neg_type_ratio`, but for bi-encoders: all texts of a batch are asked for all that one has."""
     max_types: int = 25
-    """Most entity types that an example is asked for."""
+    """Most entity types that an example is asked for; where a bi-encoder's batch shares them, times its texts."""
     negative_share: float = 0.5
     """Share of negative types among an example's types, in [0, 1): the paper's Table 5 compares 0, 0.5 and 0.75."""
     own_negatives: float = 1.0
@@ -116,7 +116,7 @@ class TrainingConfig:
 
     # Batches.
     batch_tokens: int = 4096
-    """Most subwords a batch, prompts and padding included."""
+    """Most subwords a batch, prompts and padding included; a bi-encoder's labels are not counted."""
     batch_size: int | None = None
     """Most texts a batch; None: `batch_tokens` alone decides."""
     piece_tokens: int | None = None

@@ -148,6 +148,10 @@ def train_model(
     )
     if settings.is_token_level:  # the package reads none of these there
         config = config.replace(loss="focal", masking="none", span_width_weight=False)
+    elif settings.is_bi_encoder:  # nor these, and it takes label smoothing for the margin (compat section 7.3)
+        config = config.replace(
+            loss="focal", span_width_weight=False, prob_margin=config.label_smoothing, label_smoothing=0.0
+        )
     corpus = Corpus(
         [(TrainingFile(path="train_dataset"), train)],
         max_len=settings.max_len,

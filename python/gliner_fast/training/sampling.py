@@ -137,8 +137,8 @@ def _arrange(types: list[str], config: TrainingConfig, generator: random.Random)
 def share_types(examples: Sequence[TrainingExample], config: TrainingConfig, generator: random.Random) -> list[Asked]:
     """One list of types for all examples of a batch, as `gliner` draws it for bi-encoders (compat section 7.2).
 
-    What one example names, all others are asked for: their negatives. Beside what it reads there, `ner_label`, it is
-    `ner_labels` that fixes an example's own, as for other models.
+    What one example names, all others are asked for: their negatives. An example's own are fixed by `ner_labels`, as
+    for other models, and not by `ner_label`, which the package reads instead.
     """
     types = list(
         dict.fromkeys(

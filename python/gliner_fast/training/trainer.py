@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from gliner_fast.annotated.example import Example
+from gliner_fast.batch import Batch
 from gliner_fast.network import Network
 from gliner_fast.scorer import ProjectionMLP, SpanScorer
 from gliner_fast.token_scorer import TokenScorer
@@ -279,8 +280,9 @@ class Trainer:
                         accelerator.backward(loss / config.accumulation)
                 except torch.OutOfMemoryError as error:
                     raise MemoryError(
-                        f"{piece.batch.input_ids.numel():,} subwords at once do not fit on {accelerator.device}: set "
-                        "piece_tokens to less; a step is then computed in more pieces, and stays the same"
+                        f"{piece.batch.input_ids.numel():,} subwords at once{_labels_too(piece.batch)} do not fit on "
+                        f"{accelerator.device}: set piece_tokens to less; a step is then computed in more pieces, and "
+                        "stays the same"
                     ) from error
                 losses.append(loss.detach() / config.accumulation)
         self.gather_gradients()
@@ -317,6 +319,8 @@ class Trainer:
         if settings.widest is not None:
             left_out.insert(0, f"{dropped.too_wide:,} spans of more than {settings.widest} words")
         self._tell(f"{len(self.corpus.examples):,} examples; left out: {', '.join(left_out)}")
+        if self.config.freeze_label_encoder and self.model.model.label_encoder is None:
+            self._tell("freeze_label_encoder is set, and the model is no bi-encoder: there is no such encoder")
         if self.config.precision == "fp16" and self.run.accelerator.device.type == "cpu":
             self._tell("precision is 'fp16', which a CPU does not train in: it is float32 here")
         if step:
@@ -351,6 +355,11 @@ def prepare_model(model: GLiNER, config: TrainingConfig, device: torch.device) -
         if isinstance(module, (ProjectionMLP, SpanScorer, TokenScorer)):
             module.dropout = config.dropout
     model.config = model.config.replace(dropout=config.dropout).in_use()
+
+
+def _labels_too(batch: Batch) -> str:
+    """What a bi-encoder has to encode beside its texts, in words; nothing for other models."""
+    return "" if batch.labels is None else f" and {len(batch.labels.ids):,} labels (fewer with max_types)"
 
 
 def choose_piece_tokens(config: TrainingConfig, device: torch.device) -> int | None:
