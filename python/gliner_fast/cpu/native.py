@@ -80,16 +80,21 @@ def is_taken_as_float32(tensor: Tensor) -> bool:
 
 def is_bare(module: nn.Module) -> bool:
     """Whether to call a module is to call its class's `forward`, as in inference."""
-    everyone_s = torch.nn.modules.module
+    return not module.training and has_nothing_added(module) and not all_have_hooks()
+
+
+def has_nothing_added(module: nn.Module) -> bool:
+    """Whether a module has no hook, no compiled call and no `forward` of its own."""
+    own = module.__dict__  # torch's way to attributes takes longer
     return not (
-        module.training
-        or module._forward_hooks  # noqa: SLF001  (nowhere else)
-        or module._forward_pre_hooks  # noqa: SLF001
-        or module._compiled_call_impl  # noqa: SLF001
-        or "forward" in module.__dict__
-        or everyone_s._global_forward_hooks  # noqa: SLF001
-        or everyone_s._global_forward_pre_hooks  # noqa: SLF001
+        own["_forward_hooks"] or own["_forward_pre_hooks"] or own.get("_compiled_call_impl") or "forward" in own
     )
+
+
+def all_have_hooks() -> bool:
+    """Whether hooks are called with every module."""
+    everyone_s = torch.nn.modules.module
+    return bool(everyone_s._global_forward_hooks or everyone_s._global_forward_pre_hooks)  # noqa: SLF001
 
 
 def triton_is_fastest(device: torch.device, dtype: torch.dtype) -> bool:

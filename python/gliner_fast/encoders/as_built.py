@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import nn
+
+from gliner_fast.cpu.native import all_have_hooks, has_nothing_added
 
 _BUILDERS = {"gliner_fast", "torch", "transformers"}
 
@@ -31,10 +32,7 @@ class AsBuilt:
 
     def __call__(self) -> bool:
         """Whether it is."""
-        everyone_s = torch.nn.modules.module
-        if everyone_s._global_forward_hooks or everyone_s._global_forward_pre_hooks:  # noqa: SLF001
-            return False
-        if not is_bare(self._model):
+        if all_have_hooks() or not has_nothing_added(self._model):
             return False
         if self._is_as_seen():
             return True
@@ -52,7 +50,7 @@ class AsBuilt:
     def _is_as_seen(self) -> bool:
         seen = self._seen  # read once: another thread may be replacing it
         for inside, name, module, kind in seen:
-            own = module.__dict__  # `is_bare`, whose calls would take as long as the rest
+            own = module.__dict__  # `has_nothing_added`, whose calls would take as long as the rest
             if (
                 inside.get(name) is not module
                 or type(module) is not kind
@@ -71,15 +69,7 @@ class AsBuilt:
 
 def is_plain(module: nn.Module) -> bool:
     """Whether nobody has added anything to a module, nor made one of another kind."""
-    return is_bare(module) and type(module).__module__.partition(".")[0] in _BUILDERS
-
-
-def is_bare(module: nn.Module) -> bool:
-    """Whether to call a module is to call its class's `forward`, in training too."""
-    own = module.__dict__
-    return not (
-        own["_forward_hooks"] or own["_forward_pre_hooks"] or own.get("_compiled_call_impl") or "forward" in own
-    )
+    return has_nothing_added(module) and type(module).__module__.partition(".")[0] in _BUILDERS
 
 
 def is_of_same_file(model: nn.Module, *parts: nn.Module | None) -> bool:
