@@ -4,8 +4,9 @@ A score is content against content, plus content against the distance i - j in b
 
     score[i, j] = scale * q[i] . k[j] + q[i] . position_keys[r] + k[j] . position_queries[r],   r = rows[i - j]
 
-Other encoders have no such distances, but turn queries and keys by their places (`Rotations`), or see what is near
-alone. Computes what the kernel (`disentangled_attention.py`) does not take, too.
+Other encoders have no such vectors of distances, but a number of each (`Positions.biases`), or turn queries and keys by
+their places (`Rotations`), or see what is near alone. Computes what the kernel (`disentangled_attention.py`) does not
+take, too.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ class Positions:
         keys: (H, R, d), what queries are multiplied with; None without content-to-position scores.
         queries: (H, R, d), what keys are multiplied with; None without position-to-content scores.
         rows: (2M-1,) int32, the row of both for the distances -(M-1)..M-1; M is at least the longest text.
+        biases: (H, 2M-1), what is added to the scores at these distances; None for nothing (T5).
     """
 
     keys: Tensor | None
     queries: Tensor | None
     rows: Tensor
+    biases: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ def disentangled_attention_reference(
             scores += (query @ positions.keys.mT).gather(-1, index)  # (H, L, R) -> (H, L, L)
         if positions.queries is not None:
             scores += (key @ positions.queries.mT).gather(-1, index.mT).mT
+        if positions.biases is not None:
+            scores += positions.biases[:, distances + farthest]
         if window is not None:
             scores = scores.masked_fill(distances.abs() > window, -torch.inf)
         contexts.append((scores.softmax(-1) @ value).transpose(0, 1))  # (L, H, d)

@@ -4,8 +4,8 @@ A score is content against content, plus content against the distance i - j in b
 
     score[i, j] = scale * q[i] . k[j] + q[i] . position_keys[r] + k[j] . position_queries[r],   r = rows[i - j]
 
-The specification is in `attention_reference.py`, which also computes what the kernel does not take. Here are the
-kernel, its launch function and the block sizes.
+T5's distances have a number each that is added, ModernBERT's none. The specification is in `attention_reference.py`,
+which also computes what the kernel does not take. Here are the kernel, its launch function and the block sizes.
 """
 
 # The arguments of a kernel are told by their comments: pointers and numbers have no Python types.
@@ -59,6 +59,7 @@ def _disentangled_attention_kernel(  # noqa: C901, PLR0912, PLR0915
     keys_ptr,  # (H, R, D); read if C2P
     queries_ptr,  # (H, R, D); read if P2C
     rows_ptr,  # (2 * FARTHEST + 1,) int32, for the distances -FARTHEST..FARTHEST
+    biases_ptr,  # (H, 2 * FARTHEST + 1), what is added at these distances; read if BIASED
     offsets_ptr,  # (B + 1,) int64, text b has rows offsets[b]..offsets[b + 1]
     out_ptr,  # (N, H, D)
     tiles,  # of the longest text
@@ -73,6 +74,7 @@ def _disentangled_attention_kernel(  # noqa: C901, PLR0912, PLR0915
     P2C: tl.constexpr,
     CARRIED: tl.constexpr,  # whether a tile's distances are looked up in the tile before
     WINDOWED: tl.constexpr,  # never with C2P or P2C, whose distances begin with the first key
+    BIASED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     # One program attends with BLOCK queries of one text and head to all its keys, BLOCK at a time. No score leaves it.
@@ -148,6 +150,10 @@ def _disentangled_attention_kernel(  # noqa: C901, PLR0912, PLR0915
         scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
         if C2P or P2C:
             scores += position
+        if BIASED:  # of rows beyond the text's end, whom nobody reads, distances pass the table's
+            distance = tl.minimum(i[:, None] - j[None, :], farthest)
+            at = biases_ptr + head * (2 * farthest + 1) + farthest + distance
+            scores += tl.load(at, mask=inside[None, :], other=0.0)
         scores = tl.where(inside[None, :], scores, float("-inf"))
         if WINDOWED:
             scores = tl.where(tl.abs(i[:, None] - j[None, :]) <= window, scores, float("-inf"))
@@ -197,8 +203,8 @@ def disentangled_attention(
 
     Raises:
         TypeError: for another dtype.
-        ValueError: for another device or head_dim, positions that do not reach the longest text's ends, or a window
-            where distances have scores.
+        ValueError: for another device or head_dim, positions that do not reach the longest text's ends, biases of
+            other distances, or a window where distances have scores.
     """
     _check(qkv, positions, longest)
     if window is not None and not (positions.keys is None and positions.queries is None):
@@ -212,6 +218,7 @@ def disentangled_attention(
         keys, queries = (part if part is None else part.float() for part in (keys, queries))
     qkv = qkv.contiguous()
     keys, queries = (part if part is None else part.contiguous() for part in (keys, queries))
+    biases = positions.biases if positions.biases is None else positions.biases.float().contiguous()
     heads, head_dim = qkv.shape[2:]
     table = keys if keys is not None else queries
     blocks = _choose_blocks(qkv, longest, card_name(qkv.device), has_positions=table is not None)
@@ -222,6 +229,7 @@ def disentangled_attention(
             keys,
             queries,
             positions.rows,
+            biases,
             offsets,
             out,
             tiles,
@@ -237,6 +245,7 @@ def disentangled_attention(
             # Where the compiler itself loads ahead, it does so only with what a tile looks up for itself.
             CARRIED=blocks.stages == 1,
             WINDOWED=window is not None,
+            BIASED=biases is not None,
             PRECISION="tf32" if allow_tf32 else "ieee",
             num_warps=blocks.warps,
             num_stages=blocks.stages,
@@ -251,6 +260,9 @@ def _check(qkv: Tensor, positions: Positions, longest: int) -> None:
     reach = len(positions.rows) // 2 + 1
     if longest > reach:
         raise ValueError(f"a text has {longest} subwords, and positions.rows reaches {reach}: make it longer")
+    expected = (qkv.shape[2], len(positions.rows))
+    if positions.biases is not None and positions.biases.shape != expected:
+        raise ValueError(f"positions.biases is {tuple(positions.biases.shape)}: expected {expected}, heads, distances")
 
 
 @dataclass(frozen=True)

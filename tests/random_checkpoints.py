@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 DATA = Path(__file__).parent / "data"
 
 # (layers, hidden, heads, intermediate, hidden of the GLiNER head, rows of the embedding matrix)
+_Size = tuple[int, int, int, int, int, int]
 SIZES = {
     "tiny": (2, 64, 4, 128, 48, 2_048),
     "tiny-two-heads": (2, 64, 2, 128, 48, 2_048),  # as wide as kernels of others take them
@@ -45,6 +46,15 @@ MODERNBERT_SIZES = {
     "base": (22, 768, 12, 1_152, 512, 50_372),
     "large": (28, 1_024, 16, 2_624, 512, 50_372),
 }
+
+# Those of mT5; in small models distances are to pass all that they tell apart, and heads to be narrower than the layer.
+MT5_SIZES = {
+    "tiny": (2, 64, 3, 96, 48, 2_048),
+    "small": (8, 512, 6, 1_024, 512, 250_112),
+    "base": (12, 768, 12, 2_048, 512, 250_112),
+    "large": (24, 1_024, 16, 2_816, 512, 250_112),
+}
+_SIZES_OF: dict[str, dict[str, _Size]] = {"modernbert": SIZES | MODERNBERT_SIZES, "mt5": MT5_SIZES}
 
 CALIBRATION_LABELS = [
     "person", "organization", "location", "date", "product", "event",
@@ -70,6 +80,8 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
         _DEBERTA | {"position_buckets": -1, "max_relative_positions": 64, "pos_att_type": ["c2p"]},
     ),
     "bert": ("wordpiece", {"model_type": "bert", "type_vocab_size": 2, "layer_norm_eps": 1e-12}),
+    "t5": ("t5", {"model_type": "t5", "feed_forward_proj": "relu"}),
+    "mt5": ("t5", {"model_type": "mt5", "feed_forward_proj": "gated-gelu"}),  # T5 1.1 and gliner-x
     "modernbert": (
         "byte-bpe",
         {
@@ -129,6 +141,9 @@ KINDS: dict[str, Recipe] = {
     "bert-cut-mean": Recipe(encoder="bert", max_subwords=96, subtoken_pooling="mean", num_rnn_layers=2, seed=17),
     "bert-label-word": Recipe(encoder="bert", max_subwords=512, embed_ent_token=False, safetensors=False, seed=18),
     "modernbert": Recipe(encoder="modernbert", num_rnn_layers=0, seed=19),
+    "t5": Recipe(encoder="t5", seed=36),
+    "mt5": Recipe(encoder="mt5", subtoken_pooling="mean", seed=37),
+    "token-mt5": Recipe(span_mode="token_level", encoder="mt5", safetensors=False, seed=57),
     "bi": Recipe(label_encoder="bert", seed=31),
     "bi-same-width": Recipe(label_encoder="deberta-v3", hidden_size=32, num_rnn_layers=0, span_mode="marker", seed=32),
     "bi-bert": Recipe(encoder="bert", max_subwords=96, label_encoder="bert", safetensors=False, seed=33),
@@ -164,9 +179,8 @@ def make_checkpoint(out: Path, *, kind: str | None = None, **choices: Any) -> Pa
     from gliner import model as models
 
     recipe = replace(KINDS[kind] if kind else Recipe(), **choices)
-    is_modernbert = recipe.encoder == "modernbert" and recipe.size in MODERNBERT_SIZES
-    sizes = MODERNBERT_SIZES if is_modernbert else SIZES
-    layers, width, heads, intermediate, head_width, rows = sizes[recipe.size]
+    size = _SIZES_OF.get(recipe.encoder, SIZES)[recipe.size]
+    head_width, rows = size[4:]
     family, special = ENCODERS[recipe.encoder]
     family = recipe.tokenizer or family
     rows = recipe.vocab_size or rows
@@ -174,12 +188,12 @@ def make_checkpoint(out: Path, *, kind: str | None = None, **choices: Any) -> Pa
     tokenizer = make_tokenizer(
         family, corpus(), size=rows - len(GLINER_TOKENS), max_subwords=recipe.max_subwords, extra=GLINER_TOKENS
     )
-    encoder_config = special | {
-        "vocab_size": len(tokenizer), "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads,
-        "intermediate_size": intermediate, "pad_token_id": tokenizer.pad_token_id, "hidden_act": "gelu",
-        "max_position_embeddings": recipe.max_subwords or 1_024, "initializer_range": 0.02,
-    }  # fmt: skip
-    if is_modernbert:  # as published; in small models texts are to be longer than what a layer sees
+    encoder_config = special | _shape(special["model_type"], *size[:4])
+    encoder_config |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    if special["model_type"] not in ("t5", "mt5"):
+        encoder_config["max_position_embeddings"] = recipe.max_subwords or 1_024
+    if recipe.size in MODERNBERT_SIZES and recipe.encoder == "modernbert":
+        # As published; in small models texts are to be longer than what a layer sees.
         encoder_config |= {"global_attn_every_n_layers": 3, "local_attention": 128}
     is_token_level = recipe.span_mode == "token_level"
     kind = f"{'Uni' if recipe.label_encoder is None else 'Bi'}Encoder{'Token' if is_token_level else 'Span'}"
@@ -220,12 +234,25 @@ def _label_encoder(recipe: Recipe) -> tuple[dict[str, Any], PreTrainedTokenizerB
     # Large ones have the shape of the MiniLM that published ones carry.
     layers, width, heads, rows = (2, 32, 2, 1_500) if recipe.size.startswith("tiny") else (6, 384, 12, 30_522)
     tokenizer = make_tokenizer(family, corpus(), size=rows, max_subwords=LABEL_SUBWORDS)
-    settings = special | {
-        "vocab_size": len(tokenizer), "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads,
-        "intermediate_size": 4 * width, "pad_token_id": tokenizer.pad_token_id, "hidden_act": "gelu",
-        "max_position_embeddings": 512, "initializer_range": 0.02,
+    settings = special | _shape(special["model_type"], layers, width, heads, 4 * width)
+    settings |= {
+        "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "max_position_embeddings": 512
     }  # fmt: skip
     return {"labels_encoder": f"random/{recipe.label_encoder}", "labels_encoder_config": settings}, tokenizer
+
+
+def _shape(model_type: str, layers: int, width: int, heads: int, intermediate: int) -> dict[str, Any]:
+    """An encoder's numbers, by the names that its family has for them."""
+    if model_type in ("t5", "mt5"):
+        head_dim, buckets, farthest = (16, 12, 20) if width < 512 else (64, 32, 128)
+        return {
+            "num_layers": layers, "d_model": width, "num_heads": heads, "d_ff": intermediate, "d_kv": head_dim,
+            "relative_attention_num_buckets": buckets, "relative_attention_max_distance": farthest,
+        }  # fmt: skip
+    return {
+        "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads,
+        "intermediate_size": intermediate, "hidden_act": "gelu", "initializer_range": 0.02,
+    }  # fmt: skip
 
 
 @lru_cache(maxsize=1)
@@ -251,11 +278,14 @@ def _spread(encoder: torch.nn.Module) -> None:
         for name, part in encoder.named_modules():
             if isinstance(part, nn.Linear):
                 gain = 2.0 if "query" in name or "key" in name else 1.0
+                if name.endswith((".q", ".k")):  # T5 scales no scores
+                    gain = 1.5 * encoder.config.d_kv**-0.25
                 part.weight.normal_(0.0, gain / math.sqrt(part.in_features))
                 if part.bias is not None:
                     part.bias.normal_(0.0, 0.02)
             elif isinstance(part, nn.Embedding):
-                part.weight.normal_(0.0, 1.0 / math.sqrt(part.embedding_dim))
+                # Nothing scales T5's embeddings before they are added to.
+                part.weight.normal_(0.0, 1.0 if hasattr(encoder, "shared") else 1.0 / math.sqrt(part.embedding_dim))
 
 
 def _calibrate(model: Any, recipe: Recipe) -> None:

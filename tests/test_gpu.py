@@ -35,7 +35,9 @@ def no_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.gliner
-@pytest.mark.parametrize("kind", ["deberta", "deberta-marker", "deberta-mean", "bert", "modernbert", "token", "bi"])
+@pytest.mark.parametrize(
+    "kind", ["deberta", "deberta-marker", "deberta-mean", "bert", "modernbert", "mt5", "token", "bi"]
+)
 def test_a_random_checkpoint_answers_as_gliner_does(kind: str, checkpoint):
     model = GLiNER.from_pretrained(checkpoint(kind), map_location=DEVICE)
     assert model.device.type == DEVICE

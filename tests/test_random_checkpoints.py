@@ -22,7 +22,7 @@ def test_the_same_recipe_gives_the_same_checkpoint(checkpoint, tmp_path):
     assert (again / "tokenizer.json").read_bytes() == (checkpoint("deberta") / "tokenizer.json").read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["deberta", "deberta-marker", "bert", "modernbert", "era-v1"])
+@pytest.mark.parametrize("kind", ["deberta", "deberta-marker", "bert", "modernbert", "t5", "mt5", "era-v1"])
 def test_scores_spread_as_those_of_a_trained_model_do(kind, checkpoint):
     from gliner import GLiNER
 

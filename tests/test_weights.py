@@ -19,7 +19,7 @@ TEXT, LABELS = "Ada Lovelace wrote to Charles Babbage in London.", ["person", "c
 
 
 @pytest.mark.parametrize(
-    "kind", ["deberta", "deberta-marker", "deberta-two-lstm", "bert", "modernbert", "token", "bi-same-width"]
+    "kind", ["deberta", "deberta-marker", "deberta-two-lstm", "bert", "modernbert", "t5", "token", "bi-same-width"]
 )
 def test_what_is_written_is_what_was_read(checkpoint: Callable[[str], Path], kind: str) -> None:
     folder = checkpoint(kind)

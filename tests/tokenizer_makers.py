@@ -28,8 +28,9 @@ def make_tokenizer(
 
     Args:
         family: "unigram" (DeBERTa-v3's, where control characters and zero-width spaces vanish), "deberta" (the same
-            pieces in transformers' own DeBERTa class, which normalises in its own way), "wordpiece" (uncased BERT) or
-            "byte-bpe" (ModernBERT; nothing ever vanishes).
+            pieces in transformers' own DeBERTa class, which normalises in its own way), "t5" (the same pieces in the
+            class of T5, which puts nothing in front), "wordpiece" (uncased BERT) or "byte-bpe" (ModernBERT; nothing
+            ever vanishes).
         texts: what it is trained on.
         size: entries without `extra`. Those that training does not fill are pieces that no text can match.
         max_subwords: the longest sequence it gives; None: no limit, as DeBERTa's.
@@ -37,6 +38,8 @@ def make_tokenizer(
     """
     from transformers import BertTokenizer, DebertaV2Tokenizer, PreTrainedTokenizerFast
 
+    if family == "t5":
+        return _t5_tokenizer(texts, size, max_subwords, extra)
     model = _train("unigram" if family == "deberta" else family, texts, size)
     names = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
     options: dict[str, Any] = names | {"mask_token": "[MASK]"}
@@ -46,6 +49,22 @@ def make_tokenizer(
         options |= {"bos_token": "[CLS]", "eos_token": "[SEP]"}
     own_class = {"deberta": DebertaV2Tokenizer, "wordpiece": BertTokenizer}.get(family, PreTrainedTokenizerFast)
     tokenizer: PreTrainedTokenizerBase = own_class(tokenizer_object=model, **options)
+    if extra:
+        tokenizer.add_tokens(list(extra), special_tokens=True)
+    return tokenizer
+
+
+def _t5_tokenizer(
+    texts: tuple[str, ...], size: int, max_subwords: int | None, extra: tuple[str, ...]
+) -> PreTrainedTokenizerBase:
+    from transformers import T5Tokenizer
+
+    pieces = json.loads(_train("unigram", texts, size).to_str())["model"]["vocab"]
+    others = [(piece, score) for piece, score in pieces if piece not in {*_SPECIALS, "[MASK]"}]
+    own = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    filler = [(f"\ue000{piece}\ue001", others[-1][1]) for piece in range(size - len(own) - len(others))]
+    options = {} if max_subwords is None else {"model_max_length": max_subwords}
+    tokenizer: PreTrainedTokenizerBase = T5Tokenizer(vocab=[*own, *others, *filler], extra_ids=0, **options)
     if extra:
         tokenizer.add_tokens(list(extra), special_tokens=True)
     return tokenizer

@@ -32,10 +32,12 @@ __all__ = [
     "find_likely",
     "find_marked_spans",
     "find_spans",
+    "gate",
     "gated_sublayers",
     "has_vectors",
     "linear",
     "lstm",
+    "norm_rows",
     "resolve",
     "sublayers",
 ]
@@ -384,6 +386,7 @@ def attention(
     keys: NDArray[np.float32] | None,
     queries: NDArray[np.float32] | None,
     by_distance: NDArray[np.int32],
+    biases: NDArray[np.float32] | None,
     rotations: tuple[NDArray[np.float32], NDArray[np.float32]] | None,
     window: int | None,
     lengths: NDArray[np.int64],
@@ -401,6 +404,7 @@ def attention(
         keys: what queries are multiplied with, scaled, (H, R, d); None without content-to-position scores.
         queries: what keys are multiplied with, scaled, (H, R, d); None without position-to-content scores.
         by_distance: the row of both for the distances -(M-1)..M-1, (2M-1,); M is at least the longest text.
+        biases: what is added to the scores at these distances, (H, 2M-1); None for nothing.
         rotations: cosines and sines, (M, d / 2) each, by which queries and keys are turned first (RoPE); or None.
         window: subwords on either side that a query sees at most; None: it sees all.
         lengths: subwords of each text, (B,); N in all.
@@ -419,7 +423,7 @@ def linear(
     x: NDArray[np.float32],
     weight: NDArray[np.float32],
     bias: NDArray[np.float32] | None,
-    activation: Literal["none", "gelu"],
+    activation: Literal["none", "gelu", "gelu_tanh"],
     threads: int,
     openmp: int,
 ) -> NDArray[np.float32]:
@@ -461,7 +465,7 @@ class Int16Weights:
         self,
         x: NDArray[np.float32],
         bias: NDArray[np.float32] | None,
-        activation: Literal["none", "gelu"],
+        activation: Literal["none", "gelu", "gelu_tanh"],
         out: NDArray[np.float32],
         threads: int,
         openmp: int,
@@ -502,7 +506,7 @@ class PackedWeights:
         self,
         x: NDArray[np.float32],
         bias: NDArray[np.float32] | None,
-        activation: Literal["none", "gelu"],
+        activation: Literal["none", "gelu", "gelu_tanh"],
         out: NDArray[np.float32],
         threads: int,
         openmp: int,
@@ -527,11 +531,11 @@ def sublayers(
     attended: NDArray[np.float32],
     hidden: NDArray[np.float32],
     attention_output: tuple[Int16Weights | PackedWeights, NDArray[np.float32] | None],
-    attention_norm: tuple[NDArray[np.float32], NDArray[np.float32] | None, float],
+    attention_norm: tuple[NDArray[np.float32], NDArray[np.float32] | None, float, bool],
     intermediate: tuple[Int16Weights | PackedWeights, NDArray[np.float32] | None],
-    activation: Literal["none", "gelu"],
+    activation: Literal["none", "gelu", "gelu_tanh"],
     output: tuple[Int16Weights | PackedWeights, NDArray[np.float32] | None],
-    output_norm: tuple[NDArray[np.float32], NDArray[np.float32] | None, float],
+    output_norm: tuple[NDArray[np.float32], NDArray[np.float32] | None, float, bool],
     out: NDArray[np.float32],
     threads: int,
     openmp: int,
@@ -545,7 +549,8 @@ def sublayers(
         attended: what the attention gives, (N, A).
         hidden: what came into the layer, (N, D).
         attention_output: weights, (D, A), and bias, (D,) or None.
-        attention_norm: weight of a layer norm, (D,), its bias, (D,) or None, and what is added to the variance.
+        attention_norm: weight of a norm, (D,), its bias, (D,) or None, what is added to the variance, and whether the
+            mean is taken off first.
         intermediate: weights, (F, D), and bias.
         activation: as for `linear`.
         output: weights, (D, F), and bias.
@@ -562,27 +567,72 @@ def gated_sublayers(
     attended: NDArray[np.float32],
     hidden: NDArray[np.float32],
     attention_output: tuple[Int16Weights | PackedWeights, NDArray[np.float32] | None],
-    norm: tuple[NDArray[np.float32], NDArray[np.float32] | None, float],
+    norm: tuple[NDArray[np.float32], NDArray[np.float32] | None, float, bool],
     intermediate: tuple[Int16Weights | PackedWeights, NDArray[np.float32] | None],
-    activation: Literal["none", "gelu"],
+    gates: tuple[Int16Weights | PackedWeights, NDArray[np.float32] | None] | None,
+    activation: Literal["none", "gelu", "gelu_tanh"],
     output: tuple[Int16Weights | PackedWeights, NDArray[np.float32] | None],
     out: NDArray[np.float32],
     threads: int,
     openmp: int,
 ) -> None:
-    """Fills `out`, (N, D), with what follows the attention in a layer of ModernBERT's kind.
+    """Fills `out`, (N, D), with what follows the attention in a layer of ModernBERT's or T5's kind.
 
     `h = attention_output(attended) + hidden`, then `output(activation(first) * second) + h`, where first and second are
-    the halves of `intermediate(norm(h))`. What a row becomes depends on that row alone, to the last bit.
+    the halves of `intermediate(norm(h))`, or what `intermediate` and `gates` make of `norm(h)`. What a row becomes
+    depends on that row alone, to the last bit.
 
     Args:
         attended: what the attention gives, (N, A).
         hidden: what came into the layer, (N, D).
         attention_output: weights, (D, A), and bias, (D,) or None.
         norm: as for `sublayers`.
-        intermediate: weights, (2F, D), and bias.
+        intermediate: weights, (2F, D), and bias; (F, D) with `gates`.
+        gates: weights, (F, D), and bias; or None.
         activation: as for `linear`.
         output: weights, (D, F), and bias.
+        out: C-contiguous; nobody else may read or write it meanwhile.
+        threads: as for `find_spans`.
+        openmp: as for `find_spans`.
+
+    Raises:
+        ValueError: if the shapes do not fit each other, or an array is not contiguous.
+    """
+
+def norm_rows(
+    x: NDArray[np.float32],
+    norm: tuple[NDArray[np.float32], NDArray[np.float32] | None, float, bool],
+    out: NDArray[np.float32],
+    threads: int,
+    openmp: int,
+) -> None:
+    """Fills `out`, (N, D), with normed rows.
+
+    Args:
+        x: (N, D).
+        norm: as for `sublayers`.
+        out: C-contiguous; nobody else may read or write it meanwhile.
+        threads: as for `find_spans`.
+        openmp: as for `find_spans`.
+
+    Raises:
+        ValueError: if the shapes do not fit each other, or an array is not contiguous.
+    """
+
+def gate(
+    x: NDArray[np.float32],
+    gates: NDArray[np.float32],
+    activation: Literal["none", "gelu", "gelu_tanh"],
+    out: NDArray[np.float32],
+    threads: int,
+    openmp: int,
+) -> None:
+    """Fills `out`, (N, F), with `activation(x) * gates`.
+
+    Args:
+        x: (N, F).
+        gates: (N, F).
+        activation: as for `linear`.
         out: C-contiguous; nobody else may read or write it meanwhile.
         threads: as for `find_spans`.
         openmp: as for `find_spans`.

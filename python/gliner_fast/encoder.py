@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gliner_fast.cpu.linear import take_linear
-from gliner_fast.encoders import packed_bert, packed_modernbert
+from gliner_fast.encoders import packed_bert, packed_modernbert, packed_t5
 from gliner_fast.encoders.as_built import AsBuilt
 from gliner_fast.encoders.attention_executor import AttentionExecutor, PackedTexts, choose_attention
 from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.encoders.deberta_config import DebertaConfig
 from gliner_fast.errors import CheckpointError, UnsupportedCheckpointError
 
+_DECODERS = ("llama", "mistral", "gemma", "qwen2")
 _meta_lock = threading.Lock()
 
 
@@ -52,14 +53,15 @@ class TransformersEncoder(nn.Module):
                 f"encoder_config names the encoder {model_type!r}, which the installed transformers does not know: "
                 "upgrade transformers, or use a checkpoint with another encoder"
             ) from error
-        if getattr(config, "is_encoder_decoder", False) or model_type in ("llama", "mistral", "gemma", "qwen2"):
+        is_half = model_type in packed_t5.KINDS  # of T5, which has a decoder too, the encoder alone is run
+        if (getattr(config, "is_encoder_decoder", False) and not is_half) or model_type in _DECODERS:
             raise UnsupportedCheckpointError(
                 f"encoder_config names {model_type!r}, which is not an encoder: gliner_fast runs encoders "
-                "(DeBERTa, BERT, RoBERTa, ELECTRA, ModernBERT, ...)"
+                "(DeBERTa, BERT, RoBERTa, ELECTRA, ModernBERT, T5, ...)"
             )
         if attn_implementation is not None:
             config._attn_implementation = attn_implementation
-        self.model = AutoModel.from_config(config, trust_remote_code=False)
+        self.model = packed_t5.make(config) if is_half else AutoModel.from_config(config, trust_remote_code=False)
         take_linear(self.model)
         self.width = int(config.hidden_size)
         settings["model_type"] = model_type
@@ -68,6 +70,8 @@ class TransformersEncoder(nn.Module):
             self._packed = _PackedRun(packed_bert.run_packed, AsBuilt(self.model, packed_bert.is_unchanged))
         elif packed_modernbert.is_modernbert(settings, self.model):
             self._packed = _PackedRun(packed_modernbert.run_packed, AsBuilt(self.model, packed_modernbert.is_unchanged))
+        elif packed_t5.is_t5(settings, self.model):
+            self._packed = _PackedRun(packed_t5.run_packed, AsBuilt(self.model, packed_t5.is_unchanged))
 
     def forward(
         self, input_ids: Tensor, lengths: Tensor, offsets: Tensor | None = None, wanted: Tensor | None = None
@@ -92,7 +96,8 @@ class TransformersEncoder(nn.Module):
     @property
     def _executor(self) -> AttentionExecutor:
         weight = next(self.model.parameters())
-        head_dim = self.width // int(getattr(self.model.config, "num_attention_heads", 1))
+        config = self.model.config
+        head_dim = getattr(config, "d_kv", None) or self.width // int(getattr(config, "num_attention_heads", 1))
         return choose_attention(weight.device, weight.dtype, head_dim)
 
 

@@ -29,7 +29,10 @@ _EMBEDDINGS = re.compile(
     re.escape(_ENCODER) + r"(.*\.)?(word_embeddings|tok_embeddings|embed_tokens|shared|wte)\.weight$"
 )
 # Buffers that older transformers stored, and layers that exist in files but that GLiNER never runs.
-_IGNORABLE = re.compile(r".*(position_ids|token_type_ids|\.pooler\..*|num_batches_tracked)$|^cross_fuser\..*")
+# T5's embeddings have two names.
+_IGNORABLE = re.compile(
+    r".*(position_ids|token_type_ids|\.pooler\..*|num_batches_tracked|\.encoder\.embed_tokens\.weight)$|^cross_fuser\..*"
+)
 
 
 def find_weights(folder: Path, variant: str | None = None) -> Path:

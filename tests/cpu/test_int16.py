@@ -88,7 +88,7 @@ def test_the_activation_is_gelu():
     torch.testing.assert_close(
         multiply(vectors, weight, bias, "gelu"), F.gelu(multiply(vectors, weight, bias)), rtol=1e-5, atol=1e-6
     )
-    with pytest.raises(ValueError, match='activation is "relu": expected none or gelu'):
+    with pytest.raises(ValueError, match='activation is "relu": expected none, gelu or gelu_tanh'):
         multiply(vectors, weight, bias, "relu")
 
 

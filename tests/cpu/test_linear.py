@@ -124,7 +124,7 @@ def test_the_address_is_in_the_library_that_torch_uses():
         ({"weight": np.zeros(61, np.int8)[1:].view(np.float32).reshape(5, 3)}, "weight is not aligned"),
         ({"weight": np.zeros((5, 0), np.float32), "x": np.zeros((2, 0), np.float32)}, "no columns"),
         ({"bias": np.zeros(4, np.float32)}, "bias has 4 values: expected 5"),
-        ({"activation": "relu"}, 'activation is "relu": expected none or gelu'),
+        ({"activation": "relu"}, 'activation is "relu": expected none, gelu or gelu_tanh'),
         ({"threads": -1}, "threads is -1"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The modules of a layer of ModernBERT's kind in one native call, beside the modules one after another."""
+"""The modules of a layer of ModernBERT's or T5's kind in one native call, beside the modules one after another."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from transformers.activations import NewGELUActivation
+from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from gliner_fast import _rust
 from gliner_fast.cpu.int16 import quantize
 from gliner_fast.cpu.linear import VARIABLE, Linear
+from gliner_fast.cpu.native import rust_is_fastest
 from gliner_fast.cpu.openmp import parallel_address
 from gliner_fast.encoders import sublayers
-from gliner_fast.encoders.sublayers import finish_gated_layer
+from gliner_fast.encoders.sublayers import finish_gated_layer, gate, norm_rows
 from tests.encoders.test_packed_modernbert import make_encoder, run_both
+from tests.encoders.test_packed_t5 import make_encoder as make_t5
 
 
 class Layer(nn.Module):
@@ -64,7 +68,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         rows.append(len(attended))
         _rust.gated_sublayers(attended, *others)
 
-    monkeypatch.setattr(sublayers, "_rust", SimpleNamespace(gated_sublayers=apply))
+    monkeypatch.setattr(sublayers, "_rust", SimpleNamespace(**vars(_rust) | {"gated_sublayers": apply}))
     return rows
 
 
@@ -107,12 +111,12 @@ def test_a_row_s_result_is_its_own_whoever_works(kind, openmp):
     # As much work as several threads are worth, and more than one block of rows.
     width, inner, rows = 96, 192, 300
     dense = [(kind(numbers(*shape)), None) for shape in ((width, width), (2 * inner, width), (width, inner))]
-    norm = numbers(width), None, 1e-5
+    norm = numbers(width), None, 1e-5, True
     attended, hidden = numbers(rows, width), numbers(rows, width)
 
     def apply(attended: np.ndarray, hidden: np.ndarray, threads: int, openmp: int) -> np.ndarray:
         out = np.full_like(hidden, np.nan)
-        _rust.gated_sublayers(attended, hidden, dense[0], norm, dense[1], "gelu", dense[2], out, threads, openmp)
+        _rust.gated_sublayers(attended, hidden, dense[0], norm, dense[1], None, "gelu", dense[2], out, threads, openmp)
         return out
 
     together = apply(attended, hidden, 3, openmp)
@@ -165,11 +169,11 @@ def test_a_gradient_is_left_to_the_modules(calls):
 
 def test_shapes_that_do_not_fit_are_told():
     one, vector = np.ones((3, 3), np.float32), np.ones(3, np.float32)
-    dense, norm = (_rust.PackedWeights(one), vector), (vector, None, 1e-5)
+    dense, norm = (_rust.PackedWeights(one), vector), (vector, None, 1e-5, True)
     twice = _rust.PackedWeights(np.ones((6, 3), np.float32)), None
 
-    def apply(attended=one, intermediate=twice, norm=norm, activation="gelu", out=one):
-        _rust.gated_sublayers(attended, one, dense, norm, intermediate, activation, dense, out.copy(), 1, 0)
+    def apply(attended=one, intermediate=twice, gates=None, norm=norm, activation="gelu", out=one):
+        _rust.gated_sublayers(attended, one, dense, norm, intermediate, gates, activation, dense, out.copy(), 1, 0)
 
     apply()
     with pytest.raises(
@@ -178,10 +182,143 @@ def test_shapes_that_do_not_fit_are_told():
         apply(attended=one[:2])
     with pytest.raises(ValueError, match="intermediate's outputs: 3, where 6 fit what is beside it"):
         apply(intermediate=dense)
+    apply(intermediate=dense, gates=dense)
+    with pytest.raises(ValueError, match="intermediate's outputs: 6, where 3 fit what is beside it"):
+        apply(gates=dense)
+    with pytest.raises(ValueError, match="gates' outputs: 6, where 3 fit what is beside it"):
+        apply(intermediate=dense, gates=twice)
     with pytest.raises(ValueError, match="norm's weight: 2, where 3 fit"):
-        apply(norm=(vector[:2], None, 1e-5))
-    with pytest.raises(ValueError, match='activation is "silu": expected none or gelu'):
+        apply(norm=(vector[:2], None, 1e-5, True))
+    with pytest.raises(ValueError, match='activation is "silu": expected none, gelu or gelu_tanh'):
         apply(activation="silu")
+
+
+# --- T5's -------------------------------------------------------------------------------------------------------------
+
+
+class T5Layer(nn.Module):
+    """The modules of T5 1.1, of any sizes, and what they compute."""
+
+    def __init__(self, entering: int = 12, width: int = 20, inner: int = 33) -> None:
+        super().__init__()
+        self.attention_output = Linear(entering, width)
+        self.norm = T5LayerNorm(width, 1e-5)
+        self.intermediate, self.gates = Linear(width, inner), Linear(width, inner)
+        self.output = Linear(inner, width)
+        for linear in (self.attention_output, self.intermediate, self.gates, self.output):
+            linear.bias = None
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=0.5)
+        self.eval()
+
+    def at_once(self, attended: Tensor, hidden: Tensor) -> Tensor | None:
+        return finish_gated_layer(attended, hidden, activation="gelu_tanh", **dict(self.named_children()))
+
+    def forward(self, attended: Tensor, hidden: Tensor) -> Tensor:
+        hidden = self.attention_output(attended) + hidden
+        normed = self.norm(hidden)
+        out: Tensor = self.output(NewGELUActivation()(self.intermediate(normed)) * self.gates(normed)) + hidden
+        return out
+
+
+@given(
+    rows=st.one_of(st.integers(0, 20), st.integers(260, 270)),
+    entering=st.integers(1, 40),
+    width=st.integers(6, 70),
+    inner=st.integers(1, 90),
+    seed=st.integers(0, 99),
+)
+def test_t5_s_modules_give_the_same_at_once(rows, entering, width, inner, seed):
+    torch.manual_seed(seed)
+    layer = T5Layer(entering, width, inner)
+    attended, hidden = torch.randn(rows, entering), torch.randn(rows, width)
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, "packed")
+        ours = layer.at_once(attended, hidden)
+        patch.setenv(VARIABLE, "torch")
+        assert layer.at_once(attended, hidden) is None
+        exact = layer.double()(attended.double(), hidden.double())
+    assert ours is not None
+    torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-4)
+
+
+needs_vectors = pytest.mark.skipif(not rust_is_fastest(), reason="torch computes on CPUs without such vectors")
+
+
+@needs_vectors
+@given(rows=st.integers(0, 40), width=st.integers(1, 200), scale=st.sampled_from([1e-3, 1.0, 1e3]))
+def test_rows_are_normed_in_one_pass(rows, width, scale):
+    norm = T5LayerNorm(width, 1e-6)
+    torch.manual_seed(rows)
+    nn.init.normal_(norm.weight)
+    x = torch.randn(rows, width) * scale
+    with torch.inference_mode():
+        ours, exact = norm_rows(x, norm), norm.double()(x.double())
+    torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-6)
+
+
+@needs_vectors
+@given(rows=st.integers(0, 40), width=st.integers(1, 200), scale=st.sampled_from([1e-3, 1.0, 1e3]))
+def test_rows_are_gated_in_one_pass(rows, width, scale):
+    torch.manual_seed(rows)
+    x, gates = torch.randn(2, rows, width).unbind()
+    with torch.inference_mode():
+        ours = gate(x * scale, gates)
+        exact = NewGELUActivation()(x.double() * scale) * gates.double()
+    assert ours is not None
+    torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-6)
+
+
+OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "other numbers": lambda x: x.double(),
+    "a vector": lambda x: x[0],
+    "columns": lambda x: x.T,
+}
+
+
+@pytest.mark.parametrize("change", OTHERS.values(), ids=OTHERS)
+def test_other_rows_are_left_to_torch(change, monkeypatch):
+    monkeypatch.setattr(sublayers, "_rust", None)  # whom nobody calls
+    x = change(torch.randn(6, 6))
+    with torch.inference_mode():
+        assert gate(x, x) is None
+        torch.testing.assert_close(norm_rows(x, T5LayerNorm(6)), T5LayerNorm(6)(x))
+
+
+def test_gradients_and_other_norms_are_left_to_torch(monkeypatch):
+    monkeypatch.setattr(sublayers, "_rust", None)
+    x, hooked = torch.randn(6, 6), T5LayerNorm(6)
+    hooked.register_forward_hook(lambda *given: 2 * given[2])
+    assert gate(x, x) is None
+    assert norm_rows(x, T5LayerNorm(6)).requires_grad
+    with torch.inference_mode():
+        torch.testing.assert_close(norm_rows(x, hooked), 2 * T5LayerNorm(6)(x))
+        torch.testing.assert_close(norm_rows(x, nn.RMSNorm(6)), nn.RMSNorm(6)(x))
+        assert gate(x, torch.randn(6, 5)) is None
+
+
+def test_shapes_of_rows_that_do_not_fit_are_told():
+    one, vector = np.ones((3, 4), np.float32), np.ones(4, np.float32)
+    with pytest.raises(ValueError, match=r"x is \[3, 4\] and gates \[2, 4\]: expected the same shape"):
+        _rust.gate(one, one[:2], "gelu_tanh", one.copy(), 1, 0)
+    with pytest.raises(ValueError, match=r"x is \[3, 4\] and out \[4, 3\]: expected the same shape"):
+        _rust.gate(one, one, "gelu_tanh", np.ones((4, 3), np.float32), 1, 0)
+    with pytest.raises(ValueError, match=r"x is \[3, 4\] and out \[2, 4\]: expected the same shape"):
+        _rust.norm_rows(one, (vector, None, 1e-6, False), one[:2].copy(), 1, 0)
+    with pytest.raises(ValueError, match=r"norm's weight is \[3\], x \[3, 4\]"):
+        _rust.norm_rows(one, (vector[:3], None, 1e-6, False), one.copy(), 1, 0)
+    with pytest.raises(ValueError, match="norm's bias: 3, where 4 fit what is beside it"):
+        _rust.norm_rows(one, (vector, vector[:3], 1e-6, False), one.copy(), 1, 0)
+
+
+def test_t5_s_layers_go_through_it(monkeypatch, calls):
+    encoder = make_t5()
+    padded, packed, some = run_both(encoder, [33, 1, 70, 2])
+    assert calls == [106, 106, 106, 106, 106, 3]  # the last layer for wanted rows alone
+    torch.testing.assert_close(packed, padded, rtol=0, atol=1e-4)
+    torch.testing.assert_close(some, packed[[-1, 0, 0]], rtol=0, atol=1e-5)
+    run_both(make_t5(feed_forward_proj="relu"), [33, 1, 70, 2])
+    assert len(calls) == 6
 
 
 # --- models -----------------------------------------------------------------------------------------------------------

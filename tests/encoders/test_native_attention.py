@@ -23,15 +23,18 @@ CONFIG = {
 }  # fmt: skip
 
 
-def inputs(lengths: list[int], heads: int, head_dim: int, kinds: str, seed: int) -> tuple[torch.Tensor, Positions]:
-    """Random vectors, and rows that come in no order at all."""
+def inputs(
+    lengths: list[int], heads: int, head_dim: int, kinds: str, seed: int, *, biased: bool = False
+) -> tuple[torch.Tensor, Positions]:
+    """Random vectors and numbers, and rows that come in no order at all."""
     generator = torch.Generator().manual_seed(seed)
     qkv = torch.randn(sum(lengths), 3, heads, head_dim, generator=generator)
     tables = torch.randn(2, heads, 11, head_dim, generator=generator) * 0.3
     farthest = max(lengths, default=0) + 2
     rows = torch.randint(0, 11, (2 * farthest + 1,), generator=generator, dtype=torch.int32)
     keys, queries = (table if name in kinds else None for name, table in zip(("c2p", "p2c"), tables, strict=True))
-    return qkv, Positions(keys, queries, rows)
+    biases = torch.randn(heads, len(rows), generator=generator) if biased else None
+    return qkv, Positions(keys, queries, rows, biases)
 
 
 def expected(
@@ -42,6 +45,7 @@ def expected(
         None if positions.keys is None else positions.keys.double(),
         None if positions.queries is None else positions.queries.double(),
         positions.rows,
+        None if positions.biases is None else positions.biases.double(),
     )
     return disentangled_attention_reference(qkv.double(), exact, lengths=lengths, scale=scale, window=window)
 
@@ -53,10 +57,11 @@ def expected(
     head_dim=st.integers(1, 40),
     kinds=st.sampled_from(["c2p p2c", "c2p", "p2c", ""]),
     window=st.one_of(st.none(), st.integers(0, 140)),
+    biased=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_random_texts(lengths, heads, head_dim, kinds, window, seed):
-    qkv, positions = inputs(lengths, heads, head_dim, kinds, seed)
+def test_random_texts(lengths, heads, head_dim, kinds, window, biased, seed):
+    qkv, positions = inputs(lengths, heads, head_dim, kinds, seed, biased=biased)
     out = native_attention(qkv, positions, lengths=lengths, scale=0.2, window=window)
     assert out.shape == (sum(lengths), heads, head_dim)
     torch.testing.assert_close(out.double(), expected(qkv, positions, lengths, 0.2, window), rtol=0, atol=1e-5)
@@ -123,7 +128,7 @@ def test_a_text_s_result_is_its_own_whoever_works(openmp, threads):
 
     def attend(rows: slice, own: list[int], threads: int, openmp: int) -> np.ndarray:
         out = np.full((sum(own), 4, 64), np.nan, np.float32)
-        _rust.attention(qkv[rows].numpy(), *tables, None, None, np.array(own), 0.1, out, threads, openmp)
+        _rust.attention(qkv[rows].numpy(), *tables, None, None, None, np.array(own), 0.1, out, threads, openmp)
         return out
 
     together = attend(slice(None), lengths, threads, openmp)
@@ -163,6 +168,17 @@ def test_a_text_s_result_is_its_own_whoever_works(openmp, threads):
             | {"queries": None, "rotations": (np.zeros((2, 1), np.float32),) * 2},
             "cosines has 2 values: expected 1 for each place, at least 3 places",
         ),
+        ({"biases": np.zeros((2, 6), np.float32)}, r"biases is \[2, 6\]: expected 2 heads, and as many distances"),
+        ({"biases": np.zeros((1, 7), np.float32)}, r"biases is \[1, 7\]: expected 2 heads"),
+        (
+            {
+                "keys": None,
+                "queries": None,
+                "by_distance": np.zeros(3, np.int32),
+                "biases": np.zeros((2, 3), np.float32),
+            },
+            "at least 5 for a text of 3",
+        ),
         ({"rotations": (np.zeros((3, 1), np.float32),) * 2}, "heads of 3 numbers cannot be turned"),
     ],
 )
@@ -172,6 +188,7 @@ def test_arrays_that_do_not_fit_are_refused(change, told):
         "keys": np.zeros((2, 5, 3), np.float32),
         "queries": np.zeros((2, 5, 3), np.float32),
         "by_distance": np.zeros(7, np.int32),
+        "biases": None,
         "rotations": None,
         "window": None,
         "lengths": np.array([3, 1]),
@@ -189,7 +206,7 @@ def test_arrays_that_do_not_fit_are_refused(change, told):
 def test_out_is_of_the_kind_of_what_goes_in(kind, of_out):
     qkv, out = np.zeros((3, 3, 1, 4), kind), np.zeros((3, 1, 4), of_out)
     with pytest.raises(TypeError, match="argument 'out': "):
-        _rust.attention(qkv, None, None, np.zeros(1, np.int32), None, None, np.array([3]), 1.0, out, 1, 0)
+        _rust.attention(qkv, None, None, np.zeros(1, np.int32), None, None, None, np.array([3]), 1.0, out, 1, 0)
 
 
 def test_another_dtype_is_refused():

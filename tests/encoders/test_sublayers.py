@@ -111,7 +111,7 @@ def test_a_row_s_result_is_its_own_whoever_works(kind, openmp):
     # As much work as several threads are worth, and more than one block of rows.
     width, inner, rows = 96, 384, 300
     dense = [(kind(numbers(*shape)), None) for shape in ((width, width), (inner, width), (width, inner))]
-    norm = numbers(width), numbers(width), 1e-5
+    norm = numbers(width), numbers(width), 1e-5, True
     attended, hidden = numbers(rows, width), numbers(rows, width)
 
     def apply(attended: np.ndarray, hidden: np.ndarray, threads: int, openmp: int) -> np.ndarray:
@@ -273,7 +273,7 @@ def test_it_is_seen_when_a_module_s_numbers_change(calls):
 
 def test_shapes_that_do_not_fit_are_told():
     one, vector = np.ones((3, 3), np.float32), np.ones(3, np.float32)
-    dense, norm = (_rust.PackedWeights(one), vector), (vector, vector, 1e-5)
+    dense, norm = (_rust.PackedWeights(one), vector), (vector, vector, 1e-5, True)
 
     def apply(attended=one, hidden=one, intermediate=dense, norm=norm, activation="gelu", out=one):
         _rust.sublayers(attended, hidden, dense, norm, intermediate, activation, dense, norm, out.copy(), 1, 0)
@@ -285,14 +285,24 @@ def test_shapes_that_do_not_fit_are_told():
     with pytest.raises(ValueError, match="intermediate's inputs: 2, where 3 fit what is beside it"):
         apply(intermediate=(_rust.PackedWeights(np.ones((3, 2), np.float32)), None))
     with pytest.raises(ValueError, match="attention_norm's weight: 2, where 3 fit"):
-        apply(norm=(vector[:2], vector, 1e-5))
+        apply(norm=(vector[:2], vector, 1e-5, True))
     with pytest.raises(ValueError, match="intermediate's bias: 2, where 3 fit"):
         apply(intermediate=(dense[0], vector[:2]))
-    with pytest.raises(ValueError, match='activation is "relu": expected none or gelu'):
+    with pytest.raises(ValueError, match='activation is "relu": expected none, gelu or gelu_tanh'):
         apply(activation="relu")
     with pytest.raises(ValueError, match="output_norm's weight is not C-contiguous"):
         _rust.sublayers(
-            one, one, dense, norm, dense, "gelu", dense, (np.ones(6, np.float32)[::2], vector, 1e-5), one.copy(), 1, 0
+            one,
+            one,
+            dense,
+            norm,
+            dense,
+            "gelu",
+            dense,
+            (np.ones(6, np.float32)[::2], vector, 1e-5, True),
+            one.copy(),
+            1,
+            0,
         )
     with pytest.raises(ValueError, match="hidden is not C-contiguous"):
         apply(hidden=np.asfortranarray(np.arange(9, dtype=np.float32).reshape(3, 3)))

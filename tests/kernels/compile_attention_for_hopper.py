@@ -17,6 +17,12 @@ from triton.compiler import ASTSource
 from gliner_fast.kernels import disentangled_attention as module
 from tests.kernels.compile_for_hopper import registers
 
+KINDS: dict[str, dict[str, bool]] = {
+    "": {},
+    " without positions": {"positions": False},
+    " windowed": {"positions": False, "windowed": True},
+    " biased": {"positions": False, "biased": True},
+}
 DTYPES = {"bf16": (16, "ieee"), "fp16": (16, "ieee"), "fp32": (32, "ieee"), "tf32": (32, "tf32")}
 
 
@@ -25,7 +31,15 @@ def blocks_of(bits: int, head_dim: int, positions: bool, short: bool) -> module.
     return module.default_blocks(module.ShapeClass(bits, head_dim, positions, short))
 
 
-def compiled(dtype: str, head_dim: int, *, positions: bool = True, short: bool = False, windowed: bool = False) -> Any:
+def compiled(
+    dtype: str,
+    head_dim: int,
+    *,
+    positions: bool = True,
+    short: bool = False,
+    windowed: bool = False,
+    biased: bool = False,
+) -> Any:
     """The kernel for sm_90 as the launch function starts it for 12 heads, its pointers at multiples of 16 bytes."""
     bits, precision = DTYPES[dtype]
     blocks = blocks_of(bits, head_dim, positions, short)
@@ -39,11 +53,15 @@ def compiled(dtype: str, head_dim: int, *, positions: bool = True, short: bool =
         "P2C": positions,
         "CARRIED": blocks.stages == 1,
         "WINDOWED": windowed,
+        "BIASED": biased,
         "PRECISION": precision,
     }
     if not positions:
         constants |= {"keys_ptr": None, "queries_ptr": None}
+    if not biased:
+        constants["biases_ptr"] = None
     types = dict.fromkeys(constants, "constexpr") | {"rows_ptr": "*i32", "offsets_ptr": "*i64", "scale": "fp32"}
+    types |= {"biases_ptr": "*fp32"} if biased else {}
     pointer = "*fp32" if bits == 32 else f"*{dtype}"
     source = ASTSource(
         fn=kernel,
@@ -65,20 +83,14 @@ def main() -> None:
     """Prints a JSON object: what each variant takes of a multiprocessor, and whether it has certain PTX."""
     found = {}
     for dtype, (bits, _) in DTYPES.items():
-        for head_dim, (positions, windowed), short in product(
-            module.HEAD_DIMS, ((True, False), (False, False), (False, True)), (True, False)
-        ):
-            if short and (bits == 32 or windowed):
+        for head_dim, (kind, options), short in product(module.HEAD_DIMS, KINDS.items(), (True, False)):
+            if short and (bits == 32 or options.get("windowed")):
                 continue  # the same as for longer texts, or longer than any that is short
-            kernel = compiled(dtype, head_dim, positions=positions, short=short, windowed=windowed)
+            kernel = compiled(dtype, head_dim, short=short, **options)
             ptx = kernel.asm["ptx"]
-            made, blocks = registers(kernel.asm["cubin"]), blocks_of(bits, head_dim, positions, short)
-            name = (
-                f"{dtype} {head_dim}"
-                + ("" if positions else " windowed" if windowed else " without positions")
-                + (" short" if short else "")
-            )
-            found[name] = {
+            made = registers(kernel.asm["cubin"])
+            blocks = blocks_of(bits, head_dim, options.get("positions", True), short)
+            found[f"{dtype} {head_dim}{kind}" + (" short" if short else "")] = {
                 "shared": kernel.metadata.shared,
                 "registers": 32 * blocks.warps * -(-made["registers"] // 8) * 8,
                 "spilled": made["spilled"],

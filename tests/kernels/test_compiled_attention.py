@@ -15,7 +15,7 @@ def compiled() -> dict[str, dict[str, object]]:
 
 
 def test_all_but_strict_fp32_run_on_the_matrix_units(compiled):
-    assert len(compiled) == 48  # with and without positions, those also for short texts in 16 bits; and windowed
+    assert len(compiled) == 66  # with and without positions, and biased, also for short texts in 16 bits; and windowed
     assert {name: found["matrix units"] for name, found in compiled.items()} == {
         name: not name.startswith("fp32") for name in compiled
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import accumulate
 
 import pytest
@@ -35,6 +36,7 @@ class Layer:
     def __init__(
         self, lengths: list[int], head_dim: int, *, heads: int = 2, dtype: torch.dtype = torch.float32,
         device: str = "cpu", kinds: tuple[str, ...] = ("c2p", "p2c"), buckets: int = 256, window: int | None = None,
+        biased: bool = False,
     ) -> None:  # fmt: skip
         config = DebertaConfig.read({**SETTINGS, "position_buckets": buckets, "max_position_embeddings": 512})
         generator = torch.Generator().manual_seed(0)
@@ -52,6 +54,7 @@ class Layer:
             keys.to(device, dtype) if "c2p" in kinds else None,
             queries.to(device, dtype) if "p2c" in kinds else None,
             rows.to(device),
+            normal(heads, len(rows)).to(device) if biased else None,
         )
 
     def attend(self, **options: bool) -> Tensor:
@@ -76,7 +79,8 @@ class Layer:
         keys, queries = (
             None if part is None else part.double() for part in (self.positions.keys, self.positions.queries)
         )
-        positions = Positions(keys, queries, self.positions.rows)
+        biases = self.positions.biases
+        positions = Positions(keys, queries, self.positions.rows, None if biases is None else biases.double())
         return disentangled_attention_reference(
             self.qkv.double(), positions, lengths=self.lengths, scale=self.scale, window=self.window
         )
@@ -129,6 +133,31 @@ def test_the_reference_sees_what_is_near_alone(window: int):
         at += length
 
 
+@pytest.mark.parametrize("kinds", [("c2p", "p2c"), ()], ids=str)
+def test_the_reference_adds_what_a_distance_has(kinds: tuple[str, ...]):
+    layer = Layer([7, 3], 16, kinds=kinds, biased=True)
+    biases = layer.positions.biases
+    found, at = layer.plain(), 0
+    # Each score times its exponential: what is added becomes a factor of the weights.
+    layer.positions = Positions(layer.positions.keys, layer.positions.queries, layer.positions.rows)
+    for length in layer.lengths:
+        own = Layer([length], 16)
+        own.qkv, own.positions = layer.qkv[at : at + length].clone(), layer.positions
+        own.qkv[:, 2] = 0
+        weights = torch.empty(2, length, length)
+        for j in range(length):  # weights, by values that are 1 for one key alone
+            own.qkv[:, 2] = 0
+            own.qkv[j, 2] = 1
+            weights[:, :, j] = own.plain()[:, :, 0].T
+        for i in range(length):
+            for j in range(length):
+                weights[:, i, j] *= biases[:, i - j + 6].exp()
+        weights /= weights.sum(-1, keepdim=True)
+        expected = torch.einsum("hij,jhd->ihd", weights, layer.qkv[at : at + length, 2])
+        torch.testing.assert_close(found[at : at + length], expected)
+        at += length
+
+
 # --- the kernel -------------------------------------------------------------------------------------------------------
 
 
@@ -177,6 +206,30 @@ def test_every_kind_of_positions(kinds: tuple[str, ...], buckets: int, device: s
 def test_what_is_near_alone(rows: int, window: int, dtype: torch.dtype, device: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "_choose_blocks", lambda *_, **__: module.Blocks(rows, warps=4, stages=1))
     Layer([100, 1, 33, 16, 70], 16, heads=1, dtype=dtype, device=device, kinds=(), window=window).check()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("rows", "kinds", "window"), [(16, (), None), (32, ("c2p", "p2c"), None), (64, (), 20)], ids=str
+)
+def test_what_a_distance_has_is_added(
+    rows: int,
+    kinds: tuple[str, ...],
+    window: int | None,
+    dtype: torch.dtype,
+    device: str,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(module, "_choose_blocks", lambda *_, **__: module.Blocks(rows, warps=4, stages=1))
+    layer = Layer([100, 1, 33, 16, 70], 16, dtype=dtype, device=device, kinds=kinds, window=window, biased=True)
+    layer.check()
+    layer.positions = replace(layer.positions, biases=None)
+    assert (layer.attend() - layer.exact()).abs().max() < 0.1
+    layer.positions = replace(layer.positions, biases=torch.zeros(2, 199, device=device))
+    with_zeros = layer.attend()
+    layer.positions = replace(layer.positions, biases=None)
+    assert torch.equal(with_zeros, layer.attend())
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -294,6 +347,14 @@ def test_positions_that_do_not_reach_the_ends_of_a_text_are_refused():
     layer = Layer([5], 16)
     layer.qkv, layer.lengths = torch.cat([layer.qkv, layer.qkv]), [10]
     with pytest.raises(ValueError, match=r"a text has 10 subwords, and positions\.rows reaches 5"):
+        layer.attend()
+
+
+@pytest.mark.parametrize("shape", [(2, 7), (1, 9)])
+def test_biases_of_other_distances_are_refused(shape: tuple[int, int]):
+    layer = Layer([5], 16)
+    layer.positions = replace(layer.positions, biases=torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"positions\.biases is \(., .\): expected \(2, 9\), heads, distances"):
         layer.attend()
 
 

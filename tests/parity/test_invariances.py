@@ -26,7 +26,9 @@ def _assert_same(some, others, reference):
     assert report.max_score_difference < 1e-4
 
 
-@pytest.mark.parametrize("kind", ["deberta", "deberta-two-lstm", "bert", "bert-cut-mean", "modernbert", "token", "bi"])
+@pytest.mark.parametrize(
+    "kind", ["deberta", "deberta-two-lstm", "bert", "bert-cut-mean", "modernbert", "mt5", "token", "bi"]
+)
 def test_a_text_alone_and_among_others(kind, pair):
     both = pair(kind)
     together = both.ours.inference(TEXTS, LABELS, threshold=0.3)

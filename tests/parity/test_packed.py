@@ -26,6 +26,7 @@ EXECUTORS = {
     "deberta": ["grouped", "torch", "rust", "triton", "disentangled-flash"],
     "bert": ["grouped", "torch", "triton"],
     "modernbert": ["grouped", "torch", "rust", "triton"],  # whose windows are shorter than the texts
+    "mt5": ["grouped", "torch", "rust", "triton"],
 }
 
 

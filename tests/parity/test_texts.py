@@ -13,7 +13,7 @@ from tests.samples import BOOKS, LABELS, UNICODE
 
 pytestmark = pytest.mark.gliner
 
-TOKENIZERS = ["deberta", "bert", "modernbert", "era-v1"]  # one kind for each family of tokenizers
+TOKENIZERS = ["deberta", "bert", "modernbert", "era-v1", "t5"]  # one kind for each family of tokenizers
 
 ODD_TEXTS = [
     "a \x01 c d",  # the tokenizer yields nothing for the second word, so later ones move up (Q1)

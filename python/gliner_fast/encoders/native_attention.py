@@ -50,6 +50,7 @@ def native_attention(
         None if positions.keys is None else positions.keys.detach().numpy(),
         None if positions.queries is None else positions.queries.detach().numpy(),
         positions.rows.numpy(),
+        None if positions.biases is None else positions.biases.detach().float().contiguous().numpy(),
         None if rotations is None else (rotations.cosines.detach().numpy(), rotations.sines.detach().numpy()),
         window,
         np.asarray(lengths, np.int64),

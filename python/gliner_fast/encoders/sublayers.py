@@ -1,4 +1,4 @@
-"""What follows the attention in a layer of BERT's or ModernBERT's kind, in one native call where weights are packed.
+"""What follows the attention in a layer of BERT's, ModernBERT's or T5's kind, in one native call with packed weights.
 
 Linear layer, residual and norm, then two linear layers with a GELU between them, residual and norm: seven calls of
 torch, which with one short text take longer to find their arguments than some of them to compute. The weights went
@@ -8,14 +8,14 @@ through the caches meanwhile, and left nothing of the interpreter there.
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Literal, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
 
 from gliner_fast import _rust
 from gliner_fast.cpu.linear import Linear, is_packable, packing_pays
-from gliner_fast.cpu.native import is_bare, is_float32_on_cpu, torch_must_see
+from gliner_fast.cpu.native import is_bare, is_float32_on_cpu, rust_is_fastest, torch_must_see
 from gliner_fast.cpu.openmp import parallel_address
 from gliner_fast.cpu.packed_weights import readable
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    NativeNorm = tuple[NDArray[np.float32], NDArray[np.float32] | None, float]
+    NativeNorm = tuple[NDArray[np.float32], NDArray[np.float32] | None, float, bool]
     NativeDense = tuple[_rust.Int16Weights | _rust.PackedWeights, NDArray[np.float32] | None]
 
 
@@ -84,21 +84,27 @@ def finish_gated_layer(
     norm: nn.Module,
     intermediate: nn.Module,
     output: nn.Module,
+    gates: nn.Module | None = None,
+    activation: Literal["gelu", "gelu_tanh"] = "gelu",
 ) -> Tensor | None:
-    """The same for a layer of ModernBERT's kind, whose norm comes first, and whose GELU is a gate's.
+    """The same for a layer of ModernBERT's or T5's kind, whose norm comes first, and whose activation is a gate's.
 
     Args:
         attended: what the attention gives, (N, A).
         hidden: what came into the layer, (N, D).
         attention_output: of what the attention gives, (N, A) -> (N, D).
         norm: of that and the residual together.
-        intermediate: (N, D) -> (N, 2F); a GELU of the first half follows, times the second.
+        intermediate: (N, D) -> (N, 2F); the activation of the first half follows, times the second. With `gates`
+            (N, D) -> (N, F), all of it activated.
         output: (N, F) -> (N, D).
+        gates: (N, D) -> (N, F), what that is multiplied with; None: the intermediate layer gives it too.
+        activation: whether it is a module's own or not.
     """
-    parts = _packed_parts(attended, hidden, (attention_output, intermediate, output), (norm,))
+    linears = (attention_output, intermediate, output) + (() if gates is None else (gates,))
+    parts = _packed_parts(attended, hidden, linears, (norm,))
     if parts is None:
         return None
-    (first, second, third), (own_norm,) = parts
+    (first, second, third, *fourth), (own_norm,) = parts
     out = hidden.new_empty(hidden.shape)
     _rust.gated_sublayers(
         readable(attended).numpy(),
@@ -106,7 +112,8 @@ def finish_gated_layer(
         first,
         own_norm,
         second,
-        "gelu",
+        fourth[0] if fourth else None,
+        activation,
         third,
         out.numpy(),
         torch.get_num_threads(),
@@ -123,7 +130,7 @@ def _packed_parts(
     Args:
         attended: as for `finish_layer`.
         hidden: as for `finish_layer`.
-        linears: of what the attention gives, the intermediate one, and the one behind it.
+        linears: of what the attention gives, the intermediate one, the one behind it, and others.
         norms: all that there are.
     """
     if not (_are_rows(attended) and _are_rows(hidden)) or torch_must_see():
@@ -163,12 +170,45 @@ def _native_dense(layer: Linear, pays: Callable[[], bool]) -> NativeDense | None
 
 
 def _native_norm(norm: nn.Module) -> NativeNorm | None:
-    if type(norm) is not nn.LayerNorm or not is_bare(norm):
+    is_t5s = type(norm).__name__ == "T5LayerNorm" and type(norm).__module__.startswith("transformers.")
+    if not (type(norm) is nn.LayerNorm or is_t5s) or not is_bare(norm):
         return None
-    weight: Tensor | None = norm.weight
-    bias: Tensor | None = norm.bias
+    weight = cast("Tensor | None", norm.weight)
+    bias = None if is_t5s else cast("Tensor | None", norm.bias)
+    epsilon = cast(float, norm.variance_epsilon if is_t5s else norm.eps)
     if weight is None or weight.dim() != 1 or not is_float32_on_cpu(weight):
         return None
     if bias is None:
-        return readable(weight).numpy(), None, norm.eps
-    return (readable(weight).numpy(), readable(bias).numpy(), norm.eps) if is_float32_on_cpu(bias) else None
+        return readable(weight).numpy(), None, epsilon, not is_t5s
+    return (readable(weight).numpy(), readable(bias).numpy(), epsilon, True) if is_float32_on_cpu(bias) else None
+
+
+def norm_rows(rows: Tensor, norm: nn.Module) -> Tensor:
+    """norm(rows), (N, D) -> (N, D): in one pass where it is T5's, which torch has no fast way for, and can be."""
+    native = _native_norm(norm) if type(norm) is not nn.LayerNorm and _native_pays(rows) else None
+    if native is None:
+        normed: Tensor = norm(rows)
+        return normed
+    out = torch.empty_like(rows)
+    _rust.norm_rows(readable(rows).numpy(), native, out.numpy(), torch.get_num_threads(), parallel_address())
+    return out
+
+
+def gate(rows: Tensor, gates: Tensor) -> Tensor | None:
+    """GELU by tanh of rows, times their gates, (N, F) twice -> (N, F), in one pass; None to leave it to torch."""
+    if not (_native_pays(rows) and _native_pays(gates)) or rows.shape != gates.shape:
+        return None
+    out = torch.empty_like(rows)
+    _rust.gate(
+        readable(rows).numpy(),
+        readable(gates).numpy(),
+        "gelu_tanh",
+        out.numpy(),
+        torch.get_num_threads(),
+        parallel_address(),
+    )
+    return out
+
+
+def _native_pays(rows: Tensor) -> bool:
+    return _are_rows(rows) and rows.is_contiguous() and not torch_must_see() and rust_is_fastest()

@@ -19,7 +19,12 @@ pub(crate) enum Vectors<'py> {
 }
 
 /// What a layer knows of distances.
-type Tables<'py> = (Option<PyReadonlyArray3<'py, f32>>, Option<PyReadonlyArray3<'py, f32>>, PyReadonlyArray1<'py, i32>);
+type Tables<'py> = (
+    Option<PyReadonlyArray3<'py, f32>>,
+    Option<PyReadonlyArray3<'py, f32>>,
+    PyReadonlyArray1<'py, i32>,
+    Option<PyReadonlyArray2<'py, f32>>,
+);
 /// Cosines and sines.
 type Angles<'py> = (PyReadonlyArray2<'py, f32>, PyReadonlyArray2<'py, f32>);
 
@@ -31,6 +36,7 @@ pub(crate) fn attention<'py>(
     keys: Option<PyReadonlyArray3<'py, f32>>,
     queries: Option<PyReadonlyArray3<'py, f32>>,
     by_distance: PyReadonlyArray1<'py, i32>,
+    biases: Option<PyReadonlyArray2<'py, f32>>,
     rotations: Option<Angles<'py>>,
     window: Option<&Bound<'py, PyAny>>,
     lengths: Ints<'py>,
@@ -40,7 +46,7 @@ pub(crate) fn attention<'py>(
     openmp: usize,
 ) -> PyResult<()> {
     let places = Places {
-        tables: (keys, queries, by_distance),
+        tables: (keys, queries, by_distance, biases),
         rotations,
         window: window.map(|window| count("window", window)).transpose()?,
     };
@@ -73,7 +79,7 @@ fn writable<'py, N: Element>(out: &Bound<'py, PyAny>) -> PyResult<PyReadwriteArr
 fn attend<N: Number + Element>(
     py: Python<'_>,
     qkv: &PyReadonlyArray4<'_, N>,
-    Places { tables: (keys, queries, by_distance), rotations, window }: &Places<'_>,
+    Places { tables: (keys, queries, by_distance, biases), rotations, window }: &Places<'_>,
     lengths: &Ints<'_>,
     scale: f32,
     mut out: PyReadwriteArray3<'_, N>,
@@ -101,11 +107,20 @@ fn attend<N: Number + Element>(
             )));
         }
     }
+    if let Some(biases) = biases
+        && biases.shape() != [heads, by_distance.len()]
+    {
+        return Err(PyValueError::new_err(format!(
+            "biases is {:?}: expected {heads} heads, and as many distances as by_distance has",
+            biases.shape()
+        )));
+    }
     let positions = Positions {
         keys: keys.as_ref().map(|keys| slice("keys", keys)).transpose()?,
         queries: queries.as_ref().map(|queries| slice("queries", queries)).transpose()?,
         rows: rows.unwrap_or_default(),
         by_distance: slice("by_distance", by_distance)?,
+        biases: biases.as_ref().map(|biases| slice("biases", biases)).transpose()?,
     };
     let rotations = if let Some((cosines, sines)) = rotations {
         for (name, angles) in [("cosines", cosines), ("sines", sines)] {

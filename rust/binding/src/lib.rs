@@ -37,5 +37,5 @@ mod _rust {
     #[pymodule_export]
     use super::splitting::{PyWordSplitter, PyWords};
     #[pymodule_export]
-    use super::sublayers::{gated_sublayers, sublayers};
+    use super::sublayers::{gate, gated_sublayers, norm_rows, sublayers};
 }

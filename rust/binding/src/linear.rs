@@ -119,6 +119,7 @@ pub(crate) fn to_activation(name: &str) -> PyResult<Activation> {
     match name {
         "none" => Ok(Activation::Identity),
         "gelu" => Ok(Activation::Gelu),
-        other => Err(PyValueError::new_err(format!("activation is {other:?}: expected none or gelu"))),
+        "gelu_tanh" => Ok(Activation::GeluTanh),
+        other => Err(PyValueError::new_err(format!("activation is {other:?}: expected none, gelu or gelu_tanh"))),
     }
 }

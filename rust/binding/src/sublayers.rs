@@ -19,9 +19,9 @@ enum PyWeights<'py> {
     Int16(PyRef<'py, PyInt16Weights>),
 }
 
-/// Weight, bias and epsilon.
+/// Weight, bias, epsilon, and whether the mean is taken off.
 #[derive(FromPyObject)]
-pub(crate) struct PyNorm<'py>(PyReadonlyArray1<'py, f32>, Option<PyReadonlyArray1<'py, f32>>, f32);
+pub(crate) struct PyNorm<'py>(PyReadonlyArray1<'py, f32>, Option<PyReadonlyArray1<'py, f32>>, f32, bool);
 
 impl PyDense<'_> {
     fn get(&self, name: &str) -> PyResult<Dense<'_>> {
@@ -36,7 +36,7 @@ impl PyDense<'_> {
 impl PyNorm<'_> {
     fn get(&self, name: &str) -> PyResult<Norm<'_>> {
         let bias = self.1.as_ref().map(|bias| slice(&format!("{name}'s bias"), bias)).transpose()?;
-        Ok(Norm { weight: slice(&format!("{name}'s weight"), &self.0)?, bias, epsilon: self.2 })
+        Ok(Norm { weight: slice(&format!("{name}'s weight"), &self.0)?, bias, epsilon: self.2, is_centred: self.3 })
     }
 }
 
@@ -79,6 +79,7 @@ pub(crate) fn gated_sublayers<'py>(
     attention_output: PyDense<'py>,
     norm: PyNorm<'py>,
     intermediate: PyDense<'py>,
+    gates: Option<PyDense<'py>>,
     activation: &str,
     output: PyDense<'py>,
     out: PyReadwriteArray2<'py, f32>,
@@ -89,6 +90,7 @@ pub(crate) fn gated_sublayers<'py>(
         attention_output: attention_output.get("attention_output")?,
         norm: norm.get("norm")?,
         intermediate: intermediate.get("intermediate")?,
+        gates: gates.as_ref().map(|gates| gates.get("gates")).transpose()?,
         activation: to_activation(activation)?,
         output: output.get("output")?,
     };
@@ -96,6 +98,53 @@ pub(crate) fn gated_sublayers<'py>(
         sublayers.apply(attended, hidden, out, threads, host)
     };
     run(py, sublayers.attention_output.weights, &attended, &hidden, out, threads, openmp, apply)
+}
+
+#[pyfunction]
+pub(crate) fn norm_rows<'py>(
+    py: Python<'py>,
+    x: PyReadonlyArray2<'py, f32>,
+    norm: PyNorm<'py>,
+    mut out: PyReadwriteArray2<'py, f32>,
+    threads: &Bound<'py, PyAny>,
+    openmp: usize,
+) -> PyResult<()> {
+    expect_alike(&x, "out", out.shape())?;
+    if norm.0.shape() != [x.shape()[1]] {
+        return Err(PyValueError::new_err(format!("norm's weight is {:?}, x {:?}", norm.0.shape(), x.shape())));
+    }
+    let (norm, x, threads) = (norm.get("norm")?, slice("x", &x)?, count("threads", threads)?);
+    let out = slice_mut("out", &mut out)?;
+    // SAFETY: what the .pyi asks of callers.
+    let host = unsafe { TorchThreads::at(openmp) };
+    py.detach(|| norm.fill(x, out, threads, &host)).map_err(value_error)
+}
+
+#[pyfunction]
+pub(crate) fn gate<'py>(
+    py: Python<'py>,
+    x: PyReadonlyArray2<'py, f32>,
+    gates: PyReadonlyArray2<'py, f32>,
+    activation: &str,
+    mut out: PyReadwriteArray2<'py, f32>,
+    threads: &Bound<'py, PyAny>,
+    openmp: usize,
+) -> PyResult<()> {
+    expect_alike(&x, "gates", gates.shape())?;
+    expect_alike(&x, "out", out.shape())?;
+    let (x, gates, activation) = (slice("x", &x)?, slice("gates", &gates)?, to_activation(activation)?);
+    let threads = count("threads", threads)?;
+    let out = slice_mut("out", &mut out)?;
+    // SAFETY: what the .pyi asks of callers.
+    let host = unsafe { TorchThreads::at(openmp) };
+    py.detach(|| gliner_fast_core::gate(x, gates, activation, out, threads, &host)).map_err(value_error)
+}
+
+fn expect_alike(x: &PyReadonlyArray2<'_, f32>, name: &str, shape: &[usize]) -> PyResult<()> {
+    if x.shape() == shape {
+        return Ok(());
+    }
+    Err(PyValueError::new_err(format!("x is {:?} and {name} {shape:?}: expected the same shape", x.shape())))
 }
 
 /// Checks shapes, and applies layers without the GIL.

@@ -5,7 +5,7 @@
 //! out[i]      = sum over j of softmax(score[i])[j] * v[j]                     (row: of a distance, `Positions`)
 //! ```
 //!
-//! Queries and keys may be turned by their places first (`Rotations`), and j may be near to i (`window`): `ModernBERT`.
+//! Distances may have numbers instead, which are added (`Positions::biases`): T5. Queries and keys may be turned by their places first (`Rotations`), and j may be near to i (`window`): `ModernBERT`.
 //!
 //! A piece of work is some heads of one text, which lie beside each other in memory, or some queries of it where there
 //! are few. Scores are computed for a block of queries at a time: in texts of usual length they stay in the
@@ -114,7 +114,7 @@ impl<N: Number> Attention<'_, N> {
     }
 
     fn check(&self, lengths: &[i64], out: &[N]) -> Result<(Vec<usize>, usize), AttentionError> {
-        let Positions { keys, queries, rows, by_distance } = self.positions;
+        let Positions { keys, queries, rows, by_distance, biases } = self.positions;
         let mut checked = Vec::with_capacity(lengths.len());
         for (text, &value) in lengths.iter().enumerate() {
             checked.push(usize::try_from(value).map_err(|_| AttentionError::Length { text, value })?);
@@ -136,6 +136,12 @@ impl<N: Number> Attention<'_, N> {
                 return Err(AttentionError::Values { name, values: table.len(), expected });
             }
         }
+        if let Some(biases) = biases {
+            let expected = (self.heads as u128).saturating_mul(by_distance.len() as u128);
+            if biases.len() as u128 != expected {
+                return Err(AttentionError::Values { name: "biases", values: biases.len(), expected });
+            }
+        }
         let longest = checked.iter().copied().max().unwrap_or_default();
         if let Some(Rotations { cosines, sines }) = self.rotations {
             if !self.head_dim.is_multiple_of(2) {
@@ -148,15 +154,15 @@ impl<N: Number> Attention<'_, N> {
                 }
             }
         }
-        if keys.or(queries).is_some() {
-            if by_distance.len().is_multiple_of(2) || by_distance.len() / 2 + 1 < longest {
-                return Err(AttentionError::Distances { values: by_distance.len(), longest });
-            }
-            if let Some(index) =
+        let reaches = !by_distance.len().is_multiple_of(2) && by_distance.len() / 2 + 1 >= longest;
+        if keys.or(queries).or(biases).is_some() && !reaches {
+            return Err(AttentionError::Distances { values: by_distance.len(), longest });
+        }
+        if keys.or(queries).is_some()
+            && let Some(index) =
                 by_distance.iter().position(|&row| usize::try_from(row).map_or(true, |row| row >= rows))
-            {
-                return Err(AttentionError::Row { index, value: by_distance[index], rows });
-            }
+        {
+            return Err(AttentionError::Row { index, value: by_distance[index], rows });
         }
         let subwords = checked.iter().sum(); // of vectors that are in memory, or none
         Ok((checked, subwords))
@@ -333,6 +339,12 @@ fn attend<S: Simd, N: Number>(
                 let diagonal = |key: usize| &diagonals[key * (width - 1)..][..block.len()];
                 let scores = &mut scores[before + at - seen.start..];
                 put_columns(simd, count, diagonal, scores, stride, |to, number| *to += number);
+            }
+        }
+        if layer.positions.biases.is_some() {
+            for (at, row) in scores.chunks_exact_mut(stride).take(block.len()).enumerate() {
+                let left = longest - 1 + seen.start - (block.start + at);
+                add(simd, &mut row[before..][..seen.len()], &positions.biases[left..left + seen.len()]);
             }
         }
         let mut shares = [1.0; QUERIES];

@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use pulp::{Simd, WithSimd};
 
 use crate::error::LinearError;
-use crate::functions::gelu;
 use crate::host::{self, Cache, Host, Pieces, run_on, worthwhile};
 use crate::product::{Activation, Shape};
 use crate::vectors::widest;
@@ -73,22 +72,23 @@ impl Linear<'_> {
         let work = || widest().dispatch(Worker { layer: &self, out: &out, piece: tiles * OUTPUTS, next: &next, host });
         run_on(host, threads, &work);
         let mut out = out.into_iter().map(|number| f32::from_bits(number.into_inner())).collect::<Vec<_>>();
-        if activation == Activation::Gelu {
-            activate(&mut out, threads, host);
+        if activation != Activation::Identity {
+            activate(activation, &mut out, threads, host);
         }
         Ok(out)
     }
 }
 
-/// `gelu` of each number.
-fn activate(numbers: &mut [f32], threads: usize, host: &impl Host) {
+/// What becomes of each number.
+fn activate(activation: Activation, numbers: &mut [f32], threads: usize, host: &impl Host) {
     let threads = worthwhile(host, numbers.len() as u128 * ACTIVATION, threads);
     let pieces = numbers.chunks_mut(ACTIVATED).collect();
-    run_on(host, threads, &|| widest().dispatch(Activator { pieces: &pieces }));
+    run_on(host, threads, &|| widest().dispatch(Activator { activation, pieces: &pieces }));
 }
 
 /// One thread's share of the activation.
 struct Activator<'a, 'out> {
+    activation: Activation,
     pieces: &'a Pieces<&'out mut [f32]>,
 }
 
@@ -100,10 +100,10 @@ impl WithSimd for Activator<'_, '_> {
         while let Some(mut piece) = self.pieces.take() {
             let (whole, rest) = S::as_mut_simd_f32s(&mut piece);
             for x in whole {
-                *x = gelu(simd, *x);
+                *x = self.activation.of(simd, *x);
             }
             if !rest.is_empty() {
-                let activated = gelu(simd, simd.partial_load_f32s(rest));
+                let activated = self.activation.of(simd, simd.partial_load_f32s(rest));
                 simd.partial_store_f32s(rest, activated);
             }
         }

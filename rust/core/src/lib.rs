@@ -68,7 +68,7 @@ pub use product::Activation;
 pub use prompt::{Pooling, Prompts, RowLayout};
 pub use span::{Span, WordIndex};
 pub use span_scores::{Factors, find_spans};
-pub use sublayers::{Dense, GatedSublayers, Norm, Sublayers, Weights};
+pub use sublayers::{Dense, GatedSublayers, Norm, Sublayers, Weights, gate};
 pub use text::{PackedStrings, replace_surrogates};
 pub use vectors::has_vectors;
 pub use words::{WordSplitter, Words};

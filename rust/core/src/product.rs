@@ -5,7 +5,7 @@
 use pulp::Simd;
 
 use crate::error::LinearError;
-use crate::functions::gelu;
+use crate::functions::{gelu, gelu_tanh};
 
 /// Pieces for each thread: few, as the first panel of each is fetched only when it is needed.
 const PIECES: usize = 2;
@@ -17,6 +17,20 @@ pub enum Activation {
     Identity,
     /// The exact one, by the normal distribution.
     Gelu,
+    /// By a tanh, which is near it.
+    GeluTanh,
+}
+
+impl Activation {
+    /// What becomes of numbers.
+    #[inline(always)]
+    pub(crate) fn of<S: Simd>(self, simd: S, x: S::f32s) -> S::f32s {
+        match self {
+            Self::Identity => x,
+            Self::Gelu => gelu(simd, x),
+            Self::GeluTanh => gelu_tanh(simd, x),
+        }
+    }
 }
 
 /// Numbers of a row that goes in, and those that it becomes.
@@ -128,11 +142,11 @@ pub(crate) fn store<const N: usize>(sums: &[f32; N], out: &mut [f32]) {
 
 #[inline(always)]
 pub(crate) fn activate<S: Simd>(simd: S, activation: Activation, sums: &mut [f32]) {
-    if activation == Activation::Gelu {
+    if activation != Activation::Identity {
         let (whole, rest) = S::as_mut_simd_f32s(sums);
         debug_assert!(rest.is_empty(), "no vector is longer than a panel");
         for x in whole {
-            *x = gelu(simd, *x);
+            *x = activation.of(simd, *x);
         }
     }
 }

@@ -15,11 +15,11 @@ use crate::host::{Host, Pieces, run_on, worthwhile};
 use crate::int16::Int16Weights;
 use crate::packed::PackedWeights;
 use crate::product::Activation;
-use crate::vectors::widest;
+use crate::vectors::{add, widest};
 
 mod gated;
 
-pub use gated::GatedSublayers;
+pub use gated::{GatedSublayers, gate};
 
 /// Rows for each thread that go all the way before the next do, about: as many as a packed product goes through for each
 /// panel. What stands between the products is then 2 MiB a thread for a layer of base size.
@@ -49,7 +49,7 @@ pub struct Dense<'a> {
     pub bias: Option<&'a [f32]>,
 }
 
-/// A layer norm (Ba, Kiros & Hinton 2016).
+/// A layer norm (Ba, Kiros & Hinton 2016), or one by the root mean square (Zhang & Sennrich 2019).
 #[derive(Clone, Copy, Debug)]
 pub struct Norm<'a> {
     /// Factor of each number of a row.
@@ -58,6 +58,8 @@ pub struct Norm<'a> {
     pub bias: Option<&'a [f32]>,
     /// What is added to the variance.
     pub epsilon: f32,
+    /// Whether the mean is taken off first.
+    pub is_centred: bool,
 }
 
 /// The linear layers and norms of a layer, but for those that go into its attention.
@@ -205,12 +207,30 @@ impl Dense<'_> {
 }
 
 impl Norm<'_> {
+    /// Fills `out` with normed rows.
+    ///
+    /// # Errors
+    ///
+    /// When the lengths do not fit each other.
+    pub fn fill(&self, x: &[f32], out: &mut [f32], threads: usize, host: &impl Host) -> Result<(), SublayersError> {
+        let width = self.weight.len();
+        expect_widths([("norm's bias", self.bias.map(<[f32]>::len), width), ("out", Some(out.len()), x.len())])?;
+        if width == 0 || !x.len().is_multiple_of(width) {
+            return Err(LinearError::Rows { values: x.len(), inputs: width }.into());
+        }
+        let threads = worthwhile(host, x.len() as u128 * COST, threads);
+        let pieces: Pieces<_> = out.chunks_mut(NORMED * width).zip(x.chunks(NORMED * width)).collect();
+        let work = || widest().dispatch(Normer { norm: *self, adds: false, pieces: &pieces });
+        run_on(host, threads.min(pieces.len()), &work);
+        Ok(())
+    }
+
     /// Adds the residual to rows and norms them.
     fn apply(&self, x: &mut [f32], residual: &[f32], threads: usize, host: &impl Host) {
         let width = self.weight.len().max(1);
         let threads = worthwhile(host, x.len() as u128 * COST, threads);
         let pieces: Pieces<_> = x.chunks_mut(NORMED * width).zip(residual.chunks(NORMED * width)).collect();
-        let work = || widest().dispatch(Normer { norm: *self, pieces: &pieces });
+        let work = || widest().dispatch(Normer { norm: *self, adds: true, pieces: &pieces });
         run_on(host, threads.min(pieces.len()), &work);
     }
 }
@@ -218,6 +238,8 @@ impl Norm<'_> {
 /// One thread's share of the norming: rows, as long as there are any.
 struct Normer<'a, 'x> {
     norm: Norm<'a>,
+    /// Whether the second row of a pair is added to the first, or takes its place.
+    adds: bool,
     pieces: &'a Pieces<(&'x mut [f32], &'x [f32])>,
 }
 
@@ -228,32 +250,30 @@ impl WithSimd for Normer<'_, '_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let width = self.norm.weight.len().max(1);
         while let Some(mut piece) = self.pieces.take() {
-            let (x, residual) = &mut *piece;
-            for (x, residual) in x.chunks_exact_mut(width).zip(residual.chunks_exact(width)) {
-                norm_row(simd, &self.norm, x, residual);
+            let (x, other) = &mut *piece;
+            for (x, other) in x.chunks_exact_mut(width).zip(other.chunks_exact(width)) {
+                if self.adds {
+                    add(simd, x, other);
+                } else {
+                    x.copy_from_slice(other);
+                }
+                norm_row(simd, &self.norm, x);
             }
         }
     }
 }
 
-/// The row and its residual together, less their mean, over the root of their variance.
+/// The row, less its mean perhaps, over the root of its variance from there.
 #[inline(always)]
-fn norm_row<S: Simd>(simd: S, norm: &Norm<'_>, x: &mut [f32], residual: &[f32]) {
+fn norm_row<S: Simd>(simd: S, norm: &Norm<'_>, x: &mut [f32]) {
     #[expect(clippy::cast_precision_loss, reason = "rows are not that long")]
     let count = x.len() as f32;
     let (whole, rest) = S::as_mut_simd_f32s(x);
-    let (own, own_rest) = S::as_simd_f32s(residual);
-    let mut sum = simd.splat_f32s(0.0);
-    for (x, own) in whole.iter_mut().zip(own) {
-        *x = simd.add_f32s(*x, *own);
-        sum = simd.add_f32s(sum, *x);
+    let mut mean = 0.0;
+    if norm.is_centred {
+        let sum = whole.iter().fold(simd.splat_f32s(0.0), |sum, x| simd.add_f32s(sum, *x));
+        mean = (simd.reduce_sum_f32s(sum) + rest.iter().sum::<f32>()) / count;
     }
-    let mut rest_sum = 0.0;
-    for (x, own) in rest.iter_mut().zip(own_rest) {
-        *x += own;
-        rest_sum += *x;
-    }
-    let mean = (simd.reduce_sum_f32s(sum) + rest_sum) / count;
     // Twice through the row: the mean of squares less the square of the mean would lose what is near the mean.
     let (means, mut squares, mut rest_squares) = (simd.splat_f32s(mean), simd.splat_f32s(0.0), 0.0);
     for x in &mut *whole {

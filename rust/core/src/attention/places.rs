@@ -18,6 +18,8 @@ pub struct Positions<'a> {
     pub rows: usize,
     /// The row of the distances `-(M - 1)..M`, (2M - 1,); M is at least the longest text.
     pub by_distance: &'a [i32],
+    /// (heads, 2M - 1), what is added to the scores at these distances; none for nothing.
+    pub biases: Option<&'a [f32]>,
 }
 
 impl Positions<'_> {
@@ -27,6 +29,14 @@ impl Positions<'_> {
         let at = self.by_distance.len() / 2 + place - (longest - 1);
         let row = usize::try_from(self.by_distance[at]).unwrap_or_default(); // negative ones have been refused
         &table[(head * self.rows + row) * d..][..d]
+    }
+
+    /// What is added at the distances from `longest - 1` down to the opposite, as a row of scores meets them.
+    fn biases_of(&self, head: usize, longest: usize) -> Vec<f32> {
+        let Some(biases) = self.biases else { return Vec::new() };
+        let reach = self.by_distance.len() / 2 + 1 - longest; // farther than the longest text
+        let own = &biases[head * self.by_distance.len()..][..self.by_distance.len()];
+        own[reach..own.len() - reach].iter().rev().copied().collect()
     }
 }
 
@@ -60,17 +70,18 @@ impl Rotations<'_> {
 /// One head's vectors of all distances that the longest text has, M - 1 in both directions.
 ///
 /// Column x is the distance M - 1 - x for the keys, which a row of scores meets from left to right; for the queries x -
-/// (M - 1), which a column of scores meets from top to bottom.
+/// (M - 1), which a column of scores meets from top to bottom. Biases go with the keys.
 #[derive(Default)]
 pub(super) struct PositionPanels {
     pub(super) keys: Panels,
     pub(super) queries: Panels,
+    pub(super) biases: Vec<f32>,
 }
 
 impl PositionPanels {
     #[inline(always)]
     pub(super) fn of<S: Simd>(simd: S, positions: &Positions<'_>, d: usize, head: usize, longest: usize) -> Self {
-        let mut made = Self::default();
+        let mut made = Self { biases: positions.biases_of(head, longest), ..Self::default() };
         let distances = 2 * longest - 1;
         if let Some(table) = positions.keys {
             let row = |x| positions.row(table, d, head, longest, distances - 1 - x);

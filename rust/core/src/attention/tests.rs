@@ -18,6 +18,8 @@ struct Case {
     queries: Option<Vec<f32>>,
     rows: usize,
     by_distance: Vec<i32>,
+    /// Of each head and distance.
+    biases: Option<Vec<f32>>,
     /// Of each place, half as many as a head has numbers.
     angles: Option<[Vec<f32>; 2]>,
     window: Option<usize>,
@@ -27,7 +29,8 @@ impl Case {
     fn layer(&self) -> Attention<'_, f32> {
         let &Self { ref qkv, heads, head_dim, rows, window, .. } = self;
         let (keys, queries) = (self.keys.as_deref(), self.queries.as_deref());
-        let positions = Positions { keys, queries, rows, by_distance: &self.by_distance };
+        let biases = self.biases.as_deref();
+        let positions = Positions { keys, queries, rows, by_distance: &self.by_distance, biases };
         let rotations = self.angles.as_ref().map(|[cosines, sines]| Rotations { cosines, sines });
         Attention { qkv, heads, head_dim, positions, rotations, window, scale: 0.3 }
     }
@@ -66,7 +69,9 @@ impl Case {
                     .map(|j| {
                         let k = turned(j, vector(first + j, 1, head));
                         let is_seen = self.window.is_none_or(|window| i.abs_diff(j) <= window);
-                        let score = 0.3 * dot(&q, &k) + row(&self.keys, &q, j) + row(&self.queries, &k, j);
+                        let distance = head * self.by_distance.len() + self.by_distance.len() / 2 + i - j;
+                        let bias = self.biases.as_ref().map_or(0.0, |biases| f64::from(biases[distance]));
+                        let score = 0.3 * dot(&q, &k) + row(&self.keys, &q, j) + row(&self.queries, &k, j) + bias;
                         if is_seen { score } else { f64::NEG_INFINITY }
                     })
                     .collect();
@@ -104,15 +109,16 @@ fn cases() -> impl Strategy<Value = Case> {
         let farthest = lengths.iter().max().copied().unwrap_or_default() + 2;
         let table = || option::of(vec(-1.0_f32..1.0, heads * rows * head_dim));
         let by_distance = vec(0..i32::try_from(rows).unwrap(), 2 * farthest - 1);
+        let biases = option::of(vec(-2.0_f32..2.0, heads * (2 * farthest - 1)));
         // Of the places of the longest text and two more; not where a head has no halves.
         let angles = option::of(vec(0.0_f32..6.0, farthest * (head_dim / 2)));
-        (vec(number, subwords * 3 * heads * head_dim), table(), table(), by_distance, angles).prop_map(
-            move |(qkv, keys, queries, by_distance, angles)| {
+        (vec(number, subwords * 3 * heads * head_dim), table(), table(), by_distance, biases, angles).prop_map(
+            move |(qkv, keys, queries, by_distance, biases, angles)| {
                 let lengths = lengths.clone();
                 let angles = angles.filter(|_| head_dim % 2 == 0);
                 let angles =
                     angles.map(|angles| [f32::cos, f32::sin].map(|of| angles.iter().copied().map(of).collect()));
-                Case { lengths, heads, head_dim, qkv, keys, queries, rows, by_distance, angles, window }
+                Case { lengths, heads, head_dim, qkv, keys, queries, rows, by_distance, biases, angles, window }
             },
         )
     })
@@ -178,7 +184,7 @@ proptest! {
 fn a_nan_stays_in_its_text_and_head() {
     let mut qkv = vec![0.5; 5 * 3 * 2 * 4];
     qkv[0] = f32::NAN; // of the first query of the first head
-    let positions = Positions { keys: None, queries: None, rows: 0, by_distance: &[] };
+    let positions = Positions { keys: None, queries: None, rows: 0, by_distance: &[], biases: None };
     let layer = Attention { qkv: &qkv, heads: 2, head_dim: 4, positions, rotations: None, window: None, scale: 1.0 };
     for (at, number) in found(layer, &[3, 2], 1, &NewThreads).into_iter().enumerate() {
         assert_eq!(number.is_nan(), at < 4, "{at}");
@@ -191,7 +197,8 @@ fn a_long_text_is_shared_by_many_threads() {
     let (qkv, table): (Vec<_>, Vec<_>) =
         ((0..500 * 3 * 2 * 8).map(number).collect(), (0..2 * 9 * 8).map(number).collect());
     let by_distance: Vec<_> = (0..999).map(|at| at % 9).collect();
-    let positions = Positions { keys: Some(&table), queries: Some(&table), rows: 9, by_distance: &by_distance };
+    let positions =
+        Positions { keys: Some(&table), queries: Some(&table), rows: 9, by_distance: &by_distance, biases: None };
     for window in [None, Some(70)] {
         let layer = Attention { qkv: &qkv, heads: 2, head_dim: 8, positions, rotations: None, window, scale: 0.3 };
         let alone = found(layer, &[500], 1, &NewThreads);
@@ -203,7 +210,7 @@ fn a_long_text_is_shared_by_many_threads() {
 
 #[test]
 fn nothing_of_any_shape_is_nothing() {
-    let positions = Positions { keys: None, queries: None, rows: 0, by_distance: &[] };
+    let positions = Positions { keys: None, queries: None, rows: 0, by_distance: &[], biases: None };
     let (heads, head_dim) = (usize::MAX, usize::MAX);
     let layer = Attention::<f32> {
         qkv: &[],
@@ -221,7 +228,13 @@ fn nothing_of_any_shape_is_nothing() {
 #[test]
 fn what_does_not_fit_is_told() {
     let (qkv, table, by_distance) = ([1.0; 24], [1.0; 12], [0, 1, 2]);
-    let positions = Positions { keys: Some(&table), queries: Some(&table), rows: 3, by_distance: &by_distance };
+    let positions = Positions {
+        keys: Some(&table),
+        queries: Some(&table),
+        rows: 3,
+        by_distance: &by_distance,
+        biases: Some(&table[..6]),
+    };
     let rotations = Some(Rotations { cosines: &[1.0; 2], sines: &[0.0; 2] });
     let sound = Attention { qkv: &qkv, heads: 2, head_dim: 2, positions, rotations, window: None, scale: 1.0 };
     let mut out = [0.0; 8];
@@ -236,8 +249,14 @@ fn what_does_not_fit_is_told() {
         (Attention { heads: 0, ..sound }, [1, 1], "no heads"),
         (with(Positions { keys: Some(&table[1..]), ..positions }), [2, 0], "keys has 11 values: expected 12"),
         (with(Positions { queries: Some(&table[1..]), ..positions }), [2, 0], "queries has 11 values: expected 12"),
-        (with(Positions { by_distance: &[0], ..positions }), [2, 0], "at least 3 for a text of 2"),
-        (with(Positions { by_distance: &[0; 4], ..positions }), [2, 0], "an odd number"),
+        (with(Positions { by_distance: &[0], biases: None, ..positions }), [2, 0], "at least 3 for a text of 2"),
+        (with(Positions { by_distance: &[0; 4], biases: None, ..positions }), [2, 0], "an odd number"),
+        (with(Positions { biases: Some(&table[..5]), ..positions }), [2, 0], "biases has 5 values: expected 6"),
+        (
+            with(Positions { keys: None, queries: None, rows: 0, by_distance: &[0], biases: Some(&table[..2]) }),
+            [2, 0],
+            "at least 3 for a text of 2",
+        ),
         (with(Positions { by_distance: &[0, 3, 0], ..positions }), [2, 0], "by_distance[1] is 3"),
         (with(Positions { by_distance: &[0, 0, -1], ..positions }), [2, 0], "by_distance[2] is -1"),
         (turned(&[1.0], &[1.0]), [2, 0], "cosines has 1 values: expected 1 for each place, at least 2 places"),
@@ -246,7 +265,7 @@ fn what_does_not_fit_is_told() {
             Attention {
                 heads: 4,
                 head_dim: 1,
-                positions: Positions { keys: None, queries: None, ..positions },
+                positions: Positions { keys: None, queries: None, biases: None, ..positions },
                 ..sound
             },
             [2, 0],

@@ -76,12 +76,13 @@ proptest! {
     #[test]
     fn sums_are_activated(case in cases(), threads in 1_usize..5) {
         let sums = case.layer().apply(1, &NewThreads).unwrap();
-        let layer = Linear { activation: Activation::Gelu, ..case.layer() };
-        let found = layer.apply(threads, &Eager).unwrap();
-        prop_assert_eq!(found.len(), sums.len());
-        for (found, sum) in found.into_iter().zip(sums) {
-            let expected = gelu(Scalar::new(), sum);
-            prop_assert!(near(f64::from(found), f64::from(expected)), "{found} for {expected}");
+        for activation in [Activation::Gelu, Activation::GeluTanh] {
+            let found = Linear { activation, ..case.layer() }.apply(threads, &Eager).unwrap();
+            prop_assert_eq!(found.len(), sums.len());
+            for (found, &sum) in found.into_iter().zip(&sums) {
+                let expected = activation.of(Scalar::new(), sum);
+                prop_assert!(near(f64::from(found), f64::from(expected)), "{found} for {expected}");
+            }
         }
     }
 

@@ -1,5 +1,5 @@
-//! The same of a layer of `ModernBERT`'s kind: linear layer and residual, then norm, a linear layer, of whose numbers one
-//! half is multiplied with what the activation makes of the other (Shazeer 2020), linear layer and residual.
+//! The same of a layer of `ModernBERT`'s or T5's kind: linear layer and residual, then norm, a linear layer, of whose
+//! numbers one half is multiplied with what the activation makes of the other (Shazeer 2020), linear layer and residual.
 
 #![expect(clippy::inline_always, reason = "vector instructions are there only in what is inlined into pulp's dispatch")]
 
@@ -7,13 +7,14 @@ use pulp::{Simd, WithSimd};
 
 use super::{COST, Dense, NORMED, Norm, Scratch, block_of, expect_widths, rows_of};
 use crate::error::SublayersError;
-use crate::functions::gelu;
 use crate::host::{Host, Pieces, run_on, worthwhile};
 use crate::product::Activation;
 use crate::vectors::{add, widest};
 
 /// Numbers that a thread adds at a time.
 const ADDED: usize = 1 << 13;
+/// The same of those that it gates: a whole number of vectors, so that a number's place in one is always the same.
+const GATED: usize = 1 << 12;
 
 /// The linear layers and norms of a layer, but for those that go into its attention.
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +23,10 @@ pub struct GatedSublayers<'a> {
     pub attention_output: Dense<'a>,
     /// Of that and the residual together.
     pub norm: Norm<'a>,
-    /// To twice the inner width: what is activated, then what it is multiplied with.
+    /// To the inner width: what is activated; without `gates` to twice that, what it is multiplied with behind it.
     pub intermediate: Dense<'a>,
+    /// What that is multiplied with, where it has a layer of its own.
+    pub gates: Option<Dense<'a>>,
     /// Of the first half of the inner numbers.
     pub activation: Activation,
     /// Back to the width of the layer.
@@ -63,8 +66,15 @@ impl GatedSublayers<'_> {
             beside.copy_from_slice(out);
             self.norm.apply(beside, hidden, threads, host);
             add_all(out, hidden, threads, host);
-            self.intermediate.apply(beside, Activation::Identity, between, threads, host)?;
-            self.gate(between, gated, threads, host);
+            if let Some(gates) = self.gates {
+                let (first, second) = between.split_at_mut(rows * inner);
+                self.intermediate.apply(beside, Activation::Identity, first, threads, host)?;
+                gates.apply(beside, Activation::Identity, second, threads, host)?;
+                gate(first, second, self.activation, gated, threads, host)?;
+            } else {
+                self.intermediate.apply(beside, Activation::Identity, between, threads, host)?;
+                self.gate_halves(between, gated, threads, host);
+            }
             self.output.apply(gated, Activation::Identity, beside, threads, host)?;
             add_all(out, beside, threads, host);
         }
@@ -76,34 +86,66 @@ impl GatedSublayers<'_> {
         let [attention, intermediate, output] =
             [self.attention_output, self.intermediate, self.output].map(|dense| dense.weights);
         let (width, inner) = (attention.outputs(), output.inputs());
+        let between = if self.gates.is_some() { inner } else { inner.saturating_mul(2) };
         expect_widths([
             ("intermediate's inputs", Some(intermediate.inputs()), width),
-            ("intermediate's outputs", Some(intermediate.outputs()), inner.saturating_mul(2)),
+            ("intermediate's outputs", Some(intermediate.outputs()), between),
+            ("gates' inputs", self.gates.map(|gates| gates.weights.inputs()), width),
+            ("gates' outputs", self.gates.map(|gates| gates.weights.outputs()), inner),
+            ("gates' bias", self.gates.and_then(|gates| gates.bias).map(<[f32]>::len), inner),
             ("output's outputs", Some(output.outputs()), width),
             ("norm's weight", Some(self.norm.weight.len()), width),
             ("norm's bias", self.norm.bias.map(<[f32]>::len), width),
             ("attention_output's bias", self.attention_output.bias.map(<[f32]>::len), width),
-            ("intermediate's bias", self.intermediate.bias.map(<[f32]>::len), inner.saturating_mul(2)),
+            ("intermediate's bias", self.intermediate.bias.map(<[f32]>::len), between),
             ("output's bias", self.output.bias.map(<[f32]>::len), width),
         ])?;
         Ok((attention.inputs(), width, inner))
     }
 
     /// (rows, 2, inner) -> (rows, inner).
-    fn gate(&self, between: &[f32], gated: &mut [f32], threads: usize, host: &impl Host) {
+    fn gate_halves(&self, between: &[f32], gated: &mut [f32], threads: usize, host: &impl Host) {
         let inner = self.output.weights.inputs().max(1);
         let threads = worthwhile(host, between.len() as u128 * COST, threads);
         let pieces: Pieces<_> = gated.chunks_mut(NORMED * inner).zip(between.chunks(NORMED * 2 * inner)).collect();
-        let work = || widest().dispatch(Gater { activation: self.activation, inner, pieces: &pieces });
+        let work = || widest().dispatch(HalvesGater { activation: self.activation, inner, pieces: &pieces });
         run_on(host, threads.min(pieces.len()), &work);
     }
 }
 
-/// One thread's share of the gating: rows, as long as there are any.
+/// Fills `out` with what the activation makes of numbers, times their gates.
+///
+/// # Errors
+///
+/// When there are not as many of each.
+pub fn gate(
+    x: &[f32],
+    gates: &[f32],
+    activation: Activation,
+    out: &mut [f32],
+    threads: usize,
+    host: &impl Host,
+) -> Result<(), SublayersError> {
+    expect_widths([("gates", Some(gates.len()), x.len()), ("out", Some(out.len()), x.len())])?;
+    let threads = worthwhile(host, x.len() as u128 * COST, threads);
+    let inputs = x.chunks(GATED).zip(gates.chunks(GATED));
+    let pieces = out.chunks_mut(GATED).zip(inputs).map(|(out, (x, gates))| Gated { x, gates, out }).collect();
+    let work = || widest().dispatch(Gater { activation, pieces: &pieces });
+    run_on(host, threads.min(pieces.len()), &work);
+    Ok(())
+}
+
+/// As many numbers of each.
+struct Gated<'x> {
+    x: &'x [f32],
+    gates: &'x [f32],
+    out: &'x mut [f32],
+}
+
+/// One thread's share of the gating: numbers, as long as there are any.
 struct Gater<'a, 'x> {
     activation: Activation,
-    inner: usize,
-    pieces: &'a Pieces<(&'x mut [f32], &'x [f32])>,
+    pieces: &'a Pieces<Gated<'x>>,
 }
 
 impl WithSimd for Gater<'_, '_> {
@@ -112,33 +154,44 @@ impl WithSimd for Gater<'_, '_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         while let Some(mut piece) = self.pieces.take() {
-            let (gated, between) = &mut *piece;
-            for (to, row) in gated.chunks_exact_mut(self.inner).zip(between.chunks_exact(2 * self.inner)) {
-                gate_row(simd, self.activation, row, to);
+            let Gated { x, gates, out } = &mut *piece;
+            gate_row(simd, self.activation, x, gates, out);
+        }
+    }
+}
+
+/// The same of rows that hold both: one half, then the other.
+struct HalvesGater<'a, 'x> {
+    activation: Activation,
+    inner: usize,
+    pieces: &'a Pieces<(&'x mut [f32], &'x [f32])>,
+}
+
+impl WithSimd for HalvesGater<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        while let Some(mut piece) = self.pieces.take() {
+            let (out, between) = &mut *piece;
+            for (to, row) in out.chunks_exact_mut(self.inner).zip(between.chunks_exact(2 * self.inner)) {
+                let (x, gates) = row.split_at(self.inner);
+                gate_row(simd, self.activation, x, gates, to);
             }
         }
     }
 }
 
 #[inline(always)]
-fn gate_row<S: Simd>(simd: S, activation: Activation, row: &[f32], to: &mut [f32]) {
-    let (x, gates) = row.split_at(to.len());
+fn gate_row<S: Simd>(simd: S, activation: Activation, x: &[f32], gates: &[f32], to: &mut [f32]) {
     let ((x, rest_x), (gates, rest_gates)) = (S::as_simd_f32s(x), S::as_simd_f32s(gates));
     let (whole, rest) = S::as_mut_simd_f32s(to);
     for ((to, x), own) in whole.iter_mut().zip(x).zip(gates) {
-        *to = gate(simd, activation, *x, *own);
+        *to = simd.mul_f32s(activation.of(simd, *x), *own);
     }
     if !rest.is_empty() {
-        let last = gate(simd, activation, simd.partial_load_f32s(rest_x), simd.partial_load_f32s(rest_gates));
-        simd.partial_store_f32s(rest, last);
-    }
-}
-
-#[inline(always)]
-fn gate<S: Simd>(simd: S, activation: Activation, x: S::f32s, gate: S::f32s) -> S::f32s {
-    match activation {
-        Activation::Identity => simd.mul_f32s(x, gate),
-        Activation::Gelu => simd.mul_f32s(gelu(simd, x), gate),
+        let last = activation.of(simd, simd.partial_load_f32s(rest_x));
+        simd.partial_store_f32s(rest, simd.mul_f32s(last, simd.partial_load_f32s(rest_gates)));
     }
 }
 

@@ -36,15 +36,18 @@ impl Case {
 
     fn sublayers<'a>(&'a self, weights: [Weights<'a>; 3]) -> Sublayers<'a> {
         let dense = |at: usize| Dense { weights: weights[at], bias: Some(&self.biases[at]) };
-        let norm = |at: usize| Norm { weight: &self.norms[at], bias: Some(&self.norms[at + 1]), epsilon: EPSILON };
         Sublayers {
             attention_output: dense(0),
-            attention_norm: norm(0),
+            attention_norm: self.norm(0),
             intermediate: dense(1),
             activation: Activation::Gelu,
             output: dense(2),
-            output_norm: norm(2),
+            output_norm: self.norm(2),
         }
+    }
+
+    fn norm(&self, at: usize) -> Norm<'_> {
+        Norm { weight: &self.norms[at], bias: Some(&self.norms[at + 1]), epsilon: EPSILON, is_centred: true }
     }
 
     fn apply(&self, threads: usize) -> Vec<f32> {
@@ -60,7 +63,7 @@ impl Case {
         rows.flat_map(|(attended, hidden)| {
             let [attended, hidden] = [attended, hidden].map(|x| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
             let dense = |at: usize, x: &[f64]| dense(&self.weights[at], Some(&self.biases[at]), x);
-            let norm = |at: usize, x: &[f64]| normed(x, &self.norms[at], Some(&self.norms[at + 1]), EPSILON);
+            let norm = |at: usize, x: &[f64]| normed(x, &self.norm(at));
             let first = norm(0, &sum(&dense(0, &attended), &hidden));
             let between: Vec<f64> = dense(1, &first).into_iter().map(gelu).collect();
             norm(2, &sum(&dense(2, &between), &first))
@@ -121,6 +124,20 @@ proptest! {
     }
 
     #[test]
+    fn rows_are_normed_alone(case in cases(), is_centred in any::<bool>(), has_bias in any::<bool>()) {
+        let norm = Norm { is_centred, bias: has_bias.then_some(&case.norms[1][..]), epsilon: 0.1, ..case.norm(0) };
+        let mut out = vec![f32::NAN; case.hidden.len()];
+        norm.fill(&case.hidden, &mut out, 3, &Eager).unwrap();
+        let rows = case.hidden.chunks(case.width).zip(out.chunks(case.width));
+        for (row, out) in rows {
+            let row: Vec<_> = row.iter().map(|&x| f64::from(x)).collect();
+            for (&ours, exact) in out.iter().zip(normed(&row, &norm)) {
+                prop_assert!((f64::from(ours) - exact).abs() <= 1e-5, "{} is not {}", ours, exact);
+            }
+        }
+    }
+
+    #[test]
     fn norms_are_near_with_each_kind_of_vectors_and_without(case in cases()) {
         struct By<'a>(Norm<'a>, &'a mut [f32], &'a [f32]);
         impl WithSimd for By<'_> {
@@ -128,10 +145,10 @@ proptest! {
             #[inline(always)]
             fn with_simd<S: Simd>(self, simd: S) {
                 let pieces: Pieces<_> = std::iter::once((self.1, self.2)).collect();
-                Normer { norm: self.0, pieces: &pieces }.with_simd(simd);
+                Normer { norm: self.0, adds: true, pieces: &pieces }.with_simd(simd);
             }
         }
-        let norm = Norm { weight: &case.norms[0], bias: Some(&case.norms[1]), epsilon: 0.1 };
+        let norm = Norm { weight: &case.norms[0], bias: Some(&case.norms[1]), epsilon: 0.1, is_centred: true };
         let rows = |apply: &dyn Fn(By<'_>)| {
             let mut x = case.hidden.clone();
             x.reverse();

@@ -8,7 +8,7 @@ use pulp::Scalar;
 use super::*;
 use crate::host::{Eager, NewThreads};
 use crate::packed::PackedWeights;
-use crate::sublayers::formula::{dense, gelu, normed, sum};
+use crate::sublayers::formula::{dense, gelu, gelu_tanh, normed, sum};
 use crate::sublayers::{BLOCK, Weights};
 
 #[derive(Clone, Debug)]
@@ -19,6 +19,9 @@ struct Case {
     activation: Activation,
     attended: Vec<f32>,
     hidden: Vec<f32>,
+    /// Whether what numbers are multiplied with has a layer of its own, of the second half of the second's weights.
+    is_parted: bool,
+    is_centred: bool,
     /// Of the three linear layers, with their biases, and the factors and biases of the norm.
     weights: [Vec<f32>; 3],
     biases: [Option<Vec<f32>>; 3],
@@ -32,17 +35,33 @@ impl Case {
         [(self.from, self.width), (self.width, 2 * self.inner), (self.inner, self.width)]
     }
 
-    fn packed(&self) -> [PackedWeights; 3] {
+    /// The three, and both halves of the second.
+    fn packed(&self) -> Vec<PackedWeights> {
         let sizes = self.sizes();
-        [0, 1, 2].map(|at| PackedWeights::pack(&self.weights[at], sizes[at].1, sizes[at].0).unwrap())
+        let halves = self.weights[1].split_at(self.width * self.inner);
+        [0, 1, 2]
+            .map(|at| PackedWeights::pack(&self.weights[at], sizes[at].1, sizes[at].0).unwrap())
+            .into_iter()
+            .chain([halves.0, halves.1].map(|half| PackedWeights::pack(half, self.inner, self.width).unwrap()))
+            .collect()
     }
 
-    fn sublayers<'a>(&'a self, packed: &'a [PackedWeights; 3]) -> GatedSublayers<'a> {
-        let dense = |at: usize| Dense { weights: Weights::Float32(&packed[at]), bias: self.biases[at].as_deref() };
+    fn norm(&self) -> Norm<'_> {
+        let Self { norm: (weight, bias), is_centred, .. } = self;
+        Norm { weight, bias: bias.as_deref(), epsilon: EPSILON, is_centred: *is_centred }
+    }
+
+    fn sublayers<'a>(&'a self, packed: &'a [PackedWeights]) -> GatedSublayers<'a> {
+        let with = |at: usize, bias| Dense { weights: Weights::Float32(&packed[at]), bias };
+        let dense = |at: usize| with(at, self.biases[at].as_deref());
+        let halves = self.biases[1].as_deref().map(|biases| biases.split_at(self.inner));
+        let parted = (with(3, halves.map(|halves| halves.0)), Some(with(4, halves.map(|halves| halves.1))));
+        let (intermediate, gates) = if self.is_parted { parted } else { (dense(1), None) };
         GatedSublayers {
             attention_output: dense(0),
-            norm: Norm { weight: &self.norm.0, bias: self.norm.1.as_deref(), epsilon: EPSILON },
-            intermediate: dense(1),
+            norm: self.norm(),
+            intermediate,
+            gates,
             activation: self.activation,
             output: dense(2),
         }
@@ -61,13 +80,21 @@ impl Case {
             let [attended, hidden] = [attended, hidden].map(|x| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
             let dense = |at: usize, x: &[f64]| dense(&self.weights[at], self.biases[at].as_deref(), x);
             let hidden = sum(&dense(0, &attended), &hidden);
-            let between = dense(1, &normed(&hidden, &self.norm.0, self.norm.1.as_deref(), EPSILON));
+            let between = dense(1, &normed(&hidden, &self.norm()));
             let (first, second) = between.split_at(self.inner);
-            let activated = |x: f64| if self.activation == Activation::Gelu { gelu(x) } else { x };
-            let gated: Vec<f64> = first.iter().zip(second).map(|(&x, gate)| activated(x) * gate).collect();
+            let gated: Vec<f64> =
+                first.iter().zip(second).map(|(&x, gate)| activated(self.activation, x) * gate).collect();
             sum(&dense(2, &gated), &hidden)
         })
         .collect()
+    }
+}
+
+fn activated(activation: Activation, x: f64) -> f64 {
+    match activation {
+        Activation::Identity => x,
+        Activation::Gelu => gelu(x),
+        Activation::GeluTanh => gelu_tanh(x),
     }
 }
 
@@ -78,8 +105,9 @@ fn cases() -> impl Strategy<Value = Case> {
         6_usize..70,
         1_usize..40,
     );
-    (sizes, prop_oneof![Just(Activation::Gelu), Just(Activation::Identity)]).prop_flat_map(
-        |((rows, from, width, inner), activation)| {
+    let activation = prop_oneof![Just(Activation::Gelu), Just(Activation::GeluTanh), Just(Activation::Identity)];
+    (sizes, activation, any::<bool>(), any::<bool>()).prop_flat_map(
+        |((rows, from, width, inner), activation, is_parted, is_centred)| {
             let numbers = |count: usize| vec(-1.0_f32..1.0, count);
             let weights = [numbers(from * width), numbers(width * 2 * inner), numbers(inner * width)];
             let biases = [width, 2 * inner, width].map(|count| option::of(numbers(count)));
@@ -92,6 +120,8 @@ fn cases() -> impl Strategy<Value = Case> {
                     activation,
                     attended,
                     hidden,
+                    is_parted,
+                    is_centred,
                     weights,
                     biases,
                     norm,
@@ -132,7 +162,7 @@ proptest! {
             type Output = ();
             #[inline(always)]
             fn with_simd<S: Simd>(self, simd: S) {
-                gate_row(simd, Activation::Gelu, self.0, self.1);
+                gate_row(simd, Activation::Gelu, &self.0[..37], &self.0[37..], self.1);
             }
         }
         let exact: Vec<f64> =
@@ -146,6 +176,25 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn gates_have_numbers_of_their_own(
+        numbers in prop_oneof![0_usize..50, GATED - 2..GATED + 40]
+            .prop_flat_map(|count| vec((-4.0_f32..4.0, -4.0_f32..4.0), count)),
+        activation in prop_oneof![Just(Activation::Gelu), Just(Activation::GeluTanh), Just(Activation::Identity)],
+    ) {
+        let (x, gates): (Vec<_>, Vec<_>) = numbers.into_iter().unzip();
+        let mut out = vec![f32::NAN; x.len()];
+        gate(&x, &gates, activation, &mut out, 2, &Eager).unwrap();
+        for ((&x, &gate), found) in x.iter().zip(&gates).zip(out) {
+            let exact = activated(activation, f64::from(x)) * f64::from(gate);
+            prop_assert!((f64::from(found) - exact).abs() <= 5e-6, "{} is not {}", found, exact);
+        }
+    }
+}
+
 fn small() -> Case {
     let numbers =
         |count: usize| (0..count).map(|at| f32::from(u8::try_from(at * 37 % 101).unwrap()) / 50.0 - 1.0).collect();
@@ -155,6 +204,8 @@ fn small() -> Case {
         width,
         inner,
         activation: Activation::Gelu,
+        is_parted: false,
+        is_centred: true,
         attended: numbers(4 * from),
         hidden: numbers(4 * width),
         weights: [numbers(from * width), numbers(width * 2 * inner), numbers(inner * width)],
@@ -193,6 +244,11 @@ fn what_does_not_fit_is_told() {
     let mut cut = layers;
     cut.norm.bias = Some(&case.norm.0[..5]);
     assert_eq!(told(&cut, &case.attended, &case.hidden, 32), "norm's bias: 5, where 8 fit what is beside it");
+    let of_another = layers.attention_output.weights;
+    let gates = Some(Dense { weights: of_another, bias: None });
+    let parted =
+        GatedSublayers { intermediate: Dense { weights: Weights::Float32(&alone), bias: None }, gates, ..layers };
+    assert_eq!(told(&parted, &case.attended, &case.hidden, 32), "gates' inputs: 6, where 8 fit what is beside it");
     let mut cut = layers;
     cut.output.bias = Some(&case.norm.0[..5]);
     assert_eq!(told(&cut, &case.attended, &case.hidden, 32), "output's bias: 5, where 8 fit what is beside it");
@@ -202,4 +258,23 @@ fn what_does_not_fit_is_told() {
 fn no_rows_become_none() {
     let case = Case { attended: Vec::new(), hidden: Vec::new(), ..small() };
     assert!(case.apply(2).is_empty());
+}
+
+#[test]
+fn what_does_not_fit_numbers_is_told() {
+    let told = |found: Result<(), SublayersError>| found.unwrap_err().to_string();
+    let gate = |gates: usize, out: usize| {
+        gate(&[1.0; 3], &vec![1.0; gates], Activation::Gelu, &mut vec![0.0; out], 1, &NewThreads)
+    };
+    assert_eq!(told(gate(2, 3)), "gates: 2, where 3 fit what is beside it");
+    assert_eq!(told(gate(3, 4)), "out: 4, where 3 fit what is beside it");
+    let fill = |weight: usize, out: usize| {
+        let weight = &vec![1.0; weight];
+        let norm = Norm { weight, bias: None, epsilon: EPSILON, is_centred: false };
+        norm.fill(&[1.0; 6], &mut vec![0.0; out], 1, &NewThreads)
+    };
+    assert!(fill(3, 6).is_ok());
+    assert_eq!(told(fill(4, 6)), "x has 6 values: expected rows of 4");
+    assert_eq!(told(fill(0, 6)), "x has 6 values: expected rows of 0");
+    assert_eq!(told(fill(3, 5)), "out: 5, where 6 fit what is beside it");
 }
