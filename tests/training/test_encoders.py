@@ -1,4 +1,4 @@
-"""Every BERT-family encoder from a local folder: trained, saved, loaded by gliner; and what gliner saved, trained."""
+"""Every kind of encoder from a local folder: trained, saved, loaded by gliner; and what gliner saved, trained."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ _DEBERTA = {
     "type_vocab_size": 0, "relative_attention": True, "position_buckets": 32, "norm_rel_ebd": "layer_norm",
     "pos_att_type": ["p2c", "c2p"],
 }  # fmt: skip
+_T5 = {"d_kv": 16, "d_ff": 48}
 # Family of the tokenizer, and settings of the encoder.
 ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("wordpiece", {"model_type": "bert"}),
@@ -38,6 +39,8 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
         "unigram",
         {"model_type": "deberta-v2", **_DEBERTA, "share_att_key": True, "position_biased_input": False},
     ),
+    "t5": ("t5", {"model_type": "t5", **_T5}),
+    "mt5": ("t5", {"model_type": "mt5", **_T5}),
 }
 
 
@@ -49,7 +52,10 @@ def make_encoder(folder: Path, name: str) -> Path:
     tokenizer = make_tokenizer(family, corpus(), size=900, max_subwords=120)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    config = AutoConfig.for_model(**{**_COMMON, **settings}, vocab_size=len(tokenizer), initializer_range=0.2)
+    common = {**_COMMON, "initializer_range": 0.2}
+    if family == "t5":
+        common = {"d_model": 32, "num_layers": 2, "num_heads": 3}
+    config = AutoConfig.for_model(**{**common, **settings}, vocab_size=len(tokenizer))
     AutoModel.from_config(config).save_pretrained(folder)
     return folder
 
@@ -63,7 +69,8 @@ def test_a_run_begins_with_the_pretrained_encoder(name: str, tmp_path: Path) -> 
     ids, lengths = torch.randint(5, 800, (2, 9), generator=torch.Generator().manual_seed(1)), torch.tensor([9, 6])
     mask = torch.arange(9) < lengths[:, None]
     with torch.inference_mode():
-        wanted = AutoModel.from_pretrained(folder).eval()(ids, mask.long()).last_hidden_state
+        whole = AutoModel.from_pretrained(folder).eval()
+        wanted = (whole.encoder if name in ("t5", "mt5") else whole)(ids, mask.long()).last_hidden_state
         torch.testing.assert_close(encoder(ids, lengths)[mask], wanted[mask], rtol=0, atol=1e-5)
 
 

@@ -17,6 +17,7 @@ from gliner_fast.config import CONFIG_NAME, GLiNERConfig
 from gliner_fast.cpu.forking import survive_forks
 from gliner_fast.cpu.heap import keep_freed_memory
 from gliner_fast.encoder import parameters_on_meta
+from gliner_fast.encoders import packed_t5
 from gliner_fast.encoders.deberta_config import DebertaConfig
 from gliner_fast.errors import CheckpointError, CheckpointWarning, UnsupportedCheckpointError, reason_of
 from gliner_fast.network import Network
@@ -149,10 +150,11 @@ def _copy_backbone(
     network: Network, config: GLiNERConfig, cache_dir: str | Path | None, local_files_only: bool
 ) -> None:
     """Copies the weights of the pretrained encoder; GLiNER's new tokens keep their random rows."""
-    from transformers import AutoModel
+    import transformers
 
+    model_type = str((config.encoder_config or {}).get("model_type"))
     try:
-        backbone = AutoModel.from_pretrained(
+        backbone = getattr(transformers, packed_t5.KINDS.get(model_type, "AutoModel")).from_pretrained(
             config.model_name, cache_dir=cache_dir, local_files_only=local_files_only, trust_remote_code=False
         )
     except Exception as error:

@@ -20,15 +20,15 @@ from gliner_fast.encoders.attention_executor import AttentionExecutor, PackedTex
 from gliner_fast.encoders.sublayers import finish_gated_layer, gate, norm_rows
 from gliner_fast.kernels.attention_reference import Positions
 
-# Those that the package runs; each has a decoder too, which GLiNER leaves out.
-KINDS = ("t5", "mt5")
+# Those that the package runs, and transformers' classes without the decoder, which GLiNER leaves out.
+KINDS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel"}
 
 
 def make(config: Any) -> Any:
-    """The encoder for a configuration of transformers, without the decoder, as the package makes it."""
+    """The encoder for a configuration of transformers, as the package makes it."""
     from transformers import T5EncoderModel
 
-    model = T5EncoderModel(config)
+    model = T5EncoderModel(config)  # of mT5 too, whose layers are copies
     # One module by both names, whose weight stays one when another is put in its place.
     model.set_input_embeddings(model.shared)
     return model
