@@ -1,4 +1,4 @@
-"""Token-level models and bi-encoders beside gliner: texts -> entities, and what token-level ones have of their own."""
+"""Token-level models, bi-encoders and other encoders beside gliner: texts -> entities, and what only some have."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHIFTS = {"realistic": [-2.7, -2.7, 1.7], "dense": [-0.5, -0.5, 1.7]}
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("kind", ["token-level", "bi-encoder", "bi-modernbert"])
+@pytest.mark.parametrize("kind", ["token-level", "bi-encoder", "bi-modernbert", "mt5"])
 @pytest.mark.parametrize("label_count", [5, 25] if SCALE > 0.1 else [5])
 @pytest.mark.parametrize("name", ["short", "mixed"])
 @pytest.mark.timeout(1_800)
@@ -38,7 +38,7 @@ def bench_kind(
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("kind", ["bi-modernbert"])
+@pytest.mark.parametrize("kind", ["bi-modernbert", "mt5"])
 @pytest.mark.parametrize("name", ["short", "mixed"])
 @pytest.mark.timeout(1_800)
 def bench_kind_single(race: Race, pair: Callable[..., Pair], name: str, kind: str, size: str, device: str) -> None:

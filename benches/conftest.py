@@ -83,6 +83,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "token-level": {"span_mode": "token_level"},
     "bi-encoder": {"label_encoder": "bert"},
     "bi-modernbert": {"encoder": "modernbert", "label_encoder": "bert", "num_rnn_layers": 0},
+    "mt5": {"encoder": "mt5"},
 }
 
 

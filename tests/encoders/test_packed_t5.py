@@ -200,7 +200,7 @@ def test_changed_blocks_are_left_to_transformers() -> None:
         assert not encoder.reads_packed
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa", None])
+@pytest.mark.parametrize("attention", ["eager", None])
 def test_whichever_attention_transformers_has_texts_are_read_packed(attention: str | None) -> None:
     encoder = make_encoder(attention)
     assert encoder.reads_packed
