@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from gliner_fast import GLiNER, extract_files
+from gliner_fast.cli import main
 from gliner_fast.jobs.chosen_model import ChosenModel
+from gliner_fast.training import train
+from gliner_fast.training.config import TrainingConfig, TrainingFile
 from gliner_fast.word_splitters import word_splitter
 from tests.parity.pairs import Pair, spans
 from tests.samples import CROSSNER, LABELS
@@ -142,6 +145,25 @@ def test_a_new_model_has_the_splitter_of_its_configuration(model: GLiNER) -> Non
     assert made.data_processor.words_splitter is word_splitter("jieba")
     with pytest.raises(ValueError, match="words_splitter_type is 'jieba', and the model is made by it"):
         made.config.words_splitter_type = "janome"
+
+
+def test_what_is_counted_in_characters_is_split_as_the_model_splits(model: GLiNER, tmp_path: Path) -> None:
+    text = SPLIT_TEXTS[-2]  # of which the default splitter makes two words
+    start = text.index("上海")
+    data = [{"text": text, "entities": [[0, 4, "organization"], [start, start + 2, "location"]]}]
+    assert model.evaluate(data)[0].startswith("P: ")
+    report = model.train_model(data, output_dir=tmp_path / "run", max_steps=1, per_device_train_batch_size=1)
+    assert report.steps == 1
+    saved = json.loads((report.model / "gliner_config.json").read_text())
+    assert saved["words_splitter_type"] == "jieba"
+
+    (tmp_path / "data.jsonl").write_text(f"{json.dumps(data[0])}\n" * 2, encoding="utf-8")
+    for command in ("evaluate", "calibrate"):
+        with pytest.raises(SystemExit, match="0"):
+            main([command, str(model.source), str(tmp_path / "data.jsonl")])
+    file = TrainingFile(path=str(tmp_path / "data.jsonl"))
+    config = TrainingConfig(output_dir=str(tmp_path / "other"), model=str(model.source), train=(file,), steps=1)
+    assert train(config).steps == 1
 
 
 def test_a_library_that_is_missing_is_told_when_the_model_is_loaded(
