@@ -1,4 +1,4 @@
-"""Makes models of stanza with random weights, for no downloading: its own code loads and runs them.
+"""Makes models of stanza with random weights, for no downloading: its own code loads and runs them, at their true size.
 
     make_stanza_models(Path("out"), {"en": "A text whose characters the model knows."})  # STANZA_RESOURCES_DIR=out
 
@@ -18,7 +18,7 @@ import torch
 KNOWN_TO_STANZA = "".join(map(chr, range(32, 127))) + "\näöüßéè"
 _FEATURES = ["space_before", "capitalized", "numeric", "end_of_para", "start_of_para"]
 _TOKENIZER = {
-    "emb_dim": 8, "hidden_dim": 8, "rnn_layers": 1, "hierarchical": True, "hier_invtemp": 0.5, "conv_res": None,
+    "emb_dim": 32, "hidden_dim": 64, "rnn_layers": 1, "hierarchical": True, "hier_invtemp": 0.5, "conv_res": None,
     "feat_funcs": _FEATURES, "feat_dim": len(_FEATURES), "dropout": 0.0, "feat_dropout": 0.0, "tok_noise": 0.0,
     "input_dropout": False, "charlm_forward_file": None, "use_dictionary": False, "skip_newline": False,
     "max_seqlen": 100, "batch_size": 32, "lr0": 1e-3, "weight_decay": 0.0,

@@ -109,17 +109,20 @@ def test_a_lone_surrogate_is_read_as_the_character_for_what_is_no_character() ->
     assert own("mecab")("a \ud800 b") == [("a", 0, 1), ("\ufffd", 2, 3), ("b", 4, 5)]
 
 
-def test_spacy_keeps_no_words_and_reads_a_text_of_any_length(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spacy_forgets_words_and_reads_a_text_of_any_length(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
     spacy = pytest.importorskip("spacy")
-    pipeline = spacy.blank("en")
-    monkeypatch.setattr(spacy, "blank", lambda _: pipeline)
+    pipelines: list[Any] = []
+    blank = spacy.blank
+    monkeypatch.setattr(spacy, "blank", lambda language: pipelines.append(blank(language)) or pipelines[-1])
+    monkeypatch.setattr(word_splitters, "_MOST_SPACY_WORDS", 2_000)
     splitter = own("spacy")
-    splitter("warm up")
-    kept = len(pipeline.vocab.strings)
     words = splitter(" ".join(f"word{number}" for number in range(200_000)))
     assert len(words) == 200_000
     assert words[-1] == ("word199999", words[-1][1], words[-1][1] + 10)
-    assert len(pipeline.vocab.strings) == kept
+    assert len(pipelines) == 1
+    assert splitter("word1 ends") == [("word1", 0, 5), ("ends", 6, 10)]
+    assert len(pipelines) == 2
+    assert len(pipelines[-1].vocab) < 2_000
 
 
 PLACED = [
