@@ -14,7 +14,7 @@ import gliner_fast
 from benches.compare import SCALE, Race
 from benches.conftest import LABELS, read_texts
 from gliner_fast import _rust
-from gliner_fast.word_splitters import missing_packages, word_splitter
+from gliner_fast.word_splitters import _library_splitter, missing_packages, word_splitter
 from gliner_fast.words import whitespace_splitter
 from tests.split_texts import TEXTS as TEXTS_OF_LANGUAGES
 from tests.split_texts import give_gliner_jieba
@@ -86,7 +86,7 @@ def bench_library(
         pipeline = partial(stanza.Pipeline, dir=str(tmp_path))
         monkeypatch.setattr(stanza, "Pipeline", pipeline)
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        request.addfinalizer(word_splitter.cache_clear)
+        request.addfinalizer(_library_splitter.cache_clear)
     sentence = TEXTS_OF_LANGUAGES[LANGUAGES[kind]]
     texts = [f"{sentence} " * (240 // len(sentence))] * max(2, round(40 * SCALE))
     splitter, reference, default = word_splitter(kind), WordsSplitter(kind), whitespace_splitter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import re
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,13 @@ from hypothesis import strategies as st
 
 from gliner_fast import word_splitters
 from gliner_fast.errors import CheckpointError, CheckpointWarning
-from gliner_fast.word_splitters import WORD_SPLITTERS, missing_packages, place_words, word_splitter
+from gliner_fast.word_splitters import (
+    WORD_SPLITTERS,
+    _library_splitter,
+    missing_packages,
+    place_words,
+    word_splitter,
+)
 from tests.reference.examples import examples
 from tests.reference.words import replace_surrogates
 from tests.samples import UNICODE
@@ -40,9 +47,9 @@ CHARACTERS = st.one_of(
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """Has splitters made for this test alone."""
-    word_splitter.cache_clear()
+    _library_splitter.cache_clear()
     yield
-    word_splitter.cache_clear()
+    _library_splitter.cache_clear()
 
 
 @pytest.fixture
@@ -169,7 +176,7 @@ def test_hanlp_is_asked_as_by_gliner(monkeypatch: pytest.MonkeyPatch, fresh: Non
     def fail(url: str) -> None:
         raise OSError("no network")
 
-    word_splitter.cache_clear()
+    _library_splitter.cache_clear()
     monkeypatch.setattr(hanlp, "load", fail)
     with pytest.raises(CheckpointError, match=r"FINE_ELECTRA_SMALL_ZH cannot be had: OSError: no network"):
         word_splitter("hanlp")
@@ -321,9 +328,11 @@ def test_the_names_are_those_of_gliner() -> None:
     }
 
 
-def test_a_name_that_nobody_knows_is_refused_with_those_there_are() -> None:
-    with pytest.raises(CheckpointError, match=r"words_splitter_type is 'moses': expected one of whitespace, camel, "):
-        word_splitter("moses")
+@pytest.mark.parametrize("name", ["moses", None, ["spacy"]])
+def test_a_name_that_nobody_knows_is_refused_with_those_there_are(name: Any) -> None:
+    message = f"words_splitter_type is {name!r}: expected one of whitespace, camel, "
+    with pytest.raises(CheckpointError, match=re.escape(message)):
+        word_splitter(name)
 
 
 @pytest.mark.parametrize(
@@ -365,7 +374,7 @@ def test_a_splitter_is_copied_and_pickled_as_its_name(fresh: None) -> None:
     stored = pickle.dumps(splitter)
     assert copy.deepcopy(splitter) is splitter
     assert pickle.loads(stored) is splitter
-    word_splitter.cache_clear()  # as in another process
+    _library_splitter.cache_clear()  # as in another process
     other = pickle.loads(stored)
     assert other is not splitter
     assert other(TEXTS["Korean"]) == splitter(TEXTS["Korean"])

@@ -37,7 +37,6 @@ _PACKAGES = {
 _LARGE = {"camel-tools", "hanlp"}  # no extra brings them
 
 
-@cache
 def word_splitter(kind: str) -> WordTriples | None:
     """The splitter that `gliner` has for a `words_splitter_type`; None for "whitespace", the default one, in Rust.
 
@@ -49,10 +48,13 @@ def word_splitter(kind: str) -> WordTriples | None:
         CheckpointError: a name that nobody knows, or stanza has no model of English here.
         ImportError: a library is missing or broken; names what pip is to install.
     """
-    if kind == "whitespace":
-        return None
-    if kind not in _KINDS:
+    if kind not in WORD_SPLITTERS:
         raise CheckpointError(f"words_splitter_type is {kind!r}: expected one of {', '.join(WORD_SPLITTERS)}")
+    return None if kind == "whitespace" else _library_splitter(kind)
+
+
+@cache
+def _library_splitter(kind: str) -> LibrarySplitter:
     missing = missing_packages(kind)
     if missing:
         extra = "stanza" if kind == "stanza" else "splitters"

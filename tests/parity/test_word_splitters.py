@@ -16,7 +16,7 @@ from gliner_fast.cli import main
 from gliner_fast.jobs.chosen_model import ChosenModel
 from gliner_fast.training import train
 from gliner_fast.training.config import TrainingConfig, TrainingFile
-from gliner_fast.word_splitters import word_splitter
+from gliner_fast.word_splitters import _library_splitter, word_splitter
 from tests.parity.pairs import Pair, spans
 from tests.samples import CROSSNER, LABELS
 from tests.split_texts import LIBRARIES, TEXTS, give_gliner_jieba
@@ -91,7 +91,7 @@ def test_stanza_s_entities_are_those_of_gliner(
         "stanza.Pipeline.__init__", lambda *given, **settings: init(*given, dir=str(models), **settings)
     )
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    word_splitter.cache_clear()
+    _library_splitter.cache_clear()
     try:
         both = Pair.load(folder)
         found = both.check(SPLIT_TEXTS, LABELS, threshold=0.3)
@@ -102,7 +102,7 @@ def test_stanza_s_entities_are_those_of_gliner(
         streamed = list(both.ours.stream(SPLIT_TEXTS, LABELS, threshold=0.3))
         assert streamed == both.ours.inference(SPLIT_TEXTS, LABELS, threshold=0.3)
     finally:
-        word_splitter.cache_clear()
+        _library_splitter.cache_clear()
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_a_library_that_is_missing_is_told_when_the_model_is_loaded(
     with_splitter: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = with_splitter("deberta", "jieba")
-    word_splitter.cache_clear()
+    _library_splitter.cache_clear()
     monkeypatch.setitem(sys.modules, "jieba3", None)
     with pytest.raises(ImportError, match="pip install jieba3"):
         GLiNER.from_pretrained(folder)
