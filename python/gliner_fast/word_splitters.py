@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from threading import Lock
 from typing import Any, NamedTuple
 
+from gliner_fast.cpu.openmp import in_one_thread
 from gliner_fast.errors import CheckpointError, CheckpointWarning, reason_of
 from gliner_fast.words import WordTriples
 
@@ -247,7 +248,9 @@ def _stanza() -> Split:
         language = "zh" if language == "zh-cn" else language
         if language not in pipelines:
             pipelines[language] = _stanza_pipeline_or(default, language)
-        words = [word for sentence in pipelines[language](text).sentences for word in sentence.words]
+        with in_one_thread():  # several gain nothing, and beside the network's they wait for the cores
+            sentences = pipelines[language](text).sentences
+        words = [word for sentence in sentences for word in sentence.words]
         # Of "zum", read as "zu dem", stanza does not place the parts: they stand where the whole does.
         places = [word if word.start_char is not None else word.parent for word in words]
         return [(word.text, place.start_char, place.end_char) for word, place in zip(words, places, strict=True)]
