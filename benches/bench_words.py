@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ import gliner_fast
 from benches.compare import SCALE, Race
 from benches.conftest import LABELS, read_texts
 from gliner_fast import _rust
+from gliner_fast.word_splitters import _library_splitter, missing_packages, word_splitter
 from gliner_fast.words import whitespace_splitter
+from tests.split_texts import TEXTS as TEXTS_OF_LANGUAGES
+from tests.split_texts import give_gliner_jieba
+from tests.stanza_models import KNOWN_TO_STANZA, make_stanza_models
 
 TEXTS = 300
 SCRIPTS = {
@@ -51,6 +56,55 @@ def bench_split(race: Race, name: str) -> None:
         unit="words",
         texts=len(texts),
         corpus=name,
+    )
+
+
+# The texts that each library is made for.
+LANGUAGES = {
+    "spacy": "English", "mecab": "Korean", "janome": "Japanese", "jieba": "Chinese", "hindi": "Hindi",
+    "camel": "Arabic", "universal": "German", "stanza": "English",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LANGUAGES)
+def bench_library(
+    race: Race, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """A checkpoint's own splitter, beside gliner's with the same library, and the default one on the same texts.
+
+    stanza's model has its usual size and random weights; the words of each differ, so texts are counted.
+    """
+    from gliner.data_processing.tokenizer import WordsSplitter
+
+    if missing_packages(kind):
+        pytest.skip(f"not installed: {', '.join(missing_packages(kind))}")
+    give_gliner_jieba(monkeypatch)
+    if kind == "stanza":
+        import stanza
+
+        make_stanza_models(tmp_path, {"en": KNOWN_TO_STANZA})
+        pipeline = partial(stanza.Pipeline, dir=str(tmp_path))
+        monkeypatch.setattr(stanza, "Pipeline", pipeline)
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        request.addfinalizer(_library_splitter.cache_clear)
+    sentence = TEXTS_OF_LANGUAGES[LANGUAGES[kind]]
+    texts = [f"{sentence} " * (240 // len(sentence))] * max(2, round(40 * SCALE))
+    splitter, reference, default = word_splitter(kind), WordsSplitter(kind), whitespace_splitter()
+    assert splitter is not None
+    expected = list(reference(texts[0]))
+    assert list(splitter(texts[0])) == expected
+    race.run(
+        lambda: [splitter(text) for text in texts],
+        {
+            "gliner": lambda: [list(reference(text)) for text in texts],
+            "the default splitter": lambda: default.split(texts),
+        },
+        agreement=f"identical: {len(expected)} words",
+        amount=len(texts) * len(expected),
+        unit="words",
+        texts=len(texts),
+        corpus=LANGUAGES[kind],
+        splitter=kind,
     )
 
 

@@ -361,7 +361,6 @@ def test_weights_of_another_shape_than_the_configuration_s(setting, value, copy)
         ({"span_mode": "markerV9"}, "markerV9"),
         ({"fuse_layers": True}, "fuse_layers"),
         ({"precomputed_prompts_mode": True}, "precomputed prompts"),
-        ({"words_splitter_type": "spacy"}, "spacy"),
         ({"span_encoder_config": {"model_type": "rnn"}}, "span encoder"),
     ],
 )

@@ -295,6 +295,24 @@ def test_info_describes_other_kinds_that_run_here(run, checkpoint, kind, told, h
     assert re.search(r"written by +gliner 0\.2\.23 or later", out)
 
 
+@pytest.mark.parametrize(
+    ("splitter", "told"),
+    [
+        ("whitespace", None),
+        ("janome", "split by janome, for which pip install janome"),
+        ("moses", "split by moses, which nobody knows"),
+    ],
+)
+def test_info_names_a_word_splitter_that_is_not_the_usual_one(splitter, told, run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "janome", None)  # not installed
+    config = {"words_splitter_type": splitter, "encoder_config": {"model_type": "bert"}}
+    (tmp_path / "gliner_config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    code, out, _ = run("info", "--json", tmp_path)
+    assert code == 0
+    assert json.loads(out)["checkpoint"].get("words") == told
+
+
 def test_info_of_a_broken_file_is_an_error(run, tmp_path):
     (tmp_path / "gliner_config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes((100).to_bytes(8, "little") + b'{"a')

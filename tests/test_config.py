@@ -67,7 +67,6 @@ def test_an_override_of_none_leaves_the_file_s_value(tmp_path: Path) -> None:
         ({"span_encoder_config": {"model_type": "bert"}}, "an extra span encoder"),
         ({"fuse_layers": True}, "fuses all encoder layers"),
         ({"precomputed_prompts_mode": True}, "precomputed prompts"),
-        ({"words_splitter_type": "stanza"}, "the words splitter 'stanza'"),
     ],
 )
 def test_other_kinds_are_refused_in_one_sentence_that_names_them(changes: dict[str, Any], kind: str) -> None:

@@ -26,7 +26,7 @@ _STRUCTURE = {
     *("max_width", "hidden_size", "subtoken_pooling", "span_mode", "post_fusion_schema", "num_post_fusion_layers"),
     *("vocab_size", "num_rnn_layers", "fuse_layers", "embed_ent_token", "class_token_index", "encoder_config"),
     *("span_encoder_config", "ent_token", "sep_token", "_attn_implementation", "labels_encoder"),
-    "labels_encoder_config",
+    *("labels_encoder_config", "words_splitter_type"),
 }
 KNOWN_SPAN_MODES = (
     *SPAN_MODES,
@@ -61,6 +61,7 @@ class GLiNERConfig:
     max_len: int = 384
     """Longest text, in words; the rest is cut off with a warning."""
     words_splitter_type: str = "whitespace"
+    """What splits texts into words: see `word_splitters`."""
     num_rnn_layers: int = 1
     fuse_layers: bool = False
     embed_ent_token: bool = True
@@ -206,9 +207,5 @@ class GLiNERConfig:
             (self.span_encoder_config is not None, "a model with an extra span encoder"),
             (bool(self.fuse_layers), "a model that fuses all encoder layers (fuse_layers)"),
             (bool(self.precomputed_prompts_mode), "a model with precomputed prompts"),
-            (
-                self.words_splitter_type != "whitespace",
-                f"a model with the words splitter {self.words_splitter_type!r}",
-            ),
         ]
         return next((kind for holds, kind in named if holds), None)

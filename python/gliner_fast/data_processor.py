@@ -17,14 +17,20 @@ class DataProcessor:
     """The parts of `gliner`'s data processor that scripts touch.
 
     Attributes:
-        words_splitter: a callable that yields (word, start, end) for a text. Assign another one to split differently;
-            the model reads its words, which need not be those of the text.
+        words_splitter: a callable that yields (word, start, end) for a text: the checkpoint's. Assign another one to
+            split differently; the model reads its words, which need not be those of the text.
     """
 
-    def __init__(self, tokenizer: CheckpointTokenizer, label_tokenizer: CheckpointTokenizer | None = None) -> None:
-        """Takes the checkpoint's tokenizer, and a bi-encoder's of its labels."""
+    def __init__(
+        self,
+        tokenizer: CheckpointTokenizer,
+        label_tokenizer: CheckpointTokenizer | None = None,
+        words_splitter: WordTriples | None = None,
+    ) -> None:
+        """Takes the checkpoint's tokenizer, a bi-encoder's of its labels, and the splitter if not the default one."""
         self._tokenizer, self._label_tokenizer = tokenizer, label_tokenizer
-        self.words_splitter: WordTriples = whitespace_words
+        self._own_splitter: WordTriples = words_splitter or whitespace_words
+        self.words_splitter = self._own_splitter
 
     @cached_property
     def transformer_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -38,8 +44,13 @@ class DataProcessor:
 
     @property
     def custom_splitter(self) -> WordTriples | None:
-        """The splitter that was assigned, or None for the default one, which runs in Rust."""
+        """The splitter, or None for the default one, which runs in Rust."""
         return None if self.words_splitter is whitespace_words else self.words_splitter
+
+    @property
+    def assigned_splitter(self) -> WordTriples | None:
+        """The splitter that was assigned, or None for the checkpoint's, which whoever loads it has, too."""
+        return None if self.words_splitter is self._own_splitter else self.words_splitter
 
 
 def whitespace_words(text: str) -> list[tuple[str, int, int]]:

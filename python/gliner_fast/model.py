@@ -73,7 +73,7 @@ class GLiNER(PredictionMethods, nn.Module):
             parts = create_parts(_read_config(config), tokenizer, backbone_from_pretrained=backbone_from_pretrained)
         self.config = parts.config.in_use()
         self.model: Network = parts.network
-        self.data_processor = DataProcessor(parts.tokenizer, parts.label_tokenizer)
+        self.data_processor = DataProcessor(parts.tokenizer, parts.label_tokenizer, parts.words_splitter)
         self.source = source
         self.variant: str | None = None
         self.token_budget: int | None = None
@@ -159,6 +159,7 @@ class GLiNER(PredictionMethods, nn.Module):
             FileNotFoundError: nothing is there.
             CheckpointError: what is there is broken or inconsistent.
             UnsupportedCheckpointError: it is a kind of checkpoint that this version does not run.
+            ImportError: a library of its word splitter is missing; names what pip is to install.
             ValueError: an argument out of range.
         """
         _refuse_other_runtimes(load_onnx_model, runtime)

@@ -409,3 +409,24 @@ def test_labels_are_renamed_everywhere():
     assert rename_labels([coded, SHE], {"PER": "person", "LOC": "location"}) == [renamed, SHE]
     with pytest.raises(ValueError, match="no example has the label 'ORG'; there are 'LOC', 'PER', 'person', 'x'"):
         rename_labels([coded], {"ORG": "organization"})
+
+
+def test_characters_are_counted_in_the_words_of_a_splitter(tmp_path):
+    record = {"text": "北京大学的李明", "entities": [[0, 4, "university"], [5, 7, "person"]]}
+    path = _written(tmp_path, _lines([record]))
+
+    def split(text):
+        return [(text[start:end], start, end) for start, end in ((0, 4), (4, 5), (5, 7))]
+
+    (example,) = read_examples(path, splitter=split)
+    assert (example.words, example.spans) == (("北京大学", "的", "李明"), ((0, 1, "university"), (2, 3, "person")))
+    assert examples_from_records([record], splitter=split) == [example]
+    with pytest.raises(DataError, match="which does not begin and end with a word"):
+        read_examples(path)
+
+
+def test_a_span_has_all_words_that_stand_at_its_ends():
+    record = {"text": "zum Haus", "entities": [[0, 8, "place"]]}
+    parts = [("zu", 0, 3), ("dem", 0, 3), ("Ha", 4, 8), ("us", 4, 8)]
+    (example,) = examples_from_records([record], splitter=lambda _: parts)
+    assert (example.words, example.spans) == (("zu", "dem", "Ha", "us"), ((0, 4, "place"),))

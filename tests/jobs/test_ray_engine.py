@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,23 @@ def test_actors_have_the_options_of_the_loaded_model(ray: Any, checkpoint: Calla
     extract_files(source, tmp_path / "ray.jsonl", model=narrow, ray=RayOptions(), **OPTIONS)
     assert (tmp_path / "ray.jsonl").read_bytes() == (tmp_path / "here.jsonl").read_bytes()
     assert (tmp_path / "ray.jsonl").read_bytes() != (tmp_path / "plain.jsonl").read_bytes()
+
+
+@pytest.mark.ray
+def test_actors_split_words_as_the_checkpoint_says(ray: Any, checkpoint: Callable[[str], Path], tmp_path: Path):
+    pytest.importorskip("jieba3")
+    folder = shutil.copytree(checkpoint("deberta"), tmp_path / "jieba")
+    config = json.loads((folder / "gliner_config.json").read_text())
+    (folder / "gliner_config.json").write_text(json.dumps(config | {"words_splitter_type": "jieba"}))
+    source = write_jsonl(
+        tmp_path / "in.jsonl", [{"text": "北京大学的李明教授和来自上海的王芳在东京见面。"[:n]} for n in (12, 24)]
+    )
+    options = OPTIONS | {"threshold": 0.02}
+    model = GLiNER.from_pretrained(folder)
+    report = extract_files(source, tmp_path / "here.jsonl", model=folder, **options)
+    extract_files(source, tmp_path / "ray.jsonl", model=model, ray=RayOptions(), **options)
+    assert (tmp_path / "ray.jsonl").read_bytes() == (tmp_path / "here.jsonl").read_bytes()
+    assert report.entities > 1
 
 
 # --- dying ------------------------------------------------------------------------------------------------------------

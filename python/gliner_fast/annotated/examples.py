@@ -12,6 +12,7 @@ from gliner_fast.annotated.example import DataError, Example, Report, Span
 from gliner_fast.annotated.readers import columns, hub, json_values, records
 from gliner_fast.annotated.readers.records import RecordOptions
 from gliner_fast.annotated.readers.source import first_bytes, looks_like_json
+from gliner_fast.words import WordTriples
 
 __all__ = [
     "DataError",
@@ -37,6 +38,7 @@ def read_examples(
     word_column: int = 0,
     tag_column: int = -1,
     report: Report | None = None,
+    splitter: WordTriples | None = None,
 ) -> list[Example]:
     """Reads the examples of one file, all in one format.
 
@@ -46,7 +48,7 @@ def read_examples(
       `ner_labels`, `ner_negatives` and `text`, which is not read;
     * "offsets": `{"text": ..., "entities": [[start, end, label], ...]}`, counted in characters, end excluded, as
       spaCy, doccano and `gliner-fast extract` have it; also `spans` or `label`, objects instead of triples, and
-      spaCy's older `[text, {"entities": ...}]`. The words are those of this package's own splitter;
+      spaCy's older `[text, {"entities": ...}]`. The words are those of `splitter`;
     * "tags": `{"tokens": [...], "ner_tags": ["B-person", ...]}`, also `words`, and `tags` or `labels`;
     * "conll": a word and its tag a line, blank lines between sentences; IOB1, IOB2 (BIO), BIOES and BILOU;
     * "dataset": a folder of Hugging Face `datasets` (`save_to_disk`) or a Parquet file, in columns as above; tags may
@@ -62,6 +64,7 @@ def read_examples(
         tag_column: of the tag, likewise.
         report: takes what is wrong, and the record (in conll the sentence) is left out; None: the first fault is
             raised. Behind broken gzip, UTF-8 or JSON lists, or a number of a tag without a name, nothing is read.
+        splitter: of a model, `model.data_processor.custom_splitter`; None for the default one.
 
     Raises:
         DataError: something in it is wrong, and `report` does not take it; the message names file and line. Also where
@@ -71,7 +74,7 @@ def read_examples(
     if format is not None and format not in get_args(Format):
         raise ValueError(f"format is {format!r}: expected one of {', '.join(get_args(Format))}")
     path = Path(path)
-    options = RecordOptions(frozenset(ignore_keys), misaligned)
+    options = RecordOptions(frozenset(ignore_keys), misaligned, splitter=splitter)
     read: Iterator[Example]
     faults = 0
 
@@ -107,17 +110,20 @@ def read_examples(
     return examples
 
 
-def examples_from_records(data: Iterable[Any], name: str = "data") -> list[Example]:
+def examples_from_records(
+    data: Iterable[Any], name: str = "data", *, splitter: WordTriples | None = None
+) -> list[Example]:
     """Reads examples that are in memory: dicts of the JSON formats of `read_examples`, or rows of a dataset.
 
     Args:
         data: the records; an `Example` stands for itself. Keys that no format has are passed over, and told.
         name: of the data, for messages.
+        splitter: as in `read_examples`.
 
     Raises:
         DataError: something is wrong; the message says at which index.
     """
-    options = RecordOptions(passes_unknown_keys=True)
+    options = RecordOptions(passes_unknown_keys=True, splitter=splitter)
 
     def place_of(index: int) -> str:
         return f"{name}[{index}]"

@@ -21,6 +21,8 @@ from gliner_fast.encoders import packed_t5
 from gliner_fast.encoders.deberta_config import DebertaConfig
 from gliner_fast.errors import CheckpointError, CheckpointWarning, UnsupportedCheckpointError, reason_of
 from gliner_fast.network import Network
+from gliner_fast.word_splitters import word_splitter
+from gliner_fast.words import WordTriples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,12 +36,13 @@ def prepare_process() -> None:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a model is made of; a tokenizer of labels has a bi-encoder alone."""
+    """What a model is made of; a bi-encoder alone has a tokenizer of labels, and the default splitter is None."""
 
     config: GLiNERConfig
     network: Network
     tokenizer: CheckpointTokenizer
     label_tokenizer: CheckpointTokenizer | None = None
+    words_splitter: WordTriples | None = None
 
 
 def load_parts(
@@ -58,10 +61,12 @@ def load_parts(
         FileNotFoundError: configuration or weights are missing.
         CheckpointError: something in it is broken or does not fit.
         UnsupportedCheckpointError: it is of a kind that this version does not run.
+        ImportError: a library of its word splitter is missing.
     """
     prepare_process()
     config = GLiNERConfig.from_file(folder / CONFIG_NAME, **overrides)
     config.refuse_unsupported()
+    splitter = word_splitter(config.words_splitter_type)
     path = weights.find_weights(folder, variant)
     tensors = weights.read_weights(path)
     encoder_config = locating.load_encoder_config(config, hub.cache_dir, hub.local_files_only)
@@ -87,7 +92,7 @@ def load_parts(
     with parameters_on_meta():
         network = Network(config)
     weights.load_weights(network, tensors, dtype=dtype, strict=strict, source=str(path))
-    return Parts(config, network, tokenizer, label_tokenizer)
+    return Parts(config, network, tokenizer, label_tokenizer, splitter)
 
 
 def _lstm_layers(config: GLiNERConfig, tensors: Mapping[str, torch.Tensor], path: Path) -> int:
@@ -116,10 +121,12 @@ def create_parts(
     Raises:
         CheckpointError: encoder or tokenizer cannot be had.
         UnsupportedCheckpointError: the settings are of a kind that is not made here.
+        ImportError: a library of the word splitter is missing.
     """
     config.refuse_unsupported()
     if config.is_bi_encoder:
         raise UnsupportedCheckpointError("bi-encoders are loaded and run here, but not made anew: gliner makes them")
+    splitter = word_splitter(config.words_splitter_type)
     encoder_config = locating.load_encoder_config(config, cache_dir, local_files_only)
     if tokenizer is None:
         own = tokenizer_loading.load_tokenizer(None, config, cache_dir, local_files_only)
@@ -134,7 +141,7 @@ def create_parts(
         _initialise(network, float(encoder_config.get("initializer_range", 0.02)))
     if backbone_from_pretrained:
         _copy_backbone(network, config, cache_dir, local_files_only)
-    return Parts(config, network, own)
+    return Parts(config, network, own, words_splitter=splitter)
 
 
 def _initialise(network: Network, std: float) -> None:

@@ -64,6 +64,8 @@ def calibrate(
     from gliner_fast.annotated.examples import read_examples
     from gliner_fast.evaluation.calibrate import calibrate as choose_thresholds
 
+    data.stat()  # where it is missing, that is told before anything is loaded
+    loaded = options.load_model(model, device, dtype)
     examples = read_examples(
         data,
         format=format,
@@ -71,9 +73,10 @@ def calibrate(
         misaligned=misaligned,
         word_column=word_column,
         tag_column=tag_column,
+        splitter=loaded.data_processor.custom_splitter,
     )
     calibration = choose_thresholds(
-        options.load_model(model, device, dtype),
+        loaded,
         examples,
         wanted,
         flat_ner=not nested,

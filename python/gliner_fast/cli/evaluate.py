@@ -80,6 +80,9 @@ def evaluate(
     from gliner_fast.annotated.examples import read_examples
     from gliner_fast.evaluation import evaluate as evaluate_examples
 
+    for path in data:
+        path.stat()  # a missing one is told before anything is loaded
+    loaded = options.load_model(model, device, dtype)
     sets = [
         read_examples(
             path,
@@ -88,10 +91,10 @@ def evaluate(
             misaligned=misaligned,
             word_column=word_column,
             tag_column=tag_column,
+            splitter=loaded.data_processor.custom_splitter,
         )[:limit]
         for path in data
     ]  # all of them first: what is wrong with the last one is told now, not when the others are done
-    loaded = options.load_model(model, device, dtype)
     evaluations = []
     for path, name, examples in zip(data, names, sets, strict=True):
         began = perf_counter()

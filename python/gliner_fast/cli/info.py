@@ -116,6 +116,7 @@ def describe_checkpoint(model: str | None) -> dict[str, Any]:
             if isinstance(encoder.get(key), int)
         ),
         "head": f"{config.hidden_size:,} wide, {_found_by(config)} ({config.span_mode})",
+        **_words(config.words_splitter_type),
         "longest text": f"{config.max_len:,} words; the rest is cut off",
         "pooling": f"{config.subtoken_pooling} subword of a word",
         "label vector": _label_vector(config),
@@ -129,6 +130,17 @@ def _label_vector(config: GLiNERConfig) -> str:
         encoder = config.labels_encoder_config or {}
         return f"by an encoder of its own, {encoder.get('model_type', 'unknown')} ({config.labels_encoder})"
     return "the entity token" if config.embed_ent_token else "the subword after the entity token"
+
+
+def _words(splitter: str) -> dict[str, str]:
+    from gliner_fast.word_splitters import WORD_SPLITTERS, missing_packages
+
+    if splitter == "whitespace":
+        return {}
+    if splitter not in WORD_SPLITTERS:
+        return {"words": f"split by {splitter}, which nobody knows"}
+    missing = missing_packages(splitter)
+    return {"words": f"split by {splitter}" + (f", for which pip install {' '.join(missing)}" if missing else "")}
 
 
 def _found_by(config: GLiNERConfig) -> str:

@@ -199,7 +199,7 @@ def evaluate_like_gliner(
     Returns:
         The text "P: 12.34%\tR: 5.00%\tF1: 7.12%\n", and F1 in [0, 1] as a numpy float64.
     """
-    examples = examples_from_records(test_data, "test_data")
+    examples = examples_from_records(test_data, "test_data", splitter=model.data_processor.custom_splitter)
     (result,) = evaluate(
         model, examples, entity_types, thresholds=[threshold], flat_ner=flat_ner, multi_label=multi_label
     ).results

@@ -23,7 +23,8 @@ class ChosenModel:
         name: what `from_pretrained` takes, in any process; None for the built-in model.
         folder: where it lies; None where it has none and needs none.
         options: what `from_pretrained` takes beside it, where a loaded model is not as its folder says.
-        words_splitter: the name of a callable that was assigned to a loaded model to split words; None for the default.
+        words_splitter: the name of a callable that was assigned to a loaded model to split words; None for the
+            checkpoint's own.
     """
 
     name: str | None
@@ -61,7 +62,7 @@ class ChosenModel:
             )
         name = None if source == locating.BUILT_IN else str(source)
         options = _options(model, GLiNERConfig.from_file(source / CONFIG_NAME))
-        splitter = model.data_processor.custom_splitter
+        splitter = model.data_processor.assigned_splitter
         return cls(name, source, options, None if splitter is None else _name_of(splitter))
 
 

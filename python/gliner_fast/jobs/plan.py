@@ -31,7 +31,7 @@ class Settings:
         model: folder or Hub id; None for the built-in model.
         model_digest: of the checkpoint's files.
         model_options: what `from_pretrained` is given beside it, where a loaded model is not as its folder says.
-        words_splitter: the name of a callable that the user assigned to a loaded model; None for the default.
+        words_splitter: the name of a callable that the user assigned to a loaded model; None for the checkpoint's.
         dtype: what the network computes in.
         labels: for all rows; None where each row has its own, in `labels_column`.
         threshold: one for all labels, or one for each.

@@ -14,6 +14,7 @@ from itertools import chain
 
 from gliner_fast.annotated.example import DataError, Example
 from gliner_fast.training.config import ConfigError, TrainingConfig, TrainingFile
+from gliner_fast.words import WordTriples
 
 
 class Judged(IntEnum):
@@ -221,8 +222,17 @@ def _warn_of_unknown_names(config: TrainingConfig, files: Sequence[tuple[Trainin
             warnings.warn(f"{setting}: no example has the labels {', '.join(map(repr, unknown))}", stacklevel=3)
 
 
-def read_corpus(config: TrainingConfig, *, max_len: int, max_width: int | None, ent_token: str) -> Corpus:
+def read_corpus(
+    config: TrainingConfig,
+    *,
+    max_len: int,
+    max_width: int | None,
+    ent_token: str,
+    splitter: WordTriples | None = None,
+) -> Corpus:
     """Reads the files of a configuration; names in its settings that occur nowhere in them are told.
+
+    `splitter` is as in `read_examples`.
 
     Raises:
         ConfigError: a name in its settings cannot be asked for.
@@ -240,7 +250,7 @@ def read_corpus(config: TrainingConfig, *, max_len: int, max_width: int | None, 
         for name in names:
             if ent_token in name or not name.strip():
                 raise ConfigError(f"{setting} has {name!r}: expected a name without the entity token {ent_token}")
-    files = [(file, read_examples(file.path)) for file in config.train]
+    files = [(file, read_examples(file.path, splitter=splitter)) for file in config.train]
     _warn_of_unknown_names(config, files)
     return Corpus(
         files,

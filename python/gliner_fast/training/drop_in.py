@@ -135,8 +135,9 @@ def train_model(
     if output_dir is None:
         raise TrainingError("Either training_args or output_dir must be provided")
     arguments = _read_arguments(training_kwargs)
-    train = examples_from_records(train_dataset, "train_dataset")
-    evaluated = [] if eval_dataset is None else examples_from_records(eval_dataset, "eval_dataset")
+    splitter = model.data_processor.custom_splitter
+    train = examples_from_records(train_dataset, "train_dataset", splitter=splitter)
+    evaluated = [] if eval_dataset is None else examples_from_records(eval_dataset, "eval_dataset", splitter=splitter)
     settings = model.config
     config = _configure(arguments, settings, str(output_dir), len(train), compile_model=compile_model)
     for component in freeze_components or ():

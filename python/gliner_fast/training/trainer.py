@@ -87,8 +87,15 @@ def train(config: TrainingConfig, *, resume: bool = False, tell: Tell | None = N
     run = begin_run(config, resume=resume)
     model = start_model(config)
     settings = model.config
-    corpus = read_corpus(config, max_len=settings.max_len, max_width=settings.widest, ent_token=settings.ent_token)
-    eval_sets = [read_examples(path) for path in config.eval]
+    splitter = model.data_processor.custom_splitter
+    corpus = read_corpus(
+        config,
+        max_len=settings.max_len,
+        max_width=settings.widest,
+        ent_token=settings.ent_token,
+        splitter=splitter,
+    )
+    eval_sets = [read_examples(path, splitter=splitter) for path in config.eval]
     return Trainer(model, corpus, eval_sets, config, run, tell=tell).train()
 
 

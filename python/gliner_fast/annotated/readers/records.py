@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 from gliner_fast.annotated.example import DataError, Example, Report, Span
 from gliner_fast.annotated.readers.tags import is_tag, spans_of_tags
-from gliner_fast.words import whitespace_splitter
+from gliner_fast.words import WordTriples, split_words
 
 _OFFSET_KEYS = ("entities", "spans", "label", "labels")
 _WORD_KEYS = ("tokens", "words")
+_ALL_WORDS = 2**62
 _TAG_KEYS = ("ner_tags", "tags", "labels")
 
 
@@ -25,6 +26,7 @@ class RecordOptions:
         ignore_keys: keys that are passed over.
         misaligned: what becomes of a character span that does not begin and end with a word.
         passes_unknown_keys: whether all keys that the format does not have are passed over.
+        splitter: what gives a text's words, where a record has none; None for the default one.
         passed_keys: those that were.
         dropped: how many of them were left out.
         first_dropped: where the first of them was, and what.
@@ -33,6 +35,7 @@ class RecordOptions:
     ignore_keys: frozenset[str] = frozenset()
     misaligned: Literal["error", "drop"] = "error"
     passes_unknown_keys: bool = False
+    splitter: WordTriples | None = None
     passed_keys: dict[str, None] = field(default_factory=dict, init=False)
     dropped: int = field(default=0, init=False)
     first_dropped: str = field(default="", init=False)
@@ -162,12 +165,13 @@ def _read_offsets(record: Mapping[str, Any], place: str, options: RecordOptions)
     text = record["text"]
     if not isinstance(text, str):
         raise DataError(f"{place}: text is {_shown(text)}: expected a string")
-    found = whitespace_splitter().split([text])
-    (words,) = found.to_lists()
+    split = split_words([text], _ALL_WORDS, options.splitter)
+    (words,) = split.read.to_lists()
     if not words:
         raise DataError(f"{place}: text has no words: {text!r}")
-    word_at_start = {start: word for word, start in enumerate(found.starts.tolist())}
-    word_at_end = {end: word for word, end in enumerate(found.ends.tolist())}
+    # Where some words stand at one place, as the parts of a word do, a span has all of them.
+    word_at_start = {start: word for word, start in reversed([*enumerate(split.words.starts.tolist())])}
+    word_at_end = {end: word for word, end in enumerate(split.words.ends.tolist())}
     spans: list[Span] = []
     for index, value in enumerate(_expect_list(record[key], f"{place}: {key}")):
         where = f"{place}: {key}[{index}]"
