@@ -600,44 +600,46 @@ def gated_sublayers(
     """
 
 def norm_rows(
-    x: NDArray[np.float32],
+    x: NDArray[np.float32] | NDArray[np.uint16],
     norm: tuple[NDArray[np.float32], NDArray[np.float32] | None, float, bool],
-    out: NDArray[np.float32],
+    out: NDArray[np.float32] | NDArray[np.uint16],
     threads: int,
     openmp: int,
 ) -> None:
-    """Fills `out`, (N, D), with normed rows.
+    """Fills `out`, (N, D), with normed rows. All is computed in float32.
 
     Args:
-        x: (N, D).
+        x: (N, D), in float32, or bf16 as its bits.
         norm: as for `sublayers`.
-        out: C-contiguous; nobody else may read or write it meanwhile.
+        out: of the same kind of numbers, C-contiguous; nobody else may read or write it meanwhile.
         threads: as for `find_spans`.
         openmp: as for `find_spans`.
 
     Raises:
+        TypeError: if arrays are of different kinds of numbers.
         ValueError: if the shapes do not fit each other, or an array is not contiguous.
     """
 
 def gate(
-    x: NDArray[np.float32],
-    gates: NDArray[np.float32],
+    x: NDArray[np.float32] | NDArray[np.uint16],
+    gates: NDArray[np.float32] | NDArray[np.uint16],
     activation: Literal["none", "gelu", "gelu_tanh"],
-    out: NDArray[np.float32],
+    out: NDArray[np.float32] | NDArray[np.uint16],
     threads: int,
     openmp: int,
 ) -> None:
-    """Fills `out`, (N, F), with `activation(x) * gates`.
+    """Fills `out`, (N, F), with `activation(x) * gates`. All is computed in float32.
 
     Args:
-        x: (N, F).
-        gates: (N, F).
+        x: (N, F), in float32, or bf16 as its bits.
+        gates: (N, F), of the same kind of numbers.
         activation: as for `linear`.
-        out: C-contiguous; nobody else may read or write it meanwhile.
+        out: of that kind, too, C-contiguous; nobody else may read or write it meanwhile.
         threads: as for `find_spans`.
         openmp: as for `find_spans`.
 
     Raises:
+        TypeError: if arrays are of different kinds of numbers.
         ValueError: if the shapes do not fit each other, or an array is not contiguous.
     """
 

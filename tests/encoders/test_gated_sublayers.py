@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -242,18 +243,32 @@ def test_t5_s_modules_give_the_same_at_once(rows, entering, width, inner, seed):
     torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-4)
 
 
+@contextmanager
+def native_calls() -> Iterator[list[str]]:
+    """Names of the native calls inside."""
+    names: list[str] = []
+
+    def counted(name: str) -> Callable[..., None]:
+        return lambda *given: names.append(name) or getattr(_rust, name)(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sublayers, "_rust", SimpleNamespace(**{name: counted(name) for name in ("norm_rows", "gate")}))
+        yield names
+
+
 needs_vectors = pytest.mark.skipif(not rust_is_fastest(), reason="torch computes on CPUs without such vectors")
 
 
 @needs_vectors
 @given(rows=st.integers(0, 40), width=st.integers(1, 200), scale=st.sampled_from([1e-3, 1.0, 1e3]))
 def test_rows_are_normed_in_one_pass(rows, width, scale):
-    norm = T5LayerNorm(width, 1e-6)
+    norm = T5LayerNorm(width, 1e-6).eval()
     torch.manual_seed(rows)
     nn.init.normal_(norm.weight)
     x = torch.randn(rows, width) * scale
-    with torch.inference_mode():
+    with torch.inference_mode(), native_calls() as native:
         ours, exact = norm_rows(x, norm), norm.double()(x.double())
+    assert native == ["norm_rows"]
     torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-6)
 
 
@@ -262,15 +277,33 @@ def test_rows_are_normed_in_one_pass(rows, width, scale):
 def test_rows_are_gated_in_one_pass(rows, width, scale):
     torch.manual_seed(rows)
     x, gates = torch.randn(2, rows, width).unbind()
-    with torch.inference_mode():
+    with torch.inference_mode(), native_calls() as native:
         ours = gate(x * scale, gates)
         exact = NewGELUActivation()(x.double() * scale) * gates.double()
-    assert ours is not None
+    assert native == ["gate"]
     torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-6)
+
+
+@needs_vectors
+@given(rows=st.integers(0, 40), width=st.integers(1, 300))
+def test_bf16_is_rounded_once(rows, width):
+    torch.manual_seed(rows)
+    norm = T5LayerNorm(width, 1e-6).bfloat16().eval()
+    nn.init.normal_(norm.weight)
+    x, gates = torch.randn(2, rows, width).bfloat16().unbind()
+    with torch.inference_mode(), native_calls() as native:
+        normed, gated = norm_rows(x, norm), gate(x, gates)
+        exact = norm.double()(x.double())
+        exact_gated = NewGELUActivation()(x.double()) * gates.double()
+    assert native == ["norm_rows", "gate"]
+    assert normed.dtype is gated.dtype is torch.bfloat16
+    torch.testing.assert_close(normed.double(), exact, rtol=2**-8, atol=1e-6)
+    torch.testing.assert_close(gated.double(), exact_gated, rtol=2**-8, atol=1e-6)
 
 
 OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
     "other numbers": lambda x: x.double(),
+    "fp16": lambda x: x.half().float().half(),
     "a vector": lambda x: x[0],
     "columns": lambda x: x.T,
 }
@@ -281,20 +314,24 @@ def test_other_rows_are_left_to_torch(change, monkeypatch):
     monkeypatch.setattr(sublayers, "_rust", None)  # whom nobody calls
     x = change(torch.randn(6, 6))
     with torch.inference_mode():
-        assert gate(x, x) is None
-        torch.testing.assert_close(norm_rows(x, T5LayerNorm(6)), T5LayerNorm(6)(x))
+        near = {"rtol": 1e-2, "atol": 1e-3} if x.dtype is torch.float16 else {}  # which torch rounds less often
+        torch.testing.assert_close(gate(x, x), NewGELUActivation()(x) * x, **near)
+        norm = T5LayerNorm(6).to(x.dtype).eval()
+        torch.testing.assert_close(norm_rows(x, norm), norm(x))
 
 
 def test_gradients_and_other_norms_are_left_to_torch(monkeypatch):
     monkeypatch.setattr(sublayers, "_rust", None)
-    x, hooked = torch.randn(6, 6), T5LayerNorm(6)
+    x, norm, hooked = torch.randn(6, 6), T5LayerNorm(6).eval(), T5LayerNorm(6).eval()
     hooked.register_forward_hook(lambda *given: 2 * given[2])
-    assert gate(x, x) is None
-    assert norm_rows(x, T5LayerNorm(6)).requires_grad
+    torch.testing.assert_close(gate(x, x), NewGELUActivation()(x) * x)
+    assert norm_rows(x, norm).requires_grad
+    assert gate(hooked.weight[None], x[:1]).requires_grad
     with torch.inference_mode():
-        torch.testing.assert_close(norm_rows(x, hooked), 2 * T5LayerNorm(6)(x))
-        torch.testing.assert_close(norm_rows(x, nn.RMSNorm(6)), nn.RMSNorm(6)(x))
-        assert gate(x, torch.randn(6, 5)) is None
+        torch.testing.assert_close(norm_rows(x, hooked), 2 * norm(x))
+        torch.testing.assert_close(norm_rows(x, nn.RMSNorm(6).eval()), nn.RMSNorm(6)(x))
+        torch.testing.assert_close(norm_rows(x, norm.double()), norm(x))
+        torch.testing.assert_close(gate(x, x[:, :1]), NewGELUActivation()(x) * x[:, :1])
 
 
 def test_shapes_of_rows_that_do_not_fit_are_told():
@@ -305,6 +342,10 @@ def test_shapes_of_rows_that_do_not_fit_are_told():
         _rust.gate(one, one, "gelu_tanh", np.ones((4, 3), np.float32), 1, 0)
     with pytest.raises(ValueError, match=r"x is \[3, 4\] and out \[2, 4\]: expected the same shape"):
         _rust.norm_rows(one, (vector, None, 1e-6, False), one[:2].copy(), 1, 0)
+    with pytest.raises(TypeError, match=r"argument 'out': [\s\S]*\(expected one of x's kind of numbers\)"):
+        _rust.norm_rows(one.astype(np.uint16), (vector, None, 1e-6, False), one.copy(), 1, 0)
+    with pytest.raises(TypeError, match=r"argument 'gates': [\s\S]*\(expected one of x's kind of numbers\)"):
+        _rust.gate(one.astype(np.uint16), one, "gelu_tanh", one.astype(np.uint16), 1, 0)
     with pytest.raises(ValueError, match=r"norm's weight is \[3\], x \[3, 4\]"):
         _rust.norm_rows(one, (vector[:3], None, 1e-6, False), one.copy(), 1, 0)
     with pytest.raises(ValueError, match="norm's bias: 3, where 4 fit what is beside it"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -151,3 +151,9 @@ def readable(tensor: Tensor) -> Tensor:
     tensor = tensor.detach()
     is_readable = tensor.is_contiguous() and tensor.data_ptr() % tensor.element_size() == 0
     return tensor if is_readable else tensor.clone(memory_format=torch.contiguous_format)
+
+
+def numbers_of(tensor: Tensor) -> NDArray[Any]:
+    """As the native module takes them: contiguous, and bf16, which numpy does not know, by its bits."""
+    tensor = readable(tensor)
+    return (tensor.view(torch.uint16) if tensor.dtype is torch.bfloat16 else tensor).numpy()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gliner_fast import _rust
 from gliner_fast.cpu.native import is_taken_as_float32
 from gliner_fast.cpu.openmp import parallel_address
+from gliner_fast.cpu.packed_weights import numbers_of
 from gliner_fast.kernels.attention_reference import Positions, Rotations
 
 
@@ -46,7 +45,7 @@ def native_attention(
         return wide.half()
     out = qkv.new_empty(len(qkv), *qkv.shape[2:])
     _rust.attention(
-        _numbers(qkv.contiguous()),
+        numbers_of(qkv),
         None if positions.keys is None else positions.keys.detach().numpy(),
         None if positions.queries is None else positions.queries.detach().numpy(),
         positions.rows.numpy(),
@@ -55,14 +54,8 @@ def native_attention(
         window,
         np.asarray(lengths, np.int64),
         scale,
-        _numbers(out),
+        numbers_of(out),
         torch.get_num_threads(),
         parallel_address(),
     )
     return out
-
-
-def _numbers(tensor: Tensor) -> NDArray[Any]:
-    """As the native module takes them, where they lie: bf16, which numpy does not know, by its bits."""
-    tensor = tensor.detach()
-    return (tensor.view(torch.uint16) if tensor.dtype is torch.bfloat16 else tensor).numpy()

@@ -162,8 +162,7 @@ def _finish(block: Any, attended: Tensor, hidden: Tensor) -> Tensor:
             return native
     hidden = _keep_finite(_add(own.o(attended), hidden, own.o))
     normed = norm_rows(hidden, second.layer_norm)
-    gated = gate(inner.wi_0(normed), inner.wi_1(normed)) if is_gated else None
-    vectors = inner(normed) if gated is None else inner.wo(gated)
+    vectors = inner.wo(gate(inner.wi_0(normed), inner.wi_1(normed))) if is_gated else inner(normed)
     return _keep_finite(_add(vectors, hidden, inner.wo))
 
 

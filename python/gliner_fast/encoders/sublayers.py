@@ -11,13 +11,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Literal, TypeGuard, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_fast import _rust
 from gliner_fast.cpu.linear import Linear, is_packable, packing_pays
 from gliner_fast.cpu.native import is_bare, is_float32_on_cpu, rust_is_fastest, torch_must_see
 from gliner_fast.cpu.openmp import parallel_address
-from gliner_fast.cpu.packed_weights import readable
+from gliner_fast.cpu.packed_weights import numbers_of, readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -169,8 +170,12 @@ def _native_dense(layer: Linear, pays: Callable[[], bool]) -> NativeDense | None
     return packed[0], None if layer.bias is None else readable(layer.bias).numpy()
 
 
+def _is_t5s(norm: nn.Module) -> bool:
+    return type(norm).__name__ == "T5LayerNorm" and type(norm).__module__.startswith("transformers.")
+
+
 def _native_norm(norm: nn.Module) -> NativeNorm | None:
-    is_t5s = type(norm).__name__ == "T5LayerNorm" and type(norm).__module__.startswith("transformers.")
+    is_t5s = _is_t5s(norm)
     if not (type(norm) is nn.LayerNorm or is_t5s) or not is_bare(norm):
         return None
     weight = cast("Tensor | None", norm.weight)
@@ -184,31 +189,35 @@ def _native_norm(norm: nn.Module) -> NativeNorm | None:
 
 
 def norm_rows(rows: Tensor, norm: nn.Module) -> Tensor:
-    """norm(rows), (N, D) -> (N, D): in one pass where it is T5's, which torch has no fast way for, and can be."""
-    native = _native_norm(norm) if type(norm) is not nn.LayerNorm and _native_pays(rows) else None
-    if native is None:
-        normed: Tensor = norm(rows)
-        return normed
-    out = torch.empty_like(rows)
-    _rust.norm_rows(readable(rows).numpy(), native, out.numpy(), torch.get_num_threads(), parallel_address())
-    return out
+    """norm(rows), (N, D) -> (N, D); T5's, which torch has no fast way for, in one pass where it can be."""
+    is_t5s = _is_t5s(norm) and is_bare(norm) and not torch_must_see()
+    if is_t5s and _native_pays(rows) and norm.weight.dtype is rows.dtype:
+        weight = readable(norm.weight.float()).numpy()
+        native = weight, None, cast(float, norm.variance_epsilon), False
+        out = torch.empty_like(rows)
+        _rust.norm_rows(numbers_of(rows), native, numbers_of(out), torch.get_num_threads(), parallel_address())
+        return out
+    normed: Tensor = norm(rows)
+    return normed
 
 
-def gate(rows: Tensor, gates: Tensor) -> Tensor | None:
-    """GELU by tanh of rows, times their gates, (N, F) twice -> (N, F), in one pass; None to leave it to torch."""
-    if not (_native_pays(rows) and _native_pays(gates)) or rows.shape != gates.shape:
-        return None
-    out = torch.empty_like(rows)
-    _rust.gate(
-        readable(rows).numpy(),
-        readable(gates).numpy(),
-        "gelu_tanh",
-        out.numpy(),
-        torch.get_num_threads(),
-        parallel_address(),
-    )
-    return out
+def gate(rows: Tensor, gates: Tensor) -> Tensor:
+    """GELU by tanh of rows, times their gates, (N, F) twice -> (N, F); in one pass where it can be."""
+    if _native_pays(rows) and _native_pays(gates) and rows.dtype is gates.dtype and rows.shape == gates.shape:
+        out = torch.empty_like(rows)
+        _rust.gate(
+            numbers_of(rows),
+            numbers_of(gates),
+            "gelu_tanh",
+            numbers_of(out),
+            torch.get_num_threads(),
+            parallel_address(),
+        )
+        return out
+    return F.gelu(rows, approximate="tanh") * gates
 
 
 def _native_pays(rows: Tensor) -> bool:
-    return _are_rows(rows) and rows.is_contiguous() and not torch_must_see() and rust_is_fastest()
+    is_taken = rows.device.type == "cpu" and rows.dtype in (torch.float32, torch.bfloat16)
+    is_plain = type(rows) is Tensor and rows.dim() == 2 and rows.is_contiguous()
+    return is_taken and is_plain and not torch_must_see() and rust_is_fastest()

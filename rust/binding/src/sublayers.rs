@@ -1,8 +1,8 @@
 //! What follows the attention in a layer, on a CPU.
 
-use gliner_fast_core::{Dense, GatedSublayers, Norm, Sublayers, SublayersError, Weights};
-use numpy::{PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray2, PyUntypedArrayMethods};
-use pyo3::exceptions::PyValueError;
+use gliner_fast_core::{Activation, Dense, GatedSublayers, Norm, Number, Sublayers, SublayersError, Weights};
+use numpy::{Element, PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray2, PyUntypedArrayMethods};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::arrays::{count, slice, slice_mut, value_error};
@@ -100,47 +100,90 @@ pub(crate) fn gated_sublayers<'py>(
     run(py, sublayers.attention_output.weights, &attended, &hidden, out, threads, openmp, apply)
 }
 
+/// Rows of float32, or of bf16 by its bits.
+#[derive(FromPyObject)]
+pub(crate) enum Rows<'py> {
+    Float32(PyReadonlyArray2<'py, f32>),
+    Bf16(PyReadonlyArray2<'py, u16>),
+}
+
 #[pyfunction]
 pub(crate) fn norm_rows<'py>(
     py: Python<'py>,
-    x: PyReadonlyArray2<'py, f32>,
+    x: Rows<'py>,
     norm: PyNorm<'py>,
-    mut out: PyReadwriteArray2<'py, f32>,
+    out: &Bound<'py, PyAny>,
     threads: &Bound<'py, PyAny>,
     openmp: usize,
 ) -> PyResult<()> {
-    expect_alike(&x, "out", out.shape())?;
-    if norm.0.shape() != [x.shape()[1]] {
-        return Err(PyValueError::new_err(format!("norm's weight is {:?}, x {:?}", norm.0.shape(), x.shape())));
-    }
-    let (norm, x, threads) = (norm.get("norm")?, slice("x", &x)?, count("threads", threads)?);
-    let out = slice_mut("out", &mut out)?;
+    let (norm, threads) = (norm.get("norm")?, count("threads", threads)?);
     // SAFETY: what the .pyi asks of callers.
     let host = unsafe { TorchThreads::at(openmp) };
-    py.detach(|| norm.fill(x, out, threads, &host)).map_err(value_error)
+    match x {
+        Rows::Float32(x) => norm_all(py, &x, norm, alike("out", out)?, threads, &host),
+        Rows::Bf16(x) => norm_all(py, &x, norm, alike("out", out)?, threads, &host),
+    }
+}
+
+fn norm_all<N: Number + Element>(
+    py: Python<'_>,
+    x: &PyReadonlyArray2<'_, N>,
+    norm: Norm<'_>,
+    mut out: PyReadwriteArray2<'_, N>,
+    threads: usize,
+    host: &TorchThreads,
+) -> PyResult<()> {
+    expect_alike(x, "out", out.shape())?;
+    if norm.weight.len() != x.shape()[1] {
+        return Err(PyValueError::new_err(format!("norm's weight is [{}], x {:?}", norm.weight.len(), x.shape())));
+    }
+    let (x, out) = (slice("x", x)?, slice_mut("out", &mut out)?);
+    py.detach(|| norm.fill(x, out, threads, host)).map_err(value_error)
 }
 
 #[pyfunction]
 pub(crate) fn gate<'py>(
     py: Python<'py>,
-    x: PyReadonlyArray2<'py, f32>,
-    gates: PyReadonlyArray2<'py, f32>,
+    x: Rows<'py>,
+    gates: &Bound<'py, PyAny>,
     activation: &str,
-    mut out: PyReadwriteArray2<'py, f32>,
+    out: &Bound<'py, PyAny>,
     threads: &Bound<'py, PyAny>,
     openmp: usize,
 ) -> PyResult<()> {
-    expect_alike(&x, "gates", gates.shape())?;
-    expect_alike(&x, "out", out.shape())?;
-    let (x, gates, activation) = (slice("x", &x)?, slice("gates", &gates)?, to_activation(activation)?);
-    let threads = count("threads", threads)?;
-    let out = slice_mut("out", &mut out)?;
+    let (activation, threads) = (to_activation(activation)?, count("threads", threads)?);
     // SAFETY: what the .pyi asks of callers.
     let host = unsafe { TorchThreads::at(openmp) };
-    py.detach(|| gliner_fast_core::gate(x, gates, activation, out, threads, &host)).map_err(value_error)
+    match x {
+        Rows::Float32(x) => gate_all(py, &x, &alike("gates", gates)?, activation, alike("out", out)?, threads, &host),
+        Rows::Bf16(x) => gate_all(py, &x, &alike("gates", gates)?, activation, alike("out", out)?, threads, &host),
+    }
 }
 
-fn expect_alike(x: &PyReadonlyArray2<'_, f32>, name: &str, shape: &[usize]) -> PyResult<()> {
+fn gate_all<N: Number + Element>(
+    py: Python<'_>,
+    x: &PyReadonlyArray2<'_, N>,
+    gates: &PyReadonlyArray2<'_, N>,
+    activation: Activation,
+    mut out: PyReadwriteArray2<'_, N>,
+    threads: usize,
+    host: &TorchThreads,
+) -> PyResult<()> {
+    expect_alike(x, "gates", gates.shape())?;
+    expect_alike(x, "out", out.shape())?;
+    let (x, gates, out) = (slice("x", x)?, slice("gates", gates)?, slice_mut("out", &mut out)?);
+    py.detach(|| gliner_fast_core::gate(x, gates, activation, out, threads, host)).map_err(value_error)
+}
+
+/// An array that has to be of x's kind of numbers.
+fn alike<'a, 'py, T: FromPyObject<'a, 'py, Error = PyErr>>(name: &str, array: &'a Bound<'py, PyAny>) -> PyResult<T> {
+    array.extract().map_err(|error: PyErr| {
+        let problem = error.value(array.py());
+        PyTypeError::new_err(format!("argument '{name}': {problem} (expected one of x's kind of numbers)"))
+    })
+}
+
+fn expect_alike<N: Element>(x: &PyReadonlyArray2<'_, N>, name: &str, shape: &[usize]) -> PyResult<()> {
     if x.shape() == shape {
         return Ok(());
     }

@@ -9,6 +9,16 @@ pub trait Number: Copy + Send + Sync {
 
     /// The nearest one, of two that are as near the even one; NaN stays NaN.
     fn round(number: f32) -> Self;
+
+    /// The same numbers where they are float32 as they lie.
+    fn as_float32(_numbers: &[Self]) -> Option<&[f32]> {
+        None
+    }
+
+    /// The same of numbers that are to be written.
+    fn as_float32_mut(_numbers: &mut [Self]) -> Option<&mut [f32]> {
+        None
+    }
 }
 
 impl Number for f32 {
@@ -20,6 +30,14 @@ impl Number for f32 {
     #[inline(always)]
     fn round(number: f32) -> Self {
         number
+    }
+
+    fn as_float32(numbers: &[Self]) -> Option<&[f32]> {
+        Some(numbers)
+    }
+
+    fn as_float32_mut(numbers: &mut [Self]) -> Option<&mut [f32]> {
+        Some(numbers)
     }
 }
 
@@ -35,6 +53,22 @@ impl Number for u16 {
         let bits = number.to_bits();
         let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
         if number.is_nan() { 0x7fc0 } else { rounded as Self }
+    }
+}
+
+/// Each number of `from`; there are as many in `to`.
+#[inline(always)]
+pub(crate) fn widen_all(from: &[impl Number], to: &mut [f32]) {
+    for (to, number) in to.iter_mut().zip(from) {
+        *to = number.widen();
+    }
+}
+
+/// The same back again.
+#[inline(always)]
+pub(crate) fn round_all<N: Number>(from: &[f32], to: &mut [N]) {
+    for (to, &number) in to.iter_mut().zip(from) {
+        *to = N::round(number);
     }
 }
 

@@ -13,6 +13,7 @@ use pulp::{Simd, WithSimd};
 use crate::error::{LinearError, SublayersError};
 use crate::host::{Host, Pieces, run_on, worthwhile};
 use crate::int16::Int16Weights;
+use crate::number::{Number, round_all, widen_all};
 use crate::packed::PackedWeights;
 use crate::product::Activation;
 use crate::vectors::{add, widest};
@@ -207,12 +208,18 @@ impl Dense<'_> {
 }
 
 impl Norm<'_> {
-    /// Fills `out` with normed rows.
+    /// Fills `out` with normed rows, each rounded once.
     ///
     /// # Errors
     ///
     /// When the lengths do not fit each other.
-    pub fn fill(&self, x: &[f32], out: &mut [f32], threads: usize, host: &impl Host) -> Result<(), SublayersError> {
+    pub fn fill<N: Number>(
+        &self,
+        x: &[N],
+        out: &mut [N],
+        threads: usize,
+        host: &impl Host,
+    ) -> Result<(), SublayersError> {
         let width = self.weight.len();
         expect_widths([("norm's bias", self.bias.map(<[f32]>::len), width), ("out", Some(out.len()), x.len())])?;
         if width == 0 || !x.len().is_multiple_of(width) {
@@ -220,7 +227,7 @@ impl Norm<'_> {
         }
         let threads = worthwhile(host, x.len() as u128 * COST, threads);
         let pieces: Pieces<_> = out.chunks_mut(NORMED * width).zip(x.chunks(NORMED * width)).collect();
-        let work = || widest().dispatch(Normer { norm: *self, adds: false, pieces: &pieces });
+        let work = || widest().dispatch(Filler { norm: *self, pieces: &pieces });
         run_on(host, threads.min(pieces.len()), &work);
         Ok(())
     }
@@ -230,7 +237,7 @@ impl Norm<'_> {
         let width = self.weight.len().max(1);
         let threads = worthwhile(host, x.len() as u128 * COST, threads);
         let pieces: Pieces<_> = x.chunks_mut(NORMED * width).zip(residual.chunks(NORMED * width)).collect();
-        let work = || widest().dispatch(Normer { norm: *self, adds: true, pieces: &pieces });
+        let work = || widest().dispatch(Normer { norm: *self, pieces: &pieces });
         run_on(host, threads.min(pieces.len()), &work);
     }
 }
@@ -238,8 +245,6 @@ impl Norm<'_> {
 /// One thread's share of the norming: rows, as long as there are any.
 struct Normer<'a, 'x> {
     norm: Norm<'a>,
-    /// Whether the second row of a pair is added to the first, or takes its place.
-    adds: bool,
     pieces: &'a Pieces<(&'x mut [f32], &'x [f32])>,
 }
 
@@ -250,14 +255,34 @@ impl WithSimd for Normer<'_, '_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let width = self.norm.weight.len().max(1);
         while let Some(mut piece) = self.pieces.take() {
-            let (x, other) = &mut *piece;
-            for (x, other) in x.chunks_exact_mut(width).zip(other.chunks_exact(width)) {
-                if self.adds {
-                    add(simd, x, other);
-                } else {
-                    x.copy_from_slice(other);
-                }
+            let (x, residual) = &mut *piece;
+            for (x, residual) in x.chunks_exact_mut(width).zip(residual.chunks_exact(width)) {
+                add(simd, x, residual);
                 norm_row(simd, &self.norm, x);
+            }
+        }
+    }
+}
+
+/// The same where rows go elsewhere, and nothing is added.
+struct Filler<'a, 'x, N> {
+    norm: Norm<'a>,
+    pieces: &'a Pieces<(&'x mut [N], &'x [N])>,
+}
+
+impl<N: Number> WithSimd for Filler<'_, '_, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let width = self.norm.weight.len().max(1);
+        let mut row = vec![0.0; width];
+        while let Some(mut piece) = self.pieces.take() {
+            let (out, x) = &mut *piece;
+            for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                widen_all(x, &mut row);
+                norm_row(simd, &self.norm, &mut row);
+                round_all(&row, out);
             }
         }
     }

@@ -8,13 +8,15 @@ use pulp::{Simd, WithSimd};
 use super::{COST, Dense, NORMED, Norm, Scratch, block_of, expect_widths, rows_of};
 use crate::error::SublayersError;
 use crate::host::{Host, Pieces, run_on, worthwhile};
+use crate::number::{Number, round_all, widen_all};
 use crate::product::Activation;
 use crate::vectors::{add, widest};
 
 /// Numbers that a thread adds at a time.
 const ADDED: usize = 1 << 13;
-/// The same of those that it gates: a whole number of vectors, so that a number's place in one is always the same.
+/// The same of those that it gates, and of those that are widened at a time, which is a whole number of vectors.
 const GATED: usize = 1 << 12;
+const WIDENED: usize = 1 << 8;
 
 /// The linear layers and norms of a layer, but for those that go into its attention.
 #[derive(Clone, Copy, Debug)]
@@ -113,16 +115,16 @@ impl GatedSublayers<'_> {
     }
 }
 
-/// Fills `out` with what the activation makes of numbers, times their gates.
+/// Fills `out` with what the activation makes of numbers, times their gates, each rounded once.
 ///
 /// # Errors
 ///
 /// When there are not as many of each.
-pub fn gate(
-    x: &[f32],
-    gates: &[f32],
+pub fn gate<N: Number>(
+    x: &[N],
+    gates: &[N],
     activation: Activation,
-    out: &mut [f32],
+    out: &mut [N],
     threads: usize,
     host: &impl Host,
 ) -> Result<(), SublayersError> {
@@ -136,26 +138,38 @@ pub fn gate(
 }
 
 /// As many numbers of each.
-struct Gated<'x> {
-    x: &'x [f32],
-    gates: &'x [f32],
-    out: &'x mut [f32],
+struct Gated<'x, N> {
+    x: &'x [N],
+    gates: &'x [N],
+    out: &'x mut [N],
 }
 
 /// One thread's share of the gating: numbers, as long as there are any.
-struct Gater<'a, 'x> {
+struct Gater<'a, 'x, N> {
     activation: Activation,
-    pieces: &'a Pieces<Gated<'x>>,
+    pieces: &'a Pieces<Gated<'x, N>>,
 }
 
-impl WithSimd for Gater<'_, '_> {
+impl<N: Number> WithSimd for Gater<'_, '_, N> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         while let Some(mut piece) = self.pieces.take() {
             let Gated { x, gates, out } = &mut *piece;
-            gate_row(simd, self.activation, x, gates, out);
+            if let (Some(x), Some(gates), Some(out)) = (N::as_float32(x), N::as_float32(gates), N::as_float32_mut(out))
+            {
+                gate_row(simd, self.activation, x, gates, out);
+                continue;
+            }
+            for ((x, gates), out) in x.chunks(WIDENED).zip(gates.chunks(WIDENED)).zip(out.chunks_mut(WIDENED)) {
+                let mut wide = [[0.0; WIDENED]; 3];
+                let [own, own_gates, gated] = wide.each_mut().map(|numbers| &mut numbers[..x.len()]);
+                widen_all(x, own);
+                widen_all(gates, own_gates);
+                gate_row(simd, self.activation, own, own_gates, gated);
+                round_all(gated, out);
+            }
         }
     }
 }

@@ -129,6 +129,11 @@ proptest! {
         let mut out = vec![f32::NAN; case.hidden.len()];
         norm.fill(&case.hidden, &mut out, 3, &Eager).unwrap();
         let rows = case.hidden.chunks(case.width).zip(out.chunks(case.width));
+        let bf16: Vec<u16> = case.hidden.iter().map(|&x| Number::round(x)).collect();
+        let (mut wide, mut rounded) = (vec![0.0; bf16.len()], vec![0; bf16.len()]);
+        norm.fill(&bf16, &mut rounded, 2, &Eager).unwrap();
+        norm.fill(&bf16.iter().map(|x| x.widen()).collect::<Vec<_>>(), &mut wide, 2, &Eager).unwrap();
+        prop_assert_eq!(rounded, wide.into_iter().map(u16::round).collect::<Vec<_>>());
         for (row, out) in rows {
             let row: Vec<_> = row.iter().map(|&x| f64::from(x)).collect();
             for (&ours, exact) in out.iter().zip(normed(&row, &norm)) {
@@ -145,7 +150,7 @@ proptest! {
             #[inline(always)]
             fn with_simd<S: Simd>(self, simd: S) {
                 let pieces: Pieces<_> = std::iter::once((self.1, self.2)).collect();
-                Normer { norm: self.0, adds: true, pieces: &pieces }.with_simd(simd);
+                Normer { norm: self.0, pieces: &pieces }.with_simd(simd);
             }
         }
         let norm = Norm { weight: &case.norms[0], bias: Some(&case.norms[1]), epsilon: 0.1, is_centred: true };

@@ -192,6 +192,12 @@ proptest! {
             let exact = activated(activation, f64::from(x)) * f64::from(gate);
             prop_assert!((f64::from(found) - exact).abs() <= 5e-6, "{} is not {}", found, exact);
         }
+        let [x, gates] = [x, gates].map(|numbers| numbers.into_iter().map(u16::round).collect::<Vec<_>>());
+        let (mut rounded, mut wide) = (vec![0; x.len()], vec![0.0; x.len()]);
+        gate(&x, &gates, activation, &mut rounded, 2, &Eager).unwrap();
+        let [x, gates] = [x, gates].map(|numbers| numbers.into_iter().map(Number::widen).collect::<Vec<_>>());
+        gate(&x, &gates, activation, &mut wide, 1, &Eager).unwrap();
+        prop_assert_eq!(rounded, wide.into_iter().map(u16::round).collect::<Vec<_>>());
     }
 }
 
