@@ -1,0 +1,107 @@
+"""`gliner-fast info`: what is here, and what a checkpoint is."""
+
+import json
+import re
+import sys
+
+import pytest
+
+from gliner_fast import __version__
+
+
+def _rows(out):
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_info_says_what_is_here_and_what_the_checkpoint_is(run):
+    code, out, _ = run("info")
+    assert code == 0
+    for line in (
+        f"gliner-fast +{__version__}", "torch +2", "cpu +.*threads", "kind +uni-encoder, span", "runs here +yes",
+        "encoder +bert", "parameters +[0-9,]{10}",
+    ):  # fmt: skip
+        assert re.search(line, out), line
+
+
+@pytest.mark.gliner
+@pytest.mark.parametrize(
+    ("kind", "era", "encoder"),
+    [
+        ("era-v1", "gliner 0.1 (first era)", "deberta-v2"),
+        ("era-has-rnn", "gliner 0.2.0 to 0.2.22", "deberta-v2"),
+        ("bert", "gliner 0.2.23 or later", "bert"),
+    ],
+)
+def test_info_names_the_era_and_counts_parameters(kind, era, encoder, run, checkpoint):
+    from gliner_fast import GLiNER
+
+    code, out, _ = run("info", checkpoint(kind), "--json")
+    assert code == 0
+    found = json.loads(out)["checkpoint"]
+    assert found["written by"] == era
+    assert found["encoder"].startswith(encoder)
+    assert found["folder"] == str(checkpoint(kind))
+    network = GLiNER.from_pretrained(checkpoint(kind)).model
+    assert int(found["parameters"].replace(",", "")) == sum(p.numel() for p in network.parameters())
+
+
+def test_info_counts_no_scales_of_rows(run):
+    from gliner_fast import GLiNER
+
+    _, out, _ = run("info", "--json", "built-in")
+    counted = json.loads(out)["checkpoint"]["parameters"].replace(",", "")
+    assert int(counted) == sum(p.numel() for p in GLiNER.from_pretrained().model.parameters())
+
+
+def test_info_describes_kinds_that_do_not_run_here(run, tmp_path):
+    (tmp_path / "gliner_config.json").write_text(
+        json.dumps({"span_mode": "token_level", "relations_layer": "x", "encoder_config": {"model_type": "bert"}})
+    )
+    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    code, out, _ = run("info", tmp_path)
+    assert code == 0
+    assert re.search("kind +relation extraction, token-level", out)
+    assert re.search("runs here +no: .*relation extraction", out)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told", "head", "label_vector"),
+    [
+        ("token", "uni-encoder, token-level", "marks where entities start, end and go on", "the entity token"),
+        ("bi", "bi-encoder, span", "spans of up to 12 words", "by an encoder of its own, bert"),
+    ],
+)
+def test_info_describes_other_kinds_that_run_here(run, checkpoint, kind, told, head, label_vector):
+    code, out, _ = run("info", checkpoint(kind))
+    assert code == 0
+    assert re.search("runs here +yes", out)
+    assert re.search(f"kind +{told}", out)
+    assert re.search(f"head +.*{head}", out)
+    assert re.search(f"label vector +{label_vector}", out)
+    assert re.search(r"written by +gliner 0\.2\.23 or later", out)
+
+
+@pytest.mark.parametrize(
+    ("splitter", "told"),
+    [
+        ("whitespace", None),
+        ("janome", "split by janome, for which pip install janome"),
+        ("moses", "split by moses, which nobody knows"),
+    ],
+)
+def test_info_names_a_word_splitter_that_is_not_the_usual_one(splitter, told, run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "janome", None)  # not installed
+    config = {"words_splitter_type": splitter, "encoder_config": {"model_type": "bert"}}
+    (tmp_path / "gliner_config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    code, out, _ = run("info", "--json", tmp_path)
+    assert code == 0
+    assert json.loads(out)["checkpoint"].get("words") == told
+
+
+def test_info_of_a_broken_file_is_an_error(run, tmp_path):
+    (tmp_path / "gliner_config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes((100).to_bytes(8, "little") + b'{"a')
+    code, _, err = run("info", tmp_path)
+    assert code == 2
+    assert "broken or cut off" in err

@@ -1,0 +1,227 @@
+"""`gliner-fast predict`, and what all commands have in common: errors, help, closed streams."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+
+from gliner_fast import __version__
+
+ADA = "Ada Lovelace lived in London."
+
+
+def _rows(out):
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def _found(row):
+    return [(entity["text"], entity["label"]) for entity in row["entities"]]
+
+
+def test_texts_as_arguments_give_json_lines_in_a_pipe(run):
+    code, out, err = run("predict", ADA, "Nothing.", "-l", "person,city")
+    assert (code, err) == (0, "")
+    first, second = _rows(out)
+    assert list(first) == ["text", "entities"]
+    assert _found(first) == [("Ada Lovelace", "person"), ("London", "city")]
+    assert list(first["entities"][0]) == ["start", "end", "text", "label", "score"]
+    assert second == {"text": "Nothing.", "entities": []}
+
+
+def test_lines_of_stdin_answer_line_by_line(run):
+    text = f"{ADA}\n\nMarie Curie\u2028in Paris\r\nZoë".encode()
+    code, out, _ = run("predict", "--labels", "person", "-l", " city ,, ", stdin=text)
+    assert code == 0
+    rows = [json.loads(line) for line in out.split("\n") if line]
+    assert [row["text"] for row in rows] == [ADA, "", "Marie Curie\u2028in Paris", "Zoë"]
+    assert ("Paris", "city") in _found(rows[2])
+
+
+def test_labels_with_descriptions_come_from_a_file(run, tmp_path):
+    file = tmp_path / "labels.json"
+    file.write_text('{"LOC": "city", "PER": "person"}')
+    _, out, _ = run("predict", ADA, "--labels-file", file)
+    assert _found(_rows(out)[0]) == [("Ada Lovelace", "PER"), ("London", "LOC")]
+    file.write_text('["person, living or dead", "city"]')
+    _, out, _ = run("predict", ADA, "--labels-file", file)
+    assert ("London", "city") in _found(_rows(out)[0])
+
+
+def test_thresholds_of_all_labels_and_of_one(run):
+    scores = {e["label"]: e["score"] for e in _rows(run("predict", ADA, "-l", "person,city")[1])[0]["entities"]}
+    between = sum(scores.values()) / 2
+    _, out, _ = run("predict", ADA, "-l", "person,city", "-t", str(between))
+    assert [label for _, label in _found(_rows(out)[0])] == [max(scores, key=scores.__getitem__)]
+    _, out, _ = run("predict", ADA, "-l", "person,city", "--label-threshold", "city=1", "--label-threshold", "person=0")
+    assert {label for _, label in _found(_rows(out)[0])} == {"person"}
+
+
+def test_nested_and_multi_label_find_more(run):
+    def found(*options):
+        arguments = ("The University of Oxford in England", "-l", "city,place,university", "-t", "0.02")
+        return set(_found(_rows(run("predict", *arguments, *options)[1])[0]))
+
+    flat = found()
+    assert found("--nested") > flat
+    assert found("--multi-label") > flat
+
+
+def test_a_checkpoint_device_and_dtype(run, checkpoint):
+    options = ("--model", checkpoint("deberta"), "--device", "cpu", "--dtype", "bf16")
+    code, out, _ = run("predict", ADA, "x", "y", "-l", "person,city", "-t", "0", *options)
+    assert code == 0
+    assert _rows(out)[0]["entities"]
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_one_line(run):
+    code, _, err = run("predict", ADA, "-l", ",".join(f"label number {number}" for number in range(200)))
+    assert code == 0
+    assert re.fullmatch(r"gliner-fast: warning: .* pass the tokenizer's limit of 512 subwords; .*\n", err)
+
+
+def test_long_texts_are_read_whole(run):
+    text = " ".join([ADA] * 80)  # 480 words, of which the model reads 384 at a time
+    code, out, err = run("predict", text, "-l", "person,city")
+    assert code == 0
+    assert max(entity["end"] for entity in _rows(out)[0]["entities"]) > len(text) - len(ADA)
+    assert not err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "complaint"),
+    [
+        (["predict", ADA], b"", "no labels: name what to look for, such as --labels person,city"),
+        (["predict", ADA, "-l", " , "], b"", "no labels"),
+        (["predict", ADA, "-l", "a", "--labels-file", "x.json"], b"", "name the labels in one place"),
+        (["predict", ADA, "--labels-file", "no.json"], b"", "no.json: No such file or directory"),
+        (["predict", ADA, "-l", "a", "-t", "2"], b"", "--threshold"),
+        (["predict", ADA, "-l", "a", "-t", "x"], b"", "--threshold"),
+        (["predict", ADA, "-l", "a", "-t", "nan"], b"", "--threshold"),
+        (["predict", ADA, "-l", "a", "--label-threshold", "a"], b"", "expected LABEL=NUMBER"),
+        (["predict", ADA, "-l", "a", "--label-threshold", "a=2"], b"", "expected LABEL=NUMBER"),
+        (["predict", ADA, "-l", "a", "--label-threshold", "a=nan"], b"", "expected LABEL=NUMBER"),
+        (["predict", ADA, "-l", "a", "--label-threshold", "b=0.5"], b"", "'b' is not among the labels"),
+        (["predict", ADA, "-l", "a", "-m", "no/such/folder"], b"", "no/such/folder does not exist"),
+        (["predict", ADA, "-l", "a", "-m", "."], b"", "No config file found"),
+        (["predict", ADA, "-l", "a", "--device", "quantum"], b"", "device 'quantum'"),
+        (["predict", ADA, "-l", "a", "--dtype", "fp7"], b"", "fp7"),
+        (["predict", ADA, "-l", "a", "--wrong"], b"", "No such option"),
+        (["predict", "-l", "a"], b"fine\n\xff\xfe\n", "stdin, line 2 is not UTF-8"),
+        (["wrong"], b"", "No such command"),
+        (["verify", "no/such/folder", "-l", "a"], b"", "no/such/folder does not exist"),
+        (["verify", "-l", "a", "--texts", "no.txt"], b"", "no such file: no.txt"),
+        (["verify"], b"", "no labels"),
+        (["info", "no/such/folder"], b"", "no/such/folder does not exist"),
+    ],
+)  # fmt: skip
+def test_errors_are_one_line_and_code_2(arguments, stdin, complaint, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments, stdin=stdin)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("gliner-fast: error: ")
+    assert err.count("\n") == 1
+    assert complaint in err
+
+
+def test_a_labels_file_with_a_slip_is_not_one_odd_label(run, tmp_path):
+    file = tmp_path / "labels.txt"
+    for content in ('["person", "city",]', '{"person": {"threshold": 0.3,}}', "[\n  'person'\n]"):
+        file.write_text(content)
+        code, _, err = run("predict", ADA, "--labels-file", file)
+        assert code == 2
+        assert f"{file} is not JSON" in err
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "3",
+        '["a", 1]',
+        '["a", " "]',
+        '{"a": ""}',
+        '{" ": "a"}',
+        '{"a": null}',
+        '"a"',
+        "[]",
+        '{"a": {"limit": 1}}',
+        '{"a": {"threshold": 2}}',
+    ],
+)
+def test_labels_files_of_another_form_are_refused(content, run, tmp_path):
+    file = tmp_path / "labels.json"
+    file.write_text(content)
+    code, _, err = run("predict", ADA, "--labels-file", file)
+    assert code == 2
+    assert "no labels" in err or str(file) in err
+
+
+def test_a_job_runs_where_standard_error_is_closed(tmp_path):
+    (tmp_path / "in.txt").write_text("Ada", encoding="utf-8")
+    code = "from gliner_fast.cli import main; main()"
+    for name, expected in (("in.txt", (0, 1)), ("no.txt", (2, 0))):
+        command = [
+            "sh",
+            "-c",
+            '"$@" 2>&-',
+            "sh",
+            sys.executable,
+            "-c",
+            code,
+            "extract",
+            tmp_path / name,
+            "-l",
+            "person",
+        ]
+        process = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+        assert (process.returncode, len(_rows(process.stdout))) == expected
+
+
+def test_version_and_help(run):
+    assert run("--version") == (0, f"gliner-fast {__version__}\n", "")
+    for command in ("predict", "extract", "verify", "info"):
+        code, out, _ = run(command, "--help")
+        assert code == 0
+        assert f"gliner-fast {command} " in out  # an example to start from
+    for arguments in ([], ["--help"]):
+        assert "gliner-fast predict " in run(*arguments)[1]
+
+
+def test_help_imports_nothing_heavy():
+    check = (
+        "import sys; from gliner_fast.cli import main\n"
+        "try: main(['extract', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'transformers', 'tokenizers', 'gliner_fast._rust'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_terminal_shows_colours_and_a_closed_pipe_is_left_in_silence():
+    command = [sys.executable, "-c", "from gliner_fast.cli import main; main()", "predict", ADA, "-l", "person,city"]
+    parent, child = pty.openpty()
+    with subprocess.Popen(command, stdout=child, env=os.environ | {"TERM": "xterm-256color"}) as process:
+        os.close(child)
+        shown = b""
+        try:
+            while block := os.read(parent, 4096):
+                shown += block
+        except OSError:  # Linux says so when the other end has closed
+            pass
+    assert process.returncode == 0
+    assert re.search(rb"\x1b\[[\d;]+mAda Lovelace\x1b\[0m.* person.*lived in .*London.* city.*\.", shown)
+    assert b"{" not in shown
+    os.close(parent)
+
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (process.returncode, process.stderr) == (1, b"")

@@ -1,0 +1,61 @@
+"""What commands read and show: labels, thresholds, marked texts."""
+
+import pytest
+
+from gliner_fast.cli.reading import WantedLabels, in_chunks, read_labels, read_thresholds
+from gliner_fast.cli.showing import coloured, json_line
+
+
+def _plain(text, spans):
+    entities = [{"start": s, "end": e, "label": label, "score": 0.5, "text": text[s:e]} for s, e, label in spans]
+    return coloured(text, entities, ["a", "b"]).plain
+
+
+@pytest.mark.parametrize(
+    ("text", "spans", "shown"),
+    [
+        ("Ada in Rome", [(0, 3, "a"), (7, 11, "b")], "Ada a 0.50 in Rome b 0.50"),
+        ("Ada in Rome", [], "Ada in Rome"),
+        ("", [], ""),
+        ("New York City", [(0, 13, "a"), (0, 8, "b")], "New York b 0.50 City a 0.50"),
+        ("New York", [(0, 8, "a"), (0, 8, "b")], "New York a 0.50 b 0.50"),
+        ("x\x1b[31mred\x07\r", [(0, 1, "a")], "x a 0.50\u241b[31mred\u2407\u240d"),
+        ("\ud800 [bold]x[/]", [(2, 8, "a")], "\ufffd [bold] a 0.50x[/]"),
+    ],
+)
+def test_entities_are_marked_where_they_stand(text, spans, shown):
+    assert _plain(text, spans) == shown
+
+
+def test_json_lines_are_utf8():
+    assert json_line({"text": "Zoë"}) == '{"text": "Zoë"}\n'.encode()
+    assert json_line({"text": "\ud800ë"}) == b'{"text": "\\ud800\\u00eb"}\n'
+
+
+def test_chunks_and_settings():
+    assert [len(chunk) for chunk in in_chunks(({"n": n} for n in range(5)), 2)] == [2, 2, 1]
+    assert list(in_chunks([], 2)) == []
+    assert read_labels(["a,b", "c"], None).labels == ["a", "b", "c"]
+    assert read_thresholds(0.4, [], WantedLabels(["a"], {})) == 0.4
+    assert read_thresholds(0.4, ["a=b=0.7"], WantedLabels(["a=b", "c"], {})) == {"a=b": 0.7, "c": 0.4}
+    assert read_thresholds(0.4, ["a=0.7"], WantedLabels(["a", "b"], {"a": 0.1, "b": 0.2})) == {"a": 0.7, "b": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "labels", "thresholds"),
+    [
+        ("l.txt", "person\n\n city, or town \n", ["person", "city, or town"], {}),
+        ("l.txt", "[PER] a person\n{city}\n", ["[PER] a person", "{city}"], {}),
+        ("l.json", '["a", "b"]', ["a", "b"], {}),
+        ("l.JSON", '["a", "b"]', ["a", "b"], {}),
+        ("l.jsn", ' ["a", "b"]', ["a", "b"], {}),
+        ("l.json", '{"a": "first", "b": "second"}', {"a": "first", "b": "second"}, {}),
+        ("l.json", '{"a": {"threshold": 0.7}, "b": {}}', ["a", "b"], {"a": 0.7}),
+        ("l.json", '{"a": {"description": "first", "threshold": 1}, "b": "b"}', {"a": "first", "b": "b"}, {"a": 1.0}),
+    ],
+)
+def test_labels_files_hold_names_descriptions_and_thresholds(name, content, labels, thresholds, tmp_path):
+    file = tmp_path / name
+    file.write_text(content, encoding="utf-8")
+    wanted = read_labels([], file)
+    assert (wanted.labels, wanted.thresholds) == (labels, thresholds)
