@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from gliner_fast import CheckpointError, CheckpointWarning, GLiNER
-from gliner_fast.weights import export_weights, read_weights
+from gliner_fast.weights import export_weights, read_weights, write_weights
 
 TEXT, LABELS = "Ada Lovelace wrote to Charles Babbage in London.", ["person", "city"]
 
@@ -21,12 +22,17 @@ TEXT, LABELS = "Ada Lovelace wrote to Charles Babbage in London.", ["person", "c
 @pytest.mark.parametrize(
     "kind", ["deberta", "deberta-marker", "deberta-two-lstm", "bert", "modernbert", "t5", "token", "bi-same-width"]
 )
-def test_what_is_written_is_what_was_read(checkpoint: Callable[[str], Path], kind: str) -> None:
+def test_what_is_written_is_what_was_read(checkpoint: Callable[[str], Path], kind: str, tmp_path: Path) -> None:
     folder = checkpoint(kind)
-    stored = load_file(folder / "model.safetensors")
     exported = export_weights(GLiNER.from_pretrained(folder).model)
-    assert exported.keys() == stored.keys()
-    assert all(torch.equal(exported[name], stored[name]) for name in stored)
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator there)
+        told = file.metadata()
+    write_weights(exported, tmp_path, safe=True)
+    with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
+        assert set(file.keys()) == set(stored)
+        assert file.metadata() == {"format": "pt", **(told or {})}  # the second name of a tensor
+        assert all(torch.equal(file.get_tensor(name), stored[name]) for name in stored)
 
 
 @pytest.mark.parametrize("safe", [True, False])

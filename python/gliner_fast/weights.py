@@ -29,10 +29,11 @@ _EMBEDDINGS = re.compile(
     re.escape(_ENCODER) + r"(.*\.)?(word_embeddings|tok_embeddings|embed_tokens|shared|wte)\.weight$"
 )
 # Buffers that older transformers stored, and layers that exist in files but that GLiNER never runs.
-# T5's embeddings have two names.
-_IGNORABLE = re.compile(
-    r".*(position_ids|token_type_ids|\.pooler\..*|num_batches_tracked|\.encoder\.embed_tokens\.weight)$|^cross_fuser\..*"
-)
+_IGNORABLE = re.compile(r".*(position_ids|token_type_ids|\.pooler\..*|num_batches_tracked)$|^cross_fuser\..*")
+# T5's embeddings have two names: of what a file holds under each, the package computes with the second.
+_EMBEDDINGS_OF_T5 = [
+    (f"{prefix}shared.weight", f"{prefix}encoder.embed_tokens.weight") for prefix in (_ENCODER, _LABEL_ENCODER)
+]
 
 
 def find_weights(folder: Path, variant: str | None = None) -> Path:
@@ -58,7 +59,8 @@ def find_weights(folder: Path, variant: str | None = None) -> Path:
 def write_weights(tensors: Mapping[str, Tensor], folder: Path, *, safe: bool) -> None:
     """Writes what `find_weights` finds in a folder from then on: `model.safetensors`, or `pytorch_model.bin`.
 
-    A file is replaced as a whole: a model may be a map of the one that is there.
+    A file is replaced as a whole: a model may be a map of the one that is there. A tensor that has two names is stored
+    once, in safetensors as `gliner` does: the other name is told in the metadata.
     """
     target = folder / ("model.safetensors" if safe else "pytorch_model.bin")
     part = target.with_name(f"{target.name}.part")
@@ -66,7 +68,11 @@ def write_weights(tensors: Mapping[str, Tensor], folder: Path, *, safe: bool) ->
         if safe:
             from safetensors.torch import save_file
 
-            save_file(dict(tensors), part, metadata={"format": "pt"})
+            first_names: dict[int, str] = {}
+            aliases = {name: first_names.setdefault(id(tensor), name) for name, tensor in tensors.items()}
+            stored = {name: tensor for name, tensor in tensors.items() if aliases[name] == name}
+            others = {name: saved for name, saved in aliases.items() if saved != name}
+            save_file(stored, part, metadata={"format": "pt", **others})
         else:
             torch.save(tensors, part)
         part.replace(target)
@@ -95,7 +101,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(tensors, Mapping) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise CheckpointError(f"{path} does not hold a state dict: expected a mapping of names to tensors")
     # A compiled model saves its keys with a prefix.
-    return {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items()}
+    named = {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items()}
+    for ours, computed_with in _EMBEDDINGS_OF_T5:
+        if computed_with in named:
+            named[ours] = named.pop(computed_with)
+    return named
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -206,6 +216,9 @@ def export_weights(network: Network) -> dict[str, Tensor]:
     for name, theirs in checkpoint_names(network).items():
         for their, part in zip(theirs, ours[name].detach().cpu().chunk(len(theirs)), strict=True):
             tensors[their] = part.clone().contiguous()
+    for own, other in _EMBEDDINGS_OF_T5:
+        if own in tensors:
+            tensors.setdefault(other, tensors[own])
     return tensors
 
 

@@ -154,6 +154,15 @@ def test_embeddings_have_one_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not encoder.model.encoder.embed_tokens.weight.any()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_last_layer_may_have_a_precision_of_its_own(dtype: torch.dtype) -> None:
+    encoder = make_encoder()
+    for block in encoder.model.encoder.block:
+        block.layer[1].DenseReluDense.wo.to(dtype)
+    padded, packed, _ = run_both(encoder, [6, 4])
+    torch.testing.assert_close(packed, padded, rtol=0, atol=3e-2 * float(padded.abs().max()))
+
+
 class Doubled(nn.Linear):
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
         return 2 * super().forward(input)

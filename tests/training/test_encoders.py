@@ -74,6 +74,13 @@ def test_a_run_begins_with_the_pretrained_encoder(name: str, tmp_path: Path) -> 
         torch.testing.assert_close(encoder(ids, lengths)[mask], wanted[mask], rtol=0, atol=1e-5)
 
 
+def test_a_decoder_that_is_left_out_is_not_told_of(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = make_encoder(tmp_path, "mt5")
+    capfd.readouterr()
+    start_model(TrainingConfig(output_dir="unused", encoder=str(folder)))
+    assert "decoder" not in "".join(capfd.readouterr())
+
+
 @pytest.mark.parametrize("name", ENCODERS)
 def test_gliner_finds_the_same_in_what_was_trained_from_an_encoder(name: str, tmp_path: Path) -> None:
     config = TrainingConfig(

@@ -157,13 +157,16 @@ def _copy_backbone(
     network: Network, config: GLiNERConfig, cache_dir: str | Path | None, local_files_only: bool
 ) -> None:
     """Copies the weights of the pretrained encoder; GLiNER's new tokens keep their random rows."""
-    import transformers
+    from transformers import AutoConfig, AutoModel, T5EncoderModel
 
-    model_type = str((config.encoder_config or {}).get("model_type"))
+    fetched: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
+    is_t5s = (config.encoder_config or {}).get("model_type") in packed_t5.KINDS  # which has a decoder too
     try:
-        backbone = getattr(transformers, packed_t5.KINDS.get(model_type, "AutoModel")).from_pretrained(
-            config.model_name, cache_dir=cache_dir, local_files_only=local_files_only, trust_remote_code=False
-        )
+        if is_t5s:  # mT5's own class would tell of each tensor of the decoder
+            settings = AutoConfig.from_pretrained(config.model_name, trust_remote_code=False, **fetched)
+            backbone = T5EncoderModel.from_pretrained(config.model_name, config=settings, **fetched)
+        else:
+            backbone = AutoModel.from_pretrained(config.model_name, trust_remote_code=False, **fetched)
     except Exception as error:
         raise CheckpointError(
             f"the pretrained encoder {config.model_name!r} cannot be had: {reason_of(error)}. Name a local folder in "

@@ -20,8 +20,8 @@ from gliner_fast.encoders.attention_executor import AttentionExecutor, PackedTex
 from gliner_fast.encoders.sublayers import finish_gated_layer, gate, norm_rows
 from gliner_fast.kernels.attention_reference import Positions
 
-# Those that the package runs, and transformers' classes without the decoder, which GLiNER leaves out.
-KINDS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel"}
+# Those that the package runs; each has a decoder too, which GLiNER leaves out.
+KINDS = ("t5", "mt5")
 
 
 def make(config: Any) -> Any:
@@ -162,6 +162,8 @@ def _finish(block: Any, attended: Tensor, hidden: Tensor) -> Tensor:
             return native
     hidden = _keep_finite(_add(own.o(attended), hidden, own.o))
     normed = norm_rows(hidden, second.layer_norm)
+    # Where the last layer alone computes in another precision, transformers knows what to do.
+    is_gated = is_gated and getattr(inner.wo, "weight", normed).dtype is normed.dtype
     vectors = inner.wo(gate(inner.wi_0(normed), inner.wi_1(normed))) if is_gated else inner(normed)
     return _keep_finite(_add(vectors, hidden, inner.wo))
 
