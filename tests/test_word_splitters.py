@@ -365,6 +365,21 @@ def test_a_library_that_is_broken_is_named(monkeypatch: pytest.MonkeyPatch, fres
         word_splitter("janome")
 
 
+@pytest.mark.parametrize("kind", ["janome", "stanza"])
+def test_whatever_a_broken_library_raises_it_is_named(kind: str, monkeypatch: pytest.MonkeyPatch, fresh: None) -> None:
+    stand_in(monkeypatch, kind)
+    if kind == "janome":
+        broken = ModuleType("janome.tokenizer")
+        broken.Tokenizer = lambda: 1 / 0
+        monkeypatch.setitem(sys.modules, "janome.tokenizer", broken)
+    else:  # as it is put there it has no Pipeline
+        stand_in(monkeypatch, "langdetect")
+    with pytest.raises(
+        ImportError, match=f"words_splitter_type is '{kind}', and a library of it is broken: .* pip install"
+    ):
+        word_splitter(kind)
+
+
 # --- processes and threads --------------------------------------------------------------------------------------------
 
 

@@ -50,7 +50,8 @@ class DataProcessor:
     @property
     def assigned_splitter(self) -> WordTriples | None:
         """The splitter that was assigned, or None for the checkpoint's, which whoever loads it has, too."""
-        return None if self.words_splitter is self._own_splitter else self.words_splitter
+        given: WordTriples | None = self.words_splitter
+        return None if given is self._own_splitter else given or whitespace_words
 
 
 def whitespace_words(text: str) -> list[tuple[str, int, int]]:

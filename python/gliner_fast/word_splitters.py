@@ -65,7 +65,9 @@ def _library_splitter(kind: str) -> LibrarySplitter:
         )
     try:
         return LibrarySplitter(kind, _KINDS[kind].make())
-    except ImportError as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # libraries built for another numpy, say, raise whatever they like
         packages = " ".join(_PACKAGES[module] for module in _KINDS[kind].modules)
         raise ImportError(
             f"words_splitter_type is {kind!r}, and a library of it is broken: {reason_of(error)}. Install them "
@@ -231,6 +233,8 @@ def _universal() -> Split:
 
 def _stanza() -> Split:
     """Each language by its model, what has none as English."""
+    from stanza import Pipeline  # noqa: F401  (so that a broken library is not taken for a missing model)
+
     detect = _language_detector(seed=42)
     pipelines: dict[str, Any] = {}
     try:

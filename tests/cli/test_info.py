@@ -96,7 +96,19 @@ def test_info_names_a_word_splitter_that_is_not_the_usual_one(splitter, told, ru
     (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     code, out, _ = run("info", "--json", tmp_path)
     assert code == 0
-    assert json.loads(out)["checkpoint"].get("words") == told
+    told_of = json.loads(out)["checkpoint"]
+    assert told_of.get("words") == told
+    lacks = told is not None and "," in told
+    assert told_of["runs here"].startswith("no: ") == lacks
+
+
+def test_info_reads_the_names_of_t5(run, tmp_path):
+    shape = {"num_layers": 8, "d_model": 512, "num_heads": 6, "vocab_size": 250_112}
+    config = {"encoder_config": {"model_type": "mt5", **shape}}
+    (tmp_path / "gliner_config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    _, out, _ = run("info", "--json", tmp_path)
+    assert json.loads(out)["checkpoint"]["encoder size"] == "8 layers, 512 wide, 6 heads, 250,112 subwords"
 
 
 def test_info_of_a_broken_file_is_an_error(run, tmp_path):

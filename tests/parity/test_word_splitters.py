@@ -6,12 +6,15 @@ import json
 import pickle
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from gliner_fast import GLiNER, extract_files
+from gliner_fast import GLiNER, extract_files, verify
+from gliner_fast.annotated.examples import DataError, examples_from_records, read_examples
+from gliner_fast.annotated.writers import write_examples
 from gliner_fast.cli import main
 from gliner_fast.jobs.chosen_model import ChosenModel
 from gliner_fast.training import train
@@ -121,6 +124,11 @@ def test_a_splitter_that_is_assigned_goes_before_the_checkpoint_s(model: GLiNER,
     model.data_processor.words_splitter = word_splitter("jieba")
     assert model.predict_entities(text, LABELS, threshold=0.3) == own
     assert ChosenModel.of(model, is_named=True).words_splitter is None
+    model.data_processor.words_splitter = word_splitter("mecab")
+    assert ChosenModel.of(model, is_named=True).words_splitter == "word_splitter('mecab')"
+    model.data_processor.words_splitter = None  # for the default one
+    assert model.predict_entities(text, LABELS, threshold=0.3) == plain.predict_entities(text, LABELS, threshold=0.3)
+    assert ChosenModel.of(model, is_named=True).words_splitter == "gliner_fast.data_processor.whitespace_words"
 
 
 def test_the_splitter_is_saved_copied_and_taken_into_jobs(model: GLiNER, tmp_path: Path) -> None:
@@ -164,6 +172,73 @@ def test_what_is_counted_in_characters_is_split_as_the_model_splits(model: GLiNE
     file = TrainingFile(path=str(tmp_path / "data.jsonl"))
     config = TrainingConfig(output_dir=str(tmp_path / "other"), model=str(model.source), train=(file,), steps=1)
     assert train(config).steps == 1
+
+
+def test_blanks_that_a_splitter_gives_are_words_of_data(model: GLiNER, tmp_path: Path) -> None:
+    words = ["东京", " ", "Ada", " ", "London"]
+    data = [{"tokenized_text": words, "ner": [[0, 0, "location"], [2, 2, "person"]]}]
+    assert model.evaluate(data, threshold=0.01)[0].startswith("P: ")
+    examples = examples_from_records(data)
+    write_examples(examples, tmp_path / "data.jsonl", "gliner")
+    assert read_examples(tmp_path / "data.jsonl")[0].words == tuple(words)
+    with pytest.raises(DataError, match="the word ' ' begins or ends with a blank, which conll does not keep"):
+        write_examples(examples, tmp_path / "data.conll", "conll")
+
+
+PARTS = "Er ging zum Markt, und Ada Lovelace kam zum Essen nach London."
+
+
+@pytest.fixture
+def with_parts(
+    with_splitter: Callable[[str, str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """A checkpoint that splits with stanza, to which each text is German, and "zum" is "zu dem"."""
+    folder = with_splitter("deberta", "stanza")
+    pytest.importorskip("langdetect")
+    models = tmp_path / "models"
+    known = KNOWN_TO_STANZA
+    words = {"zum": "zu dem", "Ada": "A da", "z": "zu dem", "Er": "E r"}
+    make_stanza_models(models, {"en": known, "de": known}, {"de": words, "en": words})
+    import stanza
+
+    init = stanza.Pipeline.__init__
+    monkeypatch.setattr(
+        "stanza.Pipeline.__init__", lambda *given, **settings: init(*given, dir=str(models), **settings)
+    )
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    _library_splitter.cache_clear()
+    yield folder
+    _library_splitter.cache_clear()
+
+
+def test_parts_of_words_that_gliner_does_not_place_are_compared(with_parts: Path) -> None:
+    both = Pair.load(with_parts)
+    texts = [PARTS, "Ada", PARTS[::-1]]
+    theirs = both.reference.inference(texts, LABELS, threshold=0.05)
+    assert any(entity["start"] is None or entity["end"] is None for found in theirs for entity in found)
+    splitter = both.reference.data_processor.words_splitter
+    report = verify(both.ours, texts, LABELS, threshold=0.05, reference=both.reference)
+    assert report.ok, str(report)
+    assert report.entities > 3
+    assert both.reference.data_processor.words_splitter is splitter
+
+
+def test_a_span_has_all_words_that_stand_at_its_start(with_parts: Path) -> None:
+    model = GLiNER.from_pretrained(with_parts)
+    triples = list(model.data_processor.words_splitter(PARTS))
+    start, end = next((start, end) for (_, start, end), (_, other, _) in pairwise(triples) if start == other)
+    parts = [word for word, first, _ in triples if first == start]
+    assert len(parts) > 1
+    spans = [[{"start": start, "end": end}]]
+    ours = model.inference([PARTS], LABELS, threshold=0.0, input_spans=spans)[0]
+    # The same by words with places of their own.
+    places = [(word, 10 * at, 10 * at + 9) for at, (word, _, _) in enumerate(triples)]
+    model.data_processor.words_splitter = lambda _: places
+    first = next(at for at, (_, own, _) in enumerate(triples) if own == start)
+    last = max(at for at, (_, _, own) in enumerate(triples) if own == end)
+    spans = [[{"start": places[first][1], "end": places[last][2]}]]
+    apart = model.inference([PARTS.ljust(10 * len(triples))], LABELS, threshold=0.0, input_spans=spans)[0]
+    assert [(e["label"], e["score"]) for e in ours] == [(e["label"], pytest.approx(e["score"])) for e in apart]
 
 
 def test_a_library_that_is_missing_is_told_when_the_model_is_loaded(

@@ -21,8 +21,8 @@ def write_examples(examples: Sequence[Example], path: Path, format: OutputFormat
     `labels` and `negatives`; read back, the words of "offsets" are those of this package's own splitter.
 
     Raises:
-        DataError: "conll" cannot say it: spans overlap, or a word holds a tab or a line break, or is -DOCSTART-, which
-            parts documents.
+        DataError: "conll" cannot say it: spans overlap, or a word holds a tab or a line break, begins or ends with a
+            blank, or is -DOCSTART-, which parts documents.
     """
     lines = (line for number, example in enumerate(examples, start=1) for line in _LINES[format](example, number))
     content = "".join(f"{line}\n" for line in lines).encode()
@@ -70,6 +70,10 @@ def _conll_lines(example: Example, number: int) -> Iterator[str]:
         if word == "-DOCSTART-":
             raise DataError(
                 f"example {number}: the word {word!r} parts documents in conll, and would not be read again"
+            )
+        if word != word.strip():
+            raise DataError(
+                f"example {number}: the word {word!r} begins or ends with a blank, which conll does not keep"
             )
         yield f"{word}\t{tag}"
     yield ""

@@ -94,6 +94,9 @@ def describe_checkpoint(model: str | None) -> dict[str, Any]:
         runs = "yes"
     except UnsupportedCheckpointError as error:
         runs = f"no: {error}"
+    words, lacks = _words(config.words_splitter_type)
+    if runs == "yes" and lacks:
+        runs = f"no: {lacks}"
     try:
         encoder = load_encoder_config(config, cache_dir=None, local_files_only=True)
     except CheckpointError:
@@ -109,14 +112,17 @@ def describe_checkpoint(model: str | None) -> dict[str, Any]:
             f"{encoder[key]:,} {name}"
             for key, name in (
                 ("num_hidden_layers", "layers"),
+                ("num_layers", "layers"),  # this and the other second names are T5's
                 ("hidden_size", "wide"),
+                ("d_model", "wide"),
                 ("num_attention_heads", "heads"),
+                ("num_heads", "heads"),
                 ("vocab_size", "subwords"),
             )
             if isinstance(encoder.get(key), int)
         ),
         "head": f"{config.hidden_size:,} wide, {_found_by(config)} ({config.span_mode})",
-        **_words(config.words_splitter_type),
+        **words,
         "longest text": f"{config.max_len:,} words; the rest is cut off",
         "pooling": f"{config.subtoken_pooling} subword of a word",
         "label vector": _label_vector(config),
@@ -132,15 +138,18 @@ def _label_vector(config: GLiNERConfig) -> str:
     return "the entity token" if config.embed_ent_token else "the subword after the entity token"
 
 
-def _words(splitter: str) -> dict[str, str]:
+def _words(splitter: str) -> tuple[dict[str, str], str]:
+    """What is told of a splitter that is not the usual one, and what keeps it from running here."""
     from gliner_fast.word_splitters import WORD_SPLITTERS, missing_packages
 
     if splitter == "whitespace":
-        return {}
+        return {}, ""
     if splitter not in WORD_SPLITTERS:
-        return {"words": f"split by {splitter}, which nobody knows"}
-    missing = missing_packages(splitter)
-    return {"words": f"split by {splitter}" + (f", for which pip install {' '.join(missing)}" if missing else "")}
+        return {"words": f"split by {splitter}, which nobody knows"}, f"nobody knows the words splitter {splitter!r}"
+    missing = " ".join(missing_packages(splitter))
+    if not missing:
+        return {"words": f"split by {splitter}"}, ""
+    return {"words": f"split by {splitter}, for which pip install {missing}"}, f"its words splitter needs {missing}"
 
 
 def _found_by(config: GLiNERConfig) -> str:

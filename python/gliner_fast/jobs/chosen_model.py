@@ -12,6 +12,7 @@ from gliner_fast.config import CONFIG_NAME, GLiNERConfig
 from gliner_fast.jobs.plan import JobError
 from gliner_fast.model import GLiNER
 from gliner_fast.weights import has_weights_of
+from gliner_fast.word_splitters import LibrarySplitter
 from gliner_fast.words import WordTriples
 
 
@@ -79,5 +80,7 @@ def _options(model: GLiNER, stored: GLiNERConfig) -> dict[str, Any]:
 
 def _name_of(splitter: WordTriples) -> str:
     """As much as can be told of a callable tomorrow."""
+    if isinstance(splitter, LibrarySplitter):
+        return repr(splitter)
     kind = splitter if hasattr(splitter, "__qualname__") else type(splitter)
     return f"{kind.__module__}.{kind.__qualname__}"

@@ -277,7 +277,8 @@ def _word_spans(input_spans: Sequence[Sequence[Mapping[str, int]]], words: _rust
     offsets, starts, ends = words.text_offsets.tolist(), words.starts.tolist(), words.ends.tolist()
     for text, spans in enumerate(input_spans):
         own = range(offsets[text], offsets[text + 1])
-        word_at_start = {starts[word]: word - own.start for word in own}
+        # Where some words stand at one place, as the parts of a word do, a span has all of them.
+        word_at_start = {starts[word]: word - own.start for word in reversed(own)}
         word_at_end = {ends[word]: word - own.start for word in own}
         try:
             pairs = [(word_at_start.get(span["start"]), word_at_end.get(span["end"])) for span in spans]

@@ -248,7 +248,7 @@ def _read_words(value: Any, place: str) -> tuple[str, ...]:
     if not words:
         raise DataError(f"{place} is empty: an example has at least one word")
     for index, word in enumerate(words):
-        if not isinstance(word, str) or not word.strip():
+        if not isinstance(word, str) or not word:  # a blank is a word of some splitters
             raise DataError(f"{place}[{index}] is {_shown(word)}: expected a word")
     return tuple(words)
 
