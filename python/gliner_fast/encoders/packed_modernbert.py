@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gliner_fast.cpu.linear import Linear
 from gliner_fast.cpu.native import is_bare, torch_must_see
 from gliner_fast.encoders.as_built import is_exact_gelu, is_of_same_file, parts_of
 from gliner_fast.encoders.attention_executor import AttentionExecutor, PackedTexts, attend, runs_of_equals
+from gliner_fast.encoders.residual_norm import add_residual
 from gliner_fast.encoders.sublayers import finish_gated_layer
 from gliner_fast.kernels.attention_reference import Positions, Rotations
 
@@ -153,11 +153,5 @@ def _finish(layer: Any, attended: Tensor, hidden: Tensor) -> Tensor:
         )
         if native is not None:
             return native
-    hidden = _add(attention.out_drop(attention.Wo(attended)), hidden, attention.Wo if is_plain else None)
-    return _add(mlp(layer.mlp_norm(hidden)), hidden, mlp.Wo if is_plain else None)
-
-
-def _add(vectors: Tensor, residual: Tensor, layer: nn.Module | None) -> Tensor:
-    """The sum, in the place of the vectors where a layer of ours made them that shows them to nobody else."""
-    is_ours = type(layer) is Linear and is_bare(layer) and vectors.dtype is residual.dtype
-    return vectors.add_(residual) if is_ours and not torch.is_grad_enabled() else vectors + residual
+    hidden = add_residual(attention.out_drop(attention.Wo(attended)), hidden, attention.Wo if is_plain else None)
+    return add_residual(mlp(layer.mlp_norm(hidden)), hidden, mlp.Wo if is_plain else None)

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gliner_fast.cpu.linear import Linear
 from gliner_fast.cpu.native import is_bare, torch_must_see
 from gliner_fast.encoders.as_built import is_of_same_file, parts_of
 from gliner_fast.encoders.attention_executor import AttentionExecutor, PackedTexts, attend, runs_of_equals
+from gliner_fast.encoders.residual_norm import add_residual
 from gliner_fast.encoders.sublayers import finish_gated_layer, gate, norm_rows
 from gliner_fast.kernels.attention_reference import Positions
 
@@ -160,24 +160,18 @@ def _finish(block: Any, attended: Tensor, hidden: Tensor) -> Tensor:
         )
         if native is not None:
             return native
-    hidden = _keep_finite(_add(own.o(attended), hidden, own.o))
+    hidden = _keep_finite(add_residual(own.o(attended), hidden, own.o))
     normed = norm_rows(hidden, second.layer_norm)
     # Where the last layer alone computes in another precision, transformers knows what to do.
     is_gated = is_gated and getattr(inner.wo, "weight", normed).dtype is normed.dtype
     vectors = inner.wo(gate(inner.wi_0(normed), inner.wi_1(normed))) if is_gated else inner(normed)
-    return _keep_finite(_add(vectors, hidden, inner.wo))
+    return _keep_finite(add_residual(vectors, hidden, inner.wo))
 
 
 def _is_gated_by_tanh(inner: nn.Module) -> bool:
     (act,) = parts_of(inner, "act")
     is_known = type(inner).__name__ == "T5DenseGatedActDense" and type(act).__name__ == "NewGELUActivation"
     return is_known and act is not None and is_bare(act)
-
-
-def _add(vectors: Tensor, residual: Tensor, layer: nn.Module) -> Tensor:
-    """The sum, in the place of the vectors where a layer of ours made them that shows them to nobody else."""
-    is_ours = type(layer) is Linear and is_bare(layer) and vectors.dtype is residual.dtype
-    return vectors.add_(residual) if is_ours and not torch.is_grad_enabled() else residual + vectors
 
 
 def _keep_finite(hidden: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import os
 import torch
 from torch import Tensor, nn
 
+from gliner_fast.cpu.linear import Linear
 from gliner_fast.cpu.native import expect_triton, is_bare, is_recorded, triton_is_fastest
 
 VARIABLE = "GLINER_FAST_NORM"
@@ -35,6 +36,18 @@ def add_and_norm(vectors: Tensor, residual: Tensor, norm: nn.Module, *, in_place
     in_place = in_place and not torch.is_grad_enabled() and vectors.dtype is residual.dtype
     normed: Tensor = norm(vectors.add_(residual) if in_place else vectors + residual)
     return normed
+
+
+def add_residual(vectors: Tensor, residual: Tensor, layer: nn.Module | None) -> Tensor:
+    """Vectors + residual, in the place of the vectors where a layer of ours made them that shows them to nobody else.
+
+    Args:
+        vectors: what is added.
+        residual: what it is added to.
+        layer: what made the vectors; None where others may have seen them.
+    """
+    is_ours = type(layer) is Linear and is_bare(layer) and vectors.dtype is residual.dtype
+    return vectors.add_(residual) if is_ours and not torch.is_grad_enabled() else vectors + residual
 
 
 def asked_norm() -> str:
