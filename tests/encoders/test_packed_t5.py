@@ -143,7 +143,7 @@ def test_no_subwords_have_no_hidden_states() -> None:
     assert found.shape == (0, 32)
 
 
-def test_embeddings_have_one_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embeddings_have_one_weight() -> None:
     encoder = make_encoder()
     names = [name for name, _ in encoder.named_parameters()]
     assert names[0] == "model.shared.weight"
