@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from gliner_fast.cpu.native import is_intel
 
@@ -99,3 +100,8 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # torch raises either, by device
         raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
     return torch.device(name)
+
+
+def widened(numbers: Tensor) -> Tensor:
+    """Numbers in the precision that sums run in: 16 bits become float32, others stay."""
+    return numbers.to(torch.promote_types(numbers.dtype, torch.float32))

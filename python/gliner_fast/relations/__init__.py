@@ -1,0 +1,1 @@
+"""Pairs of entities and relation types -> scores, by the layers that relation extraction (relex) checkpoints name."""
