@@ -88,6 +88,17 @@ CLOSED = {
     "evaluation": {"cli", "comparing", "jobs", "training"},
     "jobs": {"annotated", "cli", "comparing", "evaluation", "training"},
     "predicting": {"annotated", "checkpoints", "cli", "comparing", "evaluation", "jobs", "model", "training"},
+    "relations": {
+        "annotated",
+        "checkpoints",
+        "cli",
+        "comparing",
+        "evaluation",
+        "jobs",
+        "model",
+        "predicting",
+        "training",
+    },
     "training": {"cli", "comparing", "jobs"},
 }
 
@@ -113,7 +124,7 @@ def test_what_stands_in_no_folder_looks_into_no_room_above_it():
 
 
 # A step knows nothing of the request that it works for; these join steps.
-JOINING = {"model", "pipeline", "prediction", "devices", "ray"}
+JOINING = {"model", "pipeline", "prediction", "devices", "ray", "relex"}
 
 
 def test_only_what_joins_the_steps_looks_into_predicting():

@@ -51,6 +51,9 @@ class Batch:
             None for padded ones.
         word_order: words in the order that an LSTM on CUDA reads them in, and how many texts reach each step, as
             `word_vectors.time_major` tells; the second on the CPU. None: to be found where they are needed.
+        relation_positions: (R,) rows of the flattened subwords that hold a relation token; None for models that find no
+            relations.
+        relation_counts: (B,) relation tokens found in each row, as for class_counts; on the CPU.
         labels: the labels of a bi-encoder, whose rows hold none; None for other models.
         label_rows: (T,) which of these labels each type of each text is; None for other models.
         staged: what `to` moves, gathered by `stage`.
@@ -66,6 +69,8 @@ class Batch:
     class_positions: Tensor
     offsets: Tensor | None = None
     word_order: tuple[Tensor, Tensor] | None = None
+    relation_positions: Tensor | None = None
+    relation_counts: Tensor | None = None
     labels: LabelTexts | None = None
     label_rows: Tensor | None = None
     staged: Tensor | None = None
@@ -92,6 +97,7 @@ class Batch:
             class_positions=next(moved),
             offsets=None if self.offsets is None else next(moved),
             word_order=None if self.word_order is None else (next(moved), self.word_order[1]),
+            relation_positions=None if self.relation_positions is None else next(moved),
             label_rows=None if self.label_rows is None else next(moved),
             staged=None,
         )
@@ -109,6 +115,8 @@ class Batch:
             parts.append(self.offsets)
         if self.word_order is not None:
             parts.append(self.word_order[0])
+        if self.relation_positions is not None:
+            parts.append(self.relation_positions)
         if self.label_rows is not None:
             parts.append(self.label_rows)
         return parts
@@ -227,7 +235,10 @@ class Batcher:
         """Subwords of the prompts `ent label ent label ... sep` of some label sets, or of a bi-encoder's labels."""
         if self._label_tokenizer is not None:
             return self.with_labels(self.encode_labels(label_sets), label_sets)
-        encoded = [self._encode_prompt(labels.prompts) for labels in label_sets]
+        encoded = [
+            self._encode_prompt(labels.prompts, () if labels.relations is None else labels.relations.prompts)
+            for labels in label_sets
+        ]
         lengths = np.array([len(ids) for ids, _ in encoded], np.int64)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         ids = np.concatenate([ids for ids, _ in encoded]) if encoded else np.zeros(0, np.int64)
@@ -282,13 +293,19 @@ class Batcher:
         specials = len(self.tokenizer.prefix) + len(self.tokenizer.suffix)
         return subwords.subword_counts + prompts.lengths[prompt_of_row] + specials
 
-    def _encode_prompt_uncached(self, prompts: tuple[str, ...]) -> tuple[NDArray[np.int64], int]:
+    def _encode_prompt_uncached(
+        self, prompts: tuple[str, ...], relations: tuple[str, ...]
+    ) -> tuple[NDArray[np.int64], int]:
         """Ids of one prompt, and minus the number of its words that the tokenizer drops (Q1)."""
-        words = [self._sep_token]
-        for prompt in reversed(prompts):
+        words = []
+        for prompt in prompts:
             # An empty label contributes its entity token alone.
-            words += [_without_surrogates(prompt), self._ent_token] if prompt else [self._ent_token]
-        words.reverse()
+            words += [self._ent_token, _without_surrogates(prompt)] if prompt else [self._ent_token]
+        words.append(self._sep_token)
+        if self._config.is_relex:  # an empty relation is a word, which the tokenizer drops
+            for relation in relations:
+                words += [self._config.rel_token, _without_surrogates(relation)]
+            words.append(self._sep_token)
         ids, counts = self.tokenizer.encode(words)
         return ids, -int((counts == 0).sum())
 
@@ -308,6 +325,9 @@ class Batcher:
             of_rows = [prompts.label_rows[index] for index in prompt_of_row.tolist()]
             class_counts = torch.tensor([len(own) for own in of_rows], dtype=torch.int64)
             label_rows = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *of_rows]))
+        relation_positions = relation_counts = None
+        if self._config.is_relex:
+            relation_positions, relation_counts = self._find_relation_tokens(laid.input_ids, laid.offsets, padded)
         return Batch(
             rows,
             torch.from_numpy(laid.input_ids),
@@ -318,9 +338,20 @@ class Batcher:
             pooled_words=torch.from_numpy(laid.pooled_words),
             class_positions=torch.from_numpy(laid.class_positions),
             offsets=None if padded else torch.from_numpy(laid.offsets),
+            relation_positions=relation_positions,
+            relation_counts=relation_counts,
             labels=prompts.labels,
             label_rows=label_rows,
         )
+
+    def _find_relation_tokens(
+        self, input_ids: NDArray[np.int64], offsets: NDArray[np.int64], padded: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Where in the flattened subwords relation tokens are, and how many each row has."""
+        positions = np.flatnonzero(input_ids.ravel() == self._config.rel_token_index)
+        begins = np.arange(len(input_ids) + 1) * input_ids.shape[1] if padded else offsets  # (B + 1,)
+        counts = np.diff(np.searchsorted(positions, begins))
+        return torch.from_numpy(positions), torch.from_numpy(counts)
 
 
 def plan_batches(

@@ -20,13 +20,20 @@ LABEL_TOKENIZER_FOLDER = "labels_tokenizer"  # in the folder of a bi-encoder
 POOLINGS = ("first", "last", "mean", "max")
 SPAN_MODES = ("markerV0", "marker")
 TOKEN_LEVEL = "token_level"
+# What links entities, in lower case, and what scores them: the tables of `relations`, which need torch.
+RELATIONS_LAYERS = ("none", "dot", "mlp", "attention", "attn", "bilinear", "gcn", "gat")
+TRIPLES_LAYERS = (
+    *("UM", "SE", "TransE", "TransH", "TransF", "PairRE", "TripleRE", "DistMult", "SimplE", "DistMA", "ComplEx"),
+    *("QuatE", "HolE", "ERMLP", "ConvKB"),
+)
 _COUNTS = ("max_width", "hidden_size", "max_len")
 # What network and batches are made by.
 _STRUCTURE = {
     *("max_width", "hidden_size", "subtoken_pooling", "span_mode", "post_fusion_schema", "num_post_fusion_layers"),
     *("vocab_size", "num_rnn_layers", "fuse_layers", "embed_ent_token", "class_token_index", "encoder_config"),
     *("span_encoder_config", "ent_token", "sep_token", "_attn_implementation", "labels_encoder"),
-    *("labels_encoder_config", "words_splitter_type"),
+    *("labels_encoder_config", "words_splitter_type", "relations_layer", "triples_layer", "embed_rel_token"),
+    *("rel_token_index", "rel_token"),
 }
 KNOWN_SPAN_MODES = (
     *SPAN_MODES,
@@ -81,6 +88,12 @@ class GLiNERConfig:
     """Of a bi-encoder: what its labels are encoded by; of other models None."""
     labels_encoder_config: Mapping[str, Any] | None = None
     relations_layer: str | None = None
+    """Of a relex model: what decides which entities are linked, "none" for nothing; of other models None."""
+    triples_layer: str | None = None
+    """Of a relex model: what scores (head, relation, tail); None for a layer over both entities."""
+    embed_rel_token: bool = True
+    rel_token_index: int = -1
+    rel_token: str = "<<REL>>"
     labels_decoder: str | None = None
     model_type: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -165,6 +178,11 @@ class GLiNERConfig:
         return self.labels_encoder is not None
 
     @property
+    def is_relex(self) -> bool:
+        """Whether the model finds relations between its entities, too."""
+        return self.relations_layer is not None
+
+    @property
     def widest(self) -> int | None:
         """Words of the widest span that the model finds; None where they may be any."""
         return None if self.is_token_level else self.max_width
@@ -186,14 +204,22 @@ class GLiNERConfig:
         # The order of compat section 2.3: a relex model is also a span or token model.
         named: list[tuple[bool, str]] = [
             (self.model_type == "gliner_streaming_span", "a streaming model"),
-            (self.relations_layer is not None, "a relation extraction (relex) model"),
             (self.labels_decoder is not None, "a label-generating (decoder) model"),
+            (self.is_relex and self.is_bi_encoder, "a relation extraction (relex) model with a labels_encoder"),
+            (
+                self.is_relex and str(self.relations_layer).lower() not in RELATIONS_LAYERS,
+                f"a relation extraction (relex) model with relations_layer {self.relations_layer!r}",
+            ),
+            (
+                self.is_relex and self.triples_layer not in (None, *TRIPLES_LAYERS),
+                f"a relation extraction (relex) model with triples_layer {self.triples_layer!r}",
+            ),
             (
                 self.is_bi_encoder and bool(self.post_fusion_schema),
                 f"a bi-encoder that fuses texts and labels (post_fusion_schema {self.post_fusion_schema!r})",
             ),
             (
-                self.is_token_level and self.represent_spans,
+                self.is_token_level and self.represent_spans and not self.is_relex,  # which does not read it
                 "a token-level model that represents spans (represent_spans)",
             ),
             (

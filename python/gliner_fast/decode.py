@@ -78,9 +78,7 @@ def find_candidates(
         thresholds = torch.from_numpy(flat_thresholds(selection, class_counts)).to(coming.dtype).float().numpy()
         scores = coming.wait().numpy()
         candidates = Candidates(*_rust.find_candidates(scores, word_counts, class_counts, max_width, thresholds))
-    if selection.allowed_spans is None:
-        return candidates
-    return only(candidates, are_allowed(candidates, selection.allowed_spans))
+    return only_allowed(candidates, selection)
 
 
 def _as_candidates(found: SpanCandidates, texts: int) -> Candidates:
@@ -157,6 +155,13 @@ def flat_allowed_spans(
             own[starts, widths] = True
         first += words
     return flat
+
+
+def only_allowed(candidates: Candidates, selection: Selection) -> Candidates:
+    """Those whose span is on their text's list, or all where there are no lists."""
+    if selection.allowed_spans is None:
+        return candidates
+    return only(candidates, are_allowed(candidates, selection.allowed_spans))
 
 
 def are_allowed(candidates: Candidates, spans: Sequence[set[tuple[int, int]] | None]) -> NDArray[np.bool_]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, SupportsFloat
 
 import numpy as np
@@ -14,6 +14,7 @@ from gliner_fast.errors import shown
 
 Labels = str | Sequence[str] | Mapping[str, str] | list[list[str]] | list[dict[str, str]]
 Threshold = float | Sequence[float] | Mapping[str, float]
+Relations = str | Sequence[str] | list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class LabelSet:
     """What the model reads: the label, or its description."""
     names: tuple[Any, ...]
     """What is reported: the label as it was given."""
+    relations: LabelSet | None = None
+    """The relation types asked for beside them, of a relex model; None for none."""
 
     @classmethod
     def read(cls, labels: str | Sequence[Any] | Mapping[str, str]) -> LabelSet:
@@ -79,7 +82,33 @@ def plan_labels(labels: Labels, text_count: int) -> LabelPlan:
     return LabelPlan(tuple(place), np.array(set_of_text, np.int64))
 
 
-def plan_thresholds(threshold: Threshold, text_count: int) -> list[float] | Mapping[str, float] | float:
+def with_relations(plan: LabelPlan, relations: Relations, text_count: int) -> LabelPlan:
+    """A plan with relation types for all texts, or, of a list whose first element is a list, with each text's own.
+
+    Raises:
+        TypeError: relations of another type.
+        ValueError: per-text relations for another number of texts.
+    """
+    if isinstance(relations, Mapping) or not isinstance(relations, (str, Sequence)):
+        raise TypeError(f"relations is {shown(relations)}: expected strings such as ['works for'], or lists of them")
+    if not (relations and isinstance(relations[0], list)):
+        asked = LabelSet.read(relations)
+        own = asked if asked.names else None
+        return LabelPlan(tuple(replace(labels, relations=own) for labels in plan.sets), plan.set_of_text)
+    if len(relations) != text_count:
+        raise ValueError(f"Per-text relations must have length {text_count}, got {len(relations)}")
+    place: dict[LabelSet, int] = {}
+    set_of_text = []
+    for of_text, index in zip(relations, plan.set_of_text.tolist(), strict=True):
+        asked = LabelSet.read(of_text)
+        labels = replace(plan.sets[index], relations=asked if asked.names else None)
+        set_of_text.append(place.setdefault(labels, len(place)))
+    return LabelPlan(tuple(place), np.array(set_of_text, np.int64))
+
+
+def plan_thresholds(
+    threshold: Threshold, text_count: int, name: str = "threshold"
+) -> list[float] | Mapping[str, float] | float:
     """Checks a threshold: one for all, one per text (a sequence), or one per label (a mapping).
 
     Raises:
@@ -87,14 +116,14 @@ def plan_thresholds(threshold: Threshold, text_count: int) -> list[float] | Mapp
         ValueError: NaN, or a sequence whose length is not the number of texts.
     """
     if isinstance(threshold, Mapping):
-        return {label: _read_threshold(value, f"threshold[{label!r}]") for label, value in threshold.items()}
+        return {label: _read_threshold(value, f"{name}[{label!r}]") for label, value in threshold.items()}
     if not isinstance(threshold, (Sequence, np.ndarray)) or isinstance(threshold, (str, bytes)):
-        return _read_threshold(threshold, "threshold")
-    expect_one_per_text("threshold", threshold, text_count)
-    return [_read_threshold(value, f"threshold[{index}]") for index, value in enumerate(threshold)]
+        return _read_threshold(threshold, name)
+    expect_one_per_text(name, threshold, text_count)
+    return [_read_threshold(value, f"{name}[{index}]") for index, value in enumerate(threshold)]
 
 
-def label_thresholds(names: tuple[Any, ...], threshold: Mapping[str, float]) -> list[float]:
+def label_thresholds(names: tuple[Any, ...], threshold: Mapping[str, float], option: str = "threshold") -> list[float]:
     """One threshold for each label of a set.
 
     Raises:
@@ -103,7 +132,7 @@ def label_thresholds(names: tuple[Any, ...], threshold: Mapping[str, float]) -> 
     missing = [name for name in names if name not in threshold]
     if missing:
         raise ValueError(
-            f"threshold has no value for the label {missing[0]!r}: a mapping must name every label, "
+            f"{option} has no value for the label {missing[0]!r}: a mapping must name every label, "
             "such as {'person': 0.5, 'city': 0.3}"
         )
     return [float(threshold[name]) for name in names]

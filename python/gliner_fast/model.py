@@ -183,7 +183,9 @@ class GLiNER(PredictionMethods, nn.Module):
             strict=strict,
             resize_token_embeddings=resize_token_embeddings,
         )
-        model = cls(parts.config, source=folder, parts=parts, corrected_numbering=corrected_numbering)
+        model = _class_for(cls, parts.config)(
+            parts.config, source=folder, parts=parts, corrected_numbering=corrected_numbering
+        )
         model.variant = variant
         model.to(device).eval()
         if is_int16:
@@ -453,6 +455,15 @@ class GLiNER(PredictionMethods, nn.Module):
                 stacklevel=4,
             )
         self.token_budget = budget
+
+
+def _class_for(asked: type[GLiNER], config: GLiNERConfig) -> type[GLiNER]:
+    """Whose methods suit a checkpoint: relex models answer with relations, too; a class of the user's own is kept."""
+    if not (config.is_relex and asked is GLiNER):
+        return asked
+    from gliner_fast.relex import RelexGLiNER
+
+    return RelexGLiNER
 
 
 def _read_config(config: GLiNERConfig | Mapping[str, Any] | str | Path) -> GLiNERConfig:

@@ -20,6 +20,7 @@ from gliner_fast.errors import CheckpointError
 from gliner_fast.kernels.pending_candidates import PendingCandidates
 from gliner_fast.label_encoder import LabelEncoder, LabelTexts
 from gliner_fast.pending_scores import PendingScores
+from gliner_fast.relations.scorer import RelationScorer
 from gliner_fast.scorer import SpanScorer
 from gliner_fast.token_scorer import TokenScorer
 from gliner_fast.word_vectors import WordLSTM, pool_subwords
@@ -41,6 +42,7 @@ class BatchScores:
         prompts: (T, D) packed prompt representations that spans or words were scored against.
         candidates: the spans above the thresholds, where some were given and the scorer finds them itself. On CUDA
             nobody has waited for them yet.
+        relation_prompts: (R, D) packed vectors of the relation tokens; None of models that find no relations.
         on_host: the sigmoids of `logits`, where these are on a device that goes on to other work.
     """
 
@@ -48,6 +50,7 @@ class BatchScores:
     words: Tensor
     prompts: Tensor
     candidates: PendingCandidates | Candidates | None = None
+    relation_prompts: Tensor | None = None
     on_host: PendingScores | None = None
 
     @property
@@ -58,6 +61,8 @@ class BatchScores:
 
 class Network(nn.Module):
     """A model of spans, or a token-level one; a uni-encoder, which reads labels in front of each text, or a bi-encoder.
+
+    A relex model is a uni-encoder whose entities are linked by relations, once they are known.
 
     A bi-encoder has no LSTM, whatever its checkpoint holds: the package computes none there.
     """
@@ -83,9 +88,19 @@ class Network(nn.Module):
         self.rnn: WordLSTM | None = WordLSTM(width, layers) if layers > 0 else None
         self.scorer: SpanScorer | TokenScorer
         if config.is_token_level:
-            self.scorer = TokenScorer(width, config.dropout)
+            self.scorer = TokenScorer(width, config.dropout, projects_labels=config.is_relex)
         else:
             self.scorer = SpanScorer(width, config.max_width, config.span_mode, config.dropout)
+        self.relations: RelationScorer | None = None
+        self.embed_rel_token = config.embed_rel_token
+        if config.relations_layer is not None:
+            self.relations = RelationScorer(
+                width,
+                config.dropout,
+                config.relations_layer,
+                config.triples_layer,
+                is_token_level=config.is_token_level,
+            )
 
     def forward(
         self, batch: Batch, thresholds: Tensor | None = None, allowed_spans: Tensor | None = None
@@ -102,12 +117,16 @@ class Network(nn.Module):
         class_positions = batch.class_positions if self.embed_ent_token else batch.class_positions + 1
         # The head reads these rows alone, so only they leave the encoder and are projected. Before pooling, as the
         # package does: a word that no subword stands for is zero, not the projection's bias.
-        rows = torch.cat([batch.pooled_positions, class_positions])  # (M + T,)
+        wanted = [batch.pooled_positions, class_positions]
+        if batch.relation_positions is not None:
+            wanted.append(batch.relation_positions if self.embed_rel_token else batch.relation_positions + 1)
+        rows = torch.cat(wanted)  # (M + T + R,)
         packed = () if batch.offsets is None else (batch.offsets,)
-        chosen = self.encoder(batch.input_ids, batch.lengths, *packed, wanted=rows)  # (M + T, E)
+        chosen = self.encoder(batch.input_ids, batch.lengths, *packed, wanted=rows)  # (M + T + R, E)
         if self.projection is not None:
-            chosen = self.projection(chosen)  # (M + T, D)
-        subwords, labels = chosen.split([len(batch.pooled_positions), len(class_positions)])
+            chosen = self.projection(chosen)  # (M + T + R, D)
+        subwords, labels, *others = chosen.split([len(own) for own in wanted])
+        relations = others[0] if others else None  # (R, D)
         if batch.labels is not None:
             labels = self.label_vectors(batch.labels).to(subwords)[batch.label_rows]  # (T, D)
         words = pool_subwords(subwords, batch.pooled_words, batch.word_total, self.pooling)  # (N, D)
@@ -121,8 +140,15 @@ class Network(nn.Module):
             and self.scorer.executor_for(words) != "torch"
         ):
             candidates = self.scorer.find(words, prompts, *counts, thresholds, allowed_spans)
-            return BatchScores(words.new_empty(0), words, prompts, candidates)
-        return BatchScores(self.scorer(words, prompts, *counts), words, prompts)
+            return BatchScores(words.new_empty(0), words, prompts, candidates, relations)
+        return BatchScores(self.scorer(words, prompts, *counts), words, prompts, relation_prompts=relations)
+
+    def relation_spans(self, words: Tensor, starts: Tensor, last_words: Tensor) -> Tensor:
+        """Vectors of spans as relations read them, (S, D); arguments as `SpanScorer.span_vectors`."""
+        if self.relations is None or self.relations.spans is None:
+            return self.scorer.span_vectors(words, starts, last_words)
+        vectors: Tensor = self.relations.spans(words, starts, last_words)
+        return vectors
 
     def label_vectors(self, labels: LabelTexts) -> Tensor:
         """The vectors of a bi-encoder's labels, (U, D).

@@ -242,6 +242,17 @@ class PredictionMethods(ABC):
             return_label_vectors=return_label_vectors,
             on_long=on_long,
         )
+        return self._stream(texts, labels, options, as_tuples, window_size, devices)
+
+    def _stream(
+        self,
+        texts: Iterable[Any],
+        labels: str | Sequence[str] | Mapping[str, str],
+        options: Options,
+        as_tuples: bool,
+        window_size: int,
+        devices: Devices | None,
+    ) -> Iterator[Any]:
         return stream_texts(
             self,
             texts,

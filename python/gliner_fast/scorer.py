@@ -110,13 +110,15 @@ class SpanScorer(nn.Module):
         executor = choose_executor(words.device, words.dtype)
         return "torch" if self.joint is None and executor == "rust" else executor
 
-    def halves(self, words: Tensor) -> tuple[Tensor, Tensor]:
+    def halves(self, words: Tensor, lasts: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What a word adds to the spans that start and to those that end with it: two of (N, H).
+
+        Where `lasts` is given, (N, D), the second is of these words instead.
 
         markerV0: the halves of the joint layer's input to its ReLU, bias in the first (H = 4D). marker: the two
         inputs of its one layer (H = D each).
         """
-        starts, ends = F.relu(self.start(words)), F.relu(self.end(words))  # each (N, D)
+        starts, ends = F.relu(self.start(words)), F.relu(self.end(words if lasts is None else lasts))  # each (N, D)
         if self.joint is None:
             return starts, ends
         start_weight, end_weight = self.joint.weight.chunk(2, dim=1)  # each (4D, D)
@@ -142,11 +144,12 @@ class SpanScorer(nn.Module):
             starts: (S,) first word of each span, an index into the packed words.
             last_words: (S,) last word of each span.
         """
-        first, second = self.halves(words)
-        if self.joint is None:
-            joined = torch.cat([first[starts], second[last_words]], dim=-1)  # (S, 2D)
+        if len(starts) < len(words):
+            first, second = self.halves(words[starts], words[last_words])  # (S, H) each
         else:
-            joined = F.relu(first[starts] + second[last_words])  # (S, 4D)
+            first, second = self.halves(words)
+            first, second = first[starts], second[last_words]
+        joined = torch.cat([first, second], dim=-1) if self.joint is None else F.relu(first + second)  # (S, 2D or 4D)
         vectors: Tensor = self.out(joined)
         return vectors
 

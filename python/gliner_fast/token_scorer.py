@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_fast.cpu.linear import Linear, linear
+from gliner_fast.scorer import ProjectionMLP
 from gliner_fast.upload import upload
 
 # Numbers of the widest tensor that pairs of words and types are computed by at a time: on a CPU it stays in the
@@ -25,7 +26,7 @@ class TokenScorer(nn.Module):
     a type, so that a pair of a word and a type takes D x 4D multiply-adds where it took 3D x 4D.
     """
 
-    def __init__(self, width: int, dropout: float) -> None:
+    def __init__(self, width: int, dropout: float, *, projects_labels: bool = False) -> None:
         super().__init__()
         self.width = width
         self.dropout = dropout
@@ -33,10 +34,14 @@ class TokenScorer(nn.Module):
         self.types = Linear(width, 2 * width)
         self.joint = Linear(3 * width, 4 * width)
         self.out = Linear(4 * width, 3)
+        self.labels = ProjectionMLP(width, 4 * width, dropout) if projects_labels else None
 
     def prompt(self, labels: Tensor) -> Tensor:
-        """Label vectors as types are scored by them: as they are, (T, D)."""
-        return labels
+        """Label vectors as types are scored by them, (T, D): as they are, but for models that find relations, too."""
+        if self.labels is None:
+            return labels
+        projected: Tensor = self.labels(labels)
+        return projected
 
     def forward(
         self, words: Tensor, prompts: Tensor, word_counts: Sequence[int], class_counts: Sequence[int]

@@ -22,6 +22,18 @@ from gliner_fast.token_scorer import TokenScorer
 _ENCODER = "token_rep_layer.bert_layer.model."
 _LABEL_ENCODER = "token_rep_layer.labels_encoder.model."
 _SPAN_HEAD = "span_rep_layer.span_rep_layer."
+_ADJACENCY = "relations_rep_layer.relation_rep_layer."
+_TRIPLES = "triples_score_layer."
+_RELATION_LAYERS = {
+    "relations.pairs.inner": "pair_rep_layer.0",
+    "relations.pairs.outer": "pair_rep_layer.3",
+    "relations.spans.start.inner": f"{_SPAN_HEAD}project_start.0",
+    "relations.spans.start.outer": f"{_SPAN_HEAD}project_start.3",
+    "relations.spans.end.inner": f"{_SPAN_HEAD}project_end.0",
+    "relations.spans.end.outer": f"{_SPAN_HEAD}project_end.3",
+    "relations.spans.joint": f"{_SPAN_HEAD}out_project.0",
+    "relations.spans.out": f"{_SPAN_HEAD}out_project.3",
+}
 _SHOWN = 8
 
 # Rows of the word-embedding matrix are read off the file, whatever the configuration says (compat section 2.2).
@@ -249,11 +261,15 @@ def has_weights_of(network: Network, folder: Path, variant: str | None = None) -
 
 def checkpoint_names(network: Network) -> dict[str, list[str]]:
     """The package's name of each of our parameters; several where ours is theirs, one below the other."""
-    modules = _head_names(network.scorer) | {
-        "projection": "token_rep_layer.projection",
-        "label_encoder.projection": "token_rep_layer.labels_projection",
-        "rnn.lstm": "rnn.lstm",
-    }
+    modules = (
+        _head_names(network.scorer)
+        | _RELATION_LAYERS
+        | {
+            "projection": "token_rep_layer.projection",
+            "label_encoder.projection": "token_rep_layer.labels_projection",
+            "rnn.lstm": "rnn.lstm",
+        }
+    )
     names: dict[str, list[str]] = {}
     for ours, _ in network.named_parameters():
         module, _, kind = ours.rpartition(".")
@@ -262,6 +278,10 @@ def checkpoint_names(network: Network) -> dict[str, list[str]]:
         elif ours.startswith("label_encoder.encoder.") and network.label_encoder is not None:
             own = ours.removeprefix("label_encoder.encoder.")
             names[ours] = _encoder_names(own, network.label_encoder.encoder, _LABEL_ENCODER)
+        elif ours.startswith("relations.adjacency."):
+            names[ours] = [_ADJACENCY + ours.removeprefix("relations.adjacency.")]
+        elif ours.startswith("relations.triples."):
+            names[ours] = [_TRIPLES + ours.removeprefix("relations.triples.")]
         else:
             names[ours] = [f"{modules[module]}.{kind}"]
     return names
@@ -279,6 +299,8 @@ def _head_names(scorer: SpanScorer | TokenScorer) -> dict[str, str]:
     """The package's name of each layer of a head."""
     if isinstance(scorer, TokenScorer):
         return {
+            "scorer.labels.inner": "prompt_rep_layer.0",
+            "scorer.labels.outer": "prompt_rep_layer.3",
             "scorer.words": "scorer.proj_token",
             "scorer.types": "scorer.proj_label",
             "scorer.joint": "scorer.out_mlp.0",

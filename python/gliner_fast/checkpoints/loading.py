@@ -126,6 +126,10 @@ def create_parts(
     config.refuse_unsupported()
     if config.is_bi_encoder:
         raise UnsupportedCheckpointError("bi-encoders are loaded and run here, but not made anew: gliner makes them")
+    if config.is_relex:
+        raise UnsupportedCheckpointError(
+            "relation extraction models are loaded and run here, but not made anew: gliner makes them"
+        )
     splitter = word_splitter(config.words_splitter_type)
     encoder_config = locating.load_encoder_config(config, cache_dir, local_files_only)
     if tokenizer is None:

@@ -234,10 +234,16 @@ def add_special_tokens(
 ) -> tuple[CheckpointTokenizer, GLiNERConfig]:
     """Finds the entity token; adds GLiNER's tokens to the tokenizer of a checkpoint that lacks them (compat 2.4).
 
+    Of a relex model the relation token, too.
+
     Raises:
         CheckpointError: the configuration names an entity token that the tokenizer does not have.
     """
     if resize and -1 in (config.class_token_index, config.vocab_size):
+        if config.is_relex:
+            tokenizer = tokenizer.with_tokens([config.ent_token, config.sep_token, config.rel_token])
+            size = len(tokenizer)
+            return tokenizer, config.replace(class_token_index=size - 3, rel_token_index=size - 1, vocab_size=size)
         tokenizer = tokenizer.with_tokens(["[FLERT]", config.ent_token, config.sep_token])
         return tokenizer, config.replace(class_token_index=len(tokenizer) - 2, vocab_size=len(tokenizer))
     size = len(tokenizer)
@@ -253,6 +259,12 @@ def add_special_tokens(
         warnings.warn(
             f"class_token_index is {config.class_token_index}, but the tokenizer's id of {config.ent_token!r} is "
             f"{found}: labels will not be found",
+            stacklevel=4,
+        )
+    if config.is_relex and tokenizer.backend.token_to_id(config.rel_token) != config.rel_token_index:
+        warnings.warn(
+            f"rel_token_index is {config.rel_token_index}, but the tokenizer's id of {config.rel_token!r} is "
+            f"{tokenizer.backend.token_to_id(config.rel_token)}: relations will not be found",
             stacklevel=4,
         )
     if tokenizer.backend.token_to_id(config.sep_token) is None:

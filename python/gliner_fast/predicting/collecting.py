@@ -5,19 +5,23 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gliner_fast.candidates import Candidates
 from gliner_fast.decode import resolve
 from gliner_fast.predicting.describing import Findings, describe
+from gliner_fast.predicting.linking import asks_for_relations
 from gliner_fast.predicting.preparing import Prepared
+from gliner_fast.predicting.request import of_places
+from gliner_fast.predicting.window_relations import WindowRelations, link_windows
+from gliner_fast.relations.relation import LinkedEntities
 from gliner_fast.stats import Stats
 
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
+    from gliner_fast.relations.relation import Relation
 
 
 class Found(NamedTuple):
@@ -26,14 +30,18 @@ class Found(NamedTuple):
     Attributes:
         texts: of each entity of a whole text, where it was found.
         entities: these, described already: on CUDA by the thread that decodes, so that none who starts kernels has to.
+        relations: between these entities, each with its text.
         windows: candidates that windows of long texts own, to be resolved with their text's others; None without any.
         stats: what was done.
+        window_relations: relations between spans of windows, of which the text's entities keep theirs.
     """
 
     texts: list[int]
     entities: list[Entity]
     windows: Findings | None
     stats: Stats
+    relations: Sequence[tuple[int, Relation]] = ()
+    window_relations: WindowRelations | None = None
 
 
 class Collector:
@@ -49,6 +57,10 @@ class Collector:
         self.undone = 0
         self._of_texts: list[list[Entity]] = [[] for _ in prepared.texts]
         self._of_windows: list[Findings] = []
+        self._relations: list[list[Relation]] | None = None
+        if asks_for_relations(prepared):
+            self._relations = [[] for _ in prepared.texts]
+        self._window_relations: list[WindowRelations] = []
 
     def add(self, found: Found) -> None:
         """Takes what a batch found."""
@@ -56,6 +68,11 @@ class Collector:
         _file(found.texts, found.entities, self._of_texts)
         if found.windows is not None:
             self._of_windows.append(found.windows)
+        if self._relations is not None:
+            for text, relation in found.relations:
+                self._relations[text].append(relation)
+        if found.window_relations is not None:
+            self._window_relations.append(found.window_relations)
 
     def result(self, stats: Stats) -> list[list[Entity]]:
         """For each text of the request its entities in reading order; what was done is added to `stats`."""
@@ -63,9 +80,17 @@ class Collector:
         if self._of_windows:
             began = perf_counter()
             resolved = _resolve_windows(prepared, Findings.join(self._of_windows))
-            _file(resolved.texts.tolist(), describe(prepared, resolved), self._of_texts)
+            entities = describe(prepared, resolved)
+            _file(resolved.texts.tolist(), entities, self._of_texts)
+            if self._relations is not None:
+                texts, relations = link_windows(prepared, self._window_relations, resolved, entities)
+                for text, relation in zip(texts.tolist(), relations, strict=True):
+                    self._relations[text].append(relation)
             stats.decode_seconds += perf_counter() - began
-        found = _for_every_place(prepared, self._of_texts)
+        of_texts = self._of_texts
+        if self._relations is not None:
+            of_texts = [LinkedEntities(*both) for both in zip(of_texts, self._relations, strict=True)]
+        found = _for_every_place(prepared, of_texts)
         stats.texts += len(found)
         stats.computed_texts += len(np.unique(prepared.rows.texts[prepared.scorable]))
         stats.entities += sum(map(len, found))
@@ -73,17 +98,11 @@ class Collector:
         return found
 
 
-def of_places(value: Any, places: NDArray[np.int64]) -> list[Any]:
-    """An option's value for each of some texts, by their places: its own from a sequence, or the one for all."""
-    if not isinstance(value, Sequence):
-        return [value] * len(places)
-    return [value[place] for place in places.tolist()]
-
-
 def _for_every_place(prepared: Prepared, of_texts: list[list[Entity]]) -> list[list[Entity]]:
     """Entities of every text of the request; equal texts get equal ones, but none in common, so each may be changed."""
     options = prepared.request.options
-    is_plain = not (options.return_class_probs or options.return_vectors or options.return_label_vectors)
+    are_linked = asks_for_relations(prepared)
+    is_plain = not (options.return_class_probs or options.return_vectors or options.return_label_vectors or are_linked)
     found: list[list[Entity] | None] = [None] * len(prepared.request.texts)
     for place, entities in zip(prepared.places.tolist(), of_texts, strict=True):
         found[place] = entities
@@ -91,6 +110,8 @@ def _for_every_place(prepared: Prepared, of_texts: list[list[Entity]]) -> list[l
         entities = of_texts[text]
         for place in places:
             found[place] = [entity.copy() for entity in entities] if is_plain else copy.deepcopy(entities)
+    if are_linked:
+        return [LinkedEntities([], []) if entities is None else entities for entities in found]
     return [[] if entities is None else entities for entities in found]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Event
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -15,16 +16,25 @@ from numpy.typing import NDArray
 
 from gliner_fast.batch import Batch, Batcher, plan_batches
 from gliner_fast.candidates import Candidates, only
-from gliner_fast.decode import Selection, find_candidates, flat_allowed_spans, flat_thresholds, resolve
+from gliner_fast.decode import (
+    Selection,
+    find_candidates,
+    flat_allowed_spans,
+    flat_thresholds,
+    only_allowed,
+    resolve,
+)
 from gliner_fast.labels import LabelSet, label_thresholds
 from gliner_fast.marked_spans import find_marked_spans
 from gliner_fast.pending_scores import PendingScores
-from gliner_fast.predicting.collecting import Found, of_places
+from gliner_fast.predicting.collecting import Found
 from gliner_fast.predicting.describing import describe, read_findings
+from gliner_fast.predicting.linking import asks_for_relations, describe_relations, find_relations
 from gliner_fast.predicting.preparing import Prepared, can_read_whole, prepare
-from gliner_fast.predicting.request import Request
+from gliner_fast.predicting.request import Request, of_places
 from gliner_fast.predicting.schedule import Schedule
 from gliner_fast.predicting.stages import HostStages
+from gliner_fast.predicting.window_relations import of_windows
 from gliner_fast.stats import Stats, encoder_timed
 from gliner_fast.word_vectors import time_major
 from gliner_fast.words import WordTriples
@@ -32,6 +42,7 @@ from gliner_fast.words import WordTriples
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
     from gliner_fast.network import BatchScores, Network
+    from gliner_fast.relations.relation import Relation
 
 
 @dataclass(frozen=True)
@@ -145,7 +156,8 @@ class Predictor:
         # Class probabilities and marks alone need scores below the threshold.
         if not (prepared.request.options.return_class_probs or self.is_token_level):
             thresholds = torch.from_numpy(flat_thresholds(selection, batch.class_counts.numpy()))
-            allowed = flat_allowed_spans(selection, batch.word_counts.numpy(), self.max_width)
+            if not self._needs_all_spans(prepared):
+                allowed = flat_allowed_spans(selection, batch.word_counts.numpy(), self.max_width)
         spans = None if allowed is None else torch.from_numpy(allowed)
         return LaidOut(batch, selection, thresholds, spans, perf_counter() - began)
 
@@ -185,7 +197,11 @@ class Predictor:
         batch, selection, scores, rows = scored.batch, scored.selection, scored.scores, scored.batch.rows
         word_counts = batch.word_counts.numpy()
         with nullcontext() if scored.stream is None else torch.cuda.stream(scored.stream):
-            candidates = self.candidates(batch, scores, selection)
+            if self._needs_all_spans(prepared):
+                all_spans = self.candidates(batch, scores, replace(selection, allowed_spans=None))
+                candidates = only_allowed(all_spans, selection)
+            else:
+                all_spans = candidates = self.candidates(batch, scores, selection)
             is_window = prepared.rows.are_windows[rows]  # (B,)
             in_window = is_window[candidates.texts]  # (S,)
             decoded = resolve(only(candidates, ~in_window), word_counts, selection.nested, selection.multi_label)
@@ -195,6 +211,20 @@ class Predictor:
                 owned = only(candidates, in_window & _owned(prepared, rows, candidates))
                 windows = read_findings(prepared, batch, scores, owned, self.network, self.max_width)
             entities = describe(prepared, whole)
+            relations: Sequence[tuple[int, Relation]] = ()
+            window_relations = None
+            if asks_for_relations(prepared):
+                link = partial(find_relations, prepared, batch, scores, self.network)
+                linked = link(decoded, only(all_spans, ~is_window[all_spans.texts]))
+                if linked is not None:
+                    texts, firsts = prepared.rows.texts[rows[linked.rows]], decoded.offsets[linked.rows]
+                    described = describe_relations(prepared, texts, firsts, linked, entities)
+                    relations = list(zip(texts.tolist(), described, strict=True))
+                if is_window.any():
+                    # Each window's own: which of them the text keeps is known once all of its windows are.
+                    own = resolve(only(candidates, in_window), word_counts, selection.nested, selection.multi_label)
+                    linked = link(own, only(all_spans, is_window[all_spans.texts]))
+                    window_relations = None if linked is None else of_windows(prepared, rows, linked, own)
         stats = Stats(
             windows=len(rows),
             words=int(word_counts.sum()),
@@ -202,7 +232,13 @@ class Predictor:
             padded_subwords=batch.input_ids.numel(),
             decode_seconds=perf_counter() - began,
         )
-        return Found(whole.texts.tolist(), entities, windows, stats)
+        return Found(whole.texts.tolist(), entities, windows, stats, relations, window_relations)
+
+    def _needs_all_spans(self, prepared: Prepared) -> bool:
+        """Whether relations between the spans that may be entities depend on others, too."""
+        relations = self.network.relations
+        may_depend = relations is not None and (self.is_token_level or relations.reads_all_spans)
+        return may_depend and asks_for_relations(prepared)
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,11 @@ def _distinct_texts(request: Request) -> tuple[list[int], dict[int, list[int]]]:
     on, and how often one comes depends on how many such objects are kept.
     """
     options, sets = request.options, request.labels.set_of_text.tolist()
-    own_values = [v for v in (options.threshold, options.flat_ner, options.multi_label) if isinstance(v, Sequence)]
+    all_values = (
+        *(options.threshold, options.flat_ner, options.multi_label),
+        *(options.adjacency_threshold, options.relation_threshold),
+    )
+    own_values = [values for values in all_values if isinstance(values, Sequence)]
     are_plain = options.input_spans is None and not own_values and len(request.labels.sets) == 1
     numbers: dict[Hashable, int] = {}
     firsts: list[int] = []

@@ -7,21 +7,25 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gliner_fast.labels import (
     LabelPlan,
     Labels,
+    Relations,
     Threshold,
     expect_one_per_text,
     label_thresholds,
     plan_labels,
     plan_thresholds,
+    with_relations,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 OnLong = Literal["truncate", "window", "error"]
+_THRESHOLDS = ("threshold", "adjacency_threshold", "relation_threshold")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,12 @@ class Options:
     return_label_vectors: bool = False
     label_vectors: Tensor | None = None
     """Of a bi-encoder: (labels, D), one for each label of one list for all texts, instead of encoding them."""
+    relations: Relations = ()
+    """Of a relex model, as are the two thresholds: the relation types for all texts, or each text's own."""
+    adjacency_threshold: float | Sequence[float] | None = None
+    relation_threshold: Threshold | None = None
+    return_relations: bool = True
+    """Without it relations are read by the model, but not looked for."""
     on_long: OnLong = "truncate"
     must_read_all: bool = False
     """With "window": windows become as small as they must, and a text with a word that none has room for is an error.
@@ -46,7 +56,7 @@ class Options:
     """
 
     def __post_init__(self) -> None:
-        for name in ("flat_ner", "threshold", "multi_label", "input_spans"):
+        for name in ("flat_ner", "input_spans", *_THRESHOLDS, "multi_label"):
             value = getattr(self, name)
             if (convert := getattr(value, "tolist", getattr(value, "to_list", None))) is not None:
                 object.__setattr__(self, name, convert())  # an array, a column, a tensor
@@ -90,6 +100,37 @@ def _one_vector_a_label(vectors: Any, labels: Any, plan: LabelPlan) -> Tensor:
     return vectors
 
 
+def _with_relation_thresholds(options: Options, plan: LabelPlan, count: int) -> Options:
+    """Both thresholds of relations, checked; one left out is the entities', or 0.5 where labels have their own.
+
+    Raises:
+        TypeError: an adjacency threshold for each of something else than texts.
+        ValueError: as for thresholds of entities.
+    """
+    default = 0.5 if isinstance(options.threshold, Mapping) else options.threshold
+    adjacency, relation = (
+        default if threshold is None else plan_thresholds(threshold, count, name)
+        for name, threshold in (
+            ("adjacency_threshold", options.adjacency_threshold),
+            ("relation_threshold", options.relation_threshold),
+        )
+    )
+    if isinstance(adjacency, Mapping):
+        raise TypeError("adjacency_threshold is a mapping: expected a number, or a list with one a text")
+    if isinstance(relation, Mapping):
+        for own in plan.sets:
+            if own.relations is not None:
+                label_thresholds(own.relations.names, relation, "relation_threshold")
+    return replace(options, adjacency_threshold=adjacency, relation_threshold=relation)
+
+
+def of_places(value: Any, places: NDArray[np.int64]) -> list[Any]:
+    """An option's value for each of some texts, by their places: its own from a sequence, or the one for all."""
+    if not isinstance(value, Sequence):
+        return [value] * len(places)
+    return [value[place] for place in places.tolist()]
+
+
 def expect_count(name: str, value: object, expected: str = "a whole number of at least 1") -> None:
     """Raises ValueError for what cannot be a number of things."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
@@ -127,6 +168,9 @@ class Request:
         if isinstance(options.threshold, Mapping):
             for own in plan.sets:
                 label_thresholds(own.names, options.threshold)  # one without a value is told now
+        if options.relations:
+            plan = with_relations(plan, options.relations, count)
+            options = _with_relation_thresholds(options, plan, count)
         return cls(texts, plan, options, first_text)
 
     def parts(self, most_texts: int, most_characters: int, *, halvings: int = 0) -> Iterator[Request]:
@@ -150,7 +194,9 @@ class Request:
     def _part(self, first: int, last: int) -> Request:
         if last - first == len(self.texts):
             return self
-        values = {name: getattr(self.options, name) for name in ("threshold", "flat_ner", "multi_label", "input_spans")}
+        values = {
+            name: getattr(self.options, name) for name in (*_THRESHOLDS, "flat_ner", "multi_label", "input_spans")
+        }
         cut: dict[str, Any] = {name: value[first:last] for name, value in values.items() if isinstance(value, Sequence)}
         labels = LabelPlan(self.labels.sets, self.labels.set_of_text[first:last])
         return Request(self.texts[first:last], labels, replace(self.options, **cut), self.first_text + first)

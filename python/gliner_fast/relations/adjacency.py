@@ -193,7 +193,7 @@ def adjacency_layer(mode: str, width: int) -> Adjacency:
     """
     name = mode.lower()
     if name not in _LAYERS:
-        raise UnsupportedCheckpointError(f"relations_layer is {mode!r}: expected one of {listed(MODES)}")
+        raise UnsupportedCheckpointError(f"relations_layer is {mode!r}: expected 'none', or one of {listed(MODES)}")
     if name in ("attention", "attn", "gat") and width % _HEADS:
         raise UnsupportedCheckpointError(
             f"relations_layer is {mode!r}, whose {_HEADS} heads cannot share {width} numbers: expected a hidden_size "

@@ -1,0 +1,288 @@
+"""Entities of a batch -> which are linked, and by which relations: the layers of relex models.
+
+The package gives each linked pair to two layers, 2D -> 4D -> D, and multiplies by the relations' vectors. As in the
+span head (DESIGN 3.1) the first layer splits into a head half and a tail half, computed once an entity, and the second
+into the relations' vectors, computed once a relation. And no pair is looked at but of what became entities.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gliner_fast.relations.adjacency import ContextualAdjacency, PairwiseAdjacency, adjacency_layer
+from gliner_fast.relations.pairs import Block, ordered_pairs, padded_blocks
+from gliner_fast.relations.triples import TripleScorer, triple_scorer
+from gliner_fast.scorer import ProjectionMLP
+from gliner_fast.upload import upload
+
+NO_ADJACENCY = "none"
+# Numbers of the widest tensor of pairs at a time: on a CPU it stays in the caches.
+_CPU_BLOCK, _GPU_BLOCK = 2**20, 2**25
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about the nodes of B texts.
+
+    Attributes:
+        texts: (S,) the text of each node, ascending.
+        are_entities: (S,) False for nodes that no relation may have.
+        adjacency_thresholds: (B,) the probability of a link that pairs of each text must pass.
+        prompts: (R, D) vectors of the texts' relations, text after text.
+        counts: (B,) relations of each text.
+        thresholds: (R,) the probability that each must pass; infinite where none does.
+    """
+
+    texts: NDArray[np.int64]
+    are_entities: NDArray[np.bool_]
+    adjacency_thresholds: NDArray[np.float64]
+    prompts: Tensor
+    counts: NDArray[np.int64]
+    thresholds: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Relations that pass, by text, head, tail and class.
+
+    Attributes:
+        heads: (F,) node.
+        tails: (F,) node.
+        classes: (F,) index into the text's relations.
+        scores: (F,) float32.
+        vectors: what the scores were made of, by its key in `Relation`; each (F, D).
+    """
+
+    heads: NDArray[np.int64]
+    tails: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    vectors: dict[str, NDArray[np.float32]]
+
+
+class PairScorer(nn.Module):
+    """Scores pairs of entities against relations by a layer over both of them, factored.
+
+    Attributes:
+        inner: [head ; tail], 2D -> 4D, ReLU behind it.
+        outer: 4D -> D.
+    """
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.inner = nn.Linear(2 * width, 4 * width)
+        self.outer = nn.Linear(4 * width, width)
+        self.dropout = dropout
+
+    def halves(self, spans: Tensor) -> tuple[Tensor, Tensor]:
+        """What each entity adds as head and as tail, each (S, 4D)."""
+        head, tail = self.inner.weight.chunk(2, dim=1)
+        return F.linear(spans, head, self.inner.bias), F.linear(spans, tail)
+
+    def forward(self, heads: Tensor, tails: Tensor, prompts: Tensor) -> Tensor:
+        """Logits of G texts.
+
+        Args:
+            heads: (G, P, 4D) of each pair, as `halves` gives them.
+            tails: (G, P, 4D).
+            prompts: (G, C, D) vectors of relations.
+
+        Returns:
+            (G, P, C).
+        """
+        types, constant = prompts @ self.outer.weight, prompts @ self.outer.bias  # (G, C, 4D), (G, C)
+        return torch.baddbmm(constant[:, None], self._joint(heads, tails), types.mT)
+
+    def vectors(self, heads: Tensor, tails: Tensor) -> Tensor:
+        """The vectors of pairs, which the package multiplies by those of relations: (F, 4D) twice -> (F, D)."""
+        vectors: Tensor = self.outer(self._joint(heads, tails))
+        return vectors
+
+    def _joint(self, heads: Tensor, tails: Tensor) -> Tensor:
+        return F.dropout(F.relu(heads + tails), self.dropout, self.training)
+
+
+class MarkedSpanVectors(nn.Module):
+    """Representations of a token-level model's spans, which it makes for relations alone."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.start = ProjectionMLP(width, 4 * width, dropout)
+        self.end = ProjectionMLP(width, 4 * width, dropout)
+        self.joint = nn.Linear(2 * width, 4 * width)
+        self.out = nn.Linear(4 * width, width)
+
+    def forward(self, words: Tensor, starts: Tensor, last_words: Tensor) -> Tensor:
+        """(N, D) packed words, first and last word of each span, (S,) each -> (S, D)."""
+        ends = torch.cat([self.start(words[starts]), self.end(words[last_words])], dim=-1)  # (S, 2D)
+        vectors: Tensor = self.out(F.relu(self.joint(F.relu(ends))))
+        return vectors
+
+
+class RelationScorer(nn.Module):
+    """Finds the relations between entities.
+
+    Attributes:
+        spans: of a token-level model; None where the span head has them.
+        adjacency: decides which entities are linked; None: all are.
+        pairs: scores linked ones against relations,
+        triples: or this does.
+    """
+
+    def __init__(
+        self, width: int, dropout: float, relations_layer: str, triples_layer: str | None, *, is_token_level: bool
+    ) -> None:
+        super().__init__()
+        self.spans = MarkedSpanVectors(width, dropout) if is_token_level else None
+        self.adjacency: PairwiseAdjacency | ContextualAdjacency | None = None
+        if relations_layer != NO_ADJACENCY:
+            self.adjacency = adjacency_layer(relations_layer, width)
+        self.pairs = PairScorer(width, dropout) if triples_layer is None else None
+        self.triples: TripleScorer | None = None if triples_layer is None else triple_scorer(triples_layer, width)
+        self.width = width
+
+    @property
+    def reads_all_spans(self) -> bool:
+        """Whether a link between two entities depends on spans that became none, too."""
+        return isinstance(self.adjacency, ContextualAdjacency)
+
+    def forward(self, spans: Tensor, question: Question, *, vectors: bool = False, labels: bool = False) -> Answer:
+        """Finds relations.
+
+        Args:
+            spans: (S, D) vectors of the nodes.
+            question: about them.
+            vectors: whether to add what pairs were scored by.
+            labels: whether to add the relations' vectors.
+        """
+        block = _CPU_BLOCK if spans.device.type == "cpu" else _GPU_BLOCK
+        heads, tails = self._linked(spans, question, block)
+        found = self._score(spans, question, heads, tails, block)
+        order = np.lexsort((found.classes, found.tails, found.heads))  # nodes are by text
+        found = Answer(found.heads[order], found.tails[order], found.classes[order], found.scores[order], {})
+        if vectors and len(order):
+            found.vectors.update(self._vectors(spans, found))
+        if labels and len(order):
+            firsts = np.cumsum(question.counts) - question.counts
+            (rows,) = _on_device(spans, firsts[question.texts[found.heads]] + found.classes)
+            found.vectors["label_vector"] = _to_numpy(question.prompts[rows])
+        return found
+
+    def _linked(self, spans: Tensor, question: Question, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Pairs of nodes that are linked, by head and tail."""
+        chosen = np.flatnonzero(question.are_entities)
+        adjacency = self.adjacency
+        if adjacency is None:
+            parts = list(ordered_pairs(question.texts, chosen, block))
+        else:
+            # Compared in the weights' own precision, as the package does it.
+            limits = torch.from_numpy(question.adjacency_thresholds).to(spans.dtype).float().to(spans.device)
+            (texts,) = _on_device(spans, question.texts)
+            parts = []
+            if isinstance(adjacency, PairwiseAdjacency):
+                of_heads, of_tails = adjacency.project(spans)
+                most = max(1, block // of_heads.shape[1])
+                for heads, tails in ordered_pairs(question.texts, chosen, most):
+                    head, tail = _on_device(spans, heads, tails)
+                    passes = adjacency.score(of_heads[head], of_tails[tail]) > limits[texts[head]]
+                    kept = passes.cpu().numpy()
+                    parts.append((heads[kept], tails[kept]))
+            else:
+                for text, first, last in _runs(question.texts):
+                    matrix = adjacency(spans[first:last])  # (E, E)
+                    passes = (matrix.float() > limits[text]).cpu().numpy()
+                    passes &= question.are_entities[first:last]
+                    passes &= question.are_entities[first:last, None]
+                    np.fill_diagonal(passes, val=False)
+                    own_heads, own_tails = np.nonzero(passes)
+                    parts.append((own_heads + first, own_tails + first))
+        none = np.zeros(0, np.int64)
+        return np.concatenate([none, *(heads for heads, _ in parts)]), np.concatenate([none, *(t for _, t in parts)])
+
+    def _score(
+        self, spans: Tensor, question: Question, heads: NDArray[np.int64], tails: NDArray[np.int64], block: int
+    ) -> Answer:
+        """The relations of linked pairs, in no order."""
+        texts, firsts = question.texts[heads], np.cumsum(question.counts) - question.counts
+        if self.pairs is not None:
+            of_heads, of_tails, most = *self.pairs.halves(spans), block // (4 * self.width)
+        else:
+            of_heads, of_tails, most = spans, spans, block // (self.width * max(1, question.counts.max(initial=0)))
+        limits = just_below(question.thresholds)
+        found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
+        for own in padded_blocks(texts, max(1, most)):
+            counts = question.counts[own.texts]
+            columns = np.arange(counts.max(initial=0))
+            are_types = columns < counts[:, None]  # (G, C)
+            types = firsts[own.texts][:, None] + np.where(are_types, columns, 0)
+            own_limits = np.where(are_types, limits[types], np.float32(np.inf))  # (G, C)
+            head, tail, type_ = _on_device(spans, heads[own.pairs], tails[own.pairs], types)
+            logits = self._logits(of_heads[head], of_tails[tail], question.prompts[type_])  # (G, P, C)
+            scores = torch.sigmoid(logits).float()
+            passes = scores > torch.from_numpy(own_limits).to(scores.device)[:, None]
+            passes &= torch.from_numpy(own.are_pairs).to(scores.device)[:, :, None]
+            found.append(_gathered(own, scores, passes, heads, tails))
+        none = np.zeros(0, np.int64)
+        return Answer(
+            np.concatenate([none, *(part[0] for part in found)]),
+            np.concatenate([none, *(part[1] for part in found)]),
+            np.concatenate([none, *(part[2] for part in found)]),
+            np.concatenate([np.zeros(0, np.float32), *(part[3] for part in found)]),
+            {},
+        )
+
+    def _logits(self, heads: Tensor, tails: Tensor, prompts: Tensor) -> Tensor:
+        """(G, P, H) twice and (G, C, D) -> (G, P, C)."""
+        if self.pairs is not None:
+            logits: Tensor = self.pairs(heads, tails, prompts)
+            return logits
+        if self.triples is None:
+            raise AssertionError("a relex model has one of the two")
+        scores: Tensor = self.triples(heads[:, :, None], prompts[:, None], tails[:, :, None])
+        return scores
+
+    def _vectors(self, spans: Tensor, found: Answer) -> dict[str, NDArray[np.float32]]:
+        heads, tails = _on_device(spans, found.heads, found.tails)
+        if self.pairs is None:
+            return {
+                "head_relation_vector": _to_numpy(spans[heads]),
+                "tail_relation_vector": _to_numpy(spans[tails]),
+            }
+        of_heads, of_tails = self.pairs.halves(spans)
+        return {"vector": _to_numpy(self.pairs.vectors(of_heads[heads], of_tails[tails]))}
+
+
+def just_below(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
+    """What a float32 is above exactly if it is above the threshold, which the package compares in float64."""
+    rounded = thresholds.astype(np.float32)
+    return np.where(rounded > thresholds, np.nextafter(rounded, np.float32(-np.inf)), rounded)
+
+
+def _gathered(
+    own: Block, scores: Tensor, passes: Tensor, heads: NDArray[np.int64], tails: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Head, tail, class and score of what passes in a block."""
+    rows, columns, classes = (part.cpu().numpy() for part in torch.nonzero(passes, as_tuple=True))
+    pairs = own.pairs[rows, columns]
+    return heads[pairs], tails[pairs], classes, scores[passes].cpu().numpy()
+
+
+def _runs(texts: NDArray[np.int64]) -> list[tuple[int, int, int]]:
+    """Each text that has nodes, its first, and one past its last."""
+    own, firsts, counts = np.unique(texts, return_index=True, return_counts=True)
+    return list(zip(own.tolist(), firsts.tolist(), (firsts + counts).tolist(), strict=True))
+
+
+def _on_device(like: Tensor, *arrays: NDArray[np.int64]) -> list[Tensor]:
+    return upload([torch.from_numpy(np.ascontiguousarray(array)) for array in arrays], like.device)
+
+
+def _to_numpy(vectors: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = vectors.float().cpu().numpy()
+    return array

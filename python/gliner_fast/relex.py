@@ -1,0 +1,258 @@
+"""`RelexGLiNER`: a model that finds the relations between its entities, too (compat section 1.5)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from gliner_fast.errors import UnsupportedCheckpointError
+from gliner_fast.labels import Labels, Relations, Threshold
+from gliner_fast.model import GLiNER
+from gliner_fast.predicting.request import OnLong, Options, Request
+from gliner_fast.relations.relation import LinkedEntities, Relation
+
+if TYPE_CHECKING:
+    from gliner_fast.devices import Devices
+    from gliner_fast.entity import Entity
+
+Answers = tuple[list[list["Entity"]], list[list[Relation]]]
+
+
+class RelexGLiNER(GLiNER):
+    """Finds entities of any type and relations of any kind between them, both named in plain words.
+
+    `GLiNER.from_pretrained` gives one for a checkpoint that has a `relations_layer`. Its methods have the arguments and
+    results of `gliner`'s relex models, which are not everywhere those of other models.
+
+    Example:
+        >>> model = GLiNER.from_pretrained("knowledgator/gliner-relex-large-v1.0")  # doctest: +SKIP
+        >>> entities, relations = model.predict_relations(  # doctest: +SKIP
+        ...     "Marie Curie was born in Warsaw.", ["person", "city"], ["place of birth"]
+        ... )
+    """
+
+    def inference(  # type: ignore[override]
+        self,
+        texts: str | Sequence[str],
+        labels: Labels,
+        relations: Relations | None = (),
+        flat_ner: bool | Sequence[bool] = True,
+        threshold: Threshold = 0.5,
+        adjacency_threshold: float | Sequence[float] | None = None,
+        relation_threshold: Threshold | None = None,
+        multi_label: bool | Sequence[bool] = False,
+        batch_size: int | None = None,
+        packing_config: object | None = None,  # noqa: ARG002
+        input_spans: Sequence[Sequence[Mapping[str, int]]] | None = None,
+        return_relations: bool = True,
+        return_class_probs: bool = False,
+        *,
+        return_vectors: bool = False,
+        return_label_vectors: bool = False,
+        on_long: OnLong = "truncate",
+    ) -> Answers | list[list[Entity]]:
+        """Finds the entities of many texts, and the relations between them.
+
+        Args:
+            texts: see `GLiNER.inference`, as for all options that are not named here.
+            labels: entity types; see there.
+            relations: kinds of relations for all texts: strings, or one. A list of lists gives each text its own. They
+                are part of what the model reads, and so may change its entities.
+            flat_ner: see there.
+            threshold: entities score above it; see there.
+            adjacency_threshold: the probability of a link that two entities must pass to be looked at; None for
+                `threshold`, or for 0.5 where that is a mapping. A sequence has one value a text. Models with the
+                `relations_layer` "none" look at all pairs.
+            relation_threshold: relations score above it; None as for `adjacency_threshold`. A mapping has one value a
+                relation.
+            multi_label: see there.
+            batch_size: see there.
+            packing_config: accepted and unused.
+            input_spans: see there.
+            return_relations: False for the entities alone.
+            return_class_probs: see there.
+            return_vectors: add representations: of entities as there, of relations the pair's as `vector`, or the
+                entities' as `head_relation_vector` and `tail_relation_vector`.
+            return_label_vectors: add the label's representation as `label_vector`, to relations that of the relation.
+            on_long: see there. With "window" a relation is found where one window sees both of its entities.
+
+        Returns:
+            For each text its entities, in reading order, and for each text its relations, by head and then tail.
+
+        Raises:
+            TypeError: labels, relations or thresholds of a wrong type.
+            ValueError: as `GLiNER.inference`.
+            MemoryError: a single text does not fit into memory.
+        """
+        if not isinstance(texts, Iterable):
+            raise TypeError(f"texts is a {type(texts).__name__}: expected a list of strings, or one string")
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        options = Options(
+            flat_ner=flat_ner,
+            threshold=threshold,
+            multi_label=multi_label,
+            batch_size=batch_size,
+            input_spans=input_spans,
+            return_class_probs=return_class_probs,
+            return_vectors=return_vectors,
+            return_label_vectors=return_label_vectors,
+            relations=() if relations is None else relations,
+            adjacency_threshold=adjacency_threshold,
+            relation_threshold=relation_threshold,
+            return_relations=return_relations,
+            on_long=on_long,
+        )
+        found = self.answer(Request.read(texts, labels, options))
+        entities = [list(own) for own in found]
+        return (entities, [_relations(own) for own in found]) if return_relations else entities
+
+    def predict_entities(  # type: ignore[override]
+        self,
+        text: str,
+        labels: Labels,
+        relations: Relations | None = (),
+        flat_ner: bool = True,
+        threshold: Threshold = 0.5,
+        adjacency_threshold: float | None = None,
+        multi_label: bool = False,
+        return_class_probs: bool = False,
+        *,
+        return_vectors: bool = False,
+        return_label_vectors: bool = False,
+        **kwargs: Any,
+    ) -> list[Entity]:
+        """Finds the entities of one text; `relations` are read beside them, but not looked for."""
+        entities: list[list[Entity]] = self.inference(  # type: ignore[assignment]
+            [text],
+            labels,
+            relations,
+            flat_ner=flat_ner,
+            threshold=threshold,
+            adjacency_threshold=adjacency_threshold,
+            multi_label=multi_label,
+            return_relations=False,
+            return_class_probs=return_class_probs,
+            return_vectors=return_vectors,
+            return_label_vectors=return_label_vectors,
+            **kwargs,
+        )
+        return entities[0]
+
+    def predict_relations(
+        self,
+        text: str,
+        labels: Labels,
+        relations: Relations,
+        flat_ner: bool = True,
+        threshold: Threshold = 0.5,
+        adjacency_threshold: float | None = None,
+        relation_threshold: Threshold | None = None,
+        multi_label: bool = False,
+        *,
+        return_vectors: bool = False,
+        return_label_vectors: bool = False,
+        **kwargs: Any,
+    ) -> tuple[list[Entity], list[Relation]]:
+        """Finds the entities of one text, and the relations between them; see `inference`."""
+        found: Answers = self.inference(  # type: ignore[assignment]
+            [text],
+            labels,
+            relations,
+            flat_ner=flat_ner,
+            threshold=threshold,
+            adjacency_threshold=adjacency_threshold,
+            relation_threshold=relation_threshold,
+            multi_label=multi_label,
+            return_vectors=return_vectors,
+            return_label_vectors=return_label_vectors,
+            **kwargs,
+        )
+        entities, linked = found
+        return entities[0], linked[0]
+
+    def batch_predict_entities(  # type: ignore[override]
+        self,
+        texts: Sequence[str],
+        labels: Labels,
+        flat_ner: bool = True,
+        threshold: Threshold = 0.5,
+        multi_label: bool = False,
+        *,
+        return_vectors: bool = False,
+        return_label_vectors: bool = False,
+        **kwargs: Any,
+    ) -> Answers | list[list[Entity]]:
+        """The older name of `inference`, with `gliner`'s FutureWarning."""
+        warnings.warn(
+            "GLiNER.batch_predict_entities is deprecated and will be removed in a future release. "
+            "Please use GLiNER.inference instead.",
+            FutureWarning,
+            stacklevel=2,
+        )
+        return self.inference(
+            texts,
+            labels,
+            flat_ner=flat_ner,
+            threshold=threshold,
+            multi_label=multi_label,
+            return_vectors=return_vectors,
+            return_label_vectors=return_label_vectors,
+            **kwargs,
+        )
+
+    def stream(
+        self,
+        texts: Iterable[Any],
+        labels: str | Sequence[str] | Mapping[str, str],
+        *,
+        relations: str | Sequence[str] = (),
+        adjacency_threshold: float | None = None,
+        relation_threshold: float | Mapping[str, float] | None = None,
+        flat_ner: bool = True,
+        threshold: float | Mapping[str, float] = 0.5,
+        multi_label: bool = False,
+        batch_size: int | None = None,
+        return_class_probs: bool = False,
+        return_vectors: bool = False,
+        return_label_vectors: bool = False,
+        on_long: OnLong = "window",
+        as_tuples: bool = False,
+        window_size: int = 1024,
+        devices: Devices | None = None,
+    ) -> Iterator[Any]:
+        """Finds entities and relations of any number of texts; see `GLiNER.stream` and `inference`.
+
+        Yields:
+            For each text its entities; with `relations` a pair of these and the text's relations. With `as_tuples`
+            a pair of that and the text's context.
+        """
+        options = Options(
+            flat_ner=flat_ner,
+            threshold=threshold,
+            multi_label=multi_label,
+            batch_size=batch_size,
+            return_class_probs=return_class_probs,
+            return_vectors=return_vectors,
+            return_label_vectors=return_label_vectors,
+            relations=relations,
+            adjacency_threshold=adjacency_threshold,
+            relation_threshold=relation_threshold,
+            on_long=on_long,
+        )
+        results = self._stream(texts, labels, options, as_tuples, window_size, devices)
+        if not relations:
+            return results
+        if as_tuples:
+            return (((list(own), _relations(own)), context) for own, context in results)
+        return ((list(own), _relations(own)) for own in results)
+
+    def evaluate(self, *_: Any, **__: Any) -> NoReturn:
+        """Not offered; `gliner-fast evaluate` scores the entities alone."""
+        raise UnsupportedCheckpointError(
+            "evaluate() of a relation extraction model is not offered: `gliner-fast evaluate` scores its entities"
+        )
+
+
+def _relations(entities: list[Entity]) -> list[Relation]:
+    return entities.relations if isinstance(entities, LinkedEntities) else []
