@@ -16,7 +16,8 @@ import torch
 from benches.compare import Race, words_of
 from benches.conftest import DEVICES, LABELS, SIZES, Pair, texts_of
 from benches.floor import cpu_peak, encoder_operations
-from gliner_fast.comparing.verification import compare, find_reference_candidates
+from gliner_fast.comparing.reference_candidates import find_reference_candidates
+from gliner_fast.comparing.verification import compare
 from gliner_fast.encoders.deberta import DebertaEncoder
 
 TEXT_COUNTS = {"short": 32, "mixed": 8, "long": 6}

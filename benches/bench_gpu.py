@@ -29,7 +29,8 @@ from benches.conftest import LABELS, SIZES, checkpoint, distinct_texts
 from benches.floor import encoder_operations, measure_peaks, span_scores_work
 from benches.gpu_peers import gpu_peers
 from gliner_fast import GLiNER
-from gliner_fast.comparing.verification import compare, find_reference_candidates
+from gliner_fast.comparing.reference_candidates import find_reference_candidates
+from gliner_fast.comparing.verification import compare
 from gliner_fast.encoders.attention_executor import VARIABLE as ATTENTION
 from gliner_fast.encoders.cuda_graphs import VARIABLE as GRAPHS
 from gliner_fast.predicting.request import Options, Request

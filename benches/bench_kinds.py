@@ -14,7 +14,8 @@ import torch
 from benches.bench_end_to_end import THRESHOLD, Answers, race_texts
 from benches.compare import SCALE, Race, words_of
 from benches.conftest import DEVICES, LABELS, SIZES, Pair, texts_of
-from gliner_fast.comparing.verification import compare, find_reference_candidates
+from gliner_fast.comparing.reference_candidates import find_reference_candidates
+from gliner_fast.comparing.verification import compare
 from gliner_fast.decode import Selection, resolve
 from gliner_fast.marked_spans import find_marked_spans
 

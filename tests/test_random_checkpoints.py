@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gliner_fast.comparing.verification import find_reference_candidates
+from gliner_fast.comparing.reference_candidates import find_reference_candidates
 from tests.random_checkpoints import CALIBRATION_LABELS, KINDS, make_checkpoint
 from tests.samples import CROSSNER
 

@@ -26,14 +26,15 @@ TRIPLES_LAYERS = (
     *("UM", "SE", "TransE", "TransH", "TransF", "PairRE", "TripleRE", "DistMult", "SimplE", "DistMA", "ComplEx"),
     *("QuatE", "HolE", "ERMLP", "ConvKB"),
 )
+# Written of relex models alone: with a rel_token, gliner warns of every other tokenizer that it lacks it.
+_OF_RELEX = ("triples_layer", "embed_rel_token", "rel_token_index", "rel_token")
 _COUNTS = ("max_width", "hidden_size", "max_len")
 # What network and batches are made by.
 _STRUCTURE = {
     *("max_width", "hidden_size", "subtoken_pooling", "span_mode", "post_fusion_schema", "num_post_fusion_layers"),
     *("vocab_size", "num_rnn_layers", "fuse_layers", "embed_ent_token", "class_token_index", "encoder_config"),
     *("span_encoder_config", "ent_token", "sep_token", "_attn_implementation", "labels_encoder"),
-    *("labels_encoder_config", "words_splitter_type", "relations_layer", "triples_layer", "embed_rel_token"),
-    *("rel_token_index", "rel_token"),
+    *("labels_encoder_config", "words_splitter_type", "relations_layer", *_OF_RELEX),
 }
 KNOWN_SPAN_MODES = (
     *SPAN_MODES,
@@ -153,8 +154,9 @@ class GLiNERConfig:
             raise CheckpointError(f"{path}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """All settings as one flat dict, ready for `gliner_config.json`."""
-        settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "extra"}
+        """All settings as one flat dict, ready for `gliner_config.json`; those of relations only of a relex model."""
+        left_out = ("extra",) if self.is_relex else ("extra", *_OF_RELEX)
+        settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
         return {**self.extra, **settings}
 
     def replace(self, **changes: Any) -> Self:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from gliner_fast.comparing.verification import TOLERANCE, compare, find_reference_candidates, labels_of_text
+from gliner_fast.comparing.reference_candidates import find_reference_candidates, labels_of_text
+from gliner_fast.comparing.verification import TOLERANCE, compare
 
 Answers = list[list[dict[str, Any]]]
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from gliner_fast import GLiNER
-from gliner_fast.comparing.verification import compare, find_reference_candidates
+from gliner_fast.comparing.reference_candidates import find_reference_candidates
+from gliner_fast.comparing.verification import compare
 from gliner_fast.errors import CheckpointError
 from gliner_fast.evaluation import evaluate_like_gliner
 from gliner_fast.label_encoder import LabelEncoder

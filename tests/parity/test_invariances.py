@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gliner_fast.comparing.verification import compare, find_reference_candidates
+from gliner_fast.comparing.reference_candidates import find_reference_candidates
+from gliner_fast.comparing.verification import compare
 from tests.samples import BOOKS, CROSSNER, LABELS, UNICODE
 
 pytestmark = pytest.mark.gliner  # candidates near the threshold come from the reference

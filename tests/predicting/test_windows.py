@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gliner_fast import GLiNER
-from gliner_fast.comparing.verification import Candidate, compare
+from gliner_fast.comparing.reference_candidates import Candidate
+from gliner_fast.comparing.verification import compare
 from gliner_fast.predicting.request import Options, Request
 from gliner_fast.stats import Stats
 from tests.reference import decoding

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gliner_fast.comparing.installed_gliner import installed_version, load_reference
-from gliner_fast.comparing.verification import VerificationReport, verify
+from gliner_fast.comparing.verification import VerificationReport, entities_alone, verify
 
 if TYPE_CHECKING:
     from gliner_fast.model import GLiNER
@@ -122,8 +122,9 @@ def measure_speed(
     texts = list(dict.fromkeys(text for text in texts if text.strip()))
     if not texts or rounds < 1:
         raise ValueError("there is nothing to measure: give at least one text that is not empty, and one round")
+    alone = entities_alone(ours)
     ways: dict[str, Callable[[], object]] = {
-        "gliner_fast": lambda: ours.inference(texts, labels, threshold=threshold),
+        "gliner_fast": lambda: ours.inference(texts, labels, threshold=threshold, **alone),  # type: ignore[arg-type]
     }
     agreement = None
     if compare:
@@ -134,10 +135,10 @@ def measure_speed(
         by_length = sorted(texts, key=len, reverse=True)
 
         def shipped() -> object:
-            return theirs.inference(texts, labels, threshold=threshold)
+            return theirs.inference(texts, labels, threshold=threshold, **alone)
 
         def sorted_by(size: int) -> Callable[[], object]:
-            return lambda: theirs.inference(by_length, labels, threshold=threshold, batch_size=size)
+            return lambda: theirs.inference(by_length, labels, threshold=threshold, batch_size=size, **alone)
 
         tell("looking for gliner's best batch size")
         trials = {size: _seconds(sorted_by(size)) for size in _BATCH_SIZES}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import pairwise
@@ -23,7 +23,13 @@ from numpy.typing import NDArray
 
 from gliner_fast.comparing.installed_gliner import installed_version, load_reference, require_reference
 from gliner_fast.comparing.placed_words import words_have_places
-from gliner_fast.config import TOKEN_LEVEL
+from gliner_fast.comparing.reference_candidates import (
+    Candidate,
+    Key,
+    are_per_text,
+    find_reference_candidates,
+    labels_of_text,
+)
 from gliner_fast.entity import Entity
 
 if TYPE_CHECKING:
@@ -33,8 +39,6 @@ TOLERANCE = 1e-4
 _REFERENCE_TEXTS = 32  # handed to the reference at a time: four of its own batches
 _SECONDS_OF_SILENCE = 5
 
-_Key = tuple[int, int, Any]  # start, end, label: what makes two entities the same one
-
 
 class Cause(str, Enum):
     """Why an entity differs."""
@@ -43,21 +47,6 @@ class Cause(str, Enum):
     NEAR_TIE = "near tie"
     KNOCK_ON = "knock-on"  # it clashes with, or was freed by, an entity that differs for one of the reasons above
     UNEXPLAINED = "unexplained"
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A span and label that the reference scored above the threshold less the tolerance."""
-
-    start: int
-    end: int
-    label: Any
-    score: float
-
-    @property
-    def key(self) -> _Key:
-        """What makes it the same as an entity."""
-        return self.start, self.end, self.label
 
 
 @dataclass(frozen=True)
@@ -179,12 +168,17 @@ def verify(
 
     with words_have_places(reference, ours):
         return compare(
-            ours.inference(texts, labels, **options),  # type: ignore[arg-type]
-            _answers_of_reference(reference, texts, labels, tell, **options),
+            ours.inference(texts, labels, **options, **entities_alone(ours)),  # type: ignore[arg-type]
+            _answers_of_reference(reference, texts, labels, tell, **options, **entities_alone(ours)),
             candidates,
             tolerance=tolerance,
             **options,  # type: ignore[arg-type]
         )
+
+
+def entities_alone(model: GLiNER) -> dict[str, bool]:
+    """What has `inference` of a model, and of the same in `gliner`, give entities, whatever else it finds."""
+    return {"return_relations": False} if model.config.is_relex else {}
 
 
 def _answers_of_reference(
@@ -195,7 +189,7 @@ def _answers_of_reference(
     told = time.monotonic()
     for first in range(0, len(texts), _REFERENCE_TEXTS):
         chosen = slice(first, first + _REFERENCE_TEXTS)
-        answers += reference.inference(texts[chosen], labels[chosen] if _are_per_text(labels) else labels, **options)
+        answers += reference.inference(texts[chosen], labels[chosen] if are_per_text(labels) else labels, **options)
         if time.monotonic() - told > _SECONDS_OF_SILENCE:
             told = time.monotonic()
             tell(f"gliner: {len(answers):,} of {len(texts):,} texts")
@@ -258,52 +252,6 @@ def compare(
     )
 
 
-def find_reference_candidates(reference: Any, text: str, labels: Any, *, floor: float) -> list[Candidate]:
-    """Returns every span and label of one text that a loaded `gliner` model scores above `floor`.
-
-    Taken from the logits: `inference` returns only what survives, and even nested decoding drops crossing spans.
-    """
-    prepared = reference.prepare_batch([text], labels)
-    if not prepared["valid_texts"] or not prepared["entity_types"]:
-        return []
-    batch = reference.collate_batch(prepared["input_x"], prepared["entity_types"])
-    names = prepared["label_names"]
-    names = names[0] if names and isinstance(names[0], list) else names
-    scores = reference.run_batch(batch)[0][0].sigmoid().float().cpu().numpy()  # (W, K, C), or (W, C, 3)
-    starts, ends = prepared["start_token_map"][0], prepared["end_token_map"][0]
-    words = int(batch["text_lengths"].reshape(-1)[0])
-    if reference.config.span_mode == TOKEN_LEVEL:
-        return [
-            Candidate(starts[first], ends[last], names[label], score)
-            for first, last, label, score in _marked(scores[:words, : len(names)], floor)
-        ]
-    return [
-        Candidate(starts[word], ends[word + width], names[label], float(scores[word, width, label]))
-        for word, width, label in np.argwhere(scores > floor).tolist()
-        if word + width < words and label < len(names)
-    ]
-
-
-def _marked(scores: NDArray[np.float32], floor: float) -> Iterator[tuple[int, int, int, float]]:
-    """First word, last word, label and score of each span whose marks all score above `floor`; scores are (W, C, 3)."""
-    is_marked = scores > floor
-    for first, label in np.argwhere(is_marked[:, :, 0]).tolist():
-        inside = is_marked[first:, label, 2]
-        behind = first + (len(inside) if inside.all() else int(inside.argmin()))
-        for last in (first + np.flatnonzero(is_marked[first:behind, label, 1])).tolist():
-            lowest = scores[first : last + 1, label, 2].min()
-            yield first, last, label, float(min(lowest, scores[first, label, 0], scores[last, label, 1]))
-
-
-def labels_of_text(labels: Any, index: int) -> Any:
-    """Returns the labels that one text is asked for: its own row where labels are per text."""
-    return labels[index] if _are_per_text(labels) else labels
-
-
-def _are_per_text(labels: Any) -> bool:
-    return isinstance(labels, list) and bool(labels) and isinstance(labels[0], (list, Mapping))
-
-
 class _Judge:
     """Decides whether rounding explains the differences of one text.
 
@@ -347,7 +295,7 @@ class _Judge:
                 yield self._difference(text, _key(entity), "reference", cause, entity["score"])
         yield from self._order_differences(text, ours, theirs)
 
-    def _impossible(self, ours: Sequence[Entity]) -> set[_Key]:
+    def _impossible(self, ours: Sequence[Entity]) -> set[Key]:
         """Returns what no scores within the tolerance can bring about: entities of ours, and candidates ours lacks."""
         our_keys = {_key(entity) for entity in ours}
         is_ours = np.array([candidate.key in our_keys for candidate in self.candidates], bool)
@@ -374,7 +322,7 @@ class _Judge:
         clashing: NDArray[np.bool_] = overlapping if self.multi_label else overlapping | same
         return clashing
 
-    def _cause(self, key: _Key, others: Sequence[Entity], unexplained: set[_Key]) -> Cause:
+    def _cause(self, key: Key, others: Sequence[Entity], unexplained: set[Key]) -> Cause:
         """Names the cause for an entity that the other side lacks, given what the other side found."""
         if key in unexplained or key not in self.by_key:
             return Cause.UNEXPLAINED
@@ -404,7 +352,7 @@ class _Judge:
     def _difference(
         self,
         text: int,
-        key: _Key,
+        key: Key,
         found_by: Literal["ours", "reference", "both", "neither"],
         cause: Cause,
         score: float,
@@ -413,7 +361,7 @@ class _Judge:
         return Difference(text, *key, known.score if known else score, found_by, cause)
 
 
-def _key(entity: Entity) -> _Key:
+def _key(entity: Entity) -> Key:
     return entity["start"], entity["end"], entity["label"]
 
 

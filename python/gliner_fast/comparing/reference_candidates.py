@@ -1,0 +1,77 @@
+"""What the installed `gliner` scores of a text before it decides, by which differences are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gliner_fast.config import TOKEN_LEVEL
+
+Key = tuple[int, int, Any]
+"""Start, end and label: what makes two entities the same one."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A span and label that the reference scored above the threshold less the tolerance."""
+
+    start: int
+    end: int
+    label: Any
+    score: float
+
+    @property
+    def key(self) -> Key:
+        """What makes it the same as an entity."""
+        return self.start, self.end, self.label
+
+
+def find_reference_candidates(reference: Any, text: str, labels: Any, *, floor: float) -> list[Candidate]:
+    """Returns every span and label of one text that a loaded `gliner` model scores above `floor`.
+
+    Taken from the logits: `inference` returns only what survives, and even nested decoding drops crossing spans.
+    """
+    prepared = reference.prepare_batch([text], labels)
+    if not prepared["valid_texts"] or not prepared["entity_types"]:
+        return []
+    batch = reference.collate_batch(prepared["input_x"], prepared["entity_types"])
+    names = prepared["label_names"]
+    names = names[0] if names and isinstance(names[0], list) else names
+    scores = reference.run_batch(batch)[0][0].sigmoid().float().cpu().numpy()  # (W, K, C), or (W, C, 3)
+    starts, ends = prepared["start_token_map"][0], prepared["end_token_map"][0]
+    words = int(batch["text_lengths"].reshape(-1)[0])
+    if reference.config.span_mode == TOKEN_LEVEL:
+        return [
+            Candidate(starts[first], ends[last], names[label], score)
+            for first, last, label, score in _marked(scores[:words, : len(names)], floor)
+        ]
+    return [
+        Candidate(starts[word], ends[word + width], names[label], float(scores[word, width, label]))
+        for word, width, label in np.argwhere(scores > floor).tolist()
+        if word + width < words and label < len(names)
+    ]
+
+
+def _marked(scores: NDArray[np.float32], floor: float) -> Iterator[tuple[int, int, int, float]]:
+    """First word, last word, label and score of each span whose marks all score above `floor`; scores are (W, C, 3)."""
+    is_marked = scores > floor
+    for first, label in np.argwhere(is_marked[:, :, 0]).tolist():
+        inside = is_marked[first:, label, 2]
+        behind = first + (len(inside) if inside.all() else int(inside.argmin()))
+        for last in (first + np.flatnonzero(is_marked[first:behind, label, 1])).tolist():
+            lowest = scores[first : last + 1, label, 2].min()
+            yield first, last, label, float(min(lowest, scores[first, label, 0], scores[last, label, 1]))
+
+
+def labels_of_text(labels: Any, index: int) -> Any:
+    """Returns the labels that one text is asked for: its own row where labels are per text."""
+    return labels[index] if are_per_text(labels) else labels
+
+
+def are_per_text(labels: Any) -> bool:
+    """Whether labels are each text's own."""
+    return isinstance(labels, list) and bool(labels) and isinstance(labels[0], (list, Mapping))
