@@ -17,7 +17,7 @@ from benches.compare import Race
 from benches.conftest import SIZES
 from gliner_fast.kernels.span_reference import span_scores_reference
 from gliner_fast.scorer import SpanScorer
-from tests import random_checkpoints
+from tests import checkpoint_recipes
 
 MAX_WIDTH = 12
 TEXTS = {"cpu": 8, "cuda": 32}
@@ -46,7 +46,7 @@ CASES = [
 @pytest.mark.parametrize("classes", [5, 25])
 def bench_span_gradient(race: Race, classes: int, size: str, device: str, dtype: torch.dtype, words: int) -> None:
     torch.manual_seed(0)
-    texts, width = TEXTS[device], random_checkpoints.SIZES[size][4]
+    texts, width = TEXTS[device], checkpoint_recipes.SIZES[size][4]
     scorer = SpanScorer(width, MAX_WIDTH, "markerV0", dropout=0.0).to(device, dtype)
     vectors = torch.randn(texts * words, width, device=device, dtype=dtype)  # (N, D)
     labels = torch.randn(texts * classes, width, device=device, dtype=dtype)  # (T, D)

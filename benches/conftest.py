@@ -23,7 +23,7 @@ import torch
 
 from benches import hardware
 from benches.compare import SCALE, Race
-from tests import random_checkpoints, tokenizer_makers
+from tests import checkpoint_recipes, random_checkpoints, relation_checkpoints, tokenizer_makers
 
 HERE = Path(__file__).parent
 CACHE = HERE / ".cache"
@@ -87,9 +87,12 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+_RECIPE = (checkpoint_recipes, random_checkpoints, relation_checkpoints, tokenizer_makers)
+
+
 def checkpoint(size: str, kind: str = "") -> Path:
     """A random calibrated checkpoint of a size, and kind, made once and kept until the recipe changes."""
-    recipe = b"".join(Path(module.__file__).read_bytes() for module in (random_checkpoints, tokenizer_makers))
+    recipe = b"".join(Path(module.__file__).read_bytes() for module in _RECIPE)
     name = f"{kind}-{size}" if kind else size
     folder = CACHE / f"{name}-{hashlib.sha256(recipe).hexdigest()[:12]}"
     if not folder.exists():

@@ -35,7 +35,7 @@ hypothesis.settings.load_profile("any machine")
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Gives the folder of a kind of checkpoint (`tests.random_checkpoints.KINDS`); read only: tests share it."""
+    """Gives the folder of a kind of checkpoint (`tests.checkpoint_recipes`); read only: tests share it."""
     root = tmp_path_factory.mktemp("checkpoints")
 
     @cache

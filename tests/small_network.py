@@ -10,7 +10,7 @@ import torch
 from gliner_fast.batch import Batch
 from gliner_fast.config import GLiNERConfig
 from gliner_fast.network import Network
-from tests.random_checkpoints import ENCODERS
+from tests.checkpoint_recipes import ENCODERS
 
 
 def small_network(pooling: str = "first") -> Network:

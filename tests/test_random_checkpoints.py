@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from gliner_fast.comparing.reference_candidates import find_reference_candidates
-from tests.random_checkpoints import CALIBRATION_LABELS, KINDS, make_checkpoint
+from tests.checkpoint_recipes import KINDS
+from tests.random_checkpoints import CALIBRATION_LABELS, make_checkpoint
 from tests.samples import CROSSNER
 
 pytestmark = pytest.mark.gliner

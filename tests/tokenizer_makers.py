@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: What `gliner` adds to an encoder's tokenizer, in its order; the entity token's id is the length minus two.
 GLINER_TOKENS = ("[FLERT]", "<<ENT>>", "<<SEP>>")
+#: The same for a model that finds relations, too.
+RELATION_TOKENS = ("<<ENT>>", "<<SEP>>", "<<REL>>")
 
 # DeBERTa-v3's first four entries and BERT-like names for all; [MASK] is its last.
 _SPECIALS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]

@@ -15,9 +15,9 @@ from gliner_fast.errors import CheckpointError
 from gliner_fast.evaluation import evaluate_like_gliner
 from gliner_fast.label_encoder import LabelEncoder
 from gliner_fast.predicting.request import Options, Request
+from tests.checkpoint_recipes import LABEL_SUBWORDS
 from tests.parity.pairs import Pair, spans
 from tests.parity.test_labels import PER_TEXT, SHARED
-from tests.random_checkpoints import LABEL_SUBWORDS
 from tests.samples import BOOKS, CROSSNER, LABELS
 
 TEXTS = CROSSNER[:6]

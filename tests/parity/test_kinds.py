@@ -5,8 +5,8 @@ import warnings
 
 import pytest
 
+from tests.checkpoint_recipes import KINDS
 from tests.parity.pairs import Pair
-from tests.random_checkpoints import KINDS
 from tests.samples import CROSSNER, LABELS, UNICODE
 
 pytestmark = pytest.mark.gliner
