@@ -62,10 +62,7 @@ def _outputs(layer: nn.Module, run: Callable[[], Iterator[Any]]) -> list[tuple[t
     """What a layer gives for each text, and what the model gives."""
     seen: list[torch.Tensor] = []
     hook = layer.register_forward_hook(lambda _module, _inputs, out: seen.append(out[0]))
-    both = []
-    for result in run():
-        if seen[-1].numel() and seen[-1].isfinite().all():
-            both.append((seen[-1].double(), result))
+    both = [(seen[-1].double(), result) for result in run() if seen[-1].numel() and seen[-1].isfinite().all()]
     hook.remove()
     return both
 
