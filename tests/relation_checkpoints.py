@@ -14,6 +14,7 @@ RELATIONS = ["works for", "located in", "born in", "part of", "author of", "foun
 _SHARE_LINKED = 0.4  # of the pairs of candidate entities
 _SHARE_RELATED = 0.1  # of linked pairs with each relation
 _SPREAD = 2.5  # standard deviation of the logits
+_SHARPENING = 20.0  # of attention's queries and keys, which would look everywhere alike
 _FEW = 0.7  # the score of spans that are calibrated by: pairs of all candidates would be too many
 
 
@@ -34,6 +35,9 @@ def calibrate_relations(model: Any, texts: list[str], labels: list[str]) -> None
     """Moves and scales the layers of a `gliner` model whose entities are calibrated."""
     layer = getattr(model.model, "relations_rep_layer", None)
     adjacency = None if layer is None else layer.relation_rep_layer
+    if hasattr(adjacency, "attn"):
+        with torch.no_grad():
+            adjacency.attn.in_proj_weight.mul_(_SHARPENING)
     if hasattr(adjacency, "mlp"):
         _calibrate_links(adjacency.mlp[-1], lambda: _run(model, texts, labels))
     else:
@@ -52,7 +56,7 @@ def _run(model: Any, texts: list[str], labels: list[str]) -> Iterator[Any]:
             prepared["input_x"], prepared["entity_types"], relation_types=prepared["relation_types"]
         )
         try:
-            result = model.run_batch(batch, threshold=_FEW, adjacency_threshold=0.5)
+            result = model.run_batch(batch, threshold=_FEW, adjacency_threshold=-1.0)  # all pairs
         except (AttributeError, RuntimeError):  # attention over no entities
             continue
         yield result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,15 +30,19 @@ class Candidate:
         return self.start, self.end, self.label
 
 
-def find_reference_candidates(reference: Any, text: str, labels: Any, *, floor: float) -> list[Candidate]:
+def find_reference_candidates(
+    reference: Any, text: str, labels: Any, *, floor: float, relations: Sequence[str] = ()
+) -> list[Candidate]:
     """Returns every span and label of one text that a loaded `gliner` model scores above `floor`.
 
     Taken from the logits: `inference` returns only what survives, and even nested decoding drops crossing spans.
+    A model of relations reads `relations` beside the labels.
     """
-    prepared = reference.prepare_batch([text], labels)
+    prepared = reference.prepare_batch([text], labels, **({"relations": relations} if relations else {}))
     if not prepared["valid_texts"] or not prepared["entity_types"]:
         return []
-    batch = reference.collate_batch(prepared["input_x"], prepared["entity_types"])
+    read = {"relation_types": prepared["relation_types"]} if relations else {}
+    batch = reference.collate_batch(prepared["input_x"], prepared["entity_types"], **read)
     names = prepared["label_names"]
     names = names[0] if names and isinstance(names[0], list) else names
     scores = reference.run_batch(batch)[0][0].sigmoid().float().cpu().numpy()  # (W, K, C), or (W, C, 3)

@@ -14,6 +14,7 @@ from gliner_fast.candidates import Candidates
 from gliner_fast.labels import label_thresholds
 from gliner_fast.predicting.request import of_places
 from gliner_fast.relations.pairs import Nodes
+from gliner_fast.relations.relation import Relation
 from gliner_fast.relations.scorer import Question, RelationScorer
 from gliner_fast.upload import upload
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from gliner_fast.entity import Entity
     from gliner_fast.network import BatchScores, Network
     from gliner_fast.predicting.preparing import Prepared
-    from gliner_fast.relations.relation import Relation
 
 
 @dataclass(frozen=True)
@@ -185,8 +185,8 @@ def describe_relations(
                 "score": score,
             }
         )
-    for name, values in found.vectors.items():
-        for relation, value in zip(relations, values, strict=True):
+    for name in (name for name in Relation.__annotations__ if name in found.vectors):  # in the package's order
+        for relation, value in zip(relations, found.vectors[name], strict=True):
             relation[name] = value
     return cast("list[Relation]", relations)
 
