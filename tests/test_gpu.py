@@ -19,6 +19,7 @@ from gliner_fast.scorer import SpanScorer
 from gliner_fast.span_executor import VARIABLE
 from gliner_fast.word_vectors import WordLSTM
 from tests.device_waits import counted_waits, no_wait
+from tests.relation_checkpoints import RELATIONS
 from tests.samples import CROSSNER, LABELS
 from tests.small_network import packed as as_packed
 from tests.small_network import small_batch, small_network
@@ -46,6 +47,30 @@ def test_a_random_checkpoint_answers_as_gliner_does(kind: str, checkpoint):
     assert report.ok, str(report)
     assert kind == "token" or model.model.scorer.executor == "triton"
     assert model.model.reads_packed
+
+
+@pytest.mark.gliner
+@pytest.mark.parametrize(
+    "kind", ["relex", "relex-none", "relex-gcn", "relex-attention", "relex-triples", "token-relex"]
+)
+def test_relations_are_those_that_the_cpu_finds(kind: str, checkpoint):
+    options = {"threshold": 0.4, "adjacency_threshold": 0.05, "relation_threshold": 0.45}
+    answers = [
+        GLiNER.from_pretrained(checkpoint(kind), map_location=device).inference(
+            CROSSNER[:20], LABELS, RELATIONS, **options
+        )
+        for device in ("cpu", DEVICE)
+    ]
+    on_cpu, on_gpu = (
+        {
+            (text, r["head"]["start"], r["head"]["end"], r["tail"]["start"], r["tail"]["end"], r["relation"])
+            for text, own in enumerate(relations)
+            for r in own
+        }
+        for _, relations in answers
+    )
+    assert len(on_cpu) > 100
+    assert len(on_cpu ^ on_gpu) <= len(on_cpu) / 100  # scores at a threshold
 
 
 def test_the_built_in_model_answers_as_on_the_cpu():
