@@ -69,8 +69,8 @@ def test_relations_are_those_that_the_cpu_finds(kind: str, checkpoint):
         }
         for _, relations in answers
     )
-    assert len(on_cpu) > 100
-    assert len(on_cpu ^ on_gpu) <= len(on_cpu) / 100  # scores at a threshold
+    assert len(on_cpu) > 20
+    assert len(on_cpu ^ on_gpu) <= max(1, len(on_cpu) / 100)  # scores at a threshold
 
 
 def test_the_built_in_model_answers_as_on_the_cpu():
