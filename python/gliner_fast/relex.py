@@ -10,7 +10,7 @@ from gliner_fast.errors import UnsupportedCheckpointError
 from gliner_fast.labels import Labels, Relations, Threshold
 from gliner_fast.model import GLiNER
 from gliner_fast.predicting.request import OnLong, Options, Request
-from gliner_fast.relations.relation import LinkedEntities, Relation
+from gliner_fast.relations.relation import Relation, relations_of
 
 if TYPE_CHECKING:
     from gliner_fast.devices import Devices
@@ -105,7 +105,7 @@ class RelexGLiNER(GLiNER):
         )
         found = self.answer(Request.read(texts, labels, options))
         entities = [list(own) for own in found]
-        return (entities, [_relations(own) for own in found]) if return_relations else entities
+        return (entities, [relations_of(own) for own in found]) if return_relations else entities
 
     def predict_entities(  # type: ignore[override]
         self,
@@ -244,15 +244,11 @@ class RelexGLiNER(GLiNER):
         if not relations:
             return results
         if as_tuples:
-            return (((list(own), _relations(own)), context) for own, context in results)
-        return ((list(own), _relations(own)) for own in results)
+            return (((list(own), relations_of(own)), context) for own, context in results)
+        return ((list(own), relations_of(own)) for own in results)
 
     def evaluate(self, *_: Any, **__: Any) -> NoReturn:
         """Not offered; `gliner-fast evaluate` scores the entities alone."""
         raise UnsupportedCheckpointError(
             "evaluate() of a relation extraction model is not offered: `gliner-fast evaluate` scores its entities"
         )
-
-
-def _relations(entities: list[Entity]) -> list[Relation]:
-    return entities.relations if isinstance(entities, LinkedEntities) else []

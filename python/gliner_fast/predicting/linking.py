@@ -14,7 +14,7 @@ from gliner_fast.candidates import Candidates
 from gliner_fast.labels import label_thresholds
 from gliner_fast.predicting.request import of_places
 from gliner_fast.relations.pairs import Nodes
-from gliner_fast.relations.relation import Relation
+from gliner_fast.relations.relation import Relation, end_of
 from gliner_fast.relations.scorer import Question, RelationScorer
 from gliner_fast.upload import upload
 
@@ -179,8 +179,8 @@ def describe_relations(
             raise AssertionError("a text has relations that it was not asked for")
         relations.append(
             {
-                "head": _end(entities[head], head - first),
-                "tail": _end(entities[tail], tail - first),
+                "head": end_of(entities[head], head - first),
+                "tail": end_of(entities[tail], tail - first),
                 "relation": asked.names[class_],
                 "score": score,
             }
@@ -189,13 +189,3 @@ def describe_relations(
         for relation, value in zip(relations, found.vectors[name], strict=True):
             relation[name] = value
     return cast("list[Relation]", relations)
-
-
-def _end(entity: Entity, number: int) -> dict[str, Any]:
-    return {
-        "start": entity["start"],
-        "end": entity["end"],
-        "text": entity["text"],
-        "type": entity["label"],
-        "entity_idx": number,
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from typing_extensions import NotRequired, TypedDict
@@ -59,3 +60,19 @@ class LinkedEntities(list[Entity]):
     def __init__(self, entities: list[Entity], relations: list[Relation]) -> None:
         super().__init__(entities)
         self.relations = relations
+
+
+def relations_of(entities: Sequence[Entity]) -> list[Relation]:
+    """The relations between a text's entities; none where none were asked for."""
+    return entities.relations if isinstance(entities, LinkedEntities) else []
+
+
+def end_of(entity: Entity, number: int) -> RelationEnd:
+    """An entity as an end of a relation; `number` tells which of its text's entities it is."""
+    return {
+        "start": entity["start"],
+        "end": entity["end"],
+        "text": entity["text"],
+        "type": entity["label"],
+        "entity_idx": number,
+    }
