@@ -5,11 +5,13 @@ from __future__ import annotations
 import hmac
 import os
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from gliner_fast.entity import Entity
+from gliner_fast.relations.relation import Relation, RelationEnd, end_of
 
 Style = Literal["label", "mask", "hash"]
 
@@ -34,11 +36,13 @@ class Redacted:
         entities: what was replaced, in reading order: `start`, `end` and `text` are those of the replacement in the new
             text, so `redacted.text[start:end] == entity["text"]`; vectors and class probabilities are left out.
         ranges: for each of `entities` the (start, end) in the given text that it replaces.
+        relations: between `entities`, by head and then tail; vectors are left out.
     """
 
     text: str
     entities: list[Entity]
     ranges: list[tuple[int, int]]
+    relations: list[Relation] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,9 @@ class Redaction:
     Overlapping and nested entities are replaced once, as one range from the first start to the last end, under the
     label of the longest of them; between equally long ones the better score decides, then the earlier start, then the
     order given. Entities that only touch are replaced one by one. What no entity covers stays as it is.
+
+    The ends of relations become what replaces their entities. Where both ends became one the relation is left out; of
+    several that became alike the one with the best score stays.
 
     Attributes:
         style: "label" writes a placeholder; "mask" one character for each code point, so that offsets stay and lengths
@@ -94,11 +101,16 @@ class Redaction:
         key = os.environ[key_env] if key_env is not None else None
         return cls(style, template=template, key=key)  # type: ignore[arg-type]  # the class checks the style
 
-    def apply(self, text: str, entities: Sequence[Entity]) -> Redacted:
+    def apply(self, text: str, entities: Sequence[Entity], relations: Sequence[Relation] = ()) -> Redacted:
         """Replaces the entities of one text; they may come in any order, overlap and nest.
 
+        Args:
+            text: the text.
+            entities: of the text.
+            relations: between these.
+
         Raises:
-            ValueError: an entity that is empty or does not lie within the text.
+            ValueError: an entity that is empty or does not lie within the text, or a relation of another one.
         """
         numbers: dict[str, dict[tuple[str, str], int]] = {}
         pieces: list[str] = []
@@ -115,7 +127,7 @@ class Redaction:
             )
             ranges.append((start, end))
         pieces.append(text[done:])
-        return Redacted("".join(pieces), replaced, ranges)
+        return Redacted("".join(pieces), replaced, ranges, _relink(relations, entities, replaced, ranges))
 
     def to_dict(self) -> dict[str, Any]:
         """Settings as JSON values for a manifest: of the key only a digest, which tells two keys apart."""
@@ -181,6 +193,7 @@ class Redaction:
 def redact(
     text: str,
     entities: Sequence[Entity],
+    relations: Sequence[Relation] = (),
     *,
     style: Style = "label",
     template: str | None = None,
@@ -196,9 +209,9 @@ def redact(
 
     Raises:
         TypeError: see `Redaction`.
-        ValueError: see `Redaction`; an entity that is empty or does not lie within the text.
+        ValueError: see `Redaction` and its `apply`.
     """
-    return Redaction(style, template, character, key).apply(text, entities)
+    return Redaction(style, template, character, key).apply(text, entities, relations)
 
 
 def _merge(entities: Sequence[Entity], length: int) -> Iterator[tuple[int, int, Entity]]:
@@ -220,6 +233,39 @@ def _merge(entities: Sequence[Entity], length: int) -> Iterator[tuple[int, int, 
         group.append(entity)
     if group:
         yield group[0]["start"], end, max(group, key=_precedence)
+
+
+def _relink(
+    relations: Sequence[Relation],
+    entities: Sequence[Entity],
+    replaced: Sequence[Entity],
+    ranges: Sequence[tuple[int, int]],
+) -> list[Relation]:
+    """The relations between entities as relations between what replaces them, by head and then tail."""
+    starts = [start for start, _ in ranges]
+    best: dict[tuple[int, int, str], float] = {}
+    for index, relation in enumerate(relations):
+        ends = (_expect_end(relation[role], entities, f"relations[{index}]['{role}']") for role in ("head", "tail"))
+        head, tail = (bisect_right(starts, entity["start"]) - 1 for entity in ends)
+        if head != tail:
+            key = head, tail, relation["relation"]
+            best[key] = max(best.get(key, relation["score"]), relation["score"])
+    return [
+        {"head": end_of(replaced[head], head), "tail": end_of(replaced[tail], tail), "relation": name, "score": score}
+        for (head, tail, name), score in sorted(best.items(), key=lambda item: item[0][:2])
+    ]
+
+
+def _expect_end(end: RelationEnd, entities: Sequence[Entity], place: str) -> Entity:
+    """The entity that an end of a relation is."""
+    number = end["entity_idx"]
+    entity = entities[number] if 0 <= number < len(entities) else None
+    if entity is None or (entity["start"], entity["end"]) != (end["start"], end["end"]):
+        raise ValueError(
+            f"{place} is entity {number} at {end['start']}..{end['end']}, which is not among the {len(entities)} "
+            "entities: give all entities that the relations were found with, in their order"
+        )
+    return entity
 
 
 def _precedence(entity: Mapping[str, Any]) -> tuple[int, float]:
