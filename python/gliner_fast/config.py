@@ -184,6 +184,18 @@ class GLiNERConfig:
         """Whether the model finds relations between its entities, too."""
         return self.relations_layer is not None
 
+    def expect_relex(self) -> None:
+        """Asks whether relations can be asked for.
+
+        Raises:
+            ValueError: the model finds entities alone.
+        """
+        if not self.is_relex:
+            raise ValueError(
+                "relations are asked of a model that finds entities alone: leave them out, or take a relation "
+                "extraction checkpoint, such as knowledgator/gliner-relex-large-v1.0"
+            )
+
     @property
     def widest(self) -> int | None:
         """Words of the widest span that the model finds; None where they may be any."""

@@ -106,6 +106,39 @@ def with_relations(plan: LabelPlan, relations: Relations, text_count: int) -> La
     return LabelPlan(tuple(place), np.array(set_of_text, np.int64))
 
 
+def expect_relations(
+    relations: Sequence[str] | None,
+    adjacency_threshold: float | None,
+    relation_threshold: float | Mapping[str, float] | None,
+) -> None:
+    """Checks relations for all texts, None for none, and the thresholds that go with them.
+
+    Raises:
+        TypeError: relations that are no strings, or thresholds that are no numbers.
+        ValueError: no relation, or an empty one; thresholds without relations, of NaN, or not of every relation.
+    """
+    thresholds = {"adjacency_threshold": adjacency_threshold, "relation_threshold": relation_threshold}
+    if relations is None:
+        for name, threshold in thresholds.items():
+            if threshold is not None:
+                raise ValueError(
+                    f"{name} is given without relations: name some, such as ['works for'], or leave it out"
+                )
+        return
+    if isinstance(relations, Mapping) or not all(isinstance(relation, str) for relation in relations):
+        raise TypeError(f"relations is {shown(relations)}: expected strings such as ['works for']")
+    if not relations:
+        raise ValueError("relations is empty: name at least one kind, such as ['works for'], or leave it out")
+    if not all(relation.strip() for relation in relations):
+        raise ValueError(f"relations is {relations!r}, with an empty one: the model looks for what it says")
+    for name, threshold in thresholds.items():
+        if isinstance(threshold, Mapping) and name == "relation_threshold":
+            plan_thresholds(threshold, 0, name)
+            label_thresholds(tuple(relations), threshold, name)
+        elif threshold is not None:
+            _read_threshold(threshold, name)
+
+
 def plan_thresholds(
     threshold: Threshold, text_count: int, name: str = "threshold"
 ) -> list[float] | Mapping[str, float] | float:

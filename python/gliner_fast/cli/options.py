@@ -24,6 +24,29 @@ LabelThreshold = Annotated[
 ]
 Nested = Annotated[bool, typer.Option("--nested", help="Keep entities inside others.")]
 MultiLabel = Annotated[bool, typer.Option("--multi-label", help="Let a span have several labels.")]
+Relations = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--relations",
+        metavar="KINDS",
+        help='Relations to look for between the entities, such as "works for, born in"; commas or repeated. Of '
+        "relation extraction (relex) models alone.",
+    ),
+]
+AdjacencyThreshold = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        metavar="NUMBER",
+        help="Look at pairs of entities that the model links by more than this; --threshold if not given, 0.5 where "
+        "labels have their own.",
+    ),
+]
+RelationThreshold = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, metavar="NUMBER", help="Keep relations that score above this; if not given as above."),
+]
 Model = Annotated[str | None, typer.Option("--model", "-m", help="Folder or Hub id; the built-in model if not given.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto: the GPU if there is one.")]
 Devices = Annotated[

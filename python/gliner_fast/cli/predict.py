@@ -9,8 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from gliner_fast.cli import options
-from gliner_fast.cli.reading import in_chunks, open_lines, read_labels, read_lines, read_thresholds
-from gliner_fast.cli.showing import coloured, json_line
+from gliner_fast.cli.reading import (
+    in_chunks,
+    open_lines,
+    read_labels,
+    read_lines,
+    read_relations,
+    read_thresholds,
+)
+from gliner_fast.cli.showing import coloured, coloured_relations, json_line
 
 _CHUNK = 256  # texts in memory at a time
 
@@ -23,6 +30,9 @@ def predict(
     label_threshold: options.LabelThreshold = None,
     nested: options.Nested = False,
     multi_label: options.MultiLabel = False,
+    relations: options.Relations = None,
+    adjacency_threshold: options.AdjacencyThreshold = None,
+    relation_threshold: options.RelationThreshold = None,
     model: options.Model = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "fp32",
@@ -36,24 +46,36 @@ def predict(
     [bold]gliner-fast predict "Ada Lovelace lived in London." -l person,city[/bold]
 
     [bold]cat notes.txt | gliner-fast predict -l person -l "phone number" --label-threshold person=0.7[/bold]
+
+    [bold]gliner-fast predict "Ada lived in London." -l person,city --relations "lived in" -m RELEX-MODEL[/bold]
     """
     wanted = read_labels(labels or [], labels_file)
     thresholds = read_thresholds(threshold, label_threshold or [], wanted)
+    asked = read_relations(relations, adjacency_threshold, relation_threshold)
     lines = open_lines(texts or [])
     given = texts or [] if lines is None else read_lines(lines, "stdin")
     predictor = options.load_model(model, device, dtype)
+    if asked is not None:
+        predictor.config.expect_relex()
     write = _writer(list(wanted.names), as_json=json)
+
+    from gliner_fast.predicting.request import Options, Request
+    from gliner_fast.relations.relation import relations_of
+
+    how = Options(
+        flat_ner=not nested,
+        threshold=thresholds,
+        multi_label=multi_label,
+        relations=asked or (),
+        adjacency_threshold=adjacency_threshold,
+        relation_threshold=relation_threshold,
+        on_long="window",
+    )
     for chunk in in_chunks(given, _CHUNK):
-        found = predictor.inference(
-            chunk,
-            wanted.labels,
-            flat_ner=not nested,
-            threshold=thresholds,
-            multi_label=multi_label,
-            on_long="window",
-        )
+        found = predictor.answer(Request.read(chunk, wanted.labels, how))
         for text, entities in zip(chunk, found, strict=True):
-            write({"text": text, "entities": entities})
+            row = {"text": text, "entities": entities}
+            write(row if asked is None else {**row, "relations": relations_of(entities)})
 
 
 def _writer(labels: list[str], *, as_json: bool) -> Callable[[dict[str, Any]], None]:
@@ -62,7 +84,12 @@ def _writer(labels: list[str], *, as_json: bool) -> Callable[[dict[str, Any]], N
         from rich.console import Console
 
         console = Console(highlight=False, soft_wrap=True)
-        return lambda row: console.print(coloured(row["text"], row["entities"], labels))
+
+        def show(row: dict[str, Any]) -> None:
+            shown = coloured(row["text"], row["entities"], labels)
+            console.print(shown.append_text(coloured_relations(row.get("relations", ()), labels)))
+
+        return show
 
     def write(row: dict[str, Any]) -> None:
         sys.stdout.buffer.write(json_line(row))

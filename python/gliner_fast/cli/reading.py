@@ -57,6 +57,22 @@ def read_labels(given: Sequence[str], file: Path | None) -> WantedLabels:
     return wanted
 
 
+def read_relations(
+    given: Sequence[str] | None, adjacency_threshold: float | None, relation_threshold: float | None
+) -> list[str] | None:
+    """Returns relations from repeated, comma-separated options; None where none are asked for.
+
+    Raises:
+        InputError: the options hold no name, or thresholds of relations are given alone.
+    """
+    relations = None if given is None else split_commas(given)
+    if relations is not None and not relations:
+        raise InputError('--relations names none: say what to look for, such as --relations "works for, born in"')
+    if relations is None and not (adjacency_threshold is None and relation_threshold is None):
+        raise InputError("--adjacency-threshold and --relation-threshold belong to --relations")
+    return relations
+
+
 def read_texts(
     source: str, text_column: str, *, limit: int | None = None, input_format: str | None = None
 ) -> list[str]:
