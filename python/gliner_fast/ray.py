@@ -1,4 +1,4 @@
-"""`Extractor`: the entities of a text column, as a class for Ray Data's `map_batches`.
+"""`Extractor`: the entities of a text column, and their relations, as a class for Ray Data's `map_batches`.
 
     import ray
     from gliner_fast.ray import Extractor
@@ -22,8 +22,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from gliner_fast.labels import LabelSet
+from gliner_fast.labels import LabelSet, expect_relations
 from gliner_fast.predicting.request import Options, Request
+from gliner_fast.relations.relation import LinkedEntities, relations_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,6 +41,10 @@ class Extractor:
     and in the order of `GLiNER.inference`; offsets count code points. A row whose text is null, or whose own labels are
     no labels, has null there, and a text in which nothing was found an empty list.
 
+    With relations a second column, of list<struct<head, tail, relation: string, score: float>>, has those between the
+    row's entities; head and tail are each a struct<start: int64, end: int64, text: string, type: string, entity_idx:
+    int64>, of which the last counts in the row's entities. It is null where these are.
+
     Attributes:
         model: the loaded model.
     """
@@ -55,6 +60,10 @@ class Extractor:
         threshold: float | Mapping[str, float] = 0.5,
         flat_ner: bool = True,
         multi_label: bool = False,
+        relations: str | Sequence[str] | None = None,
+        adjacency_threshold: float | None = None,
+        relation_threshold: float | Mapping[str, float] | None = None,
+        relations_column: str = "relations",
         on_long: Literal["window", "truncate", "error"] = "window",
         batch_size: int | None = None,
         redaction: Redaction | None = None,
@@ -73,18 +82,24 @@ class Extractor:
             threshold: entities score above it; a mapping gives each label its own.
             flat_ner: no two entities share a word; False lets one contain another.
             multi_label: one span may have several labels.
+            relations: kinds of relations to look for, in plain words; of relation extraction (relex) models alone.
+            adjacency_threshold: the probability of a link that two entities must pass to be looked at; None for
+                `threshold`, or for 0.5 where that is a mapping.
+            relation_threshold: relations score above it, None as before; a mapping gives each relation its own.
+            relations_column: name of the column of relations to add, where some are asked for.
             on_long: texts beyond the model's limit are read in overlapping windows, cut with a warning, or refused.
                 With a redaction they are not cut, since the rest would be shown as it is.
             batch_size: most texts that the model reads at once; None chooses by length. The `batch_size` of
                 `map_batches` is another thing: the rows of a table. Hundreds of them let texts be sorted by length.
-            redaction: the text column then holds the redacted texts, and entities what stands in those; both are null
-                where a text cannot be read whole. Other columns stay as they are.
+            redaction: the text column then holds the redacted texts, and entities and relations what stands in those;
+                all are null where a text cannot be read whole. Other columns stay as they are.
             device: "cpu", "cuda", ...; "auto" is the GPU that Ray assigned to the actor, or else the CPU.
             dtype: "fp32", "bf16", "fp16" or "auto"; "int16" on a CPU.
 
         Raises:
             FileNotFoundError: the model is not there.
-            ValueError: labels are missing or given twice, or the device cannot be used.
+            TypeError: relations or their thresholds of a wrong type.
+            ValueError: labels are missing or given twice, the device cannot be used, or the model finds no relations.
         """
         if redaction is not None and on_long == "truncate":
             raise ValueError(
@@ -99,13 +114,20 @@ class Extractor:
             raise ValueError(
                 f"labels is {labels!r}, with an empty label or description: the model looks for what it says"
             )
+        asked_relations = [relations] if isinstance(relations, str) else relations
+        expect_relations(asked_relations, adjacency_threshold, relation_threshold)
+        if asked_relations is not None and relations_column == entities_column:
+            raise ValueError(f"entities_column and relations_column are both {entities_column!r}: rename either")
         from gliner_fast.model import GLiNER
 
         self.model = GLiNER.from_pretrained(model, map_location=use_assigned(device), dtype=dtype)
+        if asked_relations is not None:
+            self.model.config.expect_relex()
         self._labels = labels
         self._labels_column = labels_column
         self._text_column = text_column
         self._entities_column = entities_column
+        self._relations_column = None if asked_relations is None else relations_column
         self._redaction = redaction
         self._options = Options(
             threshold=threshold,
@@ -113,11 +135,14 @@ class Extractor:
             multi_label=multi_label,
             on_long=on_long,
             batch_size=batch_size,
+            relations=asked_relations or (),
+            adjacency_threshold=adjacency_threshold,
+            relation_threshold=relation_threshold,
             must_read_all=redaction is not None and on_long == "window",
         )
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Returns the table with its entities.
+        """Returns the table with its entities, and their relations where some are asked for.
 
         Raises:
             TypeError: not an Arrow table, or a column of another type.
@@ -125,12 +150,14 @@ class Extractor:
         """
         import pyarrow as pa
 
-        from gliner_fast.jobs.arrow_types import entities_type
+        from gliner_fast.jobs.arrow_types import entities_type, relations_type
 
         if not isinstance(table, pa.Table):
             raise TypeError(f"the batch is a {type(table).__name__}: call map_batches with batch_format='pyarrow'")
         if self._entities_column in table.column_names:
             raise ValueError(f"the table has a column {self._entities_column!r}: choose another entities_column")
+        if self._relations_column in table.column_names:
+            raise ValueError(f"the table has a column {self._relations_column!r}: choose another relations_column")
         texts = _read_texts(_column(table, self._text_column), self._text_column)
         entities = self._predict(texts, self._labels_of_rows(table))
         if self._redaction is not None:
@@ -139,7 +166,11 @@ class Extractor:
             given = table.schema.field(place).type
             type_ = given if pa.types.is_large_string(given) else pa.string()
             table = table.set_column(place, self._text_column, pa.array(texts, type_))
-        return table.append_column(self._entities_column, pa.array(entities, entities_type()))
+        table = table.append_column(self._entities_column, pa.array(entities, entities_type()))
+        if self._relations_column is None:
+            return table
+        relations = [None if own is None else relations_of(own) for own in entities]
+        return table.append_column(self._relations_column, pa.array(relations, relations_type()))
 
     def _labels_of_rows(self, table: pa.Table) -> list[Any]:
         if self._labels_column is None:
@@ -233,9 +264,15 @@ def _labels_of_row(value: Any, name: str) -> Sequence[str] | Mapping[str, str] |
 def _redact(
     redaction: Redaction, texts: list[str | None], entities: list[list[Entity] | None]
 ) -> tuple[list[str | None], list[list[Entity] | None]]:
-    """Redacts each text; one without labels, or not read whole, cannot be redacted, so it is null too."""
+    """Redacts each text; one without labels, or not read whole, cannot be redacted, so it is null too.
+
+    Entities of a text keep their relations.
+    """
     redacted = [
-        None if text is None or found is None else redaction.apply(text, found)
+        None if text is None or found is None else redaction.apply(text, found, relations_of(found))
         for text, found in zip(texts, entities, strict=True)
     ]
-    return [one.text if one else None for one in redacted], [one.entities if one else None for one in redacted]
+    return (
+        [one.text if one else None for one in redacted],
+        [LinkedEntities(one.entities, one.relations) if one else None for one in redacted],
+    )

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gliner_fast.cli import options
-from gliner_fast.cli.reading import InputError, WantedLabels, read_labels, read_thresholds, split_commas
+from gliner_fast.cli.reading import (
+    InputError,
+    WantedLabels,
+    read_labels,
+    read_relations,
+    read_thresholds,
+    split_commas,
+)
 
 if TYPE_CHECKING:
     from gliner_fast.jobs.ray_engine import RayOptions
@@ -46,6 +53,9 @@ def extract(
     label_threshold: options.LabelThreshold = None,
     nested: options.Nested = False,
     multi_label: options.MultiLabel = False,
+    relations: options.Relations = None,
+    adjacency_threshold: options.AdjacencyThreshold = None,
+    relation_threshold: options.RelationThreshold = None,
     model: options.Model = None,
     device: options.Devices = "auto",
     dtype: options.Dtype = "fp32",
@@ -82,6 +92,9 @@ def extract(
         ),
     ] = "list",
     entities_column: Annotated[str, typer.Option(help="Name of the list's column.", rich_help_panel=_OUT)] = "entities",
+    relations_column: Annotated[
+        str, typer.Option(help="Name of the column of the row's relations; with --relations.", rich_help_panel=_OUT)
+    ] = "relations",
     on_long: Annotated[
         Literal["window", "truncate", "error"],
         typer.Option(
@@ -160,11 +173,14 @@ def extract(
 
     [bold]gliner-fast extract 'mails/*.csv.gz' -o found/ --labels-file labels.json --id-column id --layout rows[/bold]
 
+    [bold]gliner-fast extract a.jsonl -o found.jsonl -l person,company --relations "works for" -m RELEX-MODEL[/bold]
+
     [bold]zcat notes.txt.gz | gliner-fast extract - -l person > found.jsonl[/bold]
     """
     has_own_labels = labels_column is not None and not labels and labels_file is None
     wanted = WantedLabels([], {}) if has_own_labels else read_labels(labels or [], labels_file)
     thresholds = read_thresholds(threshold, label_threshold or [], wanted)
+    asked = read_relations(relations, adjacency_threshold, relation_threshold)
     if not inputs:
         if sys.stdin.isatty():
             raise InputError(
@@ -193,6 +209,9 @@ def extract(
         threshold=thresholds,
         flat_ner=not nested,
         multi_label=multi_label,
+        relations=asked,
+        adjacency_threshold=adjacency_threshold,
+        relation_threshold=relation_threshold,
         on_long=on_long,
         text_column=text_column,
         id_column=id_column,
@@ -202,6 +221,7 @@ def extract(
         output_format=output_format,
         layout=layout,
         entities_column=entities_column,
+        relations_column=relations_column,
         redaction=_redaction(redact, redact_template, redact_key),
         device=device,
         dtype=dtype,

@@ -1,4 +1,4 @@
-"""Types of Arrow columns: which hold texts or labels, and what entities are stored as."""
+"""Types of Arrow columns: which hold texts or labels, and what entities and relations are stored as."""
 
 from __future__ import annotations
 
@@ -14,11 +14,26 @@ ENTITY_FIELDS = [
     ("label", pa.string()),
     ("score", pa.float32()),
 ]
+_END = pa.struct(
+    [
+        ("start", pa.int64()),
+        ("end", pa.int64()),
+        ("text", pa.string()),
+        ("type", pa.string()),
+        ("entity_idx", pa.int64()),
+    ]
+)
+RELATION_FIELDS = [("head", _END), ("tail", _END), ("relation", pa.string()), ("score", pa.float32())]
 
 
 def entities_type() -> pa.DataType:
     """Type of a column of lists of entities."""
     return pa.list_(pa.struct(ENTITY_FIELDS))
+
+
+def relations_type() -> pa.DataType:
+    """Type of a column of lists of relations."""
+    return pa.list_(pa.struct(RELATION_FIELDS))
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:

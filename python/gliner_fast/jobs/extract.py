@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, SupportsFloat
 
 import torch
 
+from gliner_fast.config import CONFIG_NAME, GLiNERConfig
 from gliner_fast.devices import is_same, parse_devices
 from gliner_fast.jobs.chosen_model import ChosenModel
 from gliner_fast.jobs.inputs import InputFile, find_inputs
@@ -47,6 +48,9 @@ def extract_files(
     threshold: float | Mapping[str, float] = 0.5,
     flat_ner: bool = True,
     multi_label: bool = False,
+    relations: str | Sequence[str] | None = None,
+    adjacency_threshold: float | None = None,
+    relation_threshold: float | Mapping[str, float] | None = None,
     on_long: OnLong = "window",
     text_column: str = "text",
     id_column: str | None = None,
@@ -56,6 +60,7 @@ def extract_files(
     output_format: ShardFormat = "parquet",
     layout: Layout = "list",
     entities_column: str = "entities",
+    relations_column: str = "relations",
     redaction: Redaction | None = None,
     device: str = "auto",
     dtype: str = "fp32",
@@ -83,6 +88,11 @@ def extract_files(
         threshold: entities score above it; a mapping gives each label its own.
         flat_ner: no two entities share a word; False lets one contain another.
         multi_label: one span may have several labels.
+        relations: kinds of relations to look for between the entities of each row, in plain words; they are part of
+            what the model reads, and so may change its entities. Of relation extraction (relex) models alone.
+        adjacency_threshold: the probability of a link that two entities must pass to be looked at; None for
+            `threshold`, or for 0.5 where that is a mapping.
+        relation_threshold: relations score above it, None as before; a mapping gives each relation its own.
         on_long: texts beyond the model's limit are read in overlapping windows, cut ("truncate"), or end the job.
         text_column: holds the texts.
         id_column: names the rows; always passed through.
@@ -92,6 +102,7 @@ def extract_files(
         output_format: of the shards in a folder.
         layout: "list" gives each row a column of its entities; "rows" writes one row an entity.
         entities_column: name of that column.
+        relations_column: name of the column with each row's relations, which the layout "list" alone has.
         redaction: write texts with their entities replaced; originals are left out.
         device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU if there is one. Several, by commas, share the slices,
             and so do "all" CUDA devices; each gets a copy of the network.
@@ -163,13 +174,38 @@ def extract_files(
         layout=layout,
         entities_column=entities_column,
         redaction=None if redaction is None else redaction.to_dict(),
+        relations=_as_list("relations", relations),
+        adjacency_threshold=_as_number(adjacency_threshold),
+        relation_threshold=dict(relation_threshold)
+        if isinstance(relation_threshold, Mapping)
+        else _as_number(relation_threshold),
+        relations_column=relations_column,
     )
+    if relations is not None:
+        _expect_relex(loaded, chosen)
     job = plan_job(files, settings, redaction, is_resumable=paths is not None)
     limit = 0 if on_error == "fail" else max_rejects
     if paths is None:
         assert not isinstance(output, (str, PathLike))
         return run_to_stream(job, output, loaded, devices, max_rejects=limit, progress=progress)
     return run_job(job, paths, loaded, devices, max_rejects=limit, overwrite=overwrite, ray=ray, progress=progress)
+
+
+def _expect_relex(loaded: GLiNER | None, chosen: ChosenModel) -> None:
+    """Asks whether the model finds relations, before anything is written.
+
+    Raises:
+        JobError: it finds entities alone.
+    """
+    if loaded is not None:
+        config = loaded.config
+    else:
+        assert chosen.folder is not None, "only a loaded model has none"
+        config = GLiNERConfig.from_file(chosen.folder / CONFIG_NAME)
+    try:
+        config.expect_relex()
+    except ValueError as error:
+        raise JobError(str(error)) from error
 
 
 def _expect_no_other_wish(loaded: GLiNER, device: str, dtype: str) -> None:
@@ -209,6 +245,11 @@ def _choose_precision(dtype: str, devices: Sequence[torch.device]) -> str:
         return INT16
     fastest = {parsed or torch.float32 for parsed, _ in asked}
     return str(fastest.pop() if len(fastest) == 1 else torch.float32).removeprefix("torch.")
+
+
+def _as_number(given: Any) -> Any:
+    """A number of any library as Python's own, which JSON knows; what is none stays, to be told of."""
+    return float(given) if isinstance(given, SupportsFloat) else given
 
 
 def _as_list(name: str, given: str | Sequence[str] | None) -> list[str] | None:

@@ -25,6 +25,7 @@ from gliner_fast.jobs.sources import RowReader, Selection, plan_schema
 from gliner_fast.model import GLiNER
 from gliner_fast.pipeline import Window
 from gliner_fast.predicting.request import Options, Request
+from gliner_fast.relations.relation import LinkedEntities, relations_of
 
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
@@ -69,9 +70,17 @@ class Job:
             multi_label=settings.multi_label,
             on_long=settings.on_long,
             batch_size=settings.batch_size,
+            relations=settings.relations or (),
+            adjacency_threshold=settings.adjacency_threshold,
+            relation_threshold=settings.relation_threshold,
             # What is not read would be written in the clear; "error" refuses it by itself.
             must_read_all=self.redaction is not None and settings.on_long == "window",
         )
+
+    @property
+    def relations_column(self) -> str | None:
+        """Name of the column of relations; None where none are asked for."""
+        return None if self.plan.settings.relations is None else self.plan.settings.relations_column
 
     def load_model(self, device: torch.device) -> GLiNER:
         """Loads the job's model."""
@@ -130,13 +139,20 @@ class Job:
             yield _window(block, labels, first, len(block.texts))
 
     def redact(self, block: Block, entities: Sequence[Sequence[Entity]]) -> tuple[Block, Sequence[Sequence[Entity]]]:
-        """What the output may tell: the rows and their entities, or those of the redacted texts in their place."""
+        """What the output may tell: the rows and their entities, or those of the redacted texts in their place.
+
+        Entities of a text keep their relations.
+        """
         if self.redaction is None:
             return block, entities
-        redacted = [self.redaction.apply(text, own) for text, own in zip(block.texts, entities, strict=True)]
+        redacted = [
+            self.redaction.apply(text, own, relations_of(own)) for text, own in zip(block.texts, entities, strict=True)
+        ]
         texts = [own.text for own in redacted]
         columns = _replace_column(block.columns, self.plan.settings.text_column, texts)
-        return replace(block, texts=texts, columns=columns), [own.entities for own in redacted]
+        return replace(block, texts=texts, columns=columns), [
+            LinkedEntities(own.entities, own.relations) for own in redacted
+        ]
 
     def tell_rejects(self, block: Block) -> Sequence[Reject]:
         """The block's rejects, as the output may tell of them: what was not read cannot be redacted."""
@@ -173,6 +189,7 @@ class Job:
                 format=settings.format,
                 layout=settings.layout,
                 entities_column=settings.entities_column,
+                relations_column=self.relations_column,
             ),
         )
         return SliceRecord(
@@ -183,7 +200,13 @@ class Job:
             len(block.rejects),
             sum(map(len, told_entities)),
             {**stats, "misfits": misfits, "write_seconds": perf_counter() - begin},
+            count_relations(told_entities),
         )
+
+
+def count_relations(entities: Sequence[Sequence[Entity]]) -> int:
+    """How many relations there are between the entities of all texts."""
+    return sum(len(relations_of(own)) for own in entities)
 
 
 def _window(block: Block, labels: Any, first: int, last: int) -> Window:
@@ -220,7 +243,11 @@ def select_columns(settings: Settings) -> Selection:
         labels_column=settings.labels_column,
         columns=columns,
         as_objects=settings.format != "parquet",
-        reserved=added_columns(settings.layout, settings.entities_column),
+        reserved=added_columns(
+            settings.layout,
+            settings.entities_column,
+            None if settings.relations is None else settings.relations_column,
+        ),
     )
 
 

@@ -82,6 +82,7 @@ class SliceRecord:
         rejects: rows that could not be used.
         entities: entities found.
         stats: counts and seconds, for the report.
+        relations: relations found.
     """
 
     number: int
@@ -91,6 +92,7 @@ class SliceRecord:
     rejects: int
     entities: int
     stats: dict[str, float] = field(default_factory=dict)
+    relations: int = 0
 
 
 class JobFolder:

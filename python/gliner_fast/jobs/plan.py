@@ -11,12 +11,14 @@ from typing import Any
 from gliner_fast import __version__
 from gliner_fast.config import LABEL_TOKENIZER_FOLDER
 from gliner_fast.jobs.sinks import Layout, ShardFormat
-from gliner_fast.labels import LabelSet, plan_thresholds
+from gliner_fast.labels import LabelSet, expect_relations, plan_thresholds
 from gliner_fast.predicting.request import OnLong
 
 # Files of a checkpoint folder that its answers depend on.
 _MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt")
 _PIECE = 2**20
+# Settings that came later: a job that was begun without them has their defaults.
+_LATER = frozenset({"relations", "adjacency_threshold", "relation_threshold", "relations_column"})
 
 
 class JobError(ValueError):
@@ -48,6 +50,10 @@ class Settings:
         layout: a row a text with a list of entities, or a row an entity.
         entities_column: name of that list's column.
         redaction: how entities are redacted, without the key; None: not.
+        relations: kinds of relations to look for, for all rows; None: none.
+        adjacency_threshold: of the link between two entities; None: as the model chooses.
+        relation_threshold: one for all relations, or one for each; None: as the model chooses.
+        relations_column: name of the column of relations, beside that of entities.
     """
 
     model: str | None
@@ -70,6 +76,10 @@ class Settings:
     layout: Layout
     entities_column: str
     redaction: dict[str, Any] | None
+    relations: list[str] | None = None
+    adjacency_threshold: float | None = None
+    relation_threshold: float | dict[str, float] | None = None
+    relations_column: str = "relations"
 
     def __post_init__(self) -> None:
         """Refuses choices that do not go together.
@@ -88,6 +98,7 @@ class Settings:
             missing = [label for label in self.labels if label not in self.threshold]
             if missing:
                 raise JobError(f"threshold has no value for the label {missing[0]!r}: give every label one")
+        self._expect_relations()
         if self.redaction is not None:
             self._expect_redactable()
         if self.rows_per_shard < 1:
@@ -96,6 +107,21 @@ class Settings:
             if getattr(self, name) not in allowed.__args__:  # type: ignore[attr-defined]
                 choices = ", ".join(map(repr, allowed.__args__))  # type: ignore[attr-defined]
                 raise JobError(f"{name} is {getattr(self, name)!r}: expected one of {choices}")
+
+    def _expect_relations(self) -> None:
+        try:
+            expect_relations(self.relations, self.adjacency_threshold, self.relation_threshold)
+        except (TypeError, ValueError) as error:
+            raise JobError(str(error)) from error
+        if self.relations is None:
+            if self.relations_column != "relations":
+                raise JobError("relations_column is given without relations: name some, or leave it out")
+        elif self.layout == "rows":
+            raise JobError(
+                "relations stand beside a row's list of entities, and the layout 'rows' has none: use 'list'"
+            )
+        elif self.relations_column == self.entities_column:
+            raise JobError(f"entities_column and relations_column are both {self.entities_column!r}: rename either")
 
     def _expect_redactable(self) -> None:
         if self.layout == "rows":
@@ -136,7 +162,7 @@ class Plan:
         """
         names = {field.name for field in fields(Settings)}
         settings = values["settings"]
-        if set(settings) != names:
+        if not names - _LATER <= set(settings) <= names:
             raise JobError(
                 f"the job was begun by gliner_fast {values['version']}, which keeps other settings than {__version__}: "
                 "finish it with that version, or start anew with overwrite (--overwrite)"

@@ -30,6 +30,7 @@ class JobReport:
         stats: counts and seconds of all runs, as in `Stats`, with the seconds of reading and writing, and the rejects
             that are `misfits`: good but for columns that the first rows had otherwise. Stages overlap: their sum may
             pass the wall time.
+        relations: relations found; None where none were asked for.
     """
 
     output: str
@@ -42,6 +43,7 @@ class JobReport:
     rows_here: int
     seconds: float
     stats: dict[str, float]
+    relations: int | None = None
 
     @property
     def stage_shares(self) -> dict[str, float]:
@@ -68,7 +70,10 @@ class JobReport:
         rows = count("row", self.rows) + (f" ({before:,} of them before)" if before and self.rows_here else "")
         if self.rejects:
             rows = f"{self.rows - self.rejects:,} of {rows}"
-        lines = [f"{state}: {rows}, {count('entity', self.entities)} in {self.output}"]
+        found = count("entity", self.entities)
+        if self.relations is not None:
+            found += f", {count('relation', self.relations)}"
+        lines = [f"{state}: {rows}, {found} in {self.output}"]
         if self.rows_here:
             shares = ", ".join(f"{name} {share:.0%}" for name, share in self.stage_shares.items() if share >= 0.005)
             lines.append(f"{self.seconds:,.1f} s: {self._speed()}{self.padding_share:.0%} padding; {shares}")

@@ -88,7 +88,10 @@ def run_job(
                 folder.join(lambda shards, out: join_shards(shards, out, job.plan.settings.format))
             elif folder.rejects:
                 folder.gather_rejects()
-        report = _report(paths, folder, folder.rows - rows_before, time.monotonic() - begin)
+        has_relations = job.relations_column is not None
+        report = _report(
+            paths, folder, folder.rows - rows_before, time.monotonic() - begin, has_relations=has_relations
+        )
         if not was_joined or not paths.report.exists():  # a process may have died between joining and reporting
             report.write(paths.report)
     misfits = report.stats.get("misfits", 0)
@@ -102,7 +105,7 @@ def run_job(
     return report
 
 
-def _report(paths: Paths, folder: JobFolder, rows_here: int, seconds: float) -> JobReport:
+def _report(paths: Paths, folder: JobFolder, rows_here: int, seconds: float, *, has_relations: bool) -> JobReport:
     records = folder.finished.values()
     return JobReport(
         output=str(paths.output),
@@ -115,6 +118,7 @@ def _report(paths: Paths, folder: JobFolder, rows_here: int, seconds: float) -> 
         rows_here=rows_here,
         seconds=seconds,
         stats=add_stats(records),
+        relations=sum(record.relations for record in records) if has_relations else None,
     )
 
 

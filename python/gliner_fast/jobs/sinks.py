@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from gliner_fast.entity import Entity
 from gliner_fast.jobs._arrow import pa, pq
-from gliner_fast.jobs.arrow_types import ENTITY_FIELDS
+from gliner_fast.jobs.arrow_types import ENTITY_FIELDS, RELATION_FIELDS
 from gliner_fast.jobs.block import Block, Reject
 from gliner_fast.jobs.json_values import dump_json_line, read_json_rows
+from gliner_fast.relations.relation import Relation, relations_of
 
 ShardFormat = Literal["parquet", "jsonl", "jsonl.gz", "jsonl.zst"]
 Layout = Literal["list", "rows"]
@@ -26,9 +27,11 @@ Layout = Literal["list", "rows"]
 _CODECS = {"jsonl.gz": "gzip", "jsonl.zst": "zstd"}
 
 
-def added_columns(layout: Layout, entities_column: str) -> list[str]:
-    """Names of the columns that a shard has beside those that pass through."""
-    return [entities_column] if layout == "list" else ["row", *(name for name, _ in ENTITY_FIELDS)]
+def added_columns(layout: Layout, entities_column: str, relations_column: str | None = None) -> list[str]:
+    """Names of the columns that a shard has beside those that pass through; without relations, the last is None."""
+    if layout == "rows":
+        return ["row", *(name for name, _ in ENTITY_FIELDS)]
+    return [entities_column] if relations_column is None else [entities_column, relations_column]
 
 
 def write_shard(
@@ -39,6 +42,7 @@ def write_shard(
     format: ShardFormat,  # noqa: A002  # the option's name
     layout: Layout = "list",
     entities_column: str = "entities",
+    relations_column: str | None = None,
 ) -> None:
     """Writes a block's good rows with their entities; equal rows give equal bytes, however they were read.
 
@@ -47,18 +51,19 @@ def write_shard(
     Args:
         path: written over; whoever calls syncs and renames it.
         block: R good rows.
-        entities: of each good row.
+        entities: of each good row; with their relations, where these are written.
         format: Parquet (zstd within), or JSON lines, plain or compressed.
         layout: "list" gives each row its entities in one column; "rows" writes a row for each entity: the columns that
             pass through, the row's number in the whole input (`row`), and the entity's fields.
         entities_column: name of the column of entities, in the layout "list".
+        relations_column: name of the column of relations beside it; None: none is written.
 
     Raises:
         OSError: the file cannot be written.
     """
     if format == "parquet":
         if layout == "list":
-            table = _make_list_table(block, entities, entities_column)
+            table = _make_list_table(block, entities, entities_column, relations_column)
         else:
             table = _make_rows_table(block, entities)
         # Pages end where chunks do: without this, the bytes would tell in which pieces the rows were read.
@@ -66,16 +71,20 @@ def write_shard(
             pq.write_table(table.combine_chunks(), file, compression="zstd")
         return
     with path.open("wb") as file, _compressed(file, _CODECS.get(format)) as out:
-        for line in json_lines(block, entities, layout, entities_column):
+        for line in json_lines(block, entities, layout, entities_column, relations_column):
             out.write(line)
 
 
 def json_lines(
-    block: Block, entities: Sequence[Sequence[Entity]], layout: Layout, entities_column: str
+    block: Block,
+    entities: Sequence[Sequence[Entity]],
+    layout: Layout,
+    entities_column: str,
+    relations_column: str | None = None,
 ) -> Iterator[bytes]:
     """Yields the lines of a block's JSON lines; `write_shard` says what is in them."""
     if layout == "list":
-        rows = _make_list_objects(block, entities, entities_column)
+        rows = _make_list_objects(block, entities, entities_column, relations_column)
     else:
         rows = _make_rows_objects(block, entities)
     for row in rows:
@@ -111,18 +120,27 @@ def join_shards(shards: Sequence[Path], out: Path, format: ShardFormat) -> None:
                         writer.write_table(source.read_row_group(group))
 
 
-def _make_list_table(block: Block, entities: Sequence[Sequence[Entity]], entities_column: str) -> pa.Table:
-    arrays = _entity_arrays(entities)
-    structs = pa.StructArray.from_arrays(arrays, fields=[pa.field(*field) for field in ENTITY_FIELDS])
-    offsets = pa.array([0, *accumulate(map(len, entities))], pa.int32())
-    return _with_columns(block.columns, [(entities_column, pa.ListArray.from_arrays(offsets, structs))])
+def _make_list_table(
+    block: Block, entities: Sequence[Sequence[Entity]], entities_column: str, relations_column: str | None
+) -> pa.Table:
+    added = [(entities_column, _list_array(entities, ENTITY_FIELDS))]
+    if relations_column is not None:
+        added.append((relations_column, _list_array([relations_of(own) for own in entities], RELATION_FIELDS)))
+    return _with_columns(block.columns, added)
+
+
+def _list_array(rows: Sequence[Sequence[Mapping[str, Any]]], fields: Sequence[tuple[str, pa.DataType]]) -> pa.Array:
+    """A list of structs for each row."""
+    structs = pa.StructArray.from_arrays(_field_arrays(rows, fields), fields=[pa.field(*field) for field in fields])
+    return pa.ListArray.from_arrays(pa.array([0, *accumulate(map(len, rows))], pa.int32()), structs)
 
 
 def _make_rows_table(block: Block, entities: Sequence[Sequence[Entity]]) -> pa.Table:
     assert not isinstance(block.columns, list), "objects pass through to JSON lines only"
     row_of = [row for row, own in enumerate(entities) for _ in own]  # of each entity
+    arrays = _field_arrays(entities, ENTITY_FIELDS)
     added = [("row", pa.array(block.rows[row_of], pa.int64()))]
-    added += [(name, array) for (name, _), array in zip(ENTITY_FIELDS, _entity_arrays(entities), strict=True)]
+    added += [(name, array) for (name, _), array in zip(ENTITY_FIELDS, arrays, strict=True)]
     return _with_columns(block.columns.take(pa.array(row_of, pa.int64())), added)
 
 
@@ -132,17 +150,22 @@ def _with_columns(kept: pa.Table, added: Sequence[tuple[str, pa.Array]]) -> pa.T
     return pa.Table.from_arrays([*kept.columns, *(array for _, array in added)], schema=schema)
 
 
-def _entity_arrays(entities: Sequence[Sequence[Entity]]) -> list[pa.Array]:
-    """The fields of all entities, one array each."""
-    flat: list[Mapping[str, Any]] = [entity for own in entities for entity in own]
-    return [pa.array([entity[name] for entity in flat], kind) for name, kind in ENTITY_FIELDS]
+def _field_arrays(
+    rows: Sequence[Sequence[Mapping[str, Any]]], fields: Sequence[tuple[str, pa.DataType]]
+) -> list[pa.Array]:
+    """The fields of what all rows have, one array each."""
+    flat = [one for own in rows for one in own]
+    return [pa.array([one[name] for one in flat], kind) for name, kind in fields]
 
 
 def _make_list_objects(
-    block: Block, entities: Sequence[Sequence[Entity]], entities_column: str
+    block: Block, entities: Sequence[Sequence[Entity]], entities_column: str, relations_column: str | None
 ) -> Iterator[dict[str, Any]]:
-    for row, own in zip(_read_kept(block), _entity_objects(entities), strict=True):
-        row[entities_column] = own
+    columns = {entities_column: _entity_objects(entities)}
+    if relations_column is not None:
+        columns[relations_column] = _relation_objects([relations_of(own) for own in entities])
+    for row, *values in zip(_read_kept(block), *columns.values(), strict=True):
+        row.update(zip(columns, values, strict=True))
         yield row
 
 
@@ -162,9 +185,7 @@ def _read_kept(block: Block) -> Iterator[dict[str, Any]]:
 
 
 def _entity_objects(entities: Sequence[Sequence[Entity]]) -> Iterator[list[dict[str, Any]]]:
-    # numpy's text of a float32 has the shortest digits that mean it.
-    scores: NDArray[np.float32] = np.array([entity["score"] for own in entities for entity in own], np.float32)
-    rounded = map(float, scores.astype(np.str_))
+    rounded = _rounded_scores(entities)
     for own in entities:
         yield [
             {
@@ -176,6 +197,21 @@ def _entity_objects(entities: Sequence[Sequence[Entity]]) -> Iterator[list[dict[
             }
             for entity in own
         ]
+
+
+def _relation_objects(relations: Sequence[Sequence[Relation]]) -> Iterator[list[dict[str, Any]]]:
+    rounded = _rounded_scores(relations)
+    for own in relations:
+        yield [
+            {"head": one["head"], "tail": one["tail"], "relation": one["relation"], "score": next(rounded)}
+            for one in own
+        ]
+
+
+def _rounded_scores(rows: Sequence[Sequence[Mapping[str, Any]]]) -> Iterator[float]:
+    """The scores of what all rows have; numpy's text of a float32 has the shortest digits that mean it."""
+    scores: NDArray[np.float32] = np.array([one["score"] for own in rows for one in own], np.float32)
+    return map(float, scores.astype(np.str_))
 
 
 @contextmanager

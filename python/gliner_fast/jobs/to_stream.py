@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import torch
 
 from gliner_fast.jobs.block import Block
-from gliner_fast.jobs.job import Job
+from gliner_fast.jobs.job import Job, count_relations
 from gliner_fast.jobs.job_folder import SliceRecord
 from gliner_fast.jobs.local_engine import run_here
 from gliner_fast.jobs.pace import Pace
@@ -62,11 +62,14 @@ def run_to_stream(
         if max_rejects is not None and rejected > max_rejects:
             raise JobError(f"rows rejected: {rejected}, allowed: {max_rejects}")
         told, told_entities = job.redact(block, entities)
-        output.writelines(json_lines(told, told_entities, settings.layout, settings.entities_column))
+        output.writelines(
+            json_lines(told, told_entities, settings.layout, settings.entities_column, job.relations_column)
+        )
         output.flush()
         found = sum(map(len, told_entities))
         stats = {**stats, "write_seconds": perf_counter() - began}
-        finished[part.number] = SliceRecord(part.number, block.count, "", 0, len(block.rejects), found, stats)
+        related = count_relations(told_entities)
+        finished[part.number] = SliceRecord(part.number, block.count, "", 0, len(block.rejects), found, stats, related)
 
     with stop_on_interrupt() as stop, progress(finished, pace):
         ended = run_here(job, model or job.load_model(devices[0]), devices, (), write=write, stop=stop, pace=pace)
@@ -83,4 +86,5 @@ def run_to_stream(
         rows_here=rows,
         seconds=time.monotonic() - begin,
         stats=add_stats(records),
+        relations=None if job.relations_column is None else sum(record.relations for record in records),
     )
