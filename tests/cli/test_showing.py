@@ -3,7 +3,7 @@
 import pytest
 
 from gliner_fast.cli.reading import WantedLabels, in_chunks, read_labels, read_thresholds
-from gliner_fast.cli.showing import coloured, json_line
+from gliner_fast.cli.showing import coloured, coloured_relations, json_line
 
 
 def _plain(text, spans):
@@ -25,6 +25,19 @@ def _plain(text, spans):
 )
 def test_entities_are_marked_where_they_stand(text, spans, shown):
     assert _plain(text, spans) == shown
+
+
+def test_relations_are_a_line_each_below_their_text():
+    def end(text, label):
+        return {"start": 0, "end": len(text), "text": text, "type": label, "entity_idx": 0}
+
+    relations = [
+        {"head": end("Ada", "a"), "tail": end("New\n York", "b"), "relation": "lives in", "score": 0.876},
+        {"head": end("\x1b[1m", "b"), "tail": end("[bold]x", "a"), "relation": "\x07", "score": 0.5},
+    ]
+    lines = coloured_relations(relations, ["a", "b"]).plain.split("\n")
+    assert lines == ["", "  Ada → lives in → New York 0.88", "  \u241b[1m → \u2407 → [bold]x 0.50"]
+    assert coloured_relations([], ["a"]).plain == ""
 
 
 def test_json_lines_are_utf8():

@@ -212,6 +212,7 @@ CHANGES = [
     (changed(labels=["person", "city"]), "labels was ['person'] and is ['person', 'city']"),
     (changed(model_digest="def"), "the model is another one"),
     (changed(rows_per_shard=10), "rows_per_shard was 4096 and is 10"),
+    (changed(relations=["works for"]), "relations was None and is ['works for']"),
     (replace(PLAN, inputs=[INPUT, INPUT]), "number of input files was 1 and is 2"),
     (replace(PLAN, inputs=[INPUT | {"path": "other.jsonl"}]), "an input file was 'in.jsonl' and is 'other.jsonl'"),
     (
@@ -233,6 +234,44 @@ def test_another_plan_is_refused_and_harms_nothing(plan: Plan, message: str, pat
     assert "overwrite" in str(refusal.value)
     with JobFolder(paths, PLAN) as folder:  # the lock was given back, and nothing was lost
         assert set(folder.finished) == {0}
+
+
+OF_RELATIONS: list[tuple[dict[str, Any], str]] = [
+    ({"relations": ["lives in"]}, "relations was ['works for'] and is ['lives in']"),
+    ({"relations": None}, "relations was ['works for'] and is None"),
+    ({"adjacency_threshold": 0.2}, "adjacency_threshold was None and is 0.2"),
+    ({"relation_threshold": {"works for": 0.2}}, "relation_threshold was None and is {'works for': 0.2}"),
+    ({"relations_column": "links"}, "relations_column was 'relations' and is 'links'"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), OF_RELATIONS, ids=[message for _, message in OF_RELATIONS])
+def test_a_job_of_other_relations_is_another_job(changes: dict[str, Any], message: str, paths: Paths):
+    with JobFolder(paths, changed(relations=["works for"])):
+        pass
+    with pytest.raises(JobError) as refusal, JobFolder(paths, changed(**({"relations": ["works for"]} | changes))):
+        pass
+    assert message in str(refusal.value)
+
+
+def test_a_job_that_was_begun_before_there_were_relations_goes_on_without_them(paths: Paths):
+    with JobFolder(paths, PLAN) as folder:
+        put(folder, 0)
+        put(folder, 1)
+    lines = [json.loads(line) for line in paths.manifest.read_text(encoding="utf-8").splitlines()]
+    for name in ("relations", "adjacency_threshold", "relation_threshold", "relations_column"):
+        del lines[0]["plan"]["settings"][name]
+    for line in lines[1:]:
+        del line["slice"]["relations"]
+    paths.manifest.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    with JobFolder(paths, PLAN) as folder:
+        assert set(folder.finished) == {0, 1}
+    with pytest.raises(JobError, match="relations was None"), JobFolder(paths, changed(relations=["works for"])):
+        pass
+    del lines[0]["plan"]["settings"]["threshold"]
+    paths.manifest.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    with pytest.raises(JobError, match="keeps other settings"), JobFolder(paths, PLAN):
+        pass
 
 
 def test_an_input_may_lie_elsewhere(paths: Paths):
@@ -374,6 +413,18 @@ BAD_SETTINGS = [
     ({"on_long": "ignore"}, "expected one of 'truncate', 'window', 'error'"),
     ({"redaction": {}, "on_long": "truncate"}, "in the clear: take 'window'"),
     ({"layout": "wide"}, "expected one of 'list', 'rows'"),
+    ({"relations": []}, "relations is empty: name at least one kind"),
+    ({"relations": ["works for", " "]}, "with an empty one: the model looks for what it says"),
+    ({"relations": ["works for"], "layout": "rows"}, "the layout 'rows' has none: use 'list'"),
+    ({"relations": ["a"], "relations_column": "entities"}, "are both 'entities': rename either"),
+    ({"relations": ["a"], "adjacency_threshold": float("nan")}, "adjacency_threshold is NaN"),
+    ({"relations": ["a"], "adjacency_threshold": {"a": 0.5}}, "adjacency_threshold is .*: expected a number"),
+    ({"relations": ["a"], "relation_threshold": "high"}, "relation_threshold is 'high' .*: expected a number"),
+    ({"relations": ["a"], "relation_threshold": {"b": 0.5}}, "relation_threshold has no value for the label 'a'"),
+    ({"relations": ["a"], "relation_threshold": {"a": float("nan")}}, r"relation_threshold\['a'\] is NaN"),
+    ({"adjacency_threshold": 0.5}, "adjacency_threshold is given without relations"),
+    ({"relation_threshold": 0.5}, "relation_threshold is given without relations"),
+    ({"relations_column": "links"}, "relations_column is given without relations"),
 ]
 
 

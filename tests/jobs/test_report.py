@@ -44,6 +44,8 @@ REPORT: dict[str, Any] = {
             {"rows": 1, "rows_here": 1, "entities": 1},
             ["done: 1 row, 1 entity in out", "2.0 s: 0.5 rows/s, 500 words/s, "],
         ),
+        ({"relations": 0}, ["done: 50 rows, 400 entities, 0 relations in out", "2.0 s: "]),
+        ({"relations": 1_000}, ["done: 50 rows, 400 entities, 1,000 relations in out", "2.0 s: "]),
         ({"stats": {"words": 2}}, ["done: ", "2.0 s: 25.0 rows/s, 1 word/s, "]),
         (
             {"stats": {"texts": 1_003, "computed_texts": 1, "words": 16}},

@@ -18,9 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gliner_fast.entity import Entity
+from gliner_fast.jobs.arrow_types import relations_type
 from gliner_fast.jobs.block import Block, Reject
 from gliner_fast.jobs.sinks import ShardFormat, added_columns, join_shards, write_rejects, write_shard
 from gliner_fast.jobs.sources import Selection
+from gliner_fast.relations.relation import LinkedEntities, Relation, end_of
 from tests.jobs.rows import open_rows, write
 from tests.reference.examples import examples
 
@@ -61,6 +63,70 @@ def test_a_list_of_entities_goes_with_each_row(tmp_path, shard_format):
     assert [[{**one, "score": np.float32(one["score"])} for one in row["entities"]] for row in rows] == [
         [{**one, "score": np.float32(one["score"])} for one in own] for own in ENTITIES
     ]
+
+
+def linked(entities: list[Entity], *found: tuple[int, str, int, float]) -> LinkedEntities:
+    """Entities with relations from (head, relation, tail, score)."""
+    relations: list[Relation] = [
+        {
+            "head": end_of(entities[head], head),
+            "tail": end_of(entities[tail], tail),
+            "relation": relation,
+            "score": score,
+        }
+        for head, relation, tail, score in found
+    ]
+    return LinkedEntities(entities, relations)
+
+
+LINKED = [linked(ENTITIES[0], (0, "wröte", 1, 0.1), (1, "by", 0, 0.75)), [], linked(ENTITIES[2])]
+
+
+@pytest.mark.parametrize(
+    ("shard_format", "block"),
+    [*((name, TABLE) for name in FORMATS), *((name, OBJECTS) for name in FORMATS if name != "parquet")],
+)
+def test_a_list_of_relations_stands_beside_that_of_entities(tmp_path, shard_format, block):
+    write_shard(tmp_path / "shard", block, LINKED, format=shard_format, relations_column="links")
+    rows = read_shard(tmp_path / "shard", shard_format)
+    assert list(rows[0])[-2:] == added_columns("list", "entities", "links") == ["entities", "links"]
+    ada = {"start": 0, "end": 3, "text": "Ada", "type": "person", "entity_idx": 0}
+    rocket = {"start": 4, "end": 5, "text": "\U0001f680", "type": "thing", "entity_idx": 1}
+    assert [[{**one, "score": np.float32(one["score"])} for one in row["links"]] for row in rows] == [
+        [
+            {"head": ada, "tail": rocket, "relation": "wröte", "score": np.float32(0.1)},
+            {"head": rocket, "tail": ada, "relation": "by", "score": np.float32(0.75)},
+        ],
+        [],
+        [],
+    ]
+    write_shard(tmp_path / "plain", block, LINKED, format=shard_format)
+    assert read_shard(tmp_path / "plain", shard_format) == [
+        {name: value for name, value in row.items() if name != "links"} for row in rows
+    ]
+
+
+def test_relations_have_the_types_and_digits_that_are_promised(tmp_path):
+    write_shard(tmp_path / "shard", TABLE, LINKED, format="parquet", relations_column="links")
+    end = "struct<start: int64, end: int64, text: string, type: string, entity_idx: int64>"
+    type_ = pq.read_schema(tmp_path / "shard").field("links").type
+    assert type_ == relations_type()
+    element = type_.value_type
+    assert [(field.name, str(field.type)) for field in element] == [
+        ("head", end), ("tail", end), ("relation", "string"), ("score", "float")
+    ]  # fmt: skip
+    write_shard(tmp_path / "lines", OBJECTS, LINKED, format="jsonl", relations_column="links")
+    assert '"relation":"wröte","score":0.1}' in (tmp_path / "lines").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("shard_format", FORMATS)
+def test_relations_need_no_columns_and_no_rows(tmp_path, shard_format):
+    no_columns = make_block(pa.table({}), [4, 5, 6], TEXTS)
+    write_shard(tmp_path / "shard", no_columns, LINKED, format=shard_format, relations_column="links")
+    assert [list(row) for row in read_shard(tmp_path / "shard", shard_format)] == [["entities", "links"]] * 3
+    no_rows = make_block(pa.table({"id": pa.array([], pa.int8())}), [], [])
+    write_shard(tmp_path / "shard", no_rows, [], format=shard_format, relations_column="links")
+    assert read_shard(tmp_path / "shard", shard_format) == []
 
 
 @pytest.mark.parametrize("shard_format", FORMATS)
