@@ -45,7 +45,7 @@ AdjacencyThreshold = Annotated[
 ]
 RelationThreshold = Annotated[
     float | None,
-    typer.Option(min=0, max=1, metavar="NUMBER", help="Keep relations that score above this; if not given as above."),
+    typer.Option(min=0, max=1, metavar="NUMBER", help="Keep relations that score above this; the same if not given."),
 ]
 Model = Annotated[str | None, typer.Option("--model", "-m", help="Folder or Hub id; the built-in model if not given.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto: the GPU if there is one.")]
