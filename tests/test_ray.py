@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gliner_fast import GLiNER
-from gliner_fast.jobs.arrow_types import entities_type
+from gliner_fast.jobs.arrow_types import entities_type, relations_type
 from gliner_fast.jobs.block import Block
 from gliner_fast.jobs.sinks import write_shard
 from gliner_fast.ray import Extractor
@@ -228,6 +228,81 @@ import ray
 assert ray is not gliner_fast.ray and ray.init
 """
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **ENVIRONMENT})
+
+
+# --- relations --------------------------------------------------------------------------------------------------------
+
+
+RELATIONS = ["works for", "located in"]
+OF_RELATIONS: dict[str, Any] = {"adjacency_threshold": 0.4, "relation_threshold": {"works for": 0.2, "located in": 0.3}}
+
+
+@pytest.fixture(scope="module")
+def linker(checkpoint: Callable[[str], Path]) -> Extractor:
+    return Extractor(
+        model=str(checkpoint("relex")),
+        labels=LABELS,
+        relations=RELATIONS,
+        threshold=0.3,
+        relations_column="links",
+        **OF_RELATIONS,
+    )
+
+
+def test_relations_are_those_of_inference_in_a_column_of_their_own(linker: Extractor, tmp_path: Path):
+    out = linker(table_of([*TEXTS, None]))
+    model: Any = linker.model
+    found, linked = model.inference(TEXTS, LABELS, RELATIONS, threshold=0.3, on_long="window", **OF_RELATIONS)
+    assert sum(map(len, linked)) > 5
+    assert out.column_names == ["text", "entities", "links"]
+    assert out["entities"].to_pylist() == [*map(rounded, found), None]
+    assert out["links"].to_pylist() == pa.array([*linked, None], relations_type()).to_pylist()
+    block = Block(0, 1, np.array([0]), ["a"], None, pa.table({"text": ["a"]}), [], ["in"], np.array([1]))
+    write_shard(tmp_path / "shard", block, [[]], format="parquet", relations_column="links")
+    assert pq.read_schema(tmp_path / "shard").field("links").type == out.schema.field("links").type
+
+
+def test_a_model_that_finds_relations_adds_no_column_for_none(linker: Extractor):
+    out = Extractor(model=str(linker.model.source), labels=LABELS, threshold=0.3)(table_of(TEXTS))
+    found = linker.model.inference(TEXTS, LABELS, threshold=0.3, return_relations=False)
+    assert out.column_names == ["text", "entities"]
+    assert out["entities"].to_pylist() == [rounded(own) for own in found]
+
+
+def test_redacted_tables_have_relations_of_what_stands_in_them(linker: Extractor):
+    redaction = Redaction("hash", key=KEY)
+    options = {"relations": RELATIONS, "threshold": 0.3, **OF_RELATIONS}
+    out = Extractor(model=str(linker.model.source), labels=LABELS, redaction=redaction, **options)(
+        table_of([*TEXTS, None])
+    )
+    plain = linker(table_of(TEXTS)).to_pylist()
+    for row, original in zip(out.to_pylist(), plain, strict=False):
+        redacted = redaction.apply(original["text"], original["entities"], original["links"])
+        assert row == {"text": redacted.text, "entities": redacted.entities, "relations": redacted.relations}
+    assert out["relations"].to_pylist()[-1] is None
+    assert any(out["relations"].to_pylist())
+
+
+def test_columns_of_those_names_and_models_without_relations_are_refused_in_words(linker: Extractor):
+    with pytest.raises(ValueError, match="has a column 'links': choose another relations_column"):
+        linker(table_of(["a"], links=[1]))
+    with pytest.raises(ValueError, match="asked of a model that finds entities alone"):
+        Extractor(labels=LABELS, relations=RELATIONS)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"relations": []}, "relations is empty"),
+        ({"relations": [" "]}, "with an empty one"),
+        ({"relation_threshold": 0.5}, "relation_threshold is given without relations"),
+        ({"relations": "a", "relation_threshold": {"b": 0.5}}, "no value for the label 'a'"),
+        ({"relations": "a", "relations_column": "entities"}, "are both 'entities'"),
+    ],
+)
+def test_relations_that_make_no_sense_are_refused_in_words(options: dict[str, Any], words: str):
+    with pytest.raises(ValueError, match=words):
+        Extractor(labels=LABELS, **options)
 
 
 # --- Ray --------------------------------------------------------------------------------------------------------------

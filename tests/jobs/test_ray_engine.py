@@ -135,6 +135,17 @@ def test_actors_split_words_as_the_checkpoint_says(ray: Any, checkpoint: Callabl
     assert report.entities > 1
 
 
+@pytest.mark.ray
+def test_relations_are_those_of_the_local_engine(ray: Any, checkpoint: Callable[[str], Path], tmp_path: Path):
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts_of(60)])
+    asked = {"labels": ["person", "organization"], "relations": ["works for"], "relation_threshold": 0.2}
+    options = OPTIONS | asked | {"model": checkpoint("relex")}
+    here = extract_files(source, tmp_path / "here.parquet", **options)
+    report = extract_files(source, tmp_path / "ray.parquet", ray=ON_RAY, **options)
+    assert (tmp_path / "ray.parquet").read_bytes() == (tmp_path / "here.parquet").read_bytes()
+    assert report.relations == here.relations > 0
+
+
 # --- dying ------------------------------------------------------------------------------------------------------------
 
 # Slices at which an actor dies, and before which of its calls to the disk: sync the shard, rename it, sync the folder.

@@ -28,7 +28,7 @@ _CODECS = {"jsonl.gz": "gzip", "jsonl.zst": "zstd"}
 
 
 def added_columns(layout: Layout, entities_column: str, relations_column: str | None = None) -> list[str]:
-    """Names of the columns that a shard has beside those that pass through; without relations, the last is None."""
+    """Names of the columns that a shard has beside those that pass through; relations have one where it is named."""
     if layout == "rows":
         return ["row", *(name for name, _ in ENTITY_FIELDS)]
     return [entities_column] if relations_column is None else [entities_column, relations_column]
