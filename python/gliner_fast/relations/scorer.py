@@ -220,7 +220,7 @@ class RelationScorer(nn.Module):
             counts = question.counts[own.texts]
             columns = np.arange(counts.max(initial=0))
             are_types = columns < counts[:, None]  # (G, C)
-            types = firsts[own.texts][:, None] + np.where(are_types, columns, 0)
+            types = np.where(are_types, firsts[own.texts][:, None] + columns, 0)  # (G, C); padded with any
             own_limits = np.where(are_types, limits[types], np.float32(np.inf))  # (G, C)
             head, tail, type_ = _on_device(spans, heads[own.pairs], tails[own.pairs], types)
             logits = self._logits(of_heads[head], of_tails[tail], question.prompts[type_])  # (G, P, C)
@@ -260,7 +260,8 @@ class RelationScorer(nn.Module):
 
 def just_below(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
     """What a float32 is above exactly if it is above the threshold, which the package compares in float64."""
-    rounded = thresholds.astype(np.float32)
+    with np.errstate(over="ignore"):  # of a threshold that no score comes near
+        rounded = thresholds.astype(np.float32)
     return np.where(rounded > thresholds, np.nextafter(rounded, np.float32(-np.inf)), rounded)
 
 

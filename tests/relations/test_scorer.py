@@ -1,0 +1,340 @@
+"""The layers over pairs, beside a loop over texts, pairs and relations that is written from the formulas."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gliner_fast.config import RELATIONS_LAYERS
+from gliner_fast.relations import scorer as scorer_module
+from gliner_fast.relations.scorer import Answer, Question, RelationScorer, just_below
+from tests.reference.examples import examples
+
+WIDTH = 16
+TRIPLES = [None, "DistMult", "TransE", "UM", "HolE"]
+# Nodes and relations of each text: none, one, and many of both.
+SHAPES = [(5, 3), (0, 2), (1, 4), (7, 0), (4, 1), (2, 5), (0, 0), (3, 0)]
+
+
+def make_scorer(relations_layer: str, triples_layer: str | None = None, *, is_token_level: bool = False):
+    """Random weights, in float64: the loop rounds otherwise, and nothing is to depend on it."""
+    torch.manual_seed(0)
+    made = RelationScorer(WIDTH, 0.3, relations_layer, triples_layer, is_token_level=is_token_level)
+    return made.double().eval()
+
+
+def make_question(
+    shapes: list[tuple[int, int]] = SHAPES, *, seed: int = 0, link: float = 0.5, threshold: float = 0.5
+) -> tuple[Tensor, Question]:
+    """Vectors of nodes, of which some are no entities, and what is asked about them."""
+    random = np.random.default_rng(seed)
+    nodes, counts = (np.array([shape[at] for shape in shapes], np.int64) for at in (0, 1))
+    texts = np.repeat(np.arange(len(shapes)), nodes)
+    vectors = torch.from_numpy(random.normal(size=(len(texts), WIDTH)) * 0.6)
+    question = Question(
+        texts,
+        random.random(len(texts)) < 0.8,
+        np.full(len(shapes), link),
+        torch.from_numpy(random.normal(size=(counts.sum(), WIDTH))),
+        counts,
+        np.full(counts.sum(), threshold),
+    )
+    return vectors, question
+
+
+def link_probability(scorer: RelationScorer, nodes: Tensor, head: int, tail: int) -> float:
+    """Of two nodes of one text; 1 where the model has no such layer."""
+    layer = scorer.adjacency
+    if layer is None:
+        return 1.0
+    if layer.is_pairwise:
+        heads, tails = layer.project(nodes)
+        return layer.score(heads[head, None], tails[tail, None]).item()
+    return layer(nodes)[head, tail].item()
+
+
+def relation_score(scorer: RelationScorer, head: Tensor, tail: Tensor, relation: Tensor) -> float:
+    """The probability of one relation between two entities."""
+    if scorer.triples is not None:
+        logit = scorer.triples(head[None], relation[None], tail[None])[0]
+    else:
+        inner = F.relu(scorer.pairs.inner(torch.cat([head, tail])))
+        logit = scorer.pairs.outer(inner) @ relation
+    return torch.sigmoid(logit).item()
+
+
+@torch.no_grad()
+def loop(scorer: RelationScorer, vectors: Tensor, question: Question) -> list[tuple[int, int, int, float]]:
+    """Head, tail, class and score of every relation that passes, by text, head, tail and class."""
+    found, first_relations = [], np.cumsum(question.counts) - question.counts
+    for text in range(len(question.counts)):
+        (own,) = np.nonzero(question.texts == text)
+        for head in own:
+            for tail in own:
+                are_entities = question.are_entities[head] and question.are_entities[tail]
+                if head == tail or not are_entities:
+                    continue
+                link = link_probability(scorer, vectors[own], head - own[0], tail - own[0])
+                if not link > question.adjacency_thresholds[text]:
+                    continue
+                for class_ in range(question.counts[text]):
+                    at = first_relations[text] + class_
+                    score = relation_score(scorer, vectors[head], vectors[tail], question.prompts[at])
+                    if score > question.thresholds[at]:
+                        found.append((int(head), int(tail), class_, score))
+    return found
+
+
+def rows(answer: Answer) -> list[tuple[int, int, int]]:
+    return list(zip(answer.heads.tolist(), answer.tails.tolist(), answer.classes.tolist(), strict=True))
+
+
+def check(scorer: RelationScorer, vectors: Tensor, question: Question) -> int:
+    """Asserts that relations are those of the loop, and says how many there are."""
+    with torch.no_grad():
+        answer = scorer(vectors, question)
+    wanted = loop(scorer, vectors, question)
+    assert rows(answer) == [row[:3] for row in wanted]
+    assert answer.scores.dtype == np.float32
+    np.testing.assert_allclose(answer.scores, [row[3] for row in wanted], rtol=0, atol=1e-6)
+    return len(wanted)
+
+
+@pytest.mark.parametrize("is_token_level", [False, True])
+@pytest.mark.parametrize("triples_layer", TRIPLES)
+@pytest.mark.parametrize("relations_layer", RELATIONS_LAYERS)
+def test_relations_are_those_of_the_loop(relations_layer: str, triples_layer: str | None, is_token_level: bool):
+    scorer = make_scorer(relations_layer, triples_layer, is_token_level=is_token_level)
+    link = 0.2 if relations_layer in ("attention", "attn") else 0.5  # each head's sum to 1
+    vectors, question = make_question(link=link, threshold=0.0)
+    if triples_layer in ("TransE", "UM"):  # distances, which are cut off
+        vectors, question = vectors / 2, replace(question, prompts=question.prompts / 4)
+    scores = np.unique(answer_of(scorer, vectors, question).scores)
+    middle = (float(scores[len(scores) // 2 - 1]) + float(scores[len(scores) // 2])) / 2
+    everything = len(loop(scorer, vectors, question))
+    question = replace(question, thresholds=np.full(len(question.thresholds), middle))
+    assert 0 < check(scorer, vectors, question) < everything
+
+
+@pytest.mark.parametrize("block", [1, 2 * WIDTH, 4 * WIDTH, 13 * WIDTH, 2**20])
+@pytest.mark.parametrize("triples_layer", [None, "DistMult"])
+@pytest.mark.parametrize("relations_layer", ["none", "mlp", "gat"])
+def test_blocks_of_any_size_give_the_same(
+    relations_layer: str, triples_layer: str | None, block: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(scorer_module, "_CPU_BLOCK", block)
+    assert check(make_scorer(relations_layer, triples_layer), *make_question(threshold=0.3)) > 9
+
+
+@examples
+@given(
+    shapes=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 4)), max_size=5),
+    seed=st.integers(0, 99),
+    block=st.integers(1, 40 * WIDTH),
+    relations_layer=st.sampled_from(["none", "dot", "mlp", "gcn"]),
+    triples_layer=st.sampled_from([None, "DistMult"]),
+)
+def test_texts_of_any_shapes_are_answered(
+    shapes: list[tuple[int, int]], seed: int, block: int, relations_layer: str, triples_layer: str | None
+):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scorer_module, "_CPU_BLOCK", block)
+        check(make_scorer(relations_layer, triples_layer), *make_question(shapes, seed=seed))
+
+
+def test_a_last_text_without_relations_is_no_place_beyond_all_of_them():
+    vectors, question = make_question([(3, 2), (3, 0)], threshold=0.0)
+    question = replace(question, are_entities=np.ones(6, np.bool_))
+    assert check(make_scorer("none"), vectors, question) == 6 * 2
+
+
+# --- thresholds -------------------------------------------------------------------------------------------------------
+
+
+def all_entities(**options) -> tuple[Tensor, Question]:
+    vectors, question = make_question([(4, 3)], **options)
+    return vectors, replace(question, are_entities=np.ones(4, np.bool_))
+
+
+def answer_of(scorer: RelationScorer, vectors: Tensor, question: Question) -> Answer:
+    with torch.no_grad():
+        return scorer(vectors, question)
+
+
+@pytest.mark.parametrize("triples_layer", [None, "DistMult"])
+def test_a_relation_scores_strictly_above_its_threshold(triples_layer: str | None):
+    scorer = make_scorer("none", triples_layer).float()
+    vectors, question = all_entities(threshold=0.0)
+    vectors, question = vectors.float(), replace(question, prompts=question.prompts.float())
+    everything = answer_of(scorer, vectors, question)
+    assert len(everything.heads) == 4 * 3 * 3
+    for class_ in range(3):
+        scores = everything.scores[everything.classes == class_]
+        middle = float(np.sort(scores)[6])
+        for threshold, passing in ((middle, scores > middle), (np.nextafter(middle, 0.0), scores >= middle)):
+            thresholds = np.full(3, np.inf)
+            thresholds[class_] = threshold
+            found = answer_of(scorer, vectors, replace(question, thresholds=thresholds))
+            assert set(found.classes.tolist()) == {class_}
+            np.testing.assert_array_equal(found.scores, scores[passing])
+
+
+def test_a_link_is_strictly_above_its_text_s_threshold():
+    scorer = make_scorer("dot").float()
+    vectors, question = all_entities(threshold=0.0)
+    vectors, question = vectors.float(), replace(question, prompts=question.prompts.float())
+    exact = (vectors[:, None] * vectors).sum(-1).sigmoid()
+    limit = exact[0].sort()[0][1].item()  # of the first and another
+    found = answer_of(scorer, vectors, replace(question, adjacency_thresholds=np.array([limit])))
+    wanted = {(head, tail) for head in range(4) for tail in range(4) if head != tail and exact[head, tail] > limit}
+    assert {row[:2] for row in rows(found)} == wanted
+    assert 0 < len(wanted) < 11
+
+
+@pytest.mark.parametrize("relations_layer", ["none", "dot", "gat"])
+def test_each_text_has_thresholds_of_its_own(relations_layer: str):
+    vectors, question = make_question([(5, 2), (5, 2), (5, 2)], threshold=0.0)
+    thresholds = np.array([0.0, np.inf, 0.3, 0.7, np.inf, np.inf])
+    own = replace(question, adjacency_thresholds=np.array([0.0, 0.6, 0.0]), thresholds=thresholds)
+    scorer = make_scorer(relations_layer)
+    assert check(scorer, vectors, own) > 0
+    found = answer_of(scorer, vectors, own)
+    assert set(found.classes[question.texts[found.heads] == 0].tolist()) == {0}
+    assert 2 not in question.texts[found.heads]
+
+
+@pytest.mark.parametrize("relations_layer", ["none", "bilinear", "gat"])
+def test_what_no_threshold_lets_pass_is_an_empty_answer(relations_layer: str):
+    vectors, question = make_question(threshold=np.inf)
+    scorer = make_scorer(relations_layer)
+    with torch.no_grad():
+        found = scorer(vectors, question, vectors=True, labels=True)
+    assert rows(found) == []
+    assert (found.scores.dtype, found.vectors) == (np.float32, {})
+    unlinked = replace(
+        question, adjacency_thresholds=np.full(len(SHAPES), np.inf), thresholds=np.zeros(len(question.thresholds))
+    )
+    assert (rows(answer_of(scorer, vectors, unlinked)) == []) == (relations_layer != "none")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("relations_layer", ["none", "dot", "mlp"])
+def test_scores_that_are_none_pass_nothing(relations_layer: str):
+    vectors, question = all_entities(threshold=-1.0, link=-1.0)
+    vectors[2] = torch.nan
+    question.prompts[1] = torch.nan
+    found = answer_of(make_scorer(relations_layer), vectors, question)
+    pairs = [(head, tail) for head in (0, 1, 3) for tail in (0, 1, 3) if head != tail]
+    assert rows(found) == [(*pair, class_) for pair in pairs for class_ in (0, 2)]
+
+
+SMALL = float(np.nextafter(np.float32(0.3), np.float32(0)))
+
+
+@pytest.mark.parametrize("threshold", [0.3, SMALL, 0.1, 0.5, 0.0, 1.0, 1 / 3, -1.0, 1e-45, 1e-60, np.inf, -np.inf])
+def test_what_is_above_in_float64_is_above_in_float32(threshold: float):
+    (limit,) = just_below(np.array([threshold]))
+    nearest = np.float32(threshold)
+    scores = [nearest, np.nextafter(nearest, np.float32(np.inf)), np.nextafter(nearest, np.float32(-np.inf))]
+    for score in [*scores, np.float32(0), np.float32(1)]:
+        assert (score > limit) == (float(score) > threshold)
+
+
+@examples
+@given(st.floats(0, 1), st.floats(0, 1, width=32))
+def test_any_score_is_above_where_it_is_in_float64(threshold: float, score: float):
+    assert (np.float32(score) > just_below(np.array([threshold]))[0]) == (score > threshold)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_threshold_beyond_float32_lets_nothing_pass():
+    assert just_below(np.array([1e300]))[0] > 1
+    assert just_below(np.array([-1e300]))[0] < 0
+
+
+# --- what comes with relations ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("relations_layer", ["none", "mlp", "attention"])
+def test_vectors_times_labels_are_the_scores(relations_layer: str):
+    scorer = make_scorer(relations_layer)
+    vectors, question = make_question(link=0.2)
+    with torch.no_grad():
+        found = scorer(vectors, question, vectors=True, labels=True)
+    assert list(found.vectors) == ["vector", "label_vector"]
+    logits = (found.vectors["vector"] * found.vectors["label_vector"]).sum(1)
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), found.scores, atol=1e-5)
+    assert len(found.scores) > 10
+    for own in found.vectors.values():
+        assert (own.dtype, own.shape) == (np.float32, (len(found.scores), WIDTH))
+
+
+def test_vectors_of_a_model_of_triples_are_those_of_its_entities():
+    scorer = make_scorer("none", "DistMult")
+    vectors, question = make_question()
+    with torch.no_grad():
+        found = scorer(vectors, question, vectors=True, labels=True)
+    assert list(found.vectors) == ["head_relation_vector", "tail_relation_vector", "label_vector"]
+    np.testing.assert_array_equal(found.vectors["head_relation_vector"], vectors[found.heads].float().numpy())
+    np.testing.assert_array_equal(found.vectors["tail_relation_vector"], vectors[found.tails].float().numpy())
+    np.testing.assert_array_equal(found.vectors["label_vector"], expected_labels(question, found))
+
+
+def expected_labels(question: Question, found: Answer) -> NDArray[np.float32]:
+    firsts = np.cumsum(question.counts) - question.counts
+    return question.prompts[firsts[question.texts[found.heads]] + found.classes].float().numpy()
+
+
+def test_vectors_come_only_where_they_are_asked_for():
+    scorer, (vectors, question) = make_scorer("none"), make_question()
+    assert answer_of(scorer, vectors, question).vectors == {}
+    with torch.no_grad():
+        assert list(scorer(vectors, question, labels=True).vectors) == ["label_vector"]
+        assert list(scorer(vectors, question, vectors=True).vectors) == ["vector"]
+
+
+@pytest.mark.parametrize("relations_layer", RELATIONS_LAYERS)
+def test_only_layers_over_all_entities_read_spans_that_became_none(relations_layer: str):
+    scorer = make_scorer(relations_layer)
+    vectors, question = all_entities(threshold=0.0, link=0.0)
+    entities_alone = replace(question, are_entities=np.array([True, True, True, False]))
+    found = answer_of(scorer, vectors, entities_alone)
+    assert all(3 not in row[:2] for row in rows(found))
+    assert len(found.heads) == 3 * 2 * 3
+    if scorer.adjacency is None:
+        assert not scorer.reads_all_spans
+        return
+    moved = vectors.clone()
+    moved[3] += 1.0
+    before, after = (link_probability(scorer, own, 0, 1) for own in (vectors, moved))
+    assert (before != after) == scorer.reads_all_spans
+
+
+def test_a_token_level_model_s_vectors_are_of_first_and_last_word():
+    spans = make_scorer("none", is_token_level=True).spans
+    words = make_question([(6, 0)])[0]
+    starts, lasts = torch.tensor([0, 2, 4]), torch.tensor([1, 2, 5])
+    with torch.no_grad():
+        found = spans(words, starts, lasts)
+        for row, start, last in zip(found, starts, lasts, strict=True):
+            ends = torch.cat([spans.start(words[start]), spans.end(words[last])])
+            torch.testing.assert_close(row, spans.out(F.relu(spans.joint(F.relu(ends)))), rtol=0, atol=1e-12)
+    assert found.shape == (3, WIDTH)
+    assert make_scorer("none").spans is None
+
+
+def test_dropout_is_for_training_alone():
+    scorer, (vectors, question) = make_scorer("none"), make_question()
+    with torch.no_grad():
+        before = scorer(vectors, question).scores
+        np.testing.assert_array_equal(scorer(vectors, question).scores, before)
+        scorer.train()
+        assert not np.array_equal(scorer(vectors, question).scores, before)
