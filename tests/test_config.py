@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gliner_fast.config import KNOWN_SPAN_MODES, SPAN_MODES, GLiNERConfig
+from gliner_fast.config import KNOWN_SPAN_MODES, RELATIONS_LAYERS, SPAN_MODES, TRIPLES_LAYERS, GLiNERConfig
 from gliner_fast.errors import CheckpointError, UnsupportedCheckpointError
 
 # urchade/gliner_base, a first-era configuration (compat section 2.2), host-specific values left out.
@@ -102,6 +102,75 @@ def test_bi_encoders_are_told_apart_and_run() -> None:
     bi_encoder = GLiNERConfig(labels_encoder="bge-small", post_fusion_schema="")
     bi_encoder.refuse_unsupported()
     assert (bi_encoder.is_bi_encoder, GLiNERConfig().is_bi_encoder) == (True, False)
+
+
+# --- relations --------------------------------------------------------------------------------------------------------
+
+OF_RELEX = {"triples_layer", "embed_rel_token", "rel_token_index", "rel_token"}
+RELEX = {"relations_layer": "GAT", "triples_layer": "DistMult", "embed_rel_token": False, "rel_token_index": 1_002}
+
+
+def test_the_layers_of_relations_are_those_that_are_run() -> None:
+    from gliner_fast.relations import adjacency, triples
+
+    assert ("none", *adjacency.MODES) == RELATIONS_LAYERS
+    assert set(TRIPLES_LAYERS) == set(triples.MODES)
+    assert len(TRIPLES_LAYERS) == len(triples.MODES)
+
+
+@pytest.mark.parametrize("triples_layer", [None, *TRIPLES_LAYERS])
+@pytest.mark.parametrize("relations_layer", [*RELATIONS_LAYERS, "MLP"])
+def test_models_of_relations_are_told_apart_and_run(relations_layer: str, triples_layer: str | None) -> None:
+    config = GLiNERConfig(relations_layer=relations_layer, triples_layer=triples_layer)
+    config.refuse_unsupported()
+    assert (config.is_relex, GLiNERConfig().is_relex) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"relations_layer": "None"}, "relations_layer 'None'"),  # in gliner only "none" is none
+        ({"relations_layer": "biaffine"}, "relations_layer 'biaffine'"),
+        ({"relations_layer": 5}, "relations_layer 5"),
+        ({"relations_layer": "dot", "triples_layer": "distmult"}, "triples_layer 'distmult'"),
+        ({"relations_layer": "dot", "triples_layer": "TuckER"}, "triples_layer 'TuckER'"),
+        ({"relations_layer": "dot", "labels_encoder": "bge-small"}, "with a labels_encoder"),
+        ({"relations_layer": "dot", "labels_decoder": "gpt2"}, "a label-generating"),
+    ],
+)
+def test_models_of_relations_that_are_not_run_are_refused_by_name(changes: dict[str, Any], kind: str) -> None:
+    with pytest.raises(UnsupportedCheckpointError, match=kind):
+        GLiNERConfig.from_dict(changes).refuse_unsupported()
+
+
+def test_only_the_settings_of_a_model_of_relations_have_what_these_need() -> None:
+    # With a rel_token, gliner warns of every tokenizer that lacks it.
+    assert set(GLiNERConfig().to_dict()) & OF_RELEX == set()
+    assert GLiNERConfig().to_dict()["relations_layer"] is None
+    relex = GLiNERConfig(**RELEX)
+    written = json.loads(json.dumps(relex.to_dict()))
+    assert {name: written[name] for name in RELEX} == RELEX
+    assert set(written) >= OF_RELEX
+    assert GLiNERConfig.from_dict(written) == relex
+
+
+def test_settings_of_relations_in_the_file_of_another_model_are_read_and_not_written() -> None:
+    config = GLiNERConfig.from_dict({"rel_token": "<<R>>", "relations_layer": None, "rel_token_index": 7})
+    assert (config.rel_token, config.rel_token_index) == ("<<R>>", 7)
+    assert set(config.to_dict()) & OF_RELEX == set()
+    assert config.extra == {}
+
+
+@pytest.mark.parametrize("name", ["relations_layer", *sorted(OF_RELEX)])
+def test_what_relations_are_found_by_cannot_be_assigned_once_it_is_in_use(name: str) -> None:
+    config, other = GLiNERConfig(**RELEX), {"embed_rel_token": True, "rel_token_index": 5}.get(name, "TransE")
+    in_use = config.in_use()
+    with pytest.raises(CheckpointError, match=rf"^{name} is .*, and the model is made by it"):
+        setattr(in_use, name, other)
+    assert in_use.to_dict() == config.to_dict()
+    setattr(in_use, name, getattr(config, name))  # the same again changes nothing
+    setattr(config, name, other)
+    assert getattr(config, name) == other
 
 
 def test_an_unknown_setting_is_an_attribute_error() -> None:

@@ -215,13 +215,15 @@ class GLiNERConfig:
             )
 
     def _unsupported_kind(self) -> str | None:
+        # A layer may be in upper case, but "none" is none.
+        layer = None if self.relations_layer in (None, "none") else str(self.relations_layer).lower()
         # The order of compat section 2.3: a relex model is also a span or token model.
         named: list[tuple[bool, str]] = [
             (self.model_type == "gliner_streaming_span", "a streaming model"),
             (self.labels_decoder is not None, "a label-generating (decoder) model"),
             (self.is_relex and self.is_bi_encoder, "a relation extraction (relex) model with a labels_encoder"),
             (
-                self.is_relex and str(self.relations_layer).lower() not in RELATIONS_LAYERS,
+                layer not in (None, *RELATIONS_LAYERS[1:]),
                 f"a relation extraction (relex) model with relations_layer {self.relations_layer!r}",
             ),
             (

@@ -18,6 +18,7 @@ from gliner_fast.checkpoints.loading import Parts, create_parts, load_parts, pre
 from gliner_fast.config import CONFIG_NAME, LABEL_TOKENIZER_FOLDER, GLiNERConfig
 from gliner_fast.cpu.int16 import is_quantized, quantize
 from gliner_fast.data_processor import DataProcessor
+from gliner_fast.errors import CheckpointError
 from gliner_fast.network import BatchScores, Network
 from gliner_fast.precision import INT16, parse_precision
 from gliner_fast.predicting.predictor import Predictor
@@ -458,12 +459,21 @@ class GLiNER(PredictionMethods, nn.Module):
 
 
 def _class_for(asked: type[GLiNER], config: GLiNERConfig) -> type[GLiNER]:
-    """Whose methods suit a checkpoint: relex models answer with relations, too; a class of the user's own is kept."""
-    if not (config.is_relex and asked is GLiNER):
-        return asked
+    """Whose methods suit a checkpoint: relex models answer with relations, too; a class of the user's own is kept.
+
+    Raises:
+        CheckpointError: a relex model is asked for, and this is none.
+    """
     from gliner_fast.relex import RelexGLiNER
 
-    return RelexGLiNER
+    if config.is_relex:
+        return RelexGLiNER if asked is GLiNER else asked
+    if issubclass(asked, RelexGLiNER):
+        raise CheckpointError(
+            f"{asked.__name__} is for relation extraction (relex) models, and this checkpoint has no relations_layer: "
+            "load it with GLiNER.from_pretrained"
+        )
+    return asked
 
 
 def _read_config(config: GLiNERConfig | Mapping[str, Any] | str | Path) -> GLiNERConfig:

@@ -223,7 +223,7 @@ def stream_texts(
         options = replace(options, relation_threshold=dict(options.relation_threshold))
     if not isinstance(options.relations, str):
         options = replace(options, relations=list[Any](options.relations))
-    Request.read([], own, options)  # complains now, not when the first text is asked for
+    model.predictor().check(Request.read([], own, options))  # complains now, not when the first text is asked for
     return _stream(model, texts, own, options, as_tuples=as_tuples, most_texts=most_texts, devices=devices)
 
 

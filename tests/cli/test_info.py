@@ -69,6 +69,8 @@ def test_info_describes_kinds_that_do_not_run_here(run, tmp_path):
     [
         ("token", "uni-encoder, token-level", "marks where entities start, end and go on", "the entity token"),
         ("bi", "bi-encoder, span", "spans of up to 12 words", "by an encoder of its own, bert"),
+        ("relex", "relation extraction, span", "spans of up to 12 words", "the entity token"),
+        ("token-relex", "relation extraction, token-level", "marks where entities start", "the entity token"),
     ],
 )
 def test_info_describes_other_kinds_that_run_here(run, checkpoint, kind, told, head, label_vector):
@@ -79,6 +81,27 @@ def test_info_describes_other_kinds_that_run_here(run, checkpoint, kind, told, h
     assert re.search(f"head +.*{head}", out)
     assert re.search(f"label vector +{label_vector}", out)
     assert re.search(r"written by +gliner 0\.2\.23 or later", out)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("relex", "pairs linked by mlp, scored by a layer over both entities"),
+        ("relex-none", "all pairs, scored by a layer over both entities"),
+        ("relex-triples", "pairs linked by bilinear, scored by DistMult"),
+        ("deberta", None),
+    ],
+)
+def test_info_says_what_finds_relations(run, checkpoint, kind, told):
+    from gliner_fast import GLiNER
+
+    code, out, _ = run("info", checkpoint(kind), "--json")
+    assert code == 0
+    found = json.loads(out)["checkpoint"]
+    assert found.get("relations") == told
+    assert found["runs here"] == "yes"
+    network = GLiNER.from_pretrained(checkpoint(kind)).model
+    assert int(found["parameters"].replace(",", "")) == sum(p.numel() for p in network.parameters())
 
 
 @pytest.mark.parametrize(

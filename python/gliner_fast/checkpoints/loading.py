@@ -78,11 +78,15 @@ def load_parts(
         tokenizer, config = tokenizer_loading.add_special_tokens(tokenizer, config, resize_token_embeddings)
     rows = weights.embedding_rows(tensors)
     if rows is not None:
-        if not config.is_bi_encoder and rows <= max(config.class_token_index, 0):
-            raise CheckpointError(
-                f"{path} has {rows} word embeddings, but the entity token has the id {config.class_token_index}: "
-                "tokenizer and weights are not of one model"
-            )
+        special = {} if config.is_bi_encoder else {"entity": config.class_token_index}
+        if config.is_relex:
+            special["relation"] = config.rel_token_index
+        for name, number in special.items():
+            if rows <= max(number, 0):
+                raise CheckpointError(
+                    f"{path} has {rows} word embeddings, but the {name} token has the id {number}: "
+                    "tokenizer and weights are not of one model"
+                )
         encoder_config = {**encoder_config, "vocab_size": rows}
     config = config.replace(
         encoder_config=encoder_config,

@@ -237,7 +237,7 @@ def add_special_tokens(
     Of a relex model the relation token, too.
 
     Raises:
-        CheckpointError: the configuration names an entity token that the tokenizer does not have.
+        CheckpointError: the configuration names an entity or a relation token that the tokenizer does not have.
     """
     if resize and -1 in (config.class_token_index, config.vocab_size):
         if config.is_relex:
@@ -261,12 +261,16 @@ def add_special_tokens(
             f"{found}: labels will not be found",
             stacklevel=4,
         )
-    if config.is_relex and tokenizer.backend.token_to_id(config.rel_token) != config.rel_token_index:
-        warnings.warn(
-            f"rel_token_index is {config.rel_token_index}, but the tokenizer's id of {config.rel_token!r} is "
-            f"{tokenizer.backend.token_to_id(config.rel_token)}: relations will not be found",
-            stacklevel=4,
-        )
+    if config.is_relex:
+        found = tokenizer.backend.token_to_id(config.rel_token)
+        if found is None:
+            raise CheckpointError(f"the tokenizer does not have the relation token {config.rel_token!r}: {advice}")
+        if found != config.rel_token_index:
+            warnings.warn(
+                f"rel_token_index is {config.rel_token_index}, but the tokenizer's id of {config.rel_token!r} is "
+                f"{found}: relations will not be found",
+                stacklevel=4,
+            )
     if tokenizer.backend.token_to_id(config.sep_token) is None:
         warnings.warn(f"the tokenizer does not have {config.sep_token!r}: prompts hold its pieces", stacklevel=4)
     return tokenizer, config

@@ -122,6 +122,7 @@ def describe_checkpoint(model: str | None) -> dict[str, Any]:
             if isinstance(encoder.get(key), int)
         ),
         "head": f"{config.hidden_size:,} wide, {_found_by(config)} ({config.span_mode})",
+        **_relations(config),
         **words,
         "longest text": f"{config.max_len:,} words; the rest is cut off",
         "pooling": f"{config.subtoken_pooling} subword of a word",
@@ -136,6 +137,14 @@ def _label_vector(config: GLiNERConfig) -> str:
         encoder = config.labels_encoder_config or {}
         return f"by an encoder of its own, {encoder.get('model_type', 'unknown')} ({config.labels_encoder})"
     return "the entity token" if config.embed_ent_token else "the subword after the entity token"
+
+
+def _relations(config: GLiNERConfig) -> dict[str, str]:
+    """What finds the relations of a model that finds some."""
+    if not config.is_relex:
+        return {}
+    linked = "all pairs" if config.relations_layer == "none" else f"pairs linked by {config.relations_layer}"
+    return {"relations": f"{linked}, scored by {config.triples_layer or 'a layer over both entities'}"}
 
 
 def _words(splitter: str) -> tuple[dict[str, str], str]:

@@ -73,9 +73,18 @@ class Predictor:
 
     def prepare(self, request: Request) -> Prepared:
         """Makes subwords of a request's texts and labels; raises ValueError or TypeError for what is not as agreed."""
+        self.check(request)
         return prepare(
             request, self.batcher, max_words=self.max_words, max_width=self.max_width, splitter=self.splitter
         )
+
+    def check(self, request: Request) -> None:
+        """Raises ValueError for what this model, of all, cannot be asked."""
+        if request.options.relations and self.network.relations is None:
+            raise ValueError(
+                f"relations is {request.options.relations!r:.80}, but the model finds none: leave them out, or load a "
+                "relation extraction (relex) checkpoint"
+            )
 
     def can_read_whole(self, request: Request) -> bool:
         """Whether windows leave out no word of the request's texts: none has more subwords than there is room for."""

@@ -16,7 +16,7 @@ from torch import nn
 from gliner_fast.annotated.examples import examples_from_records
 from gliner_fast.training.config import ConfigError, TrainingConfig, TrainingFile, read_value
 from gliner_fast.training.corpus import Corpus
-from gliner_fast.training.errors import TrainingError
+from gliner_fast.training.errors import TrainingError, expect_trainable
 from gliner_fast.training.run import begin_run
 from gliner_fast.training.trainer import Trainer, TrainingReport
 
@@ -124,6 +124,7 @@ def train_model(
         TrainingError: see `train`; or there is no output folder.
         DataError: an example cannot be used; the message says at which index.
     """
+    expect_trainable(model.config)
     if training_args is not None:
         output_dir = output_dir or getattr(training_args, "output_dir", None)
         if training_kwargs:

@@ -27,7 +27,7 @@ from gliner_fast.training.batches import BatchStream
 from gliner_fast.training.checkpoints import Best, TrainingState, checksum_of, load_checkpoint
 from gliner_fast.training.config import TrainingConfig
 from gliner_fast.training.corpus import Corpus, read_corpus
-from gliner_fast.training.errors import TrainingError
+from gliner_fast.training.errors import TrainingError, expect_trainable
 from gliner_fast.training.loss import batch_loss
 from gliner_fast.training.optimizer import build_optimizer, set_learning_rates
 from gliner_fast.training.recent_steps import RecentSteps
@@ -103,14 +103,16 @@ def start_model(config: TrainingConfig) -> GLiNER:
     """The model that a run begins with.
 
     Raises:
-        TrainingError: the configuration names none.
+        TrainingError: the configuration names none, or one that is not trained here.
         CheckpointError: it cannot be loaded.
     """
     from gliner_fast.config import GLiNERConfig
     from gliner_fast.model import GLiNER
 
     if config.model is not None:
-        return GLiNER.from_pretrained(config.model)
+        model = GLiNER.from_pretrained(config.model)
+        expect_trainable(model.config)  # before the data is read
+        return model
     if config.encoder is None:
         raise TrainingError("nothing to train: name a checkpoint in model, or a pretrained encoder in encoder")
     torch.manual_seed(config.seed)  # the new head is random
@@ -140,6 +142,7 @@ class Trainer:
         *,
         tell: Tell | None = None,
     ) -> None:
+        expect_trainable(model.config)
         self.model, self.corpus, self.eval_sets, self.config, self.run = model, corpus, eval_sets, config, run
         self._tell = tell if tell is not None and run.accelerator.is_main_process else lambda _: None
         self._best: Best | None = None
