@@ -295,13 +295,11 @@ def _word_spans(input_spans: Sequence[Sequence[Mapping[str, int]]], words: _rust
 
 
 def _spans_of_rows(spans: list[WordSpans], rows: Rows) -> list[WordSpans]:
-    """The spans that each row owns, counted in the row."""
+    """The spans that each row sees whole, counted in the row: what it does not own may be related to what it owns."""
     ordered = [sorted(own) for own in spans]
     of_rows = []
-    for text, first, owned_first, owned_last in zip(
-        rows.texts.tolist(), rows.firsts.tolist(), rows.owned_firsts.tolist(), rows.owned_lasts.tolist(), strict=True
-    ):
+    for text, first, last in zip(rows.texts.tolist(), rows.firsts.tolist(), rows.lasts.tolist(), strict=True):
         own = ordered[text]
-        chosen = own[bisect_left(own, (owned_first,)) : bisect_left(own, (owned_last,))]
-        of_rows.append({(start - first, end - first) for start, end in chosen})
+        chosen = own[bisect_left(own, (first,)) : bisect_left(own, (last,))]
+        of_rows.append({(start - first, end - first) for start, end in chosen if end <= last})
     return of_rows
