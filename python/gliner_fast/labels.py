@@ -89,19 +89,15 @@ def with_relations(plan: LabelPlan, relations: Relations, text_count: int) -> La
         TypeError: relations of another type.
         ValueError: per-text relations for another number of texts.
     """
-    if isinstance(relations, Mapping) or not isinstance(relations, (str, Sequence)):
-        raise TypeError(f"relations is {shown(relations)}: expected strings such as ['works for'], or lists of them")
-    if not (relations and isinstance(relations[0], list)):
-        asked = LabelSet.read(relations)
-        own = asked if asked.names else None
+    if not (isinstance(relations, Sequence) and relations and isinstance(relations[0], list)):
+        own = _read_relations(relations)
         return LabelPlan(tuple(replace(labels, relations=own) for labels in plan.sets), plan.set_of_text)
     if len(relations) != text_count:
         raise ValueError(f"Per-text relations must have length {text_count}, got {len(relations)}")
     place: dict[LabelSet, int] = {}
     set_of_text = []
     for of_text, index in zip(relations, plan.set_of_text.tolist(), strict=True):
-        asked = LabelSet.read(of_text)
-        labels = replace(plan.sets[index], relations=asked if asked.names else None)
+        labels = replace(plan.sets[index], relations=_read_relations(of_text))
         set_of_text.append(place.setdefault(labels, len(place)))
     return LabelPlan(tuple(place), np.array(set_of_text, np.int64))
 
@@ -137,6 +133,18 @@ def expect_relations(
             label_thresholds(tuple(relations), threshold, name)
         elif threshold is not None:
             _read_threshold(threshold, name)
+
+
+def _read_relations(relations: Any) -> LabelSet | None:
+    """The relation types asked of a text; None for none."""
+    expected = "expected strings such as ['works for'], or, for relations of each text's own, a list of lists"
+    if isinstance(relations, Mapping) or not isinstance(relations, (str, Sequence)):
+        raise TypeError(f"relations is {shown(relations)}: {expected}")
+    try:
+        asked = LabelSet.read(relations)
+    except TypeError as error:
+        raise TypeError(f"relations is {shown(relations)}: {expected}") from error
+    return asked if asked.names else None
 
 
 def plan_thresholds(

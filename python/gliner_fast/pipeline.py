@@ -207,7 +207,7 @@ def stream_texts(
         raise TypeError(f"texts is a {type(texts).__name__}: expected an iterable of texts, such as a list or a file")
     if isinstance(labels, Sequence) and any(isinstance(one, (list, Mapping)) for one in labels):
         raise TypeError("labels holds lists or mappings: a stream has one list or mapping of labels for all texts")
-    if any(isinstance(one, list) for one in options.relations):
+    if isinstance(options.relations, Sequence) and any(isinstance(one, list) for one in options.relations):
         raise TypeError("relations holds lists: a stream has one list of relations for all texts")
     for name in ("threshold", "adjacency_threshold", "relation_threshold", "flat_ner", "multi_label"):
         if isinstance(getattr(options, name), Sequence):
@@ -221,7 +221,7 @@ def stream_texts(
         options = replace(options, threshold=dict(options.threshold))
     if isinstance(options.relation_threshold, Mapping):
         options = replace(options, relation_threshold=dict(options.relation_threshold))
-    if not isinstance(options.relations, str):
+    if isinstance(options.relations, list):
         options = replace(options, relations=list[Any](options.relations))
     model.predictor().check(Request.read([], own, options))  # complains now, not when the first text is asked for
     return _stream(model, texts, own, options, as_tuples=as_tuples, most_texts=most_texts, devices=devices)

@@ -356,6 +356,7 @@ class PredictionMethods(ABC):
             ValueError: it has another width, or not one row for each label; labels of each text's own; or the model is
                 no bi-encoder.
         """
+        self._expect_label_vectors(labels_embeddings)
         return self.inference(
             texts,
             labels,

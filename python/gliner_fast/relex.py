@@ -164,6 +164,7 @@ class RelexGLiNER(GLiNER):
             adjacency_threshold=adjacency_threshold,
             relation_threshold=relation_threshold,
             multi_label=multi_label,
+            return_relations=True,
             return_vectors=return_vectors,
             return_label_vectors=return_label_vectors,
             **kwargs,
@@ -241,7 +242,7 @@ class RelexGLiNER(GLiNER):
             on_long=on_long,
         )
         results = self._stream(texts, labels, options, as_tuples, window_size, devices)
-        if not relations:
+        if not options.relations:
             return results
         if as_tuples:
             return (((list(own), relations_of(own)), context) for own, context in results)

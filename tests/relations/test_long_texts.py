@@ -15,6 +15,7 @@ from gliner_fast import GLiNER
 from gliner_fast.predicting.request import Options, Request
 from tests.reference.examples import EXAMPLES, examples
 from tests.relation_checkpoints import RELATIONS
+from tests.relations.answers import assert_same
 from tests.samples import BOOKS, CROSSNER, LABELS
 
 few_examples = settings(examples, max_examples=max(1, EXAMPLES // 4))  # each takes as long as many others
@@ -149,22 +150,6 @@ def test_results_depend_neither_on_batch_size_nor_on_neighbours(kind: str, load:
     for text, entities, relations in zip(texts, *together, strict=True):
         alone = model.predict_relations(text, LABELS, RELATIONS, **asked)
         assert_same(alone, (entities, relations))
-
-
-def assert_same(found: Any, expected: Any) -> None:
-    """Asserts equality up to the rounding of scores."""
-    if isinstance(expected, dict):
-        assert list(found) == list(expected)
-        for name, value in expected.items():
-            assert_same(found[name], value)
-    elif isinstance(expected, (list, tuple)):
-        assert len(found) == len(expected)
-        for one, other in zip(found, expected, strict=True):
-            assert_same(one, other)
-    elif isinstance(expected, float):
-        assert found == pytest.approx(expected, abs=1e-5)
-    else:
-        assert found == expected
 
 
 @pytest.mark.parametrize("kind", ["relex", "relex-triples"])

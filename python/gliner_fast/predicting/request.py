@@ -56,7 +56,7 @@ class Options:
     """
 
     def __post_init__(self) -> None:
-        for name in ("flat_ner", "input_spans", *_THRESHOLDS, "multi_label"):
+        for name in ("flat_ner", "input_spans", *_THRESHOLDS, "multi_label", "relations"):
             value = getattr(self, name)
             if (convert := getattr(value, "tolist", getattr(value, "to_list", None))) is not None:
                 object.__setattr__(self, name, convert())  # an array, a column, a tensor
@@ -170,6 +170,7 @@ class Request:
                 label_thresholds(own.names, options.threshold)  # one without a value is told now
         if options.relations:
             plan = with_relations(plan, options.relations, count)
+        if options.relations or (options.adjacency_threshold, options.relation_threshold) != (None, None):
             options = _with_relation_thresholds(options, plan, count)
         return cls(texts, plan, options, first_text)
 
