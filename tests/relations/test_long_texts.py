@@ -160,10 +160,13 @@ def test_vectors_are_those_of_the_window_that_tells(kind: str, load: Callable[..
     entities, relations = model.predict_relations(
         text, LABELS, RELATIONS, **asked, return_vectors=True, return_label_vectors=True
     )
-    names = ["vector"] if kind == "relex" else ["head_relation_vector", "tail_relation_vector"]
+    of_kind = {
+        "relex": ["vector", "label_vector"],
+        "relex-triples": ["label_vector", "head_relation_vector", "tail_relation_vector"],
+    }
     assert plain
     assert [{name: r[name] for name in ("head", "tail", "relation", "score")} for r in relations] == plain
-    assert all(list(relation)[4:] == [*names, "label_vector"] for relation in relations)
+    assert all(list(relation)[4:] == of_kind[kind] for relation in relations)
     assert all({"vector", "label_vector"} <= set(entity) for entity in entities)
     if kind == "relex":
         logits = [float(relation["vector"] @ relation["label_vector"]) for relation in relations]

@@ -90,7 +90,7 @@ def test_long_texts_are_read_whole(model: RelexGLiNER):
     assert (entities, relations) == model.predict_relations(
         text, LABELS[:2], RELATIONS[:2], threshold=0.6, on_long="window"
     )
-    assert entities[-1]["end"] > 0.9 * len(text)
+    assert entities[-1]["end"] > 0.7 * len(text)
     with pytest.raises(ValueError, match=r"text 1 has .* words, and the model reads 384"):
         list(model.stream(["short", text], LABELS[:2], relations=RELATIONS[:2], on_long="error"))
 

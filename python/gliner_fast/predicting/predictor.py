@@ -34,7 +34,7 @@ from gliner_fast.predicting.preparing import Prepared, can_read_whole, prepare
 from gliner_fast.predicting.request import Request, of_places
 from gliner_fast.predicting.schedule import Schedule
 from gliner_fast.predicting.stages import HostStages
-from gliner_fast.predicting.window_relations import of_windows
+from gliner_fast.predicting.window_relations import WindowRelations, of_windows
 from gliner_fast.stats import Stats, encoder_timed
 from gliner_fast.word_vectors import time_major
 from gliner_fast.words import WordTriples
@@ -220,20 +220,7 @@ class Predictor:
                 owned = only(candidates, in_window & _owned(prepared, rows, candidates))
                 windows = read_findings(prepared, batch, scores, owned, self.network, self.max_width)
             entities = describe(prepared, whole)
-            relations: Sequence[tuple[int, Relation]] = ()
-            window_relations = None
-            if asks_for_relations(prepared):
-                link = partial(find_relations, prepared, batch, scores, self.network)
-                linked = link(decoded, only(all_spans, ~is_window[all_spans.texts]))
-                if linked is not None:
-                    texts, firsts = prepared.rows.texts[rows[linked.rows]], decoded.offsets[linked.rows]
-                    described = describe_relations(prepared, texts, firsts, linked, entities)
-                    relations = list(zip(texts.tolist(), described, strict=True))
-                if is_window.any():
-                    # Each window's own: which of them the text keeps is known once all of its windows are.
-                    own = resolve(only(candidates, in_window), word_counts, selection.nested, selection.multi_label)
-                    linked = link(own, only(all_spans, is_window[all_spans.texts]))
-                    window_relations = None if linked is None else of_windows(prepared, rows, linked, own)
+            relations, window_relations = self._link(prepared, scored, candidates, all_spans, decoded, entities)
         stats = Stats(
             windows=len(rows),
             words=int(word_counts.sum()),
@@ -242,6 +229,44 @@ class Predictor:
             decode_seconds=perf_counter() - began,
         )
         return Found(whole.texts.tolist(), entities, windows, stats, relations, window_relations)
+
+    def _link(
+        self,
+        prepared: Prepared,
+        scored: Scored,
+        candidates: Candidates,
+        all_spans: Candidates,
+        decoded: Candidates,
+        entities: list[Entity],
+    ) -> tuple[Sequence[tuple[int, Relation]], WindowRelations | None]:
+        """The relations between a batch's entities, each with its text, and those between the spans of its windows.
+
+        Args:
+            prepared: the texts.
+            scored: the batch.
+            candidates: what may be an entity.
+            all_spans: the same with spans that may not be, where relations depend on them.
+            decoded: the entities of whole texts,
+            entities: and these, described.
+        """
+        if not asks_for_relations(prepared):
+            return (), None
+        batch, selection, rows = scored.batch, scored.selection, scored.batch.rows
+        is_window = prepared.rows.are_windows[rows]  # (B,)
+        link = partial(find_relations, prepared, batch, scored.scores, self.network)
+        relations: Sequence[tuple[int, Relation]] = ()
+        linked = link(decoded, only(all_spans, ~is_window[all_spans.texts]))
+        if linked is not None:
+            texts, firsts = prepared.rows.texts[rows[linked.rows]], decoded.offsets[linked.rows]
+            described = describe_relations(prepared, texts, firsts, linked, entities)
+            relations = list(zip(texts.tolist(), described, strict=True))
+        if not is_window.any():
+            return relations, None
+        # Each window's own: which of them the text keeps is known once all of its windows are.
+        in_windows, word_counts = only(candidates, is_window[candidates.texts]), batch.word_counts.numpy()
+        own = resolve(in_windows, word_counts, selection.nested, selection.multi_label)
+        linked = link(own, only(all_spans, is_window[all_spans.texts]))
+        return relations, None if linked is None else of_windows(prepared, rows, linked, own)
 
     def _needs_all_spans(self, prepared: Prepared) -> bool:
         """Whether relations between the spans that may be entities depend on others, too."""
