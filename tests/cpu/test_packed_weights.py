@@ -254,7 +254,9 @@ def test_copies_and_what_is_pickled_have_none(layer):
         assert is_right(other)
 
 
-def test_what_torch_must_see_is_not_packed(layer):
+@pytest.mark.parametrize("executor", ["", "onednn", "rust", "packed"])
+def test_what_torch_must_see_is_not_packed(executor, layer, monkeypatch):
+    monkeypatch.setenv(VARIABLE, executor)
     for _ in range(3):
         with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
             out = layer(torch.ones(2, 6))

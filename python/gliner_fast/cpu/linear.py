@@ -353,16 +353,13 @@ def is_packable(weight: Tensor) -> bool:
 
 
 def _others_can(vectors: Tensor, weight: Tensor) -> bool:
-    """Whether others than torch can multiply: float32 on a CPU with no gradient asked for, which they have none of.
+    """Whether others than torch can multiply: float32 on a CPU, with no gradient asked for and no autocast.
 
-    Nor has oneDNN a fast way with a weight that is a part of another's rows: it was a hundred times slower than torch.
+    None of them has a gradient, and under autocast torch chooses the precision. Nor has oneDNN a fast way with a weight
+    that is a part of another's rows: it was a hundred times slower than torch.
     """
-    return not is_recorded() and (
-        is_float32_on_cpu(vectors)
-        and is_float32_on_cpu(weight)
-        and not torch.is_grad_enabled()
-        and weight.is_contiguous()
-        and weight.numel() > 0
+    return not torch_must_see() and (
+        is_float32_on_cpu(vectors) and is_float32_on_cpu(weight) and weight.is_contiguous() and weight.numel() > 0
     )
 
 
