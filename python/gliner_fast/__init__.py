@@ -6,7 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gliner_fast.comparing.verification import VerificationReport, verify
+    from gliner_fast.comparing.report import VerificationReport
+    from gliner_fast.comparing.verification import verify
     from gliner_fast.config import GLiNERConfig
     from gliner_fast.entity import Entity
     from gliner_fast.errors import CheckpointError, CheckpointWarning, UnsupportedCheckpointError
@@ -51,7 +52,7 @@ _HOMES = {
     "Redacted": "redaction",
     "Redaction": "redaction",
     "UnsupportedCheckpointError": "errors",
-    "VerificationReport": "comparing.verification",
+    "VerificationReport": "comparing.report",
     "extract_files": "jobs",
     "redact": "redaction",
     # Not `verify.py`: a submodule that is imported takes its name in the package, and would hide the function.

@@ -11,6 +11,7 @@ import pytest
 
 from gliner_fast.cli.reading import read_texts
 from gliner_fast.comparing import verification
+from gliner_fast.comparing.report import VerificationReport
 
 ADA = "Ada Lovelace lived in London."
 
@@ -117,7 +118,7 @@ def test_verify_names_the_option_for_texts_where_a_model_was_expected(run, tmp_p
 @pytest.mark.filterwarnings("ignore:int16 is made for x86")
 def test_verify_expects_no_more_of_scores_than_their_precision_has(given, tolerance, run, monkeypatch):
     seen = []
-    report = verification.VerificationReport(1, 9, 9, 0, 0, 0, 0.0, 1e-4, (), "0.2.29")
+    report = VerificationReport(1, 9, 9, 0, 0, 0, 0.0, 1e-4, (), "0.2.29")
     monkeypatch.setattr(verification, "verify", lambda *_, **options: seen.append(options["tolerance"]) or report)
     assert run("verify", "-l", "person", *given)[0] == 0
     assert seen == [tolerance]
@@ -128,7 +129,7 @@ def test_verify_expects_no_more_of_scores_than_their_precision_has(given, tolera
     [("bf16", 2, 0, True), ("bf16", 2, 1, False), ("bf16", 0, 1, False), ("fp32", 2, 0, False)],
 )
 def test_verify_says_where_a_larger_tolerance_is_all_that_it_takes(dtype, moved, unexplained, hints, run, monkeypatch):
-    report = verification.VerificationReport(1, 9, 9 - moved, moved, 0, unexplained, 0.01, 1e-4, (), "0.2.29")
+    report = VerificationReport(1, 9, 9 - moved, moved, 0, unexplained, 0.01, 1e-4, (), "0.2.29")
     monkeypatch.setattr(verification, "verify", lambda *_, **__: report)
     code, _, err = run("verify", "-l", "person", "--dtype", dtype)
     assert code == 1

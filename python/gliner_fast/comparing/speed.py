@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gliner_fast.comparing.installed_gliner import installed_version, load_reference
-from gliner_fast.comparing.verification import VerificationReport, entities_alone, verify
+from gliner_fast.comparing.report import VerificationReport
+from gliner_fast.comparing.verification import entities_alone, verify
 
 if TYPE_CHECKING:
     from gliner_fast.model import GLiNER
