@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gliner_fast.config import TOKEN_LEVEL
+
+_NO_LINK = 2.0  # a probability that none has
 
 Key = tuple[int, int, Any]
 """Start, end and label: what makes two entities the same one."""
@@ -31,7 +33,7 @@ class Candidate:
 
 
 def find_reference_candidates(
-    reference: Any, text: str, labels: Any, *, floor: float, relations: Sequence[str] = ()
+    reference: Any, text: str, labels: Any, *, floor: float, relations: Any = ()
 ) -> list[Candidate]:
     """Returns every span and label of one text that a loaded `gliner` model scores above `floor`.
 
@@ -45,7 +47,12 @@ def find_reference_candidates(
     batch = reference.collate_batch(prepared["input_x"], prepared["entity_types"], **read)
     names = prepared["label_names"]
     names = names[0] if names and isinstance(names[0], list) else names
-    scores = reference.run_batch(batch)[0][0].sigmoid().float().cpu().numpy()  # (W, K, C), or (W, C, 3)
+    output = run_reference(reference, batch)
+    if output is None:  # no span is above gliner's own threshold
+        output = run_reference(reference, batch, threshold=floor, adjacency_threshold=_NO_LINK)
+    if output is None:
+        return []
+    scores = output[0][0].sigmoid().float().cpu().numpy()  # (W, K, C), or (W, C, 3)
     starts, ends = prepared["start_token_map"][0], prepared["end_token_map"][0]
     words = int(batch["text_lengths"].reshape(-1)[0])
     if reference.config.span_mode == TOKEN_LEVEL:
@@ -60,6 +67,27 @@ def find_reference_candidates(
     ]
 
 
+def run_reference(reference: Any, batch: Any, **thresholds: float) -> Any | None:
+    """What a loaded `gliner` model computes of a batch; None where one of relations breaks down.
+
+    Some of these do where no span passes the threshold.
+    """
+    try:
+        return reference.run_batch(batch, **thresholds)
+    except (AttributeError, RuntimeError) as error:
+        if not is_break_down(reference, error):
+            raise
+        return None
+
+
+def is_break_down(reference: Any, error: Exception) -> bool:
+    """Whether an error of a loaded `gliner` model may be that of attention among no spans."""
+    import torch
+
+    has_relations = getattr(reference.config, "relations_layer", None) is not None
+    return has_relations and not isinstance(error, torch.OutOfMemoryError)
+
+
 def _marked(scores: NDArray[np.float32], floor: float) -> Iterator[tuple[int, int, int, float]]:
     """First word, last word, label and score of each span whose marks all score above `floor`; scores are (W, C, 3)."""
     is_marked = scores > floor
@@ -72,7 +100,7 @@ def _marked(scores: NDArray[np.float32], floor: float) -> Iterator[tuple[int, in
 
 
 def labels_of_text(labels: Any, index: int) -> Any:
-    """Returns the labels that one text is asked for: its own row where labels are per text."""
+    """Returns the labels, or relations, that one text is asked for: its own row where they are per text."""
     return labels[index] if are_per_text(labels) else labels
 
 

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,11 @@ from gliner_fast.comparing.reference_candidates import (
     find_reference_candidates,
     labels_of_text,
 )
+from gliner_fast.comparing.reference_relations import LinkedAnswers, ask_for_relations, find_reference_relations
+from gliner_fast.comparing.relations import RelationThresholds, Scored, compare_relations
 from gliner_fast.comparing.report import Cause, Difference, FoundBy, VerificationReport
 from gliner_fast.entity import Entity
+from gliner_fast.labels import Relations, expect_relations
 
 if TYPE_CHECKING:
     from gliner_fast.model import GLiNER
@@ -47,11 +51,17 @@ def verify(
     threshold: float = 0.5,
     flat_ner: bool = True,
     multi_label: bool = False,
+    relations: Relations = (),
+    adjacency_threshold: float | None = None,
+    relation_threshold: float | None = None,
     reference: Any = None,
     tolerance: float = TOLERANCE,
     tell: Callable[[str], None] = lambda _: None,
 ) -> VerificationReport:
     """Runs ours and the installed `gliner` on the same texts and compares the answers.
+
+    With `relations` both are asked for entities and relations, `gliner` one text at a time: beside others its relations
+    may depend on their labels, and some models of relations break down where a text has no candidate for an entity.
 
     Words that a checkpoint's splitter changes have no place in the text there: they are given ours.
 
@@ -62,19 +72,29 @@ def verify(
         threshold: one threshold for all.
         flat_ner: as for `GLiNER.inference`.
         multi_label: as for `GLiNER.inference`.
+        relations: of a relation extraction model: as for `RelexGLiNER.inference`. Of none the entities alone are
+            compared.
+        adjacency_threshold: one for all; None for `threshold`.
+        relation_threshold: one for all; None for `threshold`.
         reference: a loaded `gliner` model; None: loaded from the same folder, onto the same device.
         tolerance: how far scores may lie apart. 1e-4 suits fp32; bf16 has 8 bits, so about 0.05 there.
         tell: takes lines of progress, every few seconds.
 
     Raises:
         ImportError: `gliner` is not installed, and no `reference` was given.
-        ValueError: the model was not loaded from a folder, and no `reference` was given.
+        ValueError: the model was not loaded from a folder, and no `reference` was given; relations are asked of a
+            model that finds none, or their thresholds are given without them.
     """
     from gliner_fast.model import GLiNER
+
+    if not relations:
+        expect_relations(None, adjacency_threshold, relation_threshold)
 
     if reference is None:
         require_reference()
     ours = GLiNER.from_pretrained(model) if model is None or isinstance(model, (str, Path)) else model
+    if relations:
+        ours.config.expect_relex()
     if reference is None:
         reference = load_reference(ours)
     _warn_of_a_random_lstm(ours, reference)
@@ -83,17 +103,45 @@ def verify(
 
     def candidates(index: int) -> list[Candidate]:
         return find_reference_candidates(
-            reference, texts[index], labels_of_text(labels, index), floor=threshold - tolerance
+            reference,
+            texts[index],
+            labels_of_text(labels, index),
+            floor=threshold - tolerance,
+            relations=labels_of_text(relations, index),
+        )
+
+    def scored(index: int) -> Scored:
+        asked = texts[index], labels_of_text(labels, index), labels_of_text(relations, index)
+        return lambda threshold, adjacency_threshold: find_reference_relations(
+            reference, *asked, threshold=threshold, adjacency_threshold=adjacency_threshold
         )
 
     with words_have_places(reference, ours):
-        return compare(
-            ours.inference(texts, labels, **options, **entities_alone(ours)),  # type: ignore[arg-type]
-            _answers_of_reference(reference, texts, labels, tell, **options, **entities_alone(ours)),
+        if not relations:
+            return compare(
+                ours.inference(texts, labels, **options, **entities_alone(ours)),  # type: ignore[arg-type]
+                _answers_of_reference(reference, texts, labels, tell, **options, **entities_alone(ours)),
+                candidates,
+                tolerance=tolerance,
+                **options,  # type: ignore[arg-type]
+            )
+        of_relations = {
+            "adjacency_threshold": threshold if adjacency_threshold is None else adjacency_threshold,
+            "relation_threshold": threshold if relation_threshold is None else relation_threshold,
+        }
+        found: Any = ours.inference(texts, labels, relations, **options, **of_relations)  # type: ignore[arg-type]
+        mine = LinkedAnswers(*found)
+        theirs = ask_for_relations(reference, texts, labels, relations, tell, **options, **of_relations)
+        report = compare(mine.entities, theirs.entities, candidates, tolerance=tolerance, **options)  # type: ignore[arg-type]
+        linked = compare_relations(
+            mine,
+            theirs,
             candidates,
-            tolerance=tolerance,
-            **options,  # type: ignore[arg-type]
+            scored,
+            RelationThresholds(threshold=threshold, tolerance=tolerance, **of_relations),
+            wrong_entities={d.text for d in report.differences if d.cause is Cause.UNEXPLAINED},
         )
+        return replace(report, relations=linked)
 
 
 def entities_alone(model: GLiNER) -> dict[str, bool]:
