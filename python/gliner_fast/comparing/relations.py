@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,7 @@ def compare_relations(
     scored: Callable[[int], Scored],
     thresholds: RelationThresholds,
     *,
+    links_depend_on_all: bool = False,
     wrong_entities: Collection[int] = (),
 ) -> RelationReport:
     """Compares two lists of answers to the same texts.
@@ -56,6 +57,8 @@ def compare_relations(
         candidates: gives all candidates of a text that the reference scored above the threshold less the tolerance.
         scored: gives what tells the reference's scores of a text. Both are called only for texts that differ.
         thresholds: of both sides.
+        links_depend_on_all: whether a link between two entities depends on all spans that may be ends, so that one that
+            rounding adds may change them all.
         wrong_entities: indices of texts whose entities differ without an explanation.
     """
     equal = moved = 0
@@ -80,7 +83,10 @@ def compare_relations(
         ]
         if list(places) != list(their_places):
             judge = _Judge(_ends(entities), _ends(reference.entities[index]), places, their_places)
-            choices = _choices(candidates(index), judge.entities, scored(index), thresholds)
+            if links_depend_on_all:
+                choices = _choices(candidates(index), judge.entities, scored(index), thresholds)
+            else:
+                choices = _all_near(scored(index), thresholds)
             found = judge.differences(index, choices, thresholds, has_wrong_entities=index in wrong_entities)
             differences += [difference for difference in found if _key(difference) not in badly_told]
     unexplained = sum(difference.cause is Cause.UNEXPLAINED for difference in differences)
@@ -118,11 +124,9 @@ def _choices(
 ) -> Iterator[_Choice]:
     """Yields what the reference says where spans above some score may be ends, for scores around the threshold.
 
-    Links of some models depend on all spans that may be ends, so one that rounding adds may change them all. Ours took
-    its entities, so those that took fewer are left out.
+    Ours took its entities, so choices that leave one out are none.
     """
-    tolerance, link, keep = thresholds.tolerance, thresholds.adjacency_threshold, thresholds.relation_threshold
-    low, high = thresholds.threshold - tolerance, thresholds.threshold + tolerance
+    low, high = thresholds.threshold - thresholds.tolerance, thresholds.threshold + thresholds.tolerance
     near = sorted({candidate.score for candidate in candidates if candidate.score <= high})
     between = [(first + second) / 2 for first, second in pairwise([*near, high])]
     best: dict[Ends, float] = {}
@@ -132,14 +136,27 @@ def _choices(
     highest = min((best[ends] for ends in entities if ends in best), default=1.0)
     cuts = [low, *(cut for cut in between if cut < highest)]
     for cut in sorted(cuts, key=lambda cut: abs(cut - thresholds.threshold))[:_CHOICES]:
-        reached = scored(cut, link - tolerance)
-        passed = scored(cut, link + tolerance)
-        yield _Choice(
-            [relation.key for relation in reached if relation.score > keep - tolerance],
-            Counter(relation.key for relation in passed if relation.score > keep + tolerance),
-            {relation.key for relation in passed},
-            {relation.key: relation.score for relation in reached},
-        )
+        yield _chosen(cut, scored, thresholds)
+
+
+def _all_near(scored: Scored, thresholds: RelationThresholds) -> Iterator[_Choice]:
+    """Yields the one choice that says all where links depend on their two ends alone: what is near comes or not."""
+    choice = _chosen(thresholds.threshold - thresholds.tolerance, scored, thresholds)
+    certain = _chosen(thresholds.threshold + thresholds.tolerance, scored, thresholds)
+    # An entity is an end of its own at least once, and more often only as a span of several classes.
+    once = Counter({key: 1 for key in choice.sure if key[0] != key[1]})
+    yield replace(choice, sure=certain.sure | once)
+
+
+def _chosen(cut: float, scored: Scored, thresholds: RelationThresholds) -> _Choice:
+    tolerance, link, keep = thresholds.tolerance, thresholds.adjacency_threshold, thresholds.relation_threshold
+    reached, passed = scored(cut, link - tolerance), scored(cut, link + tolerance)
+    return _Choice(
+        [relation.key for relation in reached if relation.score > keep - tolerance],
+        Counter(relation.key for relation in passed if relation.score > keep + tolerance),
+        {relation.key for relation in passed},
+        {relation.key: relation.score for relation in reached},
+    )
 
 
 class _Judge:

@@ -139,6 +139,7 @@ def verify(
             candidates,
             scored,
             RelationThresholds(threshold=threshold, tolerance=tolerance, **of_relations),
+            links_depend_on_all=ours.model.relations is not None and ours.model.relations.reads_all_spans,
             wrong_entities={d.text for d in report.differences if d.cause is Cause.UNEXPLAINED},
         )
         return replace(report, relations=linked)
