@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from gliner_fast.cli import options
-from gliner_fast.cli.reading import InputError, read_labels, read_texts
+from gliner_fast.cli.reading import InputError, read_labels, read_relations, read_texts
 
 # How far scores may lie apart: rounding amplifies to about this in a trained model; bf16 has 8 bits.
 _TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05}
@@ -46,6 +46,9 @@ def verify(
     threshold: options.Threshold = 0.5,
     nested: options.Nested = False,
     multi_label: options.MultiLabel = False,
+    relations: options.Relations = None,
+    adjacency_threshold: options.AdjacencyThreshold = None,
+    relation_threshold: options.RelationThreshold = None,
     tolerance: Annotated[
         float | None,
         typer.Option(min=0, help="How far scores may lie apart.", show_default="0.0001; bf16 0.05; fp16, int16 0.01"),
@@ -62,10 +65,17 @@ def verify(
     where rounding can have caused it: a score at the threshold, or a tie.
 
     [bold]gliner-fast verify urchade/gliner_small-v2.1 -l person,company --texts articles.jsonl[/bold]
+
+    With --relations the relations between entities are compared, too: the
+    same ends, in the same order. gliner then reads one text at a time, and
+    texts on which it breaks down are counted.
+
+    [bold]gliner-fast verify RELEX-MODEL -l person,city --relations "lived in, born in"[/bold]
     """
     wanted = read_labels(labels or [], labels_file)
     if wanted.thresholds:
         raise InputError(f"{labels_file} gives labels their own thresholds: verify compares at one, --threshold")
+    asked = read_relations(relations, adjacency_threshold, relation_threshold)
     if model is not None and Path(model).is_file():
         raise InputError(f"{model} is a file, where a model was expected: texts are given with --texts {model}")
     read = list(_SAMPLE)
@@ -87,12 +97,17 @@ def verify(
         threshold=threshold,
         flat_ner=not nested,
         multi_label=multi_label,
+        relations=asked or (),
+        adjacency_threshold=adjacency_threshold,
+        relation_threshold=relation_threshold,
         tolerance=tolerance,
         tell=_tell,
     )
     print(json_module.dumps(report.to_dict(), ensure_ascii=False) if json else report)
-    if report.moved and not report.unexplained and dtype.lower() not in ("fp32", "float32", "float"):
-        _tell(f"only scores moved, by up to {report.max_score_difference:.2g}: a larger --tolerance allows that")
+    have_moved = any(part.moved for part in report.parts) and not any(part.unexplained for part in report.parts)
+    if have_moved and dtype.lower() not in ("fp32", "float32", "float"):
+        largest = max(part.max_score_difference for part in report.parts)
+        _tell(f"only scores moved, by up to {largest:.2g}: a larger --tolerance allows that")
     return 0 if report.ok else 1
 
 

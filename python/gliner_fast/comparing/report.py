@@ -130,6 +130,11 @@ class VerificationReport:
     """None where none were asked for."""
 
     @property
+    def parts(self) -> tuple[VerificationReport | RelationReport, ...]:
+        """What has counts of its own: entities, and relations where some were asked for."""
+        return (self,) if self.relations is None else (self, self.relations)
+
+    @property
     def ok(self) -> bool:
         """Whether ours gave the reference's answers: no score moved, nothing unexplained."""
         return self.moved == 0 and self.unexplained == 0 and (self.relations is None or self.relations.ok)
