@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from gliner_fast.comparing.reference_candidates import is_break_down, labels_of_text, run_reference
 from gliner_fast.errors import reason_of
@@ -63,7 +65,8 @@ def ask_for_relations(
         except (AttributeError, RuntimeError) as error:
             if not is_break_down(reference, error):
                 raise
-            tell(f"gliner failed on text {index}: {reason_of(error)}")
+            if not failed:
+                tell(f"gliner failed on text {index}: {reason_of(error)}")
             own, own_relations = [], []
             failed.append(index)
         entities.append(own)
@@ -75,7 +78,14 @@ def ask_for_relations(
 
 
 def find_reference_relations(
-    reference: Any, text: str, labels: Any, relations: Any, *, threshold: float, adjacency_threshold: float
+    reference: Any,
+    text: str,
+    labels: Any,
+    relations: Any,
+    *,
+    threshold: float,
+    adjacency_threshold: float,
+    between: Collection[Ends],
 ) -> list[ScoredRelation]:
     """Returns what a loaded `gliner` model scores of one text before it decides, in its order.
 
@@ -87,6 +97,7 @@ def find_reference_relations(
         threshold: spans that score above it may be ends of relations, whether or not they survive as entities.
         adjacency_threshold: of their pairs, those whose link scores above it are scored. A model without links scores
             all pairs.
+        between: which ends are of interest; of a random model nearly all spans may be some.
     """
     prepared = reference.prepare_batch([text], labels, relations=relations)
     if not (prepared["valid_texts"] and prepared["entity_types"] and prepared["relation_types"]):
@@ -101,16 +112,22 @@ def find_reference_relations(
     names = names[0] if isinstance(names, list) else names
     starts, ends = prepared["start_token_map"][0], prepared["end_token_map"][0]
     spans = [(starts[first], ends[last]) for first, last in output.entity_spans[0].tolist()]
-    scores = output.rel_logits[0].sigmoid().float().tolist()  # (P, C)
+    is_asked = np.array([span in between for span in spans], bool)  # (E,)
+    pairs = output.rel_idx[0].cpu().numpy()  # (P, 2)
+    chosen = np.flatnonzero(output.rel_mask[0].cpu().numpy())
+    chosen = chosen[is_asked[pairs[chosen]].all(1)]
+    scores = output.rel_logits[0].sigmoid().float().cpu().numpy()[chosen]  # (N, C)
     return [
         ScoredRelation((spans[head], spans[tail], names[class_ + 1]), score)
-        for (head, tail), of_pair, is_pair in zip(
-            output.rel_idx[0].tolist(), scores, output.rel_mask[0].tolist(), strict=True
-        )
-        if is_pair
+        for (head, tail), of_pair in zip(pairs[chosen].tolist(), scores.tolist(), strict=True)
         for class_, score in enumerate(of_pair)
         if class_ + 1 in names  # gliner counts from 1
     ]
+
+
+def ends_of(entities: Sequence[Entity]) -> set[Ends]:
+    """Where entities stand."""
+    return {(entity["start"], entity["end"]) for entity in entities}
 
 
 def key_of(relation: Relation) -> RelationKey:

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from gliner_fast.comparing.reference_candidates import Candidate
-from gliner_fast.comparing.reference_relations import Ends, LinkedAnswers, RelationKey, ScoredRelation, key_of
+from gliner_fast.comparing.reference_relations import Ends, LinkedAnswers, RelationKey, ScoredRelation, ends_of, key_of
 from gliner_fast.comparing.report import Cause, FoundBy, RelationDifference, RelationReport
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _CHOICES = 8  # of spans near the threshold; each takes the reference two runs o
 
 _Place = tuple[RelationKey, int]  # a relation that comes again, as token-level models give some, counts on
 Scored = Callable[[float, float], list[ScoredRelation]]
-"""Threshold and adjacency threshold -> what `find_reference_relations` gives of a text."""
+"""Threshold, adjacency threshold -> what `find_reference_relations` gives of a text between entities of either side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +81,10 @@ def compare_relations(
             )
             for key in badly_told
         ]
-        if list(places) != list(their_places):
-            judge = _Judge(_ends(entities), _ends(reference.entities[index]), places, their_places)
+        ends, their_ends = ends_of(entities), ends_of(reference.entities[index])
+        # An entity of ours alone is to have its relations, even where none is all that the reference found.
+        if ends != their_ends or list(places) != list(their_places):
+            judge = _Judge(ends, their_ends, places, their_places)
             if links_depend_on_all:
                 choices = _choices(candidates(index), judge.entities, scored(index), thresholds)
             else:
@@ -261,10 +263,6 @@ def _places(relations: Sequence[Relation]) -> dict[_Place, float]:
         places[key, counts[key]] = relation["score"]
         counts[key] += 1
     return places
-
-
-def _ends(entities: Sequence[Entity]) -> set[Ends]:
-    return {(entity["start"], entity["end"]) for entity in entities}
 
 
 def _key(difference: RelationDifference) -> RelationKey:

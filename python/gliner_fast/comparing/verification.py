@@ -29,7 +29,12 @@ from gliner_fast.comparing.reference_candidates import (
     find_reference_candidates,
     labels_of_text,
 )
-from gliner_fast.comparing.reference_relations import LinkedAnswers, ask_for_relations, find_reference_relations
+from gliner_fast.comparing.reference_relations import (
+    LinkedAnswers,
+    ask_for_relations,
+    ends_of,
+    find_reference_relations,
+)
 from gliner_fast.comparing.relations import RelationThresholds, Scored, compare_relations
 from gliner_fast.comparing.report import Cause, Difference, FoundBy, VerificationReport
 from gliner_fast.entity import Entity
@@ -110,12 +115,6 @@ def verify(
             relations=labels_of_text(relations, index),
         )
 
-    def scored(index: int) -> Scored:
-        asked = texts[index], labels_of_text(labels, index), labels_of_text(relations, index)
-        return lambda threshold, adjacency_threshold: find_reference_relations(
-            reference, *asked, threshold=threshold, adjacency_threshold=adjacency_threshold
-        )
-
     with words_have_places(reference, ours):
         if not relations:
             return compare(
@@ -132,6 +131,14 @@ def verify(
         found: Any = ours.inference(texts, labels, relations, **options, **of_relations)  # type: ignore[arg-type]
         mine = LinkedAnswers(*found)
         theirs = ask_for_relations(reference, texts, labels, relations, tell, **options, **of_relations)
+
+        def scored(index: int) -> Scored:
+            asked = texts[index], labels_of_text(labels, index), labels_of_text(relations, index)
+            between = ends_of(mine.entities[index]) | ends_of(theirs.entities[index])
+            return lambda threshold, adjacency_threshold: find_reference_relations(
+                reference, *asked, threshold=threshold, adjacency_threshold=adjacency_threshold, between=between
+            )
+
         report = compare(mine.entities, theirs.entities, candidates, tolerance=tolerance, **options)  # type: ignore[arg-type]
         linked = compare_relations(
             mine,
