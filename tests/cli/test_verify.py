@@ -11,7 +11,8 @@ import pytest
 
 from gliner_fast.cli.reading import read_texts
 from gliner_fast.comparing import verification
-from gliner_fast.comparing.report import VerificationReport
+from gliner_fast.comparing.report import RelationReport, VerificationReport
+from tests.samples import CROSSNER, LABELS
 
 ADA = "Ada Lovelace lived in London."
 
@@ -134,3 +135,57 @@ def test_verify_says_where_a_larger_tolerance_is_all_that_it_takes(dtype, moved,
     code, _, err = run("verify", "-l", "person", "--dtype", dtype)
     assert code == 1
     assert ("only scores moved" in err) is ("--tolerance" in err) is hints
+
+
+@pytest.mark.gliner
+def test_verify_compares_relations(run, checkpoint, tmp_path):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(CROSSNER[:12]), encoding="utf-8")
+    arguments = ("verify", checkpoint("relex"), "-l", ",".join(LABELS), "--texts", texts, "-t", "0.3")
+    asked = ("--relations", "works for, located in", "--relations", "born in")
+    code, out, _ = run(*arguments, *asked, "--adjacency-threshold", "0.2", "--relation-threshold", "0.25")
+    assert code == 0
+    assert " relations found by gliner\n" in out
+    assert out.endswith("The same answers.\n")
+    code, out, _ = run(*arguments, *asked, "--json")
+    assert code == 0
+    report = json.loads(out)
+    assert report["relations"]["found"] == report["relations"]["equal"] > 5
+    code, out, _ = run(*arguments)
+    assert code == 0
+    assert "relation" not in out
+
+
+def test_what_verify_is_asked_of_relations(run, monkeypatch):
+    seen = {}
+    report = VerificationReport(1, 9, 9, 0, 0, 0, 0.0, 1e-4, (), "0.2.29", RelationReport(3, 2, 0, 0, 1, 0.0))
+    monkeypatch.setattr(verification, "verify", lambda *_, **options: seen.update(options) or report)
+    code, out, _ = run("verify", "-l", "person", "--relations", "a, b", "--relations", "c", "--relation-threshold", "0")
+    assert code == 1
+    assert out.endswith("NOT the same answers.\n")
+    assert seen["relations"] == ["a", "b", "c"]
+    assert (seen["adjacency_threshold"], seen["relation_threshold"]) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (("--relation-threshold", "0.3"), "belong to --relations"),
+        (("--relations", " , "), "--relations names none"),
+        (("--relations", "works for"), "a model that finds entities alone"),
+    ],
+)
+def test_relations_that_cannot_be_compared(given, complaint, run):
+    pytest.importorskip("gliner")
+    code, _, err = run("verify", "-l", "person", *given)
+    assert code == 2
+    assert complaint in err
+
+
+@pytest.mark.parametrize(("moved", "unexplained", "hints"), [(1, 0, True), (1, 1, False), (0, 0, False)])
+def test_verify_says_so_of_relations_too(moved, unexplained, hints, run, monkeypatch):
+    linked = RelationReport(3, 3 - moved, moved, 0, unexplained, 0.25)
+    report = VerificationReport(1, 9, 9, 0, 0, 0, 0.01, 1e-4, (), "0.2.29", linked)
+    monkeypatch.setattr(verification, "verify", lambda *_, **__: report)
+    _, _, err = run("verify", "-l", "person", "--relations", "a", "--dtype", "bf16")
+    assert ("only scores moved, by up to 0.25" in err) is hints

@@ -212,13 +212,9 @@ class _Judge:
             yield RelationDifference(text, *key, choice.scores.get(key, 0.0), found_by, Cause.UNEXPLAINED)
 
     def _impossible(self, choice: _Choice) -> set[RelationKey]:
-        """Returns what the choice rules out: relations too often or at a wrong place in ours, and those ours lacks."""
+        """Returns what the choice rules out: what ours lacks, and what it has beyond the possible, or at a wrong place."""
         counts = Counter(key for key, _ in self.places)
-        possible = Counter(choice.possible)
         wrong = {
-            key for key, count in counts.items() if count > possible[key] or not self._has_ends(key, self.entities)
-        }
-        wrong |= {
             key for key, count in choice.sure.items() if counts[key] < count and self._has_ends(key, self.entities)
         }
         place = 0
