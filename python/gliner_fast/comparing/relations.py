@@ -212,7 +212,7 @@ class _Judge:
             yield RelationDifference(text, *key, choice.scores.get(key, 0.0), found_by, Cause.UNEXPLAINED)
 
     def _impossible(self, choice: _Choice) -> set[RelationKey]:
-        """Returns what the choice rules out: what ours lacks, and what it has beyond the possible, or at a wrong place."""
+        """Returns what the choice rules out: what ours lacks, has beyond the possible, or has at a wrong place."""
         counts = Counter(key for key, _ in self.places)
         wrong = {
             key for key, count in choice.sure.items() if counts[key] < count and self._has_ends(key, self.entities)
