@@ -50,9 +50,11 @@ def config(checkpoint: Callable[[str], Path], tmp_path: Path) -> TrainingConfig:
 def assert_same_weights(folder: Path, other: Path, start: Path) -> None:
     """Asserts that two runs moved the weights alike."""
     ours, theirs, before = (read_weights(find_weights(each)) for each in (folder / "final", other / "final", start))
-    moved = max(float((ours[name] - before[name]).abs().max()) for name in ours)
+    # BERT's softmax does not see a bias of all keys: its gradient is what rounding leaves, which Adam makes a step of.
+    names = [name for name in ours if not name.endswith("attention.self.key.bias")]
+    moved = max(float((ours[name] - before[name]).abs().max()) for name in names)
     assert moved > 1e-4
-    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 0.01 * moved
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in names) < 0.01 * moved
 
 
 def test_two_processes_train_as_one_with_twice_the_batches(config: TrainingConfig, tmp_path: Path) -> None:

@@ -76,8 +76,9 @@ def _make_accelerator(config: TrainingConfig) -> Accelerator:
         mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
         # Only where it is told so does it join several processes without a GPU.
         cpu=config.device == "cpu" or not torch.accelerator.is_available(),
-        # A pooler has weights that no gradient reaches.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        # A pooler has weights that no gradient reaches. Buffers are constants, such as positions, and writing into them
+        # would spoil the graph of labels that pieces of a batch share.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)],
     )
     # As torchrun and accelerate launch tell it.
     started = os.environ.get("WORLD_SIZE", "1")

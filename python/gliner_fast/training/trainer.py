@@ -33,6 +33,7 @@ from gliner_fast.training.optimizer import build_optimizer, set_learning_rates
 from gliner_fast.training.recent_steps import RecentSteps
 from gliner_fast.training.row_gradients import RowGradients
 from gliner_fast.training.run import Run, begin_run
+from gliner_fast.training.shared_labels import share_labels
 
 if TYPE_CHECKING:
     from gliner_fast.model import GLiNER
@@ -279,18 +280,22 @@ class Trainer:
         for number in range(config.accumulation):
             pieces = next(batches)
             count = sum(piece.targets.count for piece in pieces)
+            most = config.piece_tokens or config.batch_tokens
+            shared = share_labels([piece.batch for piece in pieces], self.model.model.label_vectors, most)
             for piece in pieces:
-                recent.words += piece.batch.word_total
+                batch = piece.batch
+                recent.words += batch.word_total
                 is_last = number == config.accumulation - 1 and piece is pieces[-1]
                 try:
                     with nullcontext() if is_last else accelerator.no_sync(network):
                         with accelerator.autocast():
-                            logits = network(piece.batch.to(accelerator.device)).logits
+                            batch = next(shared)
+                            logits = network(batch.to(accelerator.device)).logits
                         loss = batch_loss(logits, piece.targets.to(accelerator.device), config, count=count)
                         accelerator.backward(loss / config.accumulation)
                 except torch.OutOfMemoryError as error:
                     raise MemoryError(
-                        f"{piece.batch.input_ids.numel():,} subwords at once{_labels_too(piece.batch)} do not fit on "
+                        f"{batch.input_ids.numel():,} subwords at once{_labels_too(batch)} do not fit on "
                         f"{accelerator.device}: set piece_tokens to less; a step is then computed in more pieces, and "
                         "stays the same"
                     ) from error
