@@ -296,7 +296,7 @@ def test_columns_of_those_names_and_models_without_relations_are_refused_in_word
         ({"relations": []}, "relations is empty"),
         ({"relations": [" "]}, "with an empty one"),
         ({"relation_threshold": 0.5}, "relation_threshold is given without relations"),
-        ({"relations": "a", "relation_threshold": {"b": 0.5}}, "no value for the label 'a'"),
+        ({"relations": "a", "relation_threshold": {"b": 0.5}}, "no value for the relation 'a'"),
         ({"relations": "a", "relations_column": "entities"}, "are both 'entities'"),
     ],
 )

@@ -28,6 +28,13 @@ TRIPLES_LAYERS = (
 )
 # Written of relex models alone: with a rel_token, gliner warns of every other tokenizer that it lacks it.
 _OF_RELEX = ("triples_layer", "embed_rel_token", "rel_token_index", "rel_token")
+# Those of gliner that are not.
+TRIPLES_REFUSED = {
+    "ConvE": "gliner cannot build it, as it needs a size that no setting of a checkpoint gives",
+    # Its (P, D) relations times (D, D, D) weights broadcast to (D, P, D), and are read as if they were (P, D, D): a
+    # score is made of the relation types of several triples, padding among them, and of other ones for another P.
+    "TuckER": "gliner mixes the triples of a batch up, so that the same triple has another score in other company",
+}
 _COUNTS = ("max_width", "hidden_size", "max_len")
 # What network and batches are made by.
 _STRUCTURE = {
@@ -228,7 +235,8 @@ class GLiNERConfig:
             ),
             (
                 self.is_relex and self.triples_layer not in (None, *TRIPLES_LAYERS),
-                f"a relation extraction (relex) model with triples_layer {self.triples_layer!r}",
+                f"a relation extraction (relex) model with triples_layer {self.triples_layer!r}"
+                + (f" ({reason})" if (reason := TRIPLES_REFUSED.get(str(self.triples_layer))) else ""),
             ),
             (
                 self.is_bi_encoder and bool(self.post_fusion_schema),

@@ -15,6 +15,7 @@ from gliner_fast.cpu.linear import Linear
 from gliner_fast.cpu.packed_weights import Sample, stamp_of
 from gliner_fast.encoder import build_encoder, encoder_width
 from gliner_fast.encoders.as_built import is_plain
+from gliner_fast.precision import autocast_dtype
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -108,7 +109,7 @@ class LabelEncoder(nn.Module):
             return cast(Tensor, self(labels.ids, labels.pad_id))
         weights = list(self.parameters())
         device = weights[0].device.type
-        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        autocast = autocast_dtype(device)
         texts = tuple(own.tobytes() for own in labels.ids)
         is_int16 = any(isinstance(module, Linear) and module.int16 is not None for module in self.modules())
         of = (texts, labels.pad_id, autocast, is_int16, *(stamp_of(weight) for weight in weights))

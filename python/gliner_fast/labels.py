@@ -121,9 +121,9 @@ def expect_relations(
                     f"{name} is given without relations: name some, such as ['works for'], or leave it out"
                 )
         return
-    if isinstance(relations, Mapping) or not all(isinstance(relation, str) for relation in relations):
+    if isinstance(relations, (bytes, Mapping)) or not all(isinstance(relation, str) for relation in relations):
         raise TypeError(f"relations is {shown(relations)}: expected strings such as ['works for']")
-    if not relations:
+    if not len(relations):  # an array has no truth of its own
         raise ValueError("relations is empty: name at least one kind, such as ['works for'], or leave it out")
     if not all(relation.strip() for relation in relations):
         raise ValueError(f"relations is {relations!r}, with an empty one: the model looks for what it says")
@@ -138,12 +138,11 @@ def expect_relations(
 def _read_relations(relations: Any) -> LabelSet | None:
     """The relation types asked of a text; None for none."""
     expected = "expected strings such as ['works for'], or, for relations of each text's own, a list of lists"
-    if isinstance(relations, Mapping) or not isinstance(relations, (str, Sequence)):
+    if isinstance(relations, (bytes, Mapping)) or not isinstance(relations, (str, Sequence)):
         raise TypeError(f"relations is {shown(relations)}: {expected}")
-    try:
-        asked = LabelSet.read(relations)
-    except TypeError as error:
-        raise TypeError(f"relations is {shown(relations)}: {expected}") from error
+    if any(relation is None or isinstance(relation, (bytes, list, tuple, set, Mapping)) for relation in relations):
+        raise TypeError(f"relations is {shown(relations)}: {expected}")
+    asked = LabelSet.read(relations)
     return asked if asked.names else None
 
 
@@ -165,16 +164,19 @@ def plan_thresholds(
 
 
 def label_thresholds(names: tuple[Any, ...], threshold: Mapping[str, float], option: str = "threshold") -> list[float]:
-    """One threshold for each label of a set.
+    """One threshold for each label, or relation, of a set.
 
     Raises:
         ValueError: a label without a threshold; a label may never fall back to a value that nobody chose.
     """
     missing = [name for name in names if name not in threshold]
     if missing:
+        of_what, example = "label", {"person": 0.5, "city": 0.3}
+        if option == "relation_threshold":
+            of_what, example = "relation", {"works for": 0.5, "born in": 0.3}
         raise ValueError(
-            f"{option} has no value for the label {missing[0]!r}: a mapping must name every label, "
-            "such as {'person': 0.5, 'city': 0.3}"
+            f"{option} has no value for the {of_what} {missing[0]!r}: a mapping must name every {of_what}, "
+            f"such as {example}"
         )
     return [float(threshold[name]) for name in names]
 

@@ -105,3 +105,8 @@ def choose_device(name: str) -> torch.device:
 def widened(numbers: Tensor) -> Tensor:
     """Numbers in the precision that sums run in: 16 bits become float32, others stay."""
     return numbers.to(torch.promote_types(numbers.dtype, torch.float32))
+
+
+def autocast_dtype(device_type: str) -> torch.dtype | None:
+    """What autocast has a kind of device compute in, in this thread; None where it is off."""
+    return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None

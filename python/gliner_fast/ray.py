@@ -115,6 +115,8 @@ class Extractor:
                 f"labels is {labels!r}, with an empty label or description: the model looks for what it says"
             )
         asked_relations = [relations] if isinstance(relations, str) else relations
+        if (convert := getattr(asked_relations, "tolist", None)) is not None:
+            asked_relations = convert()  # an array
         expect_relations(asked_relations, adjacency_threshold, relation_threshold)
         if asked_relations is not None and relations_column == entities_column:
             raise ValueError(f"entities_column and relations_column are both {entities_column!r}: rename either")

@@ -78,7 +78,9 @@ class RelexGLiNER(GLiNER):
             on_long: see there. With "window" a relation is found where one window sees both of its entities.
 
         Returns:
-            For each text its entities, in reading order, and for each text its relations, by head and then tail.
+            For each text its entities, in reading order, and for each text its relations, by where head and then tail
+            stand, as in `gliner`: by start, then end. A token-level model that finds a span by several labels gives a
+            relation once for each, and may relate a span to itself.
 
         Raises:
             TypeError: labels, relations or thresholds of a wrong type.

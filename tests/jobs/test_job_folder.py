@@ -420,7 +420,7 @@ BAD_SETTINGS = [
     ({"relations": ["a"], "adjacency_threshold": float("nan")}, "adjacency_threshold is NaN"),
     ({"relations": ["a"], "adjacency_threshold": {"a": 0.5}}, "adjacency_threshold is .*: expected a number"),
     ({"relations": ["a"], "relation_threshold": "high"}, "relation_threshold is 'high' .*: expected a number"),
-    ({"relations": ["a"], "relation_threshold": {"b": 0.5}}, "relation_threshold has no value for the label 'a'"),
+    ({"relations": ["a"], "relation_threshold": {"b": 0.5}}, "relation_threshold has no value for the relation 'a'"),
     ({"relations": ["a"], "relation_threshold": {"a": float("nan")}}, r"relation_threshold\['a'\] is NaN"),
     ({"adjacency_threshold": 0.5}, "adjacency_threshold is given without relations"),
     ({"relation_threshold": 0.5}, "relation_threshold is given without relations"),

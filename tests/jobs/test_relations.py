@@ -280,7 +280,7 @@ def test_a_model_that_finds_no_relations_is_refused_before_anything_is_written(
         ({"relations": [["works for"]]}, "relations is .*: expected strings"),
         ({"layout": "rows"}, "use 'list'"),
         ({"relations_column": "entities"}, "are both 'entities'"),
-        ({"relation_threshold": {"works for": 0.5}}, "no value for the label 'located in'"),
+        ({"relation_threshold": {"works for": 0.5}}, "no value for the relation 'located in'"),
         ({"adjacency_threshold": [0.5]}, "adjacency_threshold is .*: expected a number"),
     ],
 )

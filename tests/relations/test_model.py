@@ -15,6 +15,7 @@ import torch
 from gliner_fast import GLiNER
 from gliner_fast.cpu.native import is_x86
 from gliner_fast.precision import cpu_features
+from gliner_fast.predicting.predictor import Predictor
 from gliner_fast.relex import RelexGLiNER
 from tests.relation_checkpoints import RELATIONS
 from tests.relations.answers import assert_same
@@ -199,3 +200,20 @@ def test_whole_numbers_find_mostly_the_same(kind: str, load: Callable[..., Relex
     assert_same(answer(copy.deepcopy(model)), found)
     model.save_pretrained(tmp_path)
     assert_same(answer(GLiNER.from_pretrained(tmp_path)), expected)  # what is saved is float32
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_autocast_holds_in_the_thread_that_relates(
+    kind: str, load: Callable[..., RelexGLiNER], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+):
+    model = load(kind)
+    model.token_budget = 120
+
+    def found() -> Any:
+        with torch.autocast("cpu", torch.bfloat16):
+            return places(answer(model))
+
+    beside = found()
+    request.getfixturevalue("overlapping")
+    monkeypatch.setattr(Predictor, "can_overlap", True)
+    assert found() == beside

@@ -197,6 +197,18 @@ def test_each_text_may_have_a_threshold_of_its_own(name: str, model: RelexGLiNER
         ),
         ({"relations": {"works for"}}, TypeError, r"relations is \{'works for'\} \(set\): expected strings"),
         ({"relations": 5}, TypeError, r"relations is 5 \(int\): expected strings"),
+        ({"relations": b"works for"}, TypeError, r"relations is b'works for' \(bytes\): expected strings"),
+        (
+            {"relations": [("works for", "born in")]},
+            TypeError,
+            r"relations is \[\('works for', .*\(list\): expected strings",
+        ),
+        (
+            {"relations": ["works for", None]},
+            TypeError,
+            r"relations is \['works for', None\] \(list\): expected strings",
+        ),
+        ({"relations": [{"works for"}]}, TypeError, r"relations is \[\{'works for'\}\] \(list\): expected strings"),
         ({"relations": ["works for", ["born in"]]}, TypeError, r"relations is \['works for', .*\(list\): expected"),
         ({"relations": [["born in"], {"a": "b"}]}, TypeError, r"relations is \{'a': 'b'\} \(dict\): expected strings"),
         ({"relations": [["born in"], 5]}, TypeError, r"relations is 5 \(int\): expected"),

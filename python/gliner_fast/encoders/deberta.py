@@ -37,6 +37,7 @@ from gliner_fast.encoders.deberta_layer import DebertaLayer, Group
 from gliner_fast.encoders.deberta_positions import LayerPositions
 from gliner_fast.encoders.flash_attention import FlashAttention, FlashTexts, takes_flash
 from gliner_fast.kernels.attention_reference import Positions
+from gliner_fast.precision import autocast_dtype
 from gliner_fast.upload import upload
 
 Made = TypeVar("Made")
@@ -267,7 +268,7 @@ class DebertaEncoder(nn.Module):
             weights += [layer.qkv.weight, layer.qkv.bias]
         kind_of_device = weights[0].device.type
         # What is made under autocast has its dtype.
-        autocast = torch.get_autocast_dtype(kind_of_device) if torch.is_autocast_enabled(kind_of_device) else None
+        autocast = autocast_dtype(kind_of_device)
         state = (kind, autocast, *((id(weight), weight.data_ptr(), _version(weight)) for weight in weights))
         made = self._made  # read once: another thread may be replacing it with an equal one
         if made is None or made.state != state or not made.sample.is_as_it_was():

@@ -17,22 +17,25 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(part in str(error) for part in told)
 
 
-def halved_subwords(lengths: NDArray[np.int64], error: Exception, *, padded: bool) -> int:
+def halved_subwords(lengths: NDArray[np.int64], error: Exception, *, padded: bool, linked: bool = False) -> int:
     """Half the subwords of a batch that did not fit, padding included where there is any.
 
     Args:
         lengths: subwords of its texts.
         error: what said that there was no room.
         padded: each text takes as much as the longest.
+        linked: relations were looked for, too.
 
     Raises:
         MemoryError: a single text cannot be halved; told in the user's terms.
     """
     longest = int(lengths.max())
     if len(lengths) == 1:
+        advice = "ask for fewer labels at a time, or cut the text or its longest word"
+        if linked:
+            advice += "; where it has very many entities to relate, raise threshold or adjacency_threshold"
         raise MemoryError(
-            f"a text of {longest:,} subwords, labels included, does not fit into memory: ask for fewer labels at a "
-            "time, or cut the text or its longest word"
+            f"a text of {longest:,} subwords, labels included, does not fit into memory: {advice}"
         ) from error
     return (len(lengths) * longest if padded else int(lengths.sum())) // 2
 

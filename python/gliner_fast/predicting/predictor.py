@@ -27,6 +27,7 @@ from gliner_fast.decode import (
 from gliner_fast.labels import LabelSet, label_thresholds
 from gliner_fast.marked_spans import find_marked_spans
 from gliner_fast.pending_scores import PendingScores
+from gliner_fast.precision import autocast_dtype
 from gliner_fast.predicting.collecting import Found
 from gliner_fast.predicting.describing import describe, read_findings
 from gliner_fast.predicting.linking import asks_for_relations, describe_relations, find_relations
@@ -189,7 +190,7 @@ class Predictor:
                 scores = replace(scores, on_host=PendingScores.of(scores.logits))
         encoding = stats.encode_seconds - encode_seconds
         stats.score_seconds += laid_out.seconds + perf_counter() - began - encoding
-        return Scored(laid_out.batch, laid_out.selection, scores, stream)
+        return Scored(laid_out.batch, laid_out.selection, scores, stream, autocast_dtype(self.device.type))
 
     def candidates(self, batch: Batch, scores: BatchScores, selection: Selection) -> Candidates:
         """The spans of a batch that may be entities; waits for what is on its way."""
@@ -199,13 +200,16 @@ class Predictor:
         found = scores.dense if scores.candidates is None else scores.candidates
         return find_candidates(found, word_counts, class_counts, self.max_width, selection)
 
-    @torch.inference_mode()  # which is each thread's own, as are the stream and the device
+    @torch.inference_mode()  # which is each thread's own, as are the stream, the device and autocast
     def decode(self, prepared: Prepared, scored: Scored) -> Found:
         """Waits for a batch's scores, and finds its entities."""
         began = perf_counter()
         batch, selection, scores, rows = scored.batch, scored.selection, scored.scores, scored.batch.rows
         word_counts = batch.word_counts.numpy()
-        with nullcontext() if scored.stream is None else torch.cuda.stream(scored.stream):
+        with (
+            nullcontext() if scored.stream is None else torch.cuda.stream(scored.stream),
+            nullcontext() if scored.autocast is None else torch.autocast(self.device.type, scored.autocast),
+        ):
             if self._needs_all_spans(prepared):
                 all_spans = self.candidates(batch, scores, replace(selection, allowed_spans=None))
                 candidates = only_allowed(all_spans, selection)
@@ -288,12 +292,13 @@ class LaidOut:
 
 @dataclass(frozen=True)
 class Scored:
-    """A batch that the device has begun, on a stream if it is CUDA."""
+    """A batch that the device has begun, on a stream if it is CUDA, and under autocast to a dtype if that is on."""
 
     batch: Batch
     selection: Selection
     scores: BatchScores
     stream: torch.cuda.Stream | None
+    autocast: torch.dtype | None
 
 
 def _owned(prepared: Prepared, rows: NDArray[np.int64], candidates: Candidates) -> NDArray[np.bool_]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gliner_fast.predicting.collecting import Collector, Found
+from gliner_fast.predicting.linking import asks_for_relations
 from gliner_fast.predicting.out_of_memory import halved_subwords, is_out_of_memory, lowered_budget
 from gliner_fast.predicting.preparing import Prepared
 from gliner_fast.predicting.stages import HostStages
@@ -185,7 +186,9 @@ class Schedule:
         predictor = self._predictor
         (first, rows), *others = self._waiting
         padded = not predictor.network.reads_packed
-        halved = halved_subwords(first.prepared.lengths[rows], error, padded=padded)
+        halved = halved_subwords(
+            first.prepared.lengths[rows], error, padded=padded, linked=asks_for_relations(first.prepared)
+        )
         self._budget = lowered_budget(self._budget, halved)
         predictor.lower_budget(self._budget)
         self._waiting.clear()

@@ -7,7 +7,9 @@ into the relations' vectors, computed once a relation. And no pair is looked at 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gliner_fast.relations.adjacency import ContextualAdjacency, PairwiseAdjacency, adjacency_layer
-from gliner_fast.relations.pairs import Block, ordered_pairs, padded_blocks
+from gliner_fast.relations.pairs import ordered_pairs, padded_blocks
 from gliner_fast.relations.triples import TripleScorer, triple_scorer
 from gliner_fast.scorer import ProjectionMLP
 from gliner_fast.upload import upload
@@ -24,6 +26,9 @@ from gliner_fast.upload import upload
 NO_ADJACENCY = "none"
 # Numbers of the widest tensor of pairs at a time: on a CPU it stays in the caches.
 _CPU_BLOCK, _GPU_BLOCK = 2**20, 2**25
+
+# Head, tail, class and score of relations.
+_Found: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,9 @@ class PairScorer(nn.Module):
         return vectors
 
     def _joint(self, heads: Tensor, tails: Tensor) -> Tensor:
-        return F.dropout(F.relu(heads + tails), self.dropout, self.training)
+        joint = heads + tails
+        joint = F.relu(joint) if torch.is_grad_enabled() else joint.relu_()
+        return F.dropout(joint, self.dropout, self.training)
 
 
 class MarkedSpanVectors(nn.Module):
@@ -162,10 +169,17 @@ class RelationScorer(nn.Module):
             labels: whether to add the relations' vectors.
         """
         block = _CPU_BLOCK if spans.device.type == "cpu" else _GPU_BLOCK
-        heads, tails = self._linked(spans, question, block)
-        found = self._score(spans, question, heads, tails, block)
-        order = np.lexsort((found.classes, found.tails, found.heads))  # nodes are by text
-        found = Answer(found.heads[order], found.tails[order], found.classes[order], found.scores[order], {})
+        ends = (spans, spans) if self.pairs is None else self.pairs.halves(spans)
+        parts = [
+            part
+            for heads, tails in self._linked(spans, question, block)
+            for part in self._score(ends, question, heads, tails, block)
+        ]
+        none = np.zeros(0, np.int64)
+        heads, tails, classes = (np.concatenate([none, *(part[own] for part in parts)]) for own in range(3))
+        scores = np.concatenate([np.zeros(0, np.float32), *(part[3] for part in parts)])
+        order = np.lexsort((classes, tails, heads))  # nodes are by text
+        found = Answer(heads[order], tails[order], classes[order], scores[order], {})
         if vectors and len(order):
             found.vectors.update(self._vectors(spans, found))
         if labels and len(order):
@@ -174,68 +188,67 @@ class RelationScorer(nn.Module):
             found.vectors["label_vector"] = _to_numpy(question.prompts[rows])
         return found
 
-    def _linked(self, spans: Tensor, question: Question, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Pairs of nodes that are linked, by head and tail."""
+    def _linked(
+        self, spans: Tensor, question: Question, block: int
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Pairs of nodes that are linked, by head and tail: where all are, some at a time."""
         chosen = np.flatnonzero(question.are_entities)
         adjacency = self.adjacency
         if adjacency is None:
-            parts = list(ordered_pairs(question.texts, chosen, block))
-        else:
-            # Compared in the weights' own precision, as the package does it.
-            limits = torch.from_numpy(question.adjacency_thresholds).to(spans.dtype).float().to(spans.device)
-            (texts,) = _on_device(spans, question.texts)
-            parts = []
-            if isinstance(adjacency, PairwiseAdjacency):
-                of_heads, of_tails = adjacency.project(spans)
-                most = max(1, block // of_heads.shape[1])
-                for heads, tails in ordered_pairs(question.texts, chosen, most):
-                    head, tail = _on_device(spans, heads, tails)
-                    passes = adjacency.score(of_heads[head], of_tails[tail]) > limits[texts[head]]
-                    kept = passes.cpu().numpy()
-                    parts.append((heads[kept], tails[kept]))
-            else:
-                for text, first, last in _runs(question.texts):
-                    matrix = adjacency(spans[first:last])  # (E, E)
-                    passes = (matrix.float() > limits[text]).cpu().numpy()
-                    passes &= question.are_entities[first:last]
-                    passes &= question.are_entities[first:last, None]
-                    np.fill_diagonal(passes, val=False)
-                    own_heads, own_tails = np.nonzero(passes)
-                    parts.append((own_heads + first, own_tails + first))
+            yield from ordered_pairs(question.texts, chosen, block)
+            return
+        # Compared in the weights' own precision, as the package does it.
+        (limits,) = upload([torch.from_numpy(question.adjacency_thresholds).to(spans.dtype).float()], spans.device)
         none = np.zeros(0, np.int64)
-        return np.concatenate([none, *(heads for heads, _ in parts)]), np.concatenate([none, *(t for _, t in parts)])
+        kept_heads, kept_tails = [none], [none]
+        if isinstance(adjacency, PairwiseAdjacency):
+            (texts,) = _on_device(spans, question.texts)
+            of_heads, of_tails = adjacency.project(spans)
+            for heads, tails in ordered_pairs(question.texts, chosen, max(1, block // of_heads.shape[1])):
+                head, tail = _on_device(spans, heads, tails)
+                kept = _copied(adjacency.score(of_heads[head], of_tails[tail]) > limits[texts[head]])
+                kept_heads.append(heads[kept])
+                kept_tails.append(tails[kept])
+        else:
+            for text, first, last in _runs(question.texts):
+                passes = _copied(adjacency(spans[first:last]).float() > limits[text])  # (E, E)
+                passes &= question.are_entities[first:last]
+                passes &= question.are_entities[first:last, None]
+                np.fill_diagonal(passes, val=False)
+                heads, tails = np.nonzero(passes)
+                kept_heads.append(heads + first)
+                kept_tails.append(tails + first)
+        yield np.concatenate(kept_heads), np.concatenate(kept_tails)
 
     def _score(
-        self, spans: Tensor, question: Question, heads: NDArray[np.int64], tails: NDArray[np.int64], block: int
-    ) -> Answer:
-        """The relations of linked pairs, in no order."""
-        texts, firsts = question.texts[heads], np.cumsum(question.counts) - question.counts
-        if self.pairs is not None:
-            of_heads, of_tails, most = *self.pairs.halves(spans), block // (4 * self.width)
-        else:
-            of_heads, of_tails, most = spans, spans, block // (self.width * max(1, question.counts.max(initial=0)))
-        limits = just_below(question.thresholds)
-        found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
-        for own in padded_blocks(texts, max(1, most)):
+        self,
+        ends: tuple[Tensor, Tensor],
+        question: Question,
+        heads: NDArray[np.int64],
+        tails: NDArray[np.int64],
+        block: int,
+    ) -> Iterator[_Found]:
+        """The relations of linked pairs, in no order; what nodes add as heads and tails is in `ends`, (S, H) each."""
+        of_heads, of_tails = ends
+        device = of_heads.device
+        columns_of_widest = 1 if self.pairs is not None else max(1, question.counts.max(initial=0))
+        firsts, limits = np.cumsum(question.counts) - question.counts, just_below(question.thresholds)
+        for own in padded_blocks(question.texts[heads], max(1, block // (of_heads.shape[1] * columns_of_widest))):
             counts = question.counts[own.texts]
             columns = np.arange(counts.max(initial=0))
             are_types = columns < counts[:, None]  # (G, C)
             types = np.where(are_types, firsts[own.texts][:, None] + columns, 0)  # (G, C); padded with any
             own_limits = np.where(are_types, limits[types], np.float32(np.inf))  # (G, C)
-            head, tail, type_ = _on_device(spans, heads[own.pairs], tails[own.pairs], types)
+            head, tail, type_ = _on_device(of_heads, heads[own.pairs], tails[own.pairs], types)
+            (limit,) = upload([torch.from_numpy(own_limits)], device)
+            (are_pairs,) = upload([torch.from_numpy(own.are_pairs)], device)
             logits = self._logits(of_heads[head], of_tails[tail], question.prompts[type_])  # (G, P, C)
             scores = torch.sigmoid(logits).float()
-            passes = scores > torch.from_numpy(own_limits).to(scores.device)[:, None]
-            passes &= torch.from_numpy(own.are_pairs).to(scores.device)[:, :, None]
-            found.append(_gathered(own, scores, passes, heads, tails))
-        none = np.zeros(0, np.int64)
-        return Answer(
-            np.concatenate([none, *(part[0] for part in found)]),
-            np.concatenate([none, *(part[1] for part in found)]),
-            np.concatenate([none, *(part[2] for part in found)]),
-            np.concatenate([np.zeros(0, np.float32), *(part[3] for part in found)]),
-            {},
-        )
+            passes = (scores > limit[:, None]) & are_pairs[:, :, None]
+            rows, chosen, classes = (_copied(part) for part in torch.nonzero(passes, as_tuple=True))
+            if len(rows):
+                pairs = own.pairs[rows, chosen]
+                yield heads[pairs], tails[pairs], classes, _copied(scores[passes])
 
     def _logits(self, heads: Tensor, tails: Tensor, prompts: Tensor) -> Tensor:
         """(G, P, H) twice and (G, C, D) -> (G, P, C)."""
@@ -265,19 +278,19 @@ def just_below(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.where(rounded > thresholds, np.nextafter(rounded, np.float32(-np.inf)), rounded)
 
 
-def _gathered(
-    own: Block, scores: Tensor, passes: Tensor, heads: NDArray[np.int64], tails: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Head, tail, class and score of what passes in a block."""
-    rows, columns, classes = (part.cpu().numpy() for part in torch.nonzero(passes, as_tuple=True))
-    pairs = own.pairs[rows, columns]
-    return heads[pairs], tails[pairs], classes, scores[passes].cpu().numpy()
-
-
 def _runs(texts: NDArray[np.int64]) -> list[tuple[int, int, int]]:
     """Each text that has nodes, its first, and one past its last."""
     own, firsts, counts = np.unique(texts, return_index=True, return_counts=True)
     return list(zip(own.tolist(), firsts.tolist(), (firsts + counts).tolist(), strict=True))
+
+
+def _copied(tensor: Tensor) -> NDArray[Any]:
+    """As an array that torch's memory is not kept by.
+
+    What is kept would lie between the tensors of one block and the next, and no large one would fit where another was.
+    """
+    array: NDArray[Any] = tensor.cpu().numpy().copy()
+    return array
 
 
 def _on_device(like: Tensor, *arrays: NDArray[np.int64]) -> list[Tensor]:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gliner_fast.config import TRIPLES_REFUSED
 from gliner_fast.errors import UnsupportedCheckpointError, listed
 from gliner_fast.precision import widened
 
@@ -197,12 +198,6 @@ _LAYERS: dict[str, Callable[[int], nn.Module]] = {
     "ConvKB": ConvKB,
 }
 MODES = (*_FORMULAS, *_LAYERS)
-_REFUSED = {
-    "ConvE": "gliner cannot build it, as it needs a size that no setting of a checkpoint gives",
-    # Its (P, D) relations times (D, D, D) weights broadcast to (D, P, D), and are read as if they were (P, D, D): a
-    # score is made of the relation types of several triples, padding among them, and of other ones for another P.
-    "TuckER": "gliner mixes the triples of a batch up, so that the same triple has another score in other company",
-}
 # The package builds them with this width, whatever hidden_size is: at another its models load, but cannot run.
 PARAMETRIC_WIDTH = 768
 
@@ -241,9 +236,9 @@ def triple_scorer(mode: str, width: int) -> TripleScorer:
     Raises:
         UnsupportedCheckpointError: an unknown mode, or one that the package itself cannot run, at all or at this width.
     """
-    if mode in _REFUSED:
+    if mode in TRIPLES_REFUSED:
         raise UnsupportedCheckpointError(
-            f"triples_layer is {mode!r}: {_REFUSED[mode]}; gliner_fast runs {listed(MODES)}"
+            f"triples_layer is {mode!r}: {TRIPLES_REFUSED[mode]}; gliner_fast runs {listed(MODES)}"
         )
     if mode not in MODES:
         raise UnsupportedCheckpointError(f"triples_layer is {mode!r}: expected one of {listed(MODES)}")
