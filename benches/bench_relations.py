@@ -11,6 +11,7 @@ import pytest
 from benches.bench_end_to_end import BATCH_SIZES, TEXT_COUNTS, THRESHOLD
 from benches.compare import SCALE, Race, words_of
 from benches.conftest import DEVICES, LABELS, SIZES, Pair, texts_of
+from gliner_fast import verify
 from tests.relation_checkpoints import RELATIONS
 
 Answers = tuple[list[list[dict[str, Any]]], list[list[dict[str, Any]]]]
@@ -32,7 +33,9 @@ def bench_relations(race: Race, pair: Callable[..., Pair], name: str, kind: str,
     def find_sorted(batch_size: int) -> Answers:
         return find(models.reference, by_length, batch_size=batch_size)
 
-    agreement = _agreement(find(models.ours), find(models.reference))
+    report = verify(models.ours, texts, labels, relations=RELATIONS, threshold=THRESHOLD, reference=models.reference)
+    assert report.ok, str(report)
+    assert report.relations is not None
     batch_size = min(BATCH_SIZES[device], key=lambda size: _seconds(lambda: find_sorted(size)))
     race.run(
         lambda: find(models.ours),
@@ -40,7 +43,13 @@ def bench_relations(race: Race, pair: Callable[..., Pair], name: str, kind: str,
             "gliner as shipped": lambda: find(models.reference),
             f"gliner sorted, batch {batch_size}": lambda: find_sorted(batch_size),
         },
-        agreement=agreement,
+        agreement=", ".join(
+            f"{part.equal:,} of {found:,} {name} equal, {part.explained} differ by rounding"
+            for name, found, part in (
+                ("entities", report.entities, report),
+                ("relations", report.relations.found, report.relations),
+            )
+        ),
         **words_of(
             texts, corpus=name, labels=len(labels), relations=len(RELATIONS), size=size, threshold=THRESHOLD,
             dtype="float32", kind=kind,
@@ -53,32 +62,3 @@ def _seconds(call: Callable[[], object]) -> float:
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin
-
-
-def _agreement(mine: Answers, theirs: Answers) -> str:
-    """Asserts that both found the same, and says how much it is."""
-    (entities, of_entities), (relations, of_relations) = (
-        _compared(own, their, key) for own, their, key in zip(mine, theirs, (_entity_key, _relation_key), strict=True)
-    )
-    return (
-        f"all of {entities:,} entities and {relations:,} relations equal, scores within "
-        f"{max(of_entities, of_relations):.0e}"
-    )
-
-
-def _compared(mine: list[Any], theirs: list[Any], key: Callable[[Any], Any]) -> tuple[int, float]:
-    """How many of a kind there are, and by how much their scores differ at most."""
-    own, their = (
-        {(index, *key(one)): one["score"] for index, of_text in enumerate(found) for one in of_text}
-        for found in (mine, theirs)
-    )
-    assert own.keys() == their.keys(), f"{len(own.keys() ^ their.keys())} of {len(their)} differ"
-    return len(their), max(abs(score - their[name]) for name, score in own.items())
-
-
-def _entity_key(entity: Any) -> tuple[Any, ...]:
-    return entity["start"], entity["end"], entity["label"]
-
-
-def _relation_key(relation: Any) -> tuple[Any, ...]:
-    return relation["head"]["entity_idx"], relation["tail"]["entity_idx"], relation["relation"]

@@ -85,7 +85,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "bi-modernbert": {"encoder": "modernbert", "label_encoder": "bert", "num_rnn_layers": 0},
     "mt5": {"encoder": "mt5"},
     # Few entities: random models have several candidates for each, and gliner looks at all pairs of candidates.
-    "relations": {"relations_layer": "mlp", "fraction_above_half": 0.001},
+    "relations": {"relations_layer": "mlp", "fraction_above_half": 0.003},
     "relations-unlinked": {"relations_layer": "none", "fraction_above_half": 0.001},  # all pairs are looked at
 }
 

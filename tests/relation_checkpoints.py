@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -15,7 +15,11 @@ _SHARE_LINKED = 0.4  # of the pairs of candidate entities
 _SHARE_RELATED = 0.1  # of linked pairs with each relation
 _SPREAD = 2.5  # standard deviation of the logits
 _SHARPENING = 20.0  # of attention's queries and keys, which would look everywhere alike
-_FEW = 0.7  # the score of spans that are calibrated by: pairs of all candidates would be too many
+# The score of spans that are calibrated by: pairs of all candidates may be too many; the next where none has it.
+_FEW = (0.7, 0.4, 0.1)
+
+
+_Run: TypeAlias = Callable[[float], Iterator[Any]]
 
 
 @contextmanager
@@ -33,22 +37,26 @@ def entities_alone(model: Any) -> Iterator[None]:
 
 def calibrate_relations(model: Any, texts: list[str], labels: list[str]) -> None:
     """Moves and scales the layers of a `gliner` model whose entities are calibrated."""
+
+    def run(threshold: float) -> Iterator[Any]:
+        return _run(model, texts, labels, threshold)
+
     layer = getattr(model.model, "relations_rep_layer", None)
     adjacency = None if layer is None else layer.relation_rep_layer
     if hasattr(adjacency, "attn"):
         with torch.no_grad():
             adjacency.attn.in_proj_weight.mul_(_SHARPENING)
     if hasattr(adjacency, "mlp"):
-        _calibrate_links(adjacency.mlp[-1], lambda: _run(model, texts, labels))
+        _calibrate_links(adjacency.mlp[-1], run)
     else:
         vectors = getattr(adjacency, "proj", getattr(adjacency, "linear", None))
         if vectors is not None:
-            _calibrate_vectors(vectors, lambda: _run(model, texts, labels))
+            _calibrate_vectors(vectors, run)
     if hasattr(model.model, "pair_rep_layer"):
-        _calibrate_pairs(model.model.pair_rep_layer[-1], lambda: _run(model, texts, labels))
+        _calibrate_pairs(model.model.pair_rep_layer[-1], run)
 
 
-def _run(model: Any, texts: list[str], labels: list[str]) -> Iterator[Any]:
+def _run(model: Any, texts: list[str], labels: list[str], threshold: float) -> Iterator[Any]:
     """What the model gives for each text that has candidate entities, alone: no layer sees padding."""
     for text in texts:
         prepared = model.prepare_batch([text], labels, relations=RELATIONS)
@@ -56,23 +64,29 @@ def _run(model: Any, texts: list[str], labels: list[str]) -> Iterator[Any]:
             prepared["input_x"], prepared["entity_types"], relation_types=prepared["relation_types"]
         )
         try:
-            result = model.run_batch(batch, threshold=_FEW, adjacency_threshold=-1.0)  # all pairs
+            result = model.run_batch(batch, threshold=threshold, adjacency_threshold=-1.0)  # all pairs
         except (AttributeError, RuntimeError):  # attention over no entities
             continue
         yield result
 
 
-def _outputs(layer: nn.Module, run: Callable[[], Iterator[Any]]) -> list[tuple[torch.Tensor, Any]]:
+def _outputs(layer: nn.Module, run: _Run) -> list[tuple[torch.Tensor, Any]]:
     """What a layer gives for each text, and what the model gives."""
     seen: list[torch.Tensor] = []
     hook = layer.register_forward_hook(lambda _module, _inputs, out: seen.append(out[0]))
-    both = [(seen[-1].double(), result) for result in run() if seen[-1].numel() and seen[-1].isfinite().all()]
+    both: list[tuple[torch.Tensor, Any]] = []
+    for threshold in _FEW:
+        both += [
+            (seen[-1].double(), result) for result in run(threshold) if seen[-1].numel() and seen[-1].isfinite().all()
+        ]
+        if sum(len(out) for out, _ in both) > 1:
+            break
     hook.remove()
     return both
 
 
 @torch.no_grad()
-def _calibrate_links(layer: nn.Linear, run: Callable[[], Iterator[Any]]) -> None:
+def _calibrate_links(layer: nn.Linear, run: _Run) -> None:
     """The last layer of "mlp", whose one output is the logit of a link."""
     logits = torch.cat([out.flatten() for out, _ in _outputs(layer, run)])
     scale, level = _SPREAD / logits.std(), torch.quantile(logits, 1.0 - _SHARE_LINKED)
@@ -81,7 +95,7 @@ def _calibrate_links(layer: nn.Linear, run: Callable[[], Iterator[Any]]) -> None
 
 
 @torch.no_grad()
-def _calibrate_vectors(layer: nn.Linear, run: Callable[[], Iterator[Any]]) -> None:
+def _calibrate_vectors(layer: nn.Linear, run: _Run) -> None:
     """The projection of layers whose logits are dot products: centred, about half of them are positive."""
     vectors = [out for out, _ in _outputs(layer, run)]  # (E, H) each
     mean = torch.cat(vectors).mean(0)
@@ -93,7 +107,7 @@ def _calibrate_vectors(layer: nn.Linear, run: Callable[[], Iterator[Any]]) -> No
 
 
 @torch.no_grad()
-def _calibrate_pairs(layer: nn.Linear, run: Callable[[], Iterator[Any]]) -> None:
+def _calibrate_pairs(layer: nn.Linear, run: _Run) -> None:
     """The last layer over pairs. What relations have in common sets the level, and nothing else."""
     seen = [(out, result.rel_prompts_embedding[0].double()) for out, result in _outputs(layer, run)]
     mean = torch.cat([pairs for pairs, _ in seen]).mean(0)  # (D,)
