@@ -22,6 +22,7 @@ from benches.compare import Race
 from benches.conftest import DEVICES, LABELS, SIZES, checkpoint, texts_of
 from gliner_fast import GLiNER
 from gliner_fast.annotated.examples import examples_from_records
+from gliner_fast.training import trainer
 from gliner_fast.training.batches import BatchStream
 from gliner_fast.training.config import TrainingConfig, TrainingFile
 from gliner_fast.training.corpus import Corpus
@@ -36,11 +37,11 @@ TOLERANCE = 1e-4  # of loss and of the gradient's norm, without dropout
 RATE = 1e-9  # hundreds of steps must not train anything
 
 
-def annotated_rows(name: str, label_count: int) -> list[dict[str, Any]]:
+def annotated_rows(name: str, label_count: int, count: int = ROWS) -> list[dict[str, Any]]:
     """Texts with a made-up span every seven words, and the same types to ask for in both packages."""
     labels = LABELS[:label_count]
     rows = []
-    for text in texts_of(name, ROWS)[:ROWS]:
+    for text in texts_of(name, count)[:count]:
         words = text.split()
         starts = range(0, len(words) - 2, 7)
         spans = [[start, start + start % 3, labels[start % label_count]] for start in starts]
@@ -51,8 +52,8 @@ def annotated_rows(name: str, label_count: int) -> list[dict[str, Any]]:
 class Ours:
     """Our trainer, to be asked for single steps."""
 
-    def __init__(self, size: str, rows: list[dict[str, Any]], device: str, folder: Path) -> None:
-        self.model = GLiNER.from_pretrained(checkpoint(size), map_location=device)
+    def __init__(self, size: str, rows: list[dict[str, Any]], device: str, folder: Path, kind: str = "") -> None:
+        self.model = GLiNER.from_pretrained(checkpoint(size, kind), map_location=device)
         self.config = TrainingConfig(
             output_dir=str(folder),
             sampling="gliner",
@@ -157,6 +158,44 @@ def bench_training(race: Race, tmp_path: Path, name: str, label_count: int, size
         size=size,
         dtype="float32",
         **conditions,
+    )
+    ours.batches.close()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("label_count", [5, 25])
+@pytest.mark.timeout(1_800)
+def bench_shared_labels(
+    race: Race, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, label_count: int, size: str, device: str
+) -> None:
+    rows = annotated_rows("mixed", label_count, 4 * ROWS)
+    ours = Ours(size, rows, device, tmp_path, "bi-encoder")
+    for group in ours.optimizer.param_groups:
+        group["lr"] = 0.0  # of random weights the loss is so steep that even `RATE` tells two steps apart
+    pieces = next(ours.batches)
+
+    def step_alone() -> Tensor:
+        with monkeypatch.context() as patch:
+            patch.setattr(trainer, "share_labels", lambda pieces, *_: iter(pieces))
+            return ours.step()
+
+    ours.model.eval()  # without dropout
+    error = float((ours.step() / step_alone() - 1).abs().max())
+    ours.model.train()
+    assert error <= TOLERANCE
+    race.run(
+        ours.step,
+        {"each piece encodes its labels": step_alone},
+        agreement=f"loss and norm of its gradient within {error:.0e}, without dropout",
+        amount=sum(len(row["tokenized_text"]) for row in rows),
+        unit="words",
+        corpus="mixed",
+        rows=len(rows),
+        labels=label_count,
+        pieces=len(pieces),
+        size=size,
+        dtype="float32",
     )
     ours.batches.close()
 

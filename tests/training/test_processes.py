@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,38 +12,17 @@ from typing import Literal
 import pytest
 import torch
 
-from gliner_fast.training.config import TrainingConfig, TrainingFile
+from gliner_fast.training.config import TrainingConfig
 from gliner_fast.training.errors import TrainingError
 from gliner_fast.training.run import begin_run
 from gliner_fast.training.trainer import train
 from gliner_fast.weights import find_weights, read_weights
-from tests.training.sentences import write_sentences
-
-
-def without_dropout(checkpoint: Path, folder: Path) -> Path:
-    """A copy of a checkpoint whose encoder drops nothing: two processes drop otherwise than one."""
-    shutil.copytree(checkpoint, folder)
-    path = folder / "gliner_config.json"
-    settings = json.loads(path.read_text())
-    settings["encoder_config"] |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    path.write_text(json.dumps(settings))
-    return folder
+from tests.training.short_runs import steps_without_dropout
 
 
 @pytest.fixture
 def config(checkpoint: Callable[[str], Path], tmp_path: Path) -> TrainingConfig:
-    return TrainingConfig(
-        output_dir=str(tmp_path / "whole"),
-        train=(TrainingFile(path=str(write_sentences(tmp_path / "data.jsonl"))),),
-        model=str(without_dropout(checkpoint("deberta"), tmp_path / "start")),
-        steps=4,
-        save_steps=2,
-        batch_tokens=128,
-        lr_encoder=1e-4,
-        lr_others=1e-4,
-        dropout=0.0,
-        device="cpu",
-    )
+    return steps_without_dropout(checkpoint("deberta"), tmp_path)
 
 
 def assert_same_weights(folder: Path, other: Path, start: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from gliner_fast.training.batches import BatchStream
 from gliner_fast.training.config import TrainingConfig, TrainingFile
 from gliner_fast.training.corpus import Corpus
 from gliner_fast.training.shared_labels import share_labels
-from tests.training.sentences import write_sentences
+from tests.training.short_runs import steps_without_dropout
 from tests.training.test_processes import assert_same_weights, in_two_processes
 
 ALL = 10**6  # subwords: more than any labels here have
@@ -184,25 +182,8 @@ def test_labels_of_other_models_stay_with_their_texts(built_in: GLiNER) -> None:
 
 @pytest.fixture
 def config(checkpoint: Callable[[str], Path], tmp_path: Path) -> TrainingConfig:
-    """Steps of several pieces, of a bi-encoder that drops nothing."""
-    shutil.copytree(checkpoint("bi"), tmp_path / "start")
-    path = tmp_path / "start" / "gliner_config.json"
-    of_model = json.loads(path.read_text())
-    for name in ("encoder_config", "labels_encoder_config"):
-        of_model[name] |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    path.write_text(json.dumps(of_model))
-    return TrainingConfig(
-        output_dir=str(tmp_path / "whole"),
-        train=(TrainingFile(path=str(write_sentences(tmp_path / "data.jsonl"))),),
-        model=str(tmp_path / "start"),
-        steps=4,
-        save_steps=2,
-        batch_tokens=128,
-        lr_encoder=1e-4,
-        lr_others=1e-4,
-        dropout=0.0,
-        device="cpu",
-    )
+    """Steps of several pieces, of a bi-encoder."""
+    return steps_without_dropout(checkpoint("bi"), tmp_path)
 
 
 def test_a_batch_in_pieces_is_the_same_step(

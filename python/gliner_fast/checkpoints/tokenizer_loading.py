@@ -252,23 +252,16 @@ def add_special_tokens(
         raise CheckpointError(
             f"class_token_index is {config.class_token_index}, but the tokenizer has {size} entries: {advice}"
         )
-    found = tokenizer.backend.token_to_id(config.ent_token)
-    if found is None:
-        raise CheckpointError(f"the tokenizer does not have the entity token {config.ent_token!r}: {advice}")
-    if found != config.class_token_index:
-        warnings.warn(
-            f"class_token_index is {config.class_token_index}, but the tokenizer's id of {config.ent_token!r} is "
-            f"{found}: labels will not be found",
-            stacklevel=4,
-        )
+    looked_for = [("entity", config.ent_token, "class_token_index", "labels")]
     if config.is_relex:
-        found = tokenizer.backend.token_to_id(config.rel_token)
+        looked_for.append(("relation", config.rel_token, "rel_token_index", "relations"))
+    for kind, token, setting, lost in looked_for:
+        found, expected = tokenizer.backend.token_to_id(token), getattr(config, setting)
         if found is None:
-            raise CheckpointError(f"the tokenizer does not have the relation token {config.rel_token!r}: {advice}")
-        if found != config.rel_token_index:
+            raise CheckpointError(f"the tokenizer does not have the {kind} token {token!r}: {advice}")
+        if found != expected:
             warnings.warn(
-                f"rel_token_index is {config.rel_token_index}, but the tokenizer's id of {config.rel_token!r} is "
-                f"{found}: relations will not be found",
+                f"{setting} is {expected}, but the tokenizer's id of {token!r} is {found}: {lost} will not be found",
                 stacklevel=4,
             )
     if tokenizer.backend.token_to_id(config.sep_token) is None:

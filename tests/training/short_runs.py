@@ -1,0 +1,38 @@
+"""Runs of few steps that may be compared with others."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from gliner_fast.training.config import TrainingConfig, TrainingFile
+from tests.training.sentences import write_sentences
+
+
+def steps_without_dropout(checkpoint: Path, folder: Path) -> TrainingConfig:
+    """Four steps of a checkpoint whose encoders drop nothing: in other processes or pieces they drop otherwise.
+
+    Args:
+        checkpoint: copied into `folder` / "start".
+        folder: of the run, whose output is "whole".
+    """
+    shutil.copytree(checkpoint, folder / "start")
+    path = folder / "start" / "gliner_config.json"
+    settings = json.loads(path.read_text())
+    for name in ("encoder_config", "labels_encoder_config"):
+        if settings.get(name):
+            settings[name] |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    path.write_text(json.dumps(settings))
+    return TrainingConfig(
+        output_dir=str(folder / "whole"),
+        train=(TrainingFile(path=str(write_sentences(folder / "data.jsonl"))),),
+        model=str(folder / "start"),
+        steps=4,
+        save_steps=2,
+        batch_tokens=128,
+        lr_encoder=1e-4,
+        lr_others=1e-4,
+        dropout=0.0,
+        device="cpu",
+    )
