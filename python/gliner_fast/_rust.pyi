@@ -40,6 +40,7 @@ __all__ = [
     "norm_rows",
     "resolve",
     "sublayers",
+    "take_signal_stack",
 ]
 
 _Ints: TypeAlias = NDArray[np.int64]
@@ -380,6 +381,15 @@ def find_spans(
 
 def has_vectors() -> bool:
     """Whether this CPU has the instructions that make `attention`, `find_spans` and `linear` fast."""
+
+def take_signal_stack() -> bool:
+    """Gives the calling thread a stack for signal handlers, for as long as it lives, unless it has one.
+
+    To be called from the main thread: nobody frees the stack of one that ends.
+
+    Returns:
+        Whether it has one now; False on systems without signals.
+    """
 
 def attention(
     qkv: NDArray[np.float32] | NDArray[np.uint16],

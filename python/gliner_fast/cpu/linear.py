@@ -38,6 +38,7 @@ from gliner_fast.cpu.native import (
 )
 from gliner_fast.cpu.openmp import parallel_address
 from gliner_fast.cpu.packed_weights import Packed, Reordered, readable
+from gliner_fast.cpu.signal_stack import keep_signals_away
 from gliner_fast.precision import cpu_features
 
 if TYPE_CHECKING:
@@ -80,9 +81,7 @@ def linear(
         return _packed_linear(vectors, packed, bias, activation)
     executor = choose_linear(vectors, weight)
     if executor == "onednn":
-        algorithm = "none" if activation == "gelu" else ""
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(vectors, weight, bias, activation, [], algorithm)
-        return out
+        return _onednn_linear(vectors, weight, bias, activation)
     if executor == "rust":
         return _native_linear(vectors, weight, bias, activation)
     return _torch_linear(vectors, weight, bias, activation)
@@ -114,6 +113,13 @@ def _product_takes_gelu(vectors: Tensor, weight: Tensor, bias: Tensor) -> bool:
         and not is_recorded()
         and asked_linear() != "torch"
     )
+
+
+def _onednn_linear(vectors: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation) -> Tensor:
+    keep_signals_away()
+    algorithm = "none" if activation == "gelu" else ""
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(vectors, weight, bias, activation, [], algorithm)
+    return out
 
 
 def _native_linear(vectors: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation) -> Tensor:
@@ -176,9 +182,7 @@ class Linear(nn.Linear):
             return _torch_linear(vectors, self.weight, self.bias, activation)
         reordered = self._reordered_for(vectors)
         if reordered is not None:
-            algorithm = "none" if activation == "gelu" else ""
-            out: Tensor = torch.ops.mkldnn._linear_pointwise(vectors, reordered, self.bias, activation, [], algorithm)
-            return out
+            return _onednn_linear(vectors, reordered, self.bias, activation)
         return linear(vectors, self.weight, self.bias, activation, *self.packed(vectors))
 
     def _reordered_for(self, vectors: Tensor) -> Tensor | None:

@@ -15,6 +15,7 @@ mod linear;
 mod lstm;
 mod openmp;
 mod scoring;
+mod signals;
 mod splitting;
 mod strings;
 mod sublayers;
@@ -34,6 +35,8 @@ mod _rust {
     use super::lstm::lstm;
     #[pymodule_export]
     use super::scoring::{find_spans, has_vectors};
+    #[pymodule_export]
+    use super::signals::take_signal_stack;
     #[pymodule_export]
     use super::splitting::{PyWordSplitter, PyWords};
     #[pymodule_export]

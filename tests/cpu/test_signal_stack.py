@@ -1,0 +1,123 @@
+"""Signals that come while oneDNN computes with the stack pointer on the heap.
+
+In processes of their own: pytest's faulthandler would give this one such a stack already.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux's layout of stack_t")
+
+COMPUTES = """
+import signal
+import torch
+from gliner_fast.cpu.linear import choose_linear, linear
+
+torch.set_num_threads(1)
+came = wrong = 0
+
+def count(number, frame):
+    global came
+    came += 1
+
+signal.signal(signal.SIGALRM, count)
+inputs = [(rows, torch.randn(rows, width), torch.randn(64, width)) for rows, width in ((64, 256), (2, 768), (64, 3072))]
+with torch.inference_mode():
+    assert choose_linear(*inputs[0][1:]) == "onednn"
+    expected = [linear(vectors, weight) for _, vectors, weight in inputs]
+    signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)
+    while came < 5000:
+        for (_, vectors, weight), known in zip(inputs, expected):
+            wrong += not torch.equal(linear(vectors, weight), known)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+assert not wrong
+"""
+
+STACK = """
+import ctypes, faulthandler, os, sys, threading
+
+class Stack(ctypes.Structure):
+    _fields_ = [("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("bytes", ctypes.c_size_t)]
+
+def stack():
+    asked = Stack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(asked)) == 0
+    return None if asked.flags & 2 else (asked.start, asked.bytes)  # SS_DISABLE
+
+from gliner_fast.cpu.signal_stack import keep_signals_away
+assert stack() is None
+"""
+
+
+def run(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    monkeypatch.setenv("GLINER_FAST_LINEAR", "onednn")
+    monkeypatch.delenv("PYTHONFAULTHANDLER", raising=False)
+
+
+@pytest.mark.skipif(
+    platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available(),
+    reason="needs oneDNN on x86",
+)
+@pytest.mark.parametrize("vectors", ["AVX2", "DEFAULT"])
+def test_signals_change_nothing(environment, monkeypatch, vectors):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", vectors)
+    run(COMPUTES)
+
+
+def test_the_main_thread_gets_a_stack_once(environment):
+    run(STACK + "keep_signals_away(); first = stack(); keep_signals_away(); assert first and stack() == first")
+
+
+def test_a_stack_of_somebody_else_stays(environment):
+    run(STACK + "faulthandler.enable(); first = stack(); keep_signals_away(); assert first and stack() == first")
+
+
+def test_other_threads_get_none_and_the_main_thread_its_own_all_the_same(environment):
+    run(
+        STACK
+        + """
+found = []
+
+def compute():
+    keep_signals_away()
+    found.append(stack())
+
+other = threading.Thread(target=compute); other.start(); other.join()
+assert found == [None]
+keep_signals_away()
+assert stack()
+"""
+    )
+
+
+def test_a_process_that_a_thread_forks_has_one_too(environment):
+    run(
+        STACK
+        + """
+keep_signals_away()
+codes = []
+
+def fork():
+    child = os.fork()
+    if child == 0:
+        before = stack()
+        keep_signals_away()
+        os._exit(0 if before is None and stack() else 1)
+    codes.append(os.waitpid(child, 0)[1])
+
+other = threading.Thread(target=fork); other.start(); other.join()
+assert codes == [0]
+"""
+    )
