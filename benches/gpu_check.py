@@ -133,20 +133,32 @@ def run(whole: Sequence[str], seconds: float, environment: Mapping[str, str], lo
 
     What it prints is added to the log.
     """
-    with log.open("ab") as file:
+    with log.open("ab") as file, _interruptible():
         process = subprocess.Popen(whole, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        print(f"interrupted after {seconds:.0f} seconds", flush=True)
+        process.send_signal(signal.SIGINT)  # pytest writes what it has, and its workers end with it
         try:
-            process.wait(seconds)
+            process.wait(GRACE)
         except subprocess.TimeoutExpired:
-            print(f"interrupted after {seconds:.0f} seconds", flush=True)
-            process.send_signal(signal.SIGINT)  # pytest writes what it has, and its workers end with it
-            try:
-                process.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                process.kill()  # and its workers end where it is gone
-                process.wait()
-            return False
+            process.kill()  # and its workers end where it is gone
+            process.wait()
+        return False
     return process.returncode == 0
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """What is started can be interrupted, even if we cannot: a shell has what it starts by `&` ignore that."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # what is handled is not ignored by who is started
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -54,6 +55,19 @@ def test_a_part_that_takes_too_long_leaves_the_figures_of_what_it_did(tmp_path: 
     assert not gpu_check.run(whole, 30, ENVIRONMENT, log)
     assert time.monotonic() - began < 200  # on a machine with other work to do
     assert [bench["name"] for bench in json.loads(result.read_text())["benchmarks"]] == ["test_quick"]
+    assert "KeyboardInterrupt" in log.read_text()
+
+
+def test_a_part_is_interrupted_where_the_shell_has_us_ignore_that(tmp_path: Path):
+    log, began = tmp_path / "log", time.monotonic()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        sleeper = "import time; print('began', flush=True); time.sleep(300)"
+        assert not gpu_check.run([sys.executable, "-S", "-c", sleeper], 2, os.environ, log)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert time.monotonic() - began < gpu_check.GRACE  # or it was killed
     assert "KeyboardInterrupt" in log.read_text()
 
 
