@@ -277,8 +277,8 @@ def test_the_scorer_has_its_first_layer_in_halves(monkeypatch):
 def test_packing_pays_with_few_rows_of_a_large_layer_where_mkl_is_fastest(monkeypatch):
     weight, small = torch.randn(512, 512), torch.randn(8, 8)
     monkeypatch.delenv(VARIABLE, raising=False)
-    monkeypatch.setattr("gliner_fast.cpu.linear.rust_is_fastest", lambda: True)
-    monkeypatch.setattr("gliner_fast.cpu.linear.mkl_is_fastest", lambda: True)
+    for name in ("rust_is_fastest", "mkl_is_fastest", "has_avx512"):
+        monkeypatch.setattr(f"gliner_fast.cpu.linear.{name}", lambda: True)
     with torch.no_grad():
         assert packing_pays(torch.randn(2, 32, 512), weight)
         assert not packing_pays(torch.randn(65, 512), weight)
@@ -294,7 +294,18 @@ def test_packing_pays_with_few_rows_of_a_large_layer_where_mkl_is_fastest(monkey
         assert packing_pays(torch.randn(8, 512), weight)
         with torch.enable_grad():
             assert not packing_pays(torch.randn(8, 512), weight)
-        monkeypatch.setattr("gliner_fast.cpu.linear.mkl_is_fastest", lambda: False)
+
+
+def test_packing_pays_with_more_rows_where_mkl_is_not_fastest_but_with_avx512_alone(monkeypatch):
+    weight, small = torch.randn(512, 512), torch.randn(8, 8)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    for name, value in (("rust_is_fastest", True), ("mkl_is_fastest", False), ("has_avx512", True)):
+        monkeypatch.setattr(f"gliner_fast.cpu.linear.{name}", lambda value=value: value)
+    with torch.no_grad():
+        assert packing_pays(torch.randn(4, 256, 512), weight)
+        assert not packing_pays(torch.randn(1025, 512), weight)
+        assert not packing_pays(torch.randn(8, 8), small)
+        monkeypatch.setattr("gliner_fast.cpu.linear.has_avx512", lambda: False)
         assert not packing_pays(torch.randn(8, 512), weight)
 
 

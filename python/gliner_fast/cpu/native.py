@@ -20,8 +20,8 @@ WIDENED = (torch.float32, torch.bfloat16, torch.float16)
 def rust_is_fastest() -> bool:
     """Whether the native module's attention, LSTM and spans beat torch's on this CPU.
 
-    Measured with AVX2 on AMD's CPUs and AVX-512 on Intel's, on torch's threads, as new ones would be in its way; the
-    attention's present form with AVX-512 alone, and 16 bits, which are widened, with AMX alone.
+    Measured with AVX2 on AMD's CPUs and AVX-512 on Intel's and AMD's, on torch's threads, as new ones would be in its
+    way; the attention's present form with AVX-512 alone, and 16 bits, which are widened, with AMX alone.
     """
     is_known = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
     return is_known and is_x86() and _rust.has_vectors() and parallel_address() != 0
@@ -33,9 +33,13 @@ def mkl_is_fastest() -> bool:
 
     Measured on a Xeon with AVX-512. On others' CPUs MKL does without these vectors.
     """
-    has_avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
     has_mkl: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
-    return has_avx512 and has_mkl and is_intel()
+    return has_avx512() and has_mkl and is_intel()
+
+
+def has_avx512() -> bool:
+    """Whether torch computes with AVX-512 on this CPU, as the native module then does."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def is_intel() -> bool:
