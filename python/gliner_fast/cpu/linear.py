@@ -10,9 +10,9 @@ rows, 1.1 to 1.3 with 48, and 1.0 to 1.1 with 80 to 256 (both: `GLINER_FAST_BENC
 benches/bench_linear.py`, base size). Where weights are not packed, few rows go to ours if the weights begin on a line
 of the cache, as those of a mapped file seldom do.
 
-On an EPYC 9004, AMD's with AVX-512, packed weights were faster than oneDNN: by the same bench 3.9, 1.5, 1.1, 1.1 and 1.03
-times with 16, 48, 80, 128 and 256 rows, and as fast with as many as a batch has. Kept there, they make texts in bulk 1.04
-times as fast, and a text alone 1.27 times (a throw-away script, interleaved).
+On an EPYC 9004, AMD's with AVX-512, packed weights were faster than oneDNN: by the same bench 3.9, 1.5, 1.1, 1.1 and
+1.03 times with 16, 48, 80, 128 and 256 rows, and as fast with as many as a batch has. Kept there, they make texts in
+bulk 1.04 times as fast, and a text alone 1.27 times (a throw-away script, interleaved).
 
 Layers that have their weights in whole numbers too (`int16.py`) multiply these, whatever the environment says.
 
