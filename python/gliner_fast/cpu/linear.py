@@ -323,9 +323,12 @@ def packing_pays(vectors: Tensor, weight: Tensor, parts: int = 1) -> bool:
     if asked:
         return asked == "packed"
     numbers = weight.numel() // parts
-    most = _MOST_OF_LARGE if numbers >= _LARGE else _MOST_PACKED_ROWS
     if not mkl_is_fastest():
         most = _MOST_BESIDE_ONEDNN
+    elif numbers >= _LARGE:
+        most = _MOST_OF_LARGE
+    else:
+        most = _MOST_PACKED_ROWS
     is_fast = numbers >= _FEWEST_WEIGHTS and vectors.numel() <= most * vectors.shape[-1]
     return is_fast and has_avx512() and rust_is_fastest()
 
