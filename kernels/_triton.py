@@ -61,6 +61,11 @@ def card_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
+def is_kernel(candidate: Any) -> bool:
+    """Whether something is what `jit` makes of a function, to be compiled for a card."""
+    return _TRITON is not None and isinstance(candidate, _TRITON.JITFunction)
+
+
 def jit(function: Any) -> Any:
     """Makes a Triton kernel of the function; without Triton, returns it unchanged (and nobody starts it)."""
     return function if _TRITON is None else _TRITON.jit(function)

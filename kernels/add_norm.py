@@ -10,13 +10,12 @@ computes what the kernel does not take; the kernel; its launch function.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gliner_fast.kernels._triton import INTERPRETED, expect_taken, jit, tl
+from gliner_fast.kernels.starting import start
 
 MOST_COLUMNS = 8192  # a row is held in the registers of one program
 _COLUMNS_PER_WARP = 256
@@ -93,8 +92,7 @@ def add_norm(vectors: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, *,
         given = [part.float() for part in given]
         out = out.float()
     block = 1 << (columns - 1).bit_length()
-    with torch.cuda.device(vectors.device) if vectors.is_cuda else nullcontext():
-        _add_norm_kernel[(rows,)](*given, out, eps, D=columns, BLOCK=block, num_warps=warps_of(block))
+    start(_add_norm_kernel, (rows,), *given, out, eps, D=columns, BLOCK=block, num_warps=warps_of(block))
     return out.to(vectors.dtype)
 
 

@@ -14,7 +14,6 @@ which also computes what the kernel does not take. Here are the kernel, its laun
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from gliner_fast.kernels._triton import INTERPRETED, card_name, expect_taken, jit, jit_for_any, loop_bound, tl
 from gliner_fast.kernels.attention_reference import Positions
+from gliner_fast.kernels.starting import start
 
 # The matrix units take no shorter products, and with heads of 128 float32 no tile fits the registers (on sm_90).
 HEAD_DIMS = (16, 32, 64)
@@ -223,33 +223,34 @@ def disentangled_attention(
     table = keys if keys is not None else queries
     blocks = _choose_blocks(qkv, longest, card_name(qkv.device), has_positions=table is not None)
     tiles = -(-longest // blocks.rows)
-    with torch.cuda.device(qkv.device) if qkv.is_cuda else nullcontext():
-        _disentangled_attention_kernel[(tiles * (len(offsets) - 1), heads)](
-            qkv,
-            keys,
-            queries,
-            positions.rows,
-            biases,
-            offsets,
-            out,
-            tiles,
-            len(positions.rows) // 2,
-            0 if table is None else table.shape[1],
-            scale,
-            0 if window is None else min(window, longest),  # no sum passes an int32
-            H=heads,
-            D=head_dim,
-            BLOCK=blocks.rows,
-            C2P=keys is not None,
-            P2C=queries is not None,
-            # Where the compiler itself loads ahead, it does so only with what a tile looks up for itself.
-            CARRIED=blocks.stages == 1,
-            WINDOWED=window is not None,
-            BIASED=biases is not None,
-            PRECISION="tf32" if allow_tf32 else "ieee",
-            num_warps=blocks.warps,
-            num_stages=blocks.stages,
-        )
+    start(
+        _disentangled_attention_kernel,
+        (tiles * (len(offsets) - 1), heads),
+        qkv,
+        keys,
+        queries,
+        positions.rows,
+        biases,
+        offsets,
+        out,
+        tiles,
+        len(positions.rows) // 2,
+        0 if table is None else table.shape[1],
+        scale,
+        0 if window is None else min(window, longest),  # no sum passes an int32
+        H=heads,
+        D=head_dim,
+        BLOCK=blocks.rows,
+        C2P=keys is not None,
+        P2C=queries is not None,
+        # Where the compiler itself loads ahead, it does so only with what a tile looks up for itself.
+        CARRIED=blocks.stages == 1,
+        WINDOWED=window is not None,
+        BIASED=biases is not None,
+        PRECISION="tf32" if allow_tf32 else "ieee",
+        num_warps=blocks.warps,
+        num_stages=blocks.stages,
+    )
     return out.to(dtype)
 
 

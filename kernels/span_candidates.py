@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -103,5 +104,8 @@ def logit_bounds(thresholds: Tensor) -> Tensor:
     Sure, not sharp: sigmoids err by some units in the last place (so the threshold gives way by 2**-20), the logit of
     the threshold by less than 1e-3, and the kernel compares its sums before they are rounded to the logits' dtype.
     """
-    bounds = torch.logit(thresholds.float().clamp(min=0) * (1 - 2**-20))
-    return bounds - torch.finfo(thresholds.dtype).eps * bounds.abs() - 1e-3
+    numbers = thresholds.float().numpy().clip(min=0) * np.float32(1 - 2**-20)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bounds = np.log(numbers / (1 - numbers))
+    eps = np.float32(torch.finfo(thresholds.dtype).eps)
+    return torch.from_numpy(bounds - eps * np.abs(bounds) - np.float32(1e-3))

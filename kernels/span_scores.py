@@ -16,7 +16,6 @@ is told in `span_tiling.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from gliner_fast.kernels._triton import INTERPRETED, expect_taken, jit, jit_for_any, tl
 from gliner_fast.kernels.span_tiling import Tiling, cut_tiles
+from gliner_fast.kernels.starting import start
 
 
 @jit_for_any(numbers=("capacity",), addresses=("texts_ptr", "tile_texts_ptr"))
@@ -232,40 +232,41 @@ def launch(
         return
     blocks = tiling.blocks
     allowed = None if hits is None or hits.allowed_spans is None else hits.allowed_spans.contiguous().view(torch.uint8)
-    with torch.cuda.device(u.device) if u.is_cuda else nullcontext():
-        _span_scores_kernel[(len(tiling.tile_texts),)](
-            u,
-            v,
-            g,
-            c,
-            tiling.texts,
-            tiling.tile_texts,
-            logits,
-            hits and hits.keys,
-            hits and hits.count,
-            hits and hits.bounds,
-            allowed,
-            len(hits.keys) if hits else 0,
-            u.stride(0),
-            v.stride(0),
-            g.stride(0),
-            H=u.shape[1],
-            K=max_width,
-            STARTS=tiling.starts,
-            ENDS=tiling.ends,
-            WIDTHS=tiling.widths,
-            GROUPS=tiling.groups,
-            BLOCK_C=blocks.types,
-            BLOCK_H=blocks.hidden,
-            PRECISION="tf32" if allow_tf32 else "ieee",
-            FUSED=_fused_add_relu(u),
-            CACHED=blocks.caches_v,
-            COMPACT=hits is not None,
-            HAS_ALLOWED=allowed is not None,
-            num_warps=tiling.hit_warps if hits else blocks.warps,
-            num_stages=blocks.stages,
-            maxnreg=tiling.hit_registers if hits else blocks.registers,
-        )
+    start(
+        _span_scores_kernel,
+        (len(tiling.tile_texts),),
+        u,
+        v,
+        g,
+        c,
+        tiling.texts,
+        tiling.tile_texts,
+        logits,
+        hits and hits.keys,
+        hits and hits.count,
+        hits and hits.bounds,
+        allowed,
+        len(hits.keys) if hits else 0,
+        u.stride(0),
+        v.stride(0),
+        g.stride(0),
+        H=u.shape[1],
+        K=max_width,
+        STARTS=tiling.starts,
+        ENDS=tiling.ends,
+        WIDTHS=tiling.widths,
+        GROUPS=tiling.groups,
+        BLOCK_C=blocks.types,
+        BLOCK_H=blocks.hidden,
+        PRECISION="tf32" if allow_tf32 else "ieee",
+        FUSED=_fused_add_relu(u),
+        CACHED=blocks.caches_v,
+        COMPACT=hits is not None,
+        HAS_ALLOWED=allowed is not None,
+        num_warps=tiling.hit_warps if hits else blocks.warps,
+        num_stages=blocks.stages,
+        maxnreg=tiling.hit_registers if hits else blocks.registers,
+    )
 
 
 def _fused_add_relu(u: Tensor) -> str:

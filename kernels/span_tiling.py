@@ -141,7 +141,8 @@ class Tiling:
     def decode(self, keys: Tensor, max_width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Text, start, width and type of places in the dense layout, each (S,) int64; all on the host."""
         first_logits = self.texts_on_host[:, 5].contiguous()
-        texts = torch.searchsorted(first_logits, keys, right=True) - 1  # where several begin there, the one not empty
+        # Where several begin there, the one that is not empty. Torch would take all threads for it.
+        texts = torch.from_numpy(np.searchsorted(first_logits.numpy(), keys.numpy(), side="right")) - 1
         own_types = self.texts_on_host[texts, 4]
         places = keys - first_logits[texts]
         spans = places // own_types

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gliner_fast import span_executor
+from gliner_fast.cpu import native
 from gliner_fast.cpu.native import allows_tf32
 from gliner_fast.kernels import _triton
 from gliner_fast.kernels._triton import INTERPRETED
@@ -66,6 +67,7 @@ def test_rust_computes_on_a_cpu_where_it_can(asked, monkeypatch, has_vectors, dt
 )
 def test_triton_computes_on_cuda_where_it_can(asked, monkeypatch, has_triton, capability, dtype, chosen):
     monkeypatch.setattr(_triton, "HAS_TRITON", has_triton)
+    monkeypatch.setattr(native, "_is_supported_by_triton", native._is_supported_by_triton.__wrapped__)  # asks each time
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     assert choose_executor(CUDA, dtype) == chosen
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gliner_fast import GLiNER
+from gliner_fast import upload as uploading
 from gliner_fast.predicting.request import Options, Request
 from gliner_fast.upload import upload
 from gliner_fast.word_vectors import time_major
@@ -68,7 +69,12 @@ def test_what_was_staged_arrives_as_it_was(packed: bool, order: tuple[torch.Tens
 
 def test_for_cuda_a_batch_is_laid_out_with_all_that_can_be_made_ready(monkeypatch: pytest.MonkeyPatch):
     pinned = []
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+
+    def pin(numbers: int, dtype: torch.dtype) -> torch.Tensor:
+        pinned.append(torch.empty(numbers, dtype=dtype))
+        return pinned[-1]
+
+    monkeypatch.setattr(uploading, "_pinned", pin)
     model = GLiNER.from_pretrained()
     on_cpu = model.predictor()
     on_cuda = dataclasses.replace(on_cpu, device=torch.device("cuda"))
@@ -91,7 +97,7 @@ def test_for_cuda_a_batch_is_laid_out_with_all_that_can_be_made_ready(monkeypatc
 
 
 def test_a_text_alone_needs_no_order_of_words(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(uploading, "_pinned", lambda numbers, dtype: torch.empty(numbers, dtype=dtype))
     predictor = dataclasses.replace(GLiNER.from_pretrained().predictor(), device=torch.device("cuda"))
     prepared = predictor.prepare(Request.read(["Marie Curie lived."], ["person"], Options()))
     assert predictor.lay_out(prepared, prepared.scorable).batch.word_order is None

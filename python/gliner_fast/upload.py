@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,8 +22,17 @@ def upload(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
 
 def gather(tensors: Sequence[Tensor], *, pin: bool) -> Tensor:
     """Tensors of one dtype, flat and one after another: the part of an upload that any thread can do beforehand."""
-    gathered = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    return gathered.pin_memory() if pin else gathered
+    flat = [tensor.reshape(-1) for tensor in tensors]
+    if not pin:
+        return torch.cat(flat)
+    gathered = _pinned(sum(map(len, flat)), flat[0].dtype)
+    # By numpy: torch would take all threads for it, beside the thread that starts the card's kernels.
+    np.concatenate([part.numpy() for part in flat], out=gathered.numpy())
+    return gathered
+
+
+def _pinned(numbers: int, dtype: torch.dtype) -> Tensor:
+    return torch.empty(numbers, dtype=dtype, pin_memory=True)
 
 
 def send(gathered: Tensor, shapes: Sequence[torch.Size], device: torch.device) -> list[Tensor]:

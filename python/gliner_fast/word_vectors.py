@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from threading import Lock
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -111,9 +112,11 @@ def time_major(word_counts: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (N,) index into the packed words; (longest,) texts that reach each word.
     """
-    longest_first = torch.argsort(word_counts, descending=True, stable=True)  # (B,)
-    counts = word_counts[longest_first]  # (B,)
-    starts = (word_counts.cumsum(0) - word_counts)[longest_first]  # (B,)
-    step = torch.arange(int(counts[0]))[:, None]  # (W, 1)
+    # By numpy: torch would take all threads for it, each time, beside the thread that starts a card's kernels.
+    counts = word_counts.numpy()
+    longest_first = np.argsort(-counts, kind="stable")  # (B,)
+    starts = (counts.cumsum() - counts)[longest_first]  # (B,)
+    counts = counts[longest_first]
+    step = np.arange(counts[0])[:, None]  # (W, 1)
     reached = step < counts  # (W, B)
-    return (starts + step)[reached], reached.sum(1)
+    return torch.from_numpy((starts + step)[reached]), torch.from_numpy(reached.sum(1))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from gliner_fast.cpu import native
 from gliner_fast.encoders import attention_executor
 from gliner_fast.encoders.attention_executor import VARIABLE, choose_attention
 from gliner_fast.kernels import _triton, disentangled_attention
@@ -54,6 +55,7 @@ def test_rust_takes_float32_on_a_cpu_alone(device, dtype, asked):
 )
 def test_triton_attends_on_cuda_where_it_can(asked, monkeypatch, has_triton, capability, dtype, head_dim, chosen):
     monkeypatch.setattr(_triton, "HAS_TRITON", has_triton)
+    monkeypatch.setattr(native, "_is_supported_by_triton", native._is_supported_by_triton.__wrapped__)  # asks each time
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     assert choose_attention(CUDA, dtype, head_dim) == chosen
 

@@ -107,8 +107,13 @@ def triton_is_fastest(device: torch.device, dtype: torch.dtype) -> bool:
         return False
     from gliner_fast.kernels._triton import DTYPES, HAS_TRITON
 
-    # Triton supports cards from compute capability 8.0 (Ampere) on; matrix units take no float64 there.
-    return HAS_TRITON and dtype in DTYPES and torch.cuda.get_device_capability(device) >= (8, 0)
+    return HAS_TRITON and dtype in DTYPES and _is_supported_by_triton(device)  # matrix units take no float64
+
+
+@cache
+def _is_supported_by_triton(device: torch.device) -> bool:
+    """Whether Triton supports a card: from compute capability 8.0 (Ampere) on."""
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def expect_triton(device: torch.device, variable: str) -> None:
