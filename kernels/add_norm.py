@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gliner_fast.kernels._triton import INTERPRETED, expect_taken, jit, tl
+from gliner_fast.kernels._triton import DTYPES, INTERPRETED, expect_taken, jit, tl
 from gliner_fast.kernels.starting import start
 
 MOST_COLUMNS = 8192  # a row is held in the registers of one program
@@ -93,7 +93,7 @@ def add_norm(vectors: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, *,
         out = out.float()
     block = 1 << (columns - 1).bit_length()
     start(_add_norm_kernel, (rows,), *given, out, eps, D=columns, BLOCK=block, num_warps=warps_of(block))
-    return out.to(vectors.dtype)
+    return out if out.dtype is vectors.dtype else out.to(vectors.dtype)
 
 
 def warps_of(block: int) -> int:
@@ -102,6 +102,17 @@ def warps_of(block: int) -> int:
 
 
 def _check(vectors: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> None:
+    shape, dtype = vectors.shape, vectors.dtype
+    if (
+        (vectors.is_cuda or INTERPRETED)
+        and dtype in DTYPES
+        and dtype is residual.dtype is weight.dtype is bias.dtype
+        and len(shape) == 2
+        and shape == residual.shape
+        and weight.shape == bias.shape == shape[1:]
+        and shape[1] <= MOST_COLUMNS
+    ):
+        return  # there are two dozen starts a batch, and what is told below takes time to ask for
     expect_taken(vectors, "vectors are")
     others = {"residual": residual, "weight": weight, "bias": bias}
     for name, part in others.items():

@@ -30,6 +30,7 @@ from gliner_fast.encoders.attention_executor import (
     fastest_attention,
     runs_of_equals,
 )
+from gliner_fast.encoders.card_layers import run_on_card
 from gliner_fast.encoders.cuda_graphs import MOST_SUBWORDS as GRAPH_SUBWORDS
 from gliner_fast.encoders.cuda_graphs import Encode, EncoderGraphs, Weights, wants_graphs
 from gliner_fast.encoders.deberta_config import DebertaConfig, position_rows
@@ -158,12 +159,19 @@ class DebertaEncoder(nn.Module):
         rows: Tensor,
         executor: AttentionExecutor,
     ) -> Tensor:
-        kinds = self.config.pos_att_type
+        kinds, layers = self.config.pos_att_type, self._layers()
         hidden: Tensor = self.embedding_norm(self.word_embeddings(input_ids))  # (N, D)
-        for layer, (keys, queries) in zip(self._layers(), tables, strict=True):
-            positions = Positions(keys if "c2p" in kinds else None, queries if "p2c" in kinds else None, rows)
-            own = wanted if layer is self.layers[-1] else None
-            hidden = layer.forward_packed(hidden, positions, texts, own, scale=self._scale, executor=executor)
+        positions = [
+            Positions(keys if "c2p" in kinds else None, queries if "p2c" in kinds else None, rows)
+            for keys, queries in tables
+        ]
+        if executor == "triton":
+            found = run_on_card(hidden, layers, positions, texts, wanted, scale=self._scale)
+            if found is not None:
+                return found
+        for layer, own_positions in zip(layers, positions, strict=True):
+            own = wanted if layer is layers[-1] else None
+            hidden = layer.forward_packed(hidden, own_positions, texts, own, scale=self._scale, executor=executor)
         return hidden
 
     def _replay(self, input_ids: Tensor, wanted: Tensor) -> Tensor | None:
