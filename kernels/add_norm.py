@@ -104,7 +104,7 @@ def warps_of(block: int) -> int:
 def _check(vectors: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> None:
     shape, dtype = vectors.shape, vectors.dtype
     if (
-        (vectors.is_cuda or INTERPRETED)
+        vectors.is_cuda
         and dtype in DTYPES
         and dtype is residual.dtype is weight.dtype is bias.dtype
         and len(shape) == 2
