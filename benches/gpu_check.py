@@ -1,4 +1,4 @@
-"""GPU tests and GPU benches in parts, the most telling first; `make gpu-check` runs them all.
+r"""GPU tests and GPU benches in parts, the most telling first; `make gpu-check` runs them all.
 
 A card that is lent for minutes must not go back without figures. So each part is a process of its own, with a time of
 its own: it is interrupted then, and still writes the figures that it has. Nothing needs a network or .venv: the Python
@@ -6,8 +6,9 @@ that runs this is used, with what lies in WHEELS (`make gpu-wheels`) beside it f
 extension, of which one build serves every Python from 3.10.
 
 Example, in two calls of a quarter of an hour:
-    PYTHONPATH=python python3 -m benches.gpu_check card profile tests speed --seconds 420 --out "$OUT"
-    PYTHONPATH=python python3 -m benches.gpu_check gelu latency attention speed-25 tune --seconds 330 --out "$OUT"
+    PYTHONPATH=python python3 -m benches.gpu_check card speed profile tests --seconds 420 --out "$OUT"
+    PYTHONPATH=python python3 -m benches.gpu_check gelu latency attention speed-25 tune latency-compiled \
+        --seconds 390 --out "$OUT"
 """
 
 from __future__ import annotations
@@ -88,13 +89,17 @@ PARTS = {
     ),
     "speed-25": _benches("texts to entities with 25 types", 120, "bench_gpu.py", *_end_to_end("bench_gpu", 25)),
     "latency": _benches(
-        "single texts, with and without CUDA graphs", 150, "bench_gpu.py",
+        "single texts, with and without CUDA graphs", 90, "bench_gpu.py",
         "bench_gpu_latency[bf16-base-cuda]", "bench_gpu_latency[fp32-base-cuda]",
     ),
     "gelu": Part("GELU in the product before it", 40, ("pytest", "benches/bench_gelu.py")),
     "compiled": _benches(
         "beside gliner with its DeBERTa compiled", 120, "bench_gpu.py",
         "bench_gpu_compiled[short-base-cuda]", "bench_gpu_compiled[mixed-base-cuda]",
+    ),
+    "latency-compiled": _benches(
+        "single texts beside gliner with its DeBERTa compiled", 150, "bench_gpu.py",
+        "bench_gpu_latency_compiled[base-cuda]",
     ),
     "peers": _benches(
         "beside FlashDeBERTa and disentangled-flash", 90, "bench_gpu.py",
