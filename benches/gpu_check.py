@@ -106,8 +106,8 @@ PARTS = {
         "bench_gpu_attentions[short-base-cuda]", "bench_gpu_attentions[mixed-base-cuda]",
     ),
     "kernels": Part(
-        "span scores, residual and norm, each beside torch", 90,
-        ("pytest", "benches/bench_span_scores.py", "benches/bench_add_norm.py"),
+        "span scores, residual and norm, rotations, each beside torch", 90,
+        ("pytest", "benches/bench_span_scores.py", "benches/bench_add_norm.py", "benches/bench_rotations.py"),
     ),
     "budget": Part("subwords a batch", 60, ("benches.tune_budget",), is_bench=False, needs="gliner"),
     "tune": Part("block sizes of the attention", 120, ("benches.tune_attention",), is_bench=False, needs="torch"),

@@ -9,9 +9,10 @@ import torch
 
 from gliner_fast.encoder import TransformersEncoder
 from gliner_fast.encoders import packed_modernbert
-from gliner_fast.encoders.attention_executor import VARIABLE
-from gliner_fast.kernels import _triton, disentangled_attention
+from gliner_fast.encoders.attention_executor import VARIABLE, PackedTexts, attend
+from gliner_fast.kernels import _triton, disentangled_attention, rotations
 from gliner_fast.kernels._triton import INTERPRETED
+from gliner_fast.kernels.attention_reference import Positions, Rotations
 from tests.encoders.test_packed_bert import texts_of
 
 SETTINGS = {
@@ -99,7 +100,10 @@ def test_sixteen_bits_are_as_near_as_those_of_padded_texts(dtype: torch.dtype, m
 @pytest.mark.skipif(not INTERPRETED, reason="needs Triton, and a machine without a GPU")
 def test_the_kernel_of_disentangled_attention_sees_what_is_near(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, lengths = make_encoder(hidden_size=64, num_attention_heads=2, local_attention=60), [100, 33, 1, 70, 2]
-    windows = []
+    windows, turned = [], []
+    turn = rotations.turn_in_place
+    monkeypatch.setattr(rotations, "turn_in_place", lambda *given: turned.append(given[0].shape) or turn(*given))
+    monkeypatch.setattr(rotations.Rotations, "turn", None)  # whom nobody calls
     kernel = disentangled_attention.disentangled_attention
     monkeypatch.setattr(
         disentangled_attention,
@@ -113,7 +117,28 @@ def test_the_kernel_of_disentangled_attention_sees_what_is_near(monkeypatch: pyt
         padded = encoder(ids, counts)[is_subword]
         packed = encoder(ids[is_subword], counts, offsets)
     assert windows == [None, 30, None]
+    assert turned == [(206, 3, 2, 32)] * 3
     torch.testing.assert_close(packed, padded, rtol=0, atol=1e-4)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="needs Triton, and a machine without a GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_queries_and_keys_are_turned_where_they_lie_by_triton_alone(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    texts, angles = PackedTexts([9, 4], torch.tensor([0, 9, 13])), torch.rand(9, 8) * 6
+    positions = Positions(None, None, torch.zeros(17, dtype=torch.int32))
+    given = torch.randn(13, 2, 3, 16).to(dtype).transpose(1, 2)  # (N, 3, H, d), not one number after another
+    options = {"scale": 0.25, "rotations": Rotations(angles.cos(), angles.sin()), "window": 3}
+    expected = attend(given.double(), positions, texts, executor="torch", **options)
+    errors = {}
+    for executor in ("torch", "rust", "triton"):
+        qkv = given.contiguous()
+        with torch.inference_mode():
+            found = attend(qkv, positions, texts, executor=executor, **options)
+            assert torch.equal(attend(given, positions, texts, executor=executor, **options), found)
+        errors[executor] = float((found.double() - expected).abs().max())
+        assert torch.equal(qkv, given) is (executor != "triton")
+    assert max(errors.values()) <= 2 * errors["torch"] + 1e-5
 
 
 @pytest.mark.parametrize("executor", ["grouped", "torch", "rust", "triton"])

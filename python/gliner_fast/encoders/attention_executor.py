@@ -111,15 +111,18 @@ def attend(
 ) -> Tensor:
     """Attention over packed texts, (N, 3, H, d) -> (N, H, d), as `kernels.attention_reference` describes it.
 
-    With `rotations` queries and keys are turned first.
+    With `rotations` queries and keys are turned first, by "triton" where they lie: nobody else may have `qkv` then.
     """
     if executor == "rust":
         return native_attention(qkv, positions, lengths=texts.lengths, scale=scale, rotations=rotations, window=window)
-    if rotations is not None:
-        qkv = rotations.turn(qkv, texts.places)
     if executor == "triton":
         from gliner_fast.kernels.disentangled_attention import disentangled_attention
 
+        if rotations is not None:
+            from gliner_fast.kernels.rotations import turn_in_place
+
+            qkv = qkv.contiguous()
+            turn_in_place(qkv, rotations, texts.places)
         return disentangled_attention(
             qkv,
             positions,
@@ -129,4 +132,6 @@ def attend(
             window=window,
             allow_tf32=allows_tf32(),
         )
+    if rotations is not None:
+        qkv = rotations.turn(qkv, texts.places)
     return disentangled_attention_reference(qkv, positions, lengths=texts.lengths, scale=scale, window=window)

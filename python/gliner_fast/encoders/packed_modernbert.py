@@ -106,6 +106,7 @@ class _Attention:
     def attend(self, layer: Any, hidden: Tensor) -> Tensor:
         """(N, E) -> (N, E), what goes into the last product of the attention."""
         own = layer.attn
+        # Nobody else has this product, so that it may be turned where it lies: no module has a hook or is of another's.
         qkv = own.Wqkv(layer.attn_norm(hidden)).view(len(hidden), 3, -1, own.head_dim)  # (N, 3, H, d)
         rotations, scale = self.rotations[layer.attention_type], own.head_dim**-0.5
         window = self.window if layer.attention_type == "sliding_attention" else None
