@@ -12,7 +12,7 @@ from torch import nn
 from gliner_fast.encoder import TransformersEncoder
 from gliner_fast.encoders import packed_t5
 from gliner_fast.encoders.attention_executor import VARIABLE
-from gliner_fast.kernels import _triton
+from gliner_fast.kernels import _triton, disentangled_attention
 from gliner_fast.kernels._triton import INTERPRETED
 from tests.encoders.test_packed_bert import texts_of
 from tests.encoders.test_packed_modernbert import run_both
@@ -70,6 +70,23 @@ def test_the_kernel_of_disentangled_attention_adds_what_distances_have(monkeypat
     monkeypatch.setenv(VARIABLE, "triton")
     padded, packed, _ = run_both(encoder, lengths)
     torch.testing.assert_close(packed, padded, rtol=0, atol=1e-4)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="needs Triton, and a machine without a GPU")
+def test_what_distances_have_is_widened_once_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, given = make_encoder(d_kv=16).bfloat16(), []
+    kernel = disentangled_attention.disentangled_attention
+    monkeypatch.setattr(
+        disentangled_attention,
+        "disentangled_attention",
+        lambda qkv, positions, **options: given.append(positions.biases) or kernel(qkv, positions, **options),
+    )
+    monkeypatch.setenv(VARIABLE, "triton")
+    with torch.inference_mode():
+        encoder(torch.arange(2, 9), torch.tensor([4, 3]), torch.tensor([0, 4, 7]))
+    assert len(given) == 3  # layers
+    assert {id(biases) for biases in given} == {id(given[0])}
+    assert given[0].dtype is torch.float32
 
 
 def test_distances_count_in_both_directions() -> None:

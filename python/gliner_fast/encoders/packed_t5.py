@@ -111,7 +111,10 @@ class _Attention:
             num_buckets=own.relative_attention_num_buckets,
             max_distance=own.relative_attention_max_distance,
         )
-        biases: Tensor = own.relative_attention_bias(buckets).T.contiguous()  # (H, 2M - 1)
+        biases: Tensor = own.relative_attention_bias(buckets).T  # (H, 2M - 1)
+        if executor in ("triton", "rust"):  # who would make them float32 in each layer
+            biases = biases.float()
+        biases = biases.contiguous()
         # Without vectors of its own a distance has no row; the kernel wants to know how far texts reach.
         rows = torch.zeros(len(distances), dtype=torch.int32, device=distances.device)
         self.positions = Positions(None, None, rows, biases)
