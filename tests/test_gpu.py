@@ -216,7 +216,7 @@ def test_no_library_waits_for_the_device_unseen(words: list[int]):
 
 
 @pytest.mark.gliner
-@pytest.mark.parametrize("kind", ["deberta", "deberta-marker", "bert"])
+@pytest.mark.parametrize("kind", ["deberta", "deberta-marker", "bert", "modernbert", "mt5"])
 def test_a_call_waits_for_the_device_once_a_batch_to_read_its_candidates(kind, checkpoint, monkeypatch):
     model = GLiNER.from_pretrained(checkpoint(kind), map_location=DEVICE)
     model.token_budget = 2_000
