@@ -15,6 +15,7 @@ which also computes what the kernel does not take. Here are the kernel, its laun
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -211,26 +212,34 @@ def disentangled_attention(
         ValueError: for another device or head_dim, positions that do not reach the longest text's ends, biases of
             other distances, or a window where distances have scores.
     """
+    # Each layer comes here, and a text alone waits for it: hence no loops, and no lengths by `len`, which in torch is
+    # Python.
     _check(qkv, positions, longest)
-    if window is not None and not (positions.keys is None and positions.queries is None):
+    keys, queries, biases = positions.keys, positions.queries, positions.biases
+    table = queries if keys is None else keys
+    if window is not None and table is not None:
         raise ValueError("distances have scores: the kernel then sees all of a text, and takes no window")
-    out = qkv.new_empty(len(qkv), *qkv.shape[2:])
-    if not len(qkv):
+    subwords, _, heads, head_dim = qkv.shape
+    out = qkv.new_empty(subwords, heads, head_dim)
+    if not subwords:
         return out
-    dtype, keys, queries = qkv.dtype, positions.keys, positions.queries
+    dtype = qkv.dtype
     if INTERPRETED and dtype is torch.bfloat16:  # the interpreter adds bf16 as if they were integers
         qkv, out = qkv.float(), out.float()
-        keys, queries = (part if part is None else part.float() for part in (keys, queries))
+        keys = None if keys is None else keys.float()
+        queries = None if queries is None else queries.float()
     qkv = qkv.contiguous()
-    keys, queries = (part if part is None else part.contiguous() for part in (keys, queries))
-    biases = positions.biases if positions.biases is None else positions.biases.float().contiguous()
-    heads, head_dim = qkv.shape[2:]
-    table = keys if keys is not None else queries
+    if keys is not None:
+        keys = keys.contiguous()
+    if queries is not None:
+        queries = queries.contiguous()
+    if biases is not None:
+        biases = biases.float().contiguous()
     blocks = _choose_blocks(qkv, longest, card_name(qkv.device), has_positions=table is not None)
     tiles = -(-longest // blocks.rows)
     start(
         _disentangled_attention_kernel,
-        (tiles * (len(offsets) - 1), heads),
+        (tiles * (offsets.shape[0] - 1), heads),
         qkv,
         keys,
         queries,
@@ -239,7 +248,7 @@ def disentangled_attention(
         offsets,
         out,
         tiles,
-        len(positions.rows) // 2,
+        positions.rows.shape[0] // 2,
         0 if table is None else table.shape[1],
         scale,
         0 if window is None else min(window, longest),  # no sum passes an int32
@@ -256,19 +265,22 @@ def disentangled_attention(
         num_warps=blocks.warps,
         num_stages=blocks.stages,
     )
-    return out.to(dtype)
+    return out if out.dtype is dtype else out.to(dtype)
 
 
 def _check(qkv: Tensor, positions: Positions, longest: int) -> None:
     expect_taken(qkv, "qkv is")
-    if qkv.shape[-1] not in HEAD_DIMS:
-        raise ValueError(f"heads are {qkv.shape[-1]} wide: the kernel takes {HEAD_DIMS}; the reference takes any")
-    reach = len(positions.rows) // 2 + 1
+    _, _, heads, head_dim = qkv.shape
+    if head_dim not in HEAD_DIMS:
+        raise ValueError(f"heads are {head_dim} wide: the kernel takes {HEAD_DIMS}; the reference takes any")
+    distances = positions.rows.shape[0]
+    reach = distances // 2 + 1
     if longest > reach:
         raise ValueError(f"a text has {longest} subwords, and positions.rows reaches {reach}: make it longer")
-    expected = (qkv.shape[2], len(positions.rows))
-    if positions.biases is not None and positions.biases.shape != expected:
-        raise ValueError(f"positions.biases is {tuple(positions.biases.shape)}: expected {expected}, heads, distances")
+    biases = positions.biases
+    if biases is not None and biases.shape != (heads, distances):
+        expected = heads, distances
+        raise ValueError(f"positions.biases is {tuple(biases.shape)}: expected {expected}, heads, distances")
 
 
 @dataclass(frozen=True)
@@ -302,6 +314,7 @@ class ShapeClass(NamedTuple):
     is_short: bool
 
 
+@cache
 def default_blocks(own: ShapeClass) -> Blocks:
     """Read off what Triton 3.6 compiles for sm_90.
 
@@ -328,5 +341,5 @@ MEASURED_BLOCKS: dict[str, dict[ShapeClass, Blocks]] = {}
 
 def _choose_blocks(qkv: Tensor, longest: int, card: str, *, has_positions: bool) -> Blocks:
     """What was measured on the card for the class, else the default."""
-    own = ShapeClass(8 * qkv.element_size(), qkv.shape[-1], has_positions, is_short=longest <= 32)
+    own = ShapeClass(8 * qkv.element_size(), qkv.shape[-1], has_positions, longest <= 32)
     return MEASURED_BLOCKS.get(card, {}).get(own) or default_blocks(own)

@@ -130,7 +130,7 @@ def attend(
             offsets=texts.offsets,
             scale=scale,
             window=window,
-            allow_tf32=allows_tf32(),
+            allow_tf32=qkv.dtype is torch.float32 and allows_tf32(),  # asked of no 16 bits, since asking takes time
         )
     if rotations is not None:
         qkv = rotations.turn(qkv, texts.places)
