@@ -29,7 +29,6 @@ def start(kernel: Any, grid: tuple[int, ...], *given: Any, **constants: Any) -> 
         constants: these, and how they are to be compiled; always in the same order.
     """
     first = given[0]
-    assert isinstance(first, Tensor)
     if not first.is_cuda or not is_kernel(kernel):  # interpreted, or somebody stands in for the kernel
         kernel[grid](*given, **constants)
         return
@@ -38,21 +37,27 @@ def start(kernel: Any, grid: tuple[int, ...], *given: Any, **constants: Any) -> 
         with torch.cuda.device(device):
             start(kernel, grid, *given, **constants)
         return
+    # In one loop, and without a call for each argument: three dozen starts a batch come through here.
     kinds: list[object] = [device, *constants.values()]
     handed: list[object] = []
     for one in given:
-        if isinstance(one, Tensor):
+        if one is None:
+            kinds.append(None)
+            handed.append(None)
+        elif isinstance(one, Tensor):
             address = one.data_ptr()
-            kinds += one.dtype, address % _ALIGNED == 0
+            kinds.append(one.dtype)
+            if address % _ALIGNED:
+                kinds.append("not aligned")
             handed.append(address)
         else:
             kinds.append(_kind(one))
             handed.append(one)
     kind = tuple(kinds)
-    _, known = _started.setdefault(id(kernel), (kernel, {}))
-    compiled = known.get(kind)
+    known = _started.get(id(kernel))
+    compiled = None if known is None else known[1].get(kind)
     if compiled is None:
-        known[kind] = kernel[grid](*given, **constants)
+        _started.setdefault(id(kernel), (kernel, {}))[1][kind] = kernel[grid](*given, **constants)
         return
     handed += [None] * (len(kernel.params) - len(given))  # the constants, which are compiled in
     stream = torch._C._cuda_getCurrentRawStream(device)  # noqa: SLF001  (as Triton itself asks)
@@ -60,7 +65,7 @@ def start(kernel: Any, grid: tuple[int, ...], *given: Any, **constants: Any) -> 
 
 
 def _kind(one: object) -> object:
-    """Of a number, all that Triton may compile anew for: whether there is one, of how many bits, 1, or a round one."""
+    """Of a number, all that Triton may compile anew for: of which sort it is, 1 or a round one, and how many bits."""
     if isinstance(one, int):
-        return one == 1, one % _ALIGNED == 0, one.bit_length() > 31, one.bit_length() > 63
+        return (one == 1) + 2 * (one % _ALIGNED == 0) + 4 * (one.bit_length() // 32)
     return type(one)
