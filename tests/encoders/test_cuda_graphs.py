@@ -17,10 +17,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from gliner_fast.cpu.linear import VARIABLE as LINEAR
 from gliner_fast.encoders import cuda_graphs, deberta
 from gliner_fast.encoders.attention_executor import VARIABLE as ATTENTION
 from gliner_fast.encoders.cuda_graphs import EncoderGraphs, Weights, wants_graphs
 from gliner_fast.encoders.deberta import DebertaEncoder
+from gliner_fast.encoders.residual_norm import VARIABLE as NORM
 from gliner_fast.kernels._triton import INTERPRETED
 from tests.encoders.test_deberta import pair
 
@@ -135,6 +137,17 @@ def test_other_weights_are_recorded_anew(name: str, change: str, recorded):
     assert recorder.recorded == 2
     assert not torch.allclose(after, before, atol=1e-3)
     torch.testing.assert_close(after, run_without(encoder, 9, [0, 8]), rtol=0, atol=1e-5)
+
+
+@needs_interpreter
+@pytest.mark.parametrize("variable", [LINEAR, NORM])
+def test_who_else_is_asked_for_is_recorded_anew(variable: str, recorded, monkeypatch: pytest.MonkeyPatch):
+    encoder, recorder = recorded
+    run(encoder, 9, [0, 8])
+    monkeypatch.setenv(variable, "torch")
+    run(encoder, 9, [0, 8])
+    run(encoder, 9, [0, 8])
+    assert recorder.recorded == 2
 
 
 @needs_interpreter

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gliner_fast.cpu.linear import Linear
+from gliner_fast.cpu.linear import Linear, asked_linear
 from gliner_fast.cpu.native import allows_tf32, is_recorded, torch_must_see
 from gliner_fast.cpu.packed_weights import Sample
 from gliner_fast.encoders.attention_executor import (
@@ -37,6 +37,7 @@ from gliner_fast.encoders.deberta_config import DebertaConfig, position_rows
 from gliner_fast.encoders.deberta_layer import DebertaLayer, Group
 from gliner_fast.encoders.deberta_positions import LayerPositions
 from gliner_fast.encoders.flash_attention import FlashAttention, FlashTexts, takes_flash
+from gliner_fast.encoders.residual_norm import asked_norm
 from gliner_fast.kernels.attention_reference import Positions
 from gliner_fast.precision import autocast_dtype
 from gliner_fast.upload import upload
@@ -179,7 +180,9 @@ class DebertaEncoder(nn.Module):
         weights = self._weights.state(self)
         if weights is None:
             return None
-        return self._graphs.run(self._to_be_recorded, input_ids, wanted, (allows_tf32(), *weights))
+        return self._graphs.run(
+            self._to_be_recorded, input_ids, wanted, (allows_tf32(), asked_linear(), asked_norm(), *weights)
+        )
 
     def _to_be_recorded(self) -> tuple[Encode, object]:
         """The layers with the tables of now, for one text that may be shorter than the subwords that it gets."""
