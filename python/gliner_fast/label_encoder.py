@@ -116,7 +116,10 @@ class LabelEncoder(nn.Module):
         kept = self._kept  # read once: another thread may be replacing it
         if kept is None or kept.of != of or not kept.sample.is_as_it_was():
             sample = Sample.take(weights)
-            kept = self._kept = _Kept(of, sample, self(labels.ids, labels.pad_id))
+            kept = _Kept(of, sample, self(labels.ids, labels.pad_id))
+            if device == "cuda":  # or another thread, on another stream, could read them before they are there
+                torch.cuda.current_stream(weights[0].device).synchronize()
+            self._kept = kept
         return kept.vectors
 
     def _is_as_built(self) -> bool:
