@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from gliner_fast.devices import Devices, parse_devices
 from gliner_fast.labels import Labels, Threshold
 from gliner_fast.pipeline import predict_parts, stream_texts
 from gliner_fast.predicting.request import OnLong, Options, Request
 
 if TYPE_CHECKING:
-    import torch
-
     from gliner_fast.config import GLiNERConfig
     from gliner_fast.entity import Entity
     from gliner_fast.predicting.predictor import Predictor
@@ -150,6 +150,11 @@ class PredictionMethods(ABC):
         if not isinstance(texts, Iterable):
             raise TypeError(f"texts is a {type(texts).__name__}: expected a list of strings, or one string")
         texts = [texts] if isinstance(texts, str) else list(texts)
+        if labels_embeds is not None:
+            self._expect_label_vectors(labels_embeds)
+            if isinstance(labels_embeds, torch.Tensor):  # what is none is refused where the labels are known
+                # Here, once: in each batch the host would wait for the device to have come to it.
+                labels_embeds = labels_embeds.to(self.device)
         options = Options(
             flat_ner=flat_ner,
             threshold=threshold,
@@ -162,8 +167,6 @@ class PredictionMethods(ABC):
             on_long=on_long,
             label_vectors=labels_embeds,
         )
-        if labels_embeds is not None:
-            self._expect_label_vectors(labels_embeds)
         return self.answer(Request.read(texts, labels, options))
 
     def answer(self, request: Request) -> list[list[Entity]]:

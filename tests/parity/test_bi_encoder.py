@@ -4,7 +4,9 @@ import copy
 import json
 import pickle
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ from gliner_fast.comparing.reference_candidates import find_reference_candidates
 from gliner_fast.comparing.verification import compare
 from gliner_fast.errors import CheckpointError
 from gliner_fast.evaluation import evaluate_like_gliner
-from gliner_fast.label_encoder import LabelEncoder
+from gliner_fast.label_encoder import LabelEncoder, LabelTexts
 from gliner_fast.predicting.request import Options, Request
 from tests.checkpoint_recipes import LABEL_SUBWORDS
 from tests.parity.pairs import Pair, spans
@@ -168,6 +170,32 @@ def test_labels_are_encoded_once(checkpoint, monkeypatch):
     assert encoded == [len(LABELS)]  # one call after another, too
     ours.predict_entities(TEXTS[0], LABELS[::-1])
     assert encoded == [len(LABELS)] * 2
+
+
+@pytest.mark.gliner
+def test_on_cuda_vectors_are_there_before_another_thread_can_find_them(checkpoint, monkeypatch):
+    class OnCard(torch.nn.Parameter):
+        device = torch.device("cuda")
+
+    encoder, weight, found_at_waits = GLiNER.from_pretrained(checkpoint("bi")).model.label_encoder, OnCard(), []
+    stream = SimpleNamespace(synchronize=lambda: found_at_waits.append(encoder._kept))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: {weight.device: stream}[device])
+    monkeypatch.setattr(LabelEncoder, "parameters", lambda _: iter([weight]))
+    monkeypatch.setattr(LabelEncoder, "forward", lambda *_: torch.zeros(1, 48))
+    with torch.inference_mode():
+        vectors = encoder.vectors_of(labels := LabelTexts([np.zeros(3, np.int64)], 0))
+        assert encoder.vectors_of(labels) is vectors is encoder._kept.vectors
+    assert found_at_waits == [None]
+
+
+@pytest.mark.gliner
+def test_given_vectors_are_moved_to_the_model_once_a_call(checkpoint, monkeypatch):
+    ours, requests = GLiNER.from_pretrained(checkpoint("bi")), []
+    vectors = ours.encode_labels(LABELS)
+    monkeypatch.setattr(GLiNER, "device", torch.device("meta"))
+    monkeypatch.setattr(GLiNER, "answer", lambda _, request: requests.append(request))
+    ours.batch_predict_with_embeds(TEXTS, vectors, LABELS)
+    assert [request.options.label_vectors.device.type for request in requests] == ["meta"]
 
 
 @pytest.mark.gliner
