@@ -50,19 +50,22 @@ def test_only_where_stages_overlap_is_the_next_request_begun_while_one_is_decode
 
 
 @pytest.mark.timeout(120)
-def test_a_device_with_nothing_to_do_is_not_kept_waiting_for_the_request_after_its_next_batch(
-    model, monkeypatch, overlapping
+@pytest.mark.parametrize("batches", [1, 2])
+def test_a_device_with_little_to_do_is_not_kept_waiting_for_the_request_after_its_next_batch(
+    batches, model, monkeypatch, overlapping
 ):
-    monkeypatch.setattr(model, "token_budget", 10_000)  # a batch for each request
-    forward, begun = model.model.forward, threading.Event()
+    # So many batches for each request.
+    monkeypatch.setattr(model, "token_budget", 10_000 if batches == 1 else 120)
+    assert batches_of(model, requests_of(model, [6, 6, 6])) == [batches] * 3
+    forward, begun = model.model.forward, threading.Semaphore(0)
 
     def compute(*given):
-        begun.set()
+        begun.release()
         return forward(*given)
 
     def requests():
         for number, request in enumerate(requests_of(model, [6, 6, 6])):
-            assert number == 0 or begun.wait(60)
+            assert number != 1 or all(begun.acquire(timeout=60) for _ in range(batches))
             yield request
 
     monkeypatch.setattr(model.model, "forward", compute)

@@ -131,7 +131,7 @@ class Predictor:
     ) -> Generator[tuple[Prepared, list[list[Entity]]], None, None]:
         """Each of some requests with what `predict` gives for it, in their order.
 
-        On CUDA the next is asked for while the device is busy and fewer than two batches are left to be started, or
+        On CUDA the next is asked for while the device has two batches and fewer than two are left to be started, or
         where none is left; at most two are under way. On a CPU once the one before has been given.
 
         Args:

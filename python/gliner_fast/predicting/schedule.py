@@ -94,9 +94,9 @@ class Schedule:
     def _ask_for_more(self, stages: HostStages) -> None:
         """Plans further requests where too few batches wait: the next is laid out while another is started.
 
-        A device that has nothing to do is not kept waiting for the request after its next batch.
+        A device that has at most one batch left is not kept waiting for the request after its next batch.
         """
-        least = 2 if stages.overlap and self._in_flight else 1
+        least = 2 if stages.overlap and len(self._in_flight) > 1 else 1
         most = _MOST_REQUESTS if stages.overlap else 1
         while self._requests is not None and len(self._waiting) < least and len(self._collectors) < most:
             try:
