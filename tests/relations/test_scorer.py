@@ -260,6 +260,21 @@ def test_a_threshold_beyond_float32_lets_nothing_pass():
     assert just_below(np.array([-1e300]))[0] < 0
 
 
+@pytest.mark.parametrize(("pairs", "copies"), [(2**20, 1), (1, 6), (5 * 5 + 1, 4)])  # of 25, 1, 49, 16, 4 and 9 pairs
+@pytest.mark.parametrize("relations_layer", ["attention", "gcn", "gat"])
+def test_what_links_all_texts_is_brought_to_the_host_together(
+    relations_layer: str, pairs: int, copies: int, monkeypatch: pytest.MonkeyPatch
+):
+    copied: list[Tensor] = []
+    copy = scorer_module._copied
+    monkeypatch.setattr(scorer_module, "_CPU_BLOCK", pairs)
+    monkeypatch.setattr(scorer_module, "_copied", lambda tensor: copied.append(tensor) or copy(tensor))
+    vectors, question = make_question(link=np.inf)  # no pair is linked, so nothing else is copied
+    assert rows(answer_of(make_scorer(relations_layer), vectors, question)) == []
+    assert len(copied) == copies
+    assert sum(map(len, copied)) == sum(nodes**2 for nodes, _ in SHAPES)
+
+
 # --- what comes with relations ----------------------------------------------------------------------------------------
 
 

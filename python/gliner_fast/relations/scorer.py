@@ -210,10 +210,9 @@ class RelationScorer(nn.Module):
                 kept_heads.append(heads[kept])
                 kept_tails.append(tails[kept])
         else:
-            for text, first, last in _runs(question.texts):
-                passes = _copied(adjacency(spans[first:last]).float() > limits[text])  # (E, E)
-                passes &= question.are_entities[first:last]
-                passes &= question.are_entities[first:last, None]
+            for first, last, linked in _linked_in_texts(adjacency, spans, limits, question.texts, block):
+                are_entities = question.are_entities[first:last]
+                passes = linked & are_entities & are_entities[:, None]  # (E, E)
                 np.fill_diagonal(passes, val=False)
                 heads, tails = np.nonzero(passes)
                 kept_heads.append(heads + first)
@@ -276,6 +275,27 @@ def just_below(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):  # of a threshold that no score comes near
         rounded = thresholds.astype(np.float32)
     return np.where(rounded > thresholds, np.nextafter(rounded, np.float32(-np.inf)), rounded)
+
+
+def _linked_in_texts(
+    adjacency: ContextualAdjacency, spans: Tensor, limits: Tensor, texts: NDArray[np.int64], most: int
+) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
+    """Which pairs of each text's nodes pass its limit, (E, E) on the host, with its first node and one past its last.
+
+    Texts of up to `most` pairs, or one with more, are copied together: for each copy the host waits for the device.
+    """
+    runs = _runs(texts)
+    ends = np.cumsum([(last - first) ** 2 for _, first, last in runs])
+    begin = 0
+    while begin < len(runs):
+        before = ends[begin - 1] if begin else 0
+        end = max(begin + 1, int(np.searchsorted(ends, before + most, "right")))
+        own = runs[begin:end]
+        passes = [(adjacency(spans[first:last]).float() > limits[text]).flatten() for text, first, last in own]
+        parts = np.split(_copied(torch.cat(passes)), ends[begin : end - 1] - before)
+        for (_, first, last), part in zip(own, parts, strict=True):
+            yield first, last, part.reshape(last - first, last - first)
+        begin = end
 
 
 def _runs(texts: NDArray[np.int64]) -> list[tuple[int, int, int]]:
