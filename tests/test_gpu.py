@@ -15,8 +15,11 @@ from gliner_fast.cpu import linear as linear_module
 from gliner_fast.encoders.attention_executor import VARIABLE as ATTENTION
 from gliner_fast.encoders.cuda_graphs import VARIABLE as GRAPHS
 from gliner_fast.kernels.pending_candidates import PendingCandidates
+from gliner_fast.predicting.predictor import Scored
+from gliner_fast.predicting.request import Options, Request
 from gliner_fast.scorer import SpanScorer
 from gliner_fast.span_executor import VARIABLE
+from gliner_fast.stats import Stats
 from gliner_fast.word_vectors import WordLSTM
 from tests.device_waits import counted_waits, no_wait
 from tests.relation_checkpoints import RELATIONS
@@ -229,6 +232,29 @@ def test_a_call_waits_for_the_device_once_a_batch_to_read_its_candidates(kind, c
     hook.remove()
     assert len(waits) == len(batches) > 3
     assert found == expected
+
+
+@pytest.mark.gliner
+@pytest.mark.parametrize("kind", ["relex", "relex-gat", "relex-triples", "token-relex"])
+def test_relations_and_vectors_do_not_wait_for_batches_that_were_begun_since(kind: str, checkpoint):
+    predictor = GLiNER.from_pretrained(checkpoint(kind), map_location=DEVICE).predictor()
+    thresholds = {"threshold": 0.4, "adjacency_threshold": 0.05, "relation_threshold": 0.45}
+    asked = Options(relations=RELATIONS, return_vectors=True, return_label_vectors=True, **thresholds)
+    prepared = predictor.prepare(Request.read(CROSSNER[:20], LABELS, asked))
+
+    def begin() -> Scored:
+        return predictor.score(predictor.lay_out(prepared, prepared.scorable), Stats(), timed=False)
+
+    expected = predictor.decode(prepared, begin())  # and the stream has its memory
+    scored, slept = begin(), torch.cuda.Event()
+    torch.cuda._sleep(2 * 10**9)  # cycles: about a second
+    slept.record()
+    found = predictor.decode(prepared, scored)
+    has_waited = slept.query()
+    torch.cuda.synchronize()
+    assert not has_waited
+    assert len(found.relations) == len(expected.relations) > 20
+    assert len(found.entities) == len(expected.entities)
 
 
 @pytest.mark.gliner

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Event
@@ -28,6 +28,7 @@ from gliner_fast.labels import LabelSet, label_thresholds
 from gliner_fast.marked_spans import find_marked_spans
 from gliner_fast.pending_scores import PendingScores
 from gliner_fast.precision import autocast_dtype
+from gliner_fast.predicting.aside import aside_from
 from gliner_fast.predicting.collecting import Found
 from gliner_fast.predicting.describing import describe, read_findings
 from gliner_fast.predicting.linking import asks_for_relations, describe_relations, find_relations
@@ -183,14 +184,16 @@ class Predictor:
         began, encode_seconds = perf_counter(), stats.encode_seconds
         with encoder_timed(self.network, stats) if timed else nullcontext():
             scores = self.network(laid_out.batch.to(self.device), laid_out.thresholds, laid_out.allowed_spans)
-        stream = None
+        stream = ready = None
         if self.device.type == "cuda":
             stream = torch.cuda.current_stream(self.device)
             if scores.candidates is None:  # or decoding would wait for the batch that is started next, too
                 scores = replace(scores, on_host=PendingScores.of(scores.logits))
+            ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            ready.record(stream)
         encoding = stats.encode_seconds - encode_seconds
         stats.score_seconds += laid_out.seconds + perf_counter() - began - encoding
-        return Scored(laid_out.batch, laid_out.selection, scores, stream, autocast_dtype(self.device.type))
+        return Scored(laid_out.batch, laid_out.selection, scores, stream, ready, autocast_dtype(self.device.type))
 
     def candidates(self, batch: Batch, scores: BatchScores, selection: Selection) -> Candidates:
         """The spans of a batch that may be entities; waits for what is on its way."""
@@ -208,7 +211,10 @@ class Predictor:
         word_counts = batch.word_counts.numpy()
         with (
             nullcontext() if scored.stream is None else torch.cuda.stream(scored.stream),
-            nullcontext() if scored.autocast is None else torch.autocast(self.device.type, scored.autocast),
+            # What autocast keeps of weights is all threads', whatever their streams: aside none is taken, none left.
+            nullcontext()
+            if scored.autocast is None
+            else torch.autocast(self.device.type, scored.autocast, cache_enabled=scored.stream is None),
         ):
             if self._needs_all_spans(prepared):
                 all_spans = self.candidates(batch, scores, replace(selection, allowed_spans=None))
@@ -218,13 +224,14 @@ class Predictor:
             is_window = prepared.rows.are_windows[rows]  # (B,)
             in_window = is_window[candidates.texts]  # (S,)
             decoded = resolve(only(candidates, ~in_window), word_counts, selection.nested, selection.multi_label)
-            whole = read_findings(prepared, batch, scores, decoded, self.network, self.max_width)
-            windows = None
-            if is_window.any():
-                owned = only(candidates, in_window & _owned(prepared, rows, candidates))
-                windows = read_findings(prepared, batch, scores, owned, self.network, self.max_width)
-            entities = describe(prepared, whole)
-            relations, window_relations = self._link(prepared, scored, candidates, all_spans, decoded, entities)
+            with _aside(prepared, scored):
+                whole = read_findings(prepared, batch, scores, decoded, self.network, self.max_width)
+                windows = None
+                if is_window.any():
+                    owned = only(candidates, in_window & _owned(prepared, rows, candidates))
+                    windows = read_findings(prepared, batch, scores, owned, self.network, self.max_width)
+                entities = describe(prepared, whole)
+                relations, window_relations = self._link(prepared, scored, candidates, all_spans, decoded, entities)
         stats = Stats(
             windows=len(rows),
             words=int(word_counts.sum()),
@@ -292,13 +299,32 @@ class LaidOut:
 
 @dataclass(frozen=True)
 class Scored:
-    """A batch that the device has begun, on a stream if it is CUDA, and under autocast to a dtype if that is on."""
+    """A batch that the device has begun.
+
+    Attributes:
+        batch: on the host.
+        selection: what may be an entity in it.
+        scores: on the device, or on their way to the host. On CUDA all of it has to live until the batch is decoded.
+        stream: where it was begun; None where the device is not CUDA.
+        ready: happens there once the network is done.
+        autocast: the dtype that autocast computes in; None where it is off.
+    """
 
     batch: Batch
     selection: Selection
     scores: BatchScores
     stream: torch.cuda.Stream | None
+    ready: torch.cuda.Event | None
     autocast: torch.dtype | None
+
+
+def _aside(prepared: Prepared, scored: Scored) -> AbstractContextManager[None]:
+    """Where a device computes what is asked for beside entities: on CUDA not behind batches that were begun since."""
+    options = prepared.request.options
+    is_more = options.return_vectors or options.return_label_vectors or asks_for_relations(prepared)
+    if not is_more or scored.stream is None or scored.ready is None:
+        return nullcontext()
+    return aside_from(scored.stream, scored.ready)
 
 
 def _owned(prepared: Prepared, rows: NDArray[np.int64], candidates: Candidates) -> NDArray[np.bool_]:
