@@ -162,6 +162,34 @@ class Network(nn.Module):
             raise ValueError("the model is no bi-encoder: its labels have no vectors of their own")
         return self.label_encoder.vectors_of(labels)
 
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """As torch's, where `load_state_dict` comes by, this module's or another's around it.
+
+        Names may be those of `gliner`'s checkpoints; what is missing or does not fit is told by these.
+        """
+        from gliner_fast.checkpoints.state_dicts import translate  # which knows this class
+
+        given = {name.removeprefix(prefix): own for name, own in state_dict.items() if name.startswith(prefix)}
+        translated = translate(self, given)
+        if translated is not None:
+            for name in translated.read:
+                del state_dict[prefix + name]
+            state_dict.update({prefix + name: own for name, own in translated.tensors.items()})
+            missing_keys += [prefix + name for name in translated.missing if strict]
+            error_msgs += translated.errors
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
     @property
     def reads_packed(self) -> bool:
         """Whether batches should come packed, so that no padding is computed; never once the network is compiled.

@@ -112,12 +112,20 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} cannot be read ({error}): it is broken or cut off; fetch it again") from error
     if not isinstance(tensors, Mapping) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise CheckpointError(f"{path} does not hold a state dict: expected a mapping of names to tensors")
-    # A compiled model saves its keys with a prefix.
-    named = {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items()}
-    for ours, computed_with in _EMBEDDINGS_OF_T5:
-        if computed_with in named:
-            named[ours] = named.pop(computed_with)
-    return named
+    return by_first_names(tensors)
+
+
+def first_name(name: str) -> str:
+    """The name by which a stored tensor is read."""
+    name = name.replace("_orig_mod.", "")  # a compiled model saves its keys with this prefix
+    return next((ours for ours, computed_with in _EMBEDDINGS_OF_T5 if name == computed_with), name)
+
+
+def by_first_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Stored tensors by the names by which they are read: of two for one, that which the package computes with."""
+    seconds = [name for name in tensors if first_name(name) != name.replace("_orig_mod.", "")]
+    named = {first_name(name): tensor for name, tensor in tensors.items()}
+    return {**named, **{first_name(name): tensors[name] for name in seconds}}
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -184,9 +192,7 @@ def load_weights(
         # float32 weights stay in the mapped file: the mapping is private, so that training may write to them.
         state[ours] = tensor.to(dtype or torch.float32)
     wanted = {name for theirs in names.values() for name in theirs}
-    unknown = [name for name in tensors if name not in wanted and not _IGNORABLE.match(name)]
-    if network.label_encoder is not None:  # bi-encoders carry an LSTM that nobody runs (Q11)
-        unknown = [name for name in unknown if not name.startswith("rnn.")]
+    unknown = [name for name in tensors if name not in wanted and not is_unread(network, name)]
     _report(missing, unknown, strict=strict, source=source)
     network.load_state_dict(state, strict=False, assign=True)
     for parameter in network.parameters():
@@ -194,6 +200,12 @@ def load_weights(
     for buffer in network.buffers():
         if buffer.is_floating_point() and dtype is not None:
             buffer.data = buffer.data.to(dtype)
+
+
+def is_unread(network: Network, name: str) -> bool:
+    """Whether a stored tensor is none that is missed where it is not read."""
+    # Bi-encoders carry an LSTM that nobody runs (Q11).
+    return bool(_IGNORABLE.match(name)) or (network.label_encoder is not None and name.startswith("rnn."))
 
 
 def _check_shape(tensor: Tensor, expected: Tensor, names: list[str], source: str) -> None:
