@@ -66,7 +66,7 @@ def spread(model: PredictionMethods, devices: Sequence[torch.device]) -> list[Pr
         if is_own:
             predictors.append(own)
             continue
-        if getattr(own.network, "_compiled_call_impl", None) is not None:
+        if own.network.is_compiled:
             raise ValueError(
                 f"the model is compiled, and a compiled one cannot be copied to {device}: leave out compile(), or give "
                 "each device a model and some of the texts"

@@ -15,6 +15,7 @@ from gliner_fast import weights
 from gliner_fast.batch import Batch, Batcher
 from gliner_fast.checkpoints import locating
 from gliner_fast.checkpoints.loading import Parts, create_parts, load_parts, prepare_process
+from gliner_fast.compiling import compiled_in_place
 from gliner_fast.config import CONFIG_NAME, LABEL_TOKENIZER_FOLDER, GLiNERConfig
 from gliner_fast.cpu.int16 import is_quantized, quantize
 from gliner_fast.data_processor import DataProcessor
@@ -283,6 +284,10 @@ class GLiNER(PredictionMethods, nn.Module):
         """Scores the spans of a batch; see `Network.forward`."""
         scores: BatchScores = self.model(batch)
         return scores
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As torch's; a network that `torch.compile` wraps is compiled in place, as by `compile`."""
+        super().__setattr__(name, compiled_in_place(value) if name == "model" else value)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles the network with `torch.compile`, for any batch shape unless told otherwise."""

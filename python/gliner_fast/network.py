@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gliner_fast.candidates import Candidates
+from gliner_fast.compiling import compiled_in_place, is_compiled, wrapped
 from gliner_fast.cpu.int16 import drop
 from gliner_fast.cpu.linear import Linear, asked_linear
 from gliner_fast.cpu.native_lstm import is_lstm_native
@@ -200,22 +202,67 @@ class Network(nn.Module):
         # Asked before each batch, so here: those that are not read for a device or dtype must not hide a typo.
         for asked in (asked_linear, is_lstm_native, asked_norm, graphs_are_asked_for):
             asked()
-        is_compiled = getattr(self, "_compiled_call_impl", None) is not None
-        return not is_compiled and self.encoder.reads_packed
+        return not self.is_compiled and self.encoder.reads_packed
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the network or its encoder goes through `torch.compile`."""
+        return is_compiled(self) or is_compiled(self.encoder)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As torch's; an encoder that `torch.compile` wraps is compiled in place.
+
+        Raises:
+            ValueError: another part is compiled by itself.
+        """
+        if name == "encoder" and wrapped(value) is not None:
+            drop(self)
+            value = compiled_in_place(value)
+        elif wrapped(value) is not None:
+            raise ValueError(
+                f"{name} is not compiled by itself: compile the network by model.compile(), or its encoder"
+            )
+        super().__setattr__(name, value)
+
+    @property
+    def qconfig(self) -> object:
+        """What torch's quantization gives each module: nobody's here, as it knows torch's own linear layers alone."""
+        raise AttributeError("qconfig")
+
+    @qconfig.setter
+    def qconfig(self, _: object) -> None:
+        warnings.warn(
+            "torch's quantization leaves the linear layers of this model in float32: model.quantize() multiplies "
+            "whole numbers of 16 bits",
+            stacklevel=2,
+        )
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles the network with `torch.compile`, all but scorer and LSTM, which run kernels of their own.
 
         Nor is what a bi-encoder makes of its labels, which is kept from one call to the next.
         """
+        self.leave_out_of_compiling()
+        super().compile(*args, **kwargs)
+
+    def leave_out_of_compiling(self) -> None:
+        """Has compilers call the parts that `compile` leaves out as they are, from now on."""
         drop(self)  # compiled layers multiply in float32, and so should the scorer
+        for module, name in self._left_out_of_compiling():
+            setattr(module, name, torch.compiler.disable(getattr(module, name)))  # type: ignore[no-untyped-call]
+        if isinstance(self.encoder, DebertaEncoder):
+            self.encoder.leave_out_of_compiling()
+
+    def _left_out_of_compiling(self) -> list[tuple[nn.Module, str]]:
         of_scorer = ("forward", "find", "executor_for") if isinstance(self.scorer, SpanScorer) else ("forward",)
         as_they_are: list[tuple[nn.Module, str]] = [(self.scorer, name) for name in of_scorer]
         as_they_are.append((self, "label_vectors"))
         if self.rnn is not None:
             as_they_are.append((self.rnn, "forward"))
-        if isinstance(self.encoder, DebertaEncoder):
-            as_they_are.append((self.encoder, "padded_positions"))
-        for module, name in as_they_are:
-            setattr(module, name, torch.compiler.disable(getattr(module, name)))  # type: ignore[no-untyped-call]
-        super().compile(*args, **kwargs)
+        return as_they_are
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes what is copied: as of torch's modules, the copy of a compiled one is not compiled."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        for module, name in self._left_out_of_compiling():
+            module.__dict__.pop(name, None)  # of the original's weights

@@ -76,7 +76,7 @@ class Stats:
 @contextmanager
 def encoder_timed(network: Network, stats: Stats) -> Iterator[None]:
     """Adds the time that calls of the encoder take in this thread to `encode_seconds`; no device is waited for."""
-    if getattr(network, "_compiled_call_impl", None) is not None:  # hooks would have it compiled again and again
+    if network.is_compiled:  # hooks would have it compiled again and again
         yield
         return
     thread = threading.get_ident()  # several threads may run one network, each with stats of its own

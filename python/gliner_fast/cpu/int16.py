@@ -37,7 +37,7 @@ def quantize(network: nn.Module) -> None:
         )
     if network.training:
         raise ValueError("int16 is for inference, but the model is in training mode: call eval() first")
-    if getattr(network, "_compiled_call_impl", None) is not None:
+    if any(getattr(module, "_compiled_call_impl", None) is not None for module in network.modules()):
         raise ValueError("int16 is not compiled: leave out compile(), or int16")
     if not (is_x86() and _rust.has_vectors()):
         warnings.warn("int16 is made for x86 CPUs with AVX2, and slow on this one", stacklevel=3)

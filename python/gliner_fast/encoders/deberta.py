@@ -66,7 +66,9 @@ class DebertaEncoder(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """What is copied and pickled: all but what was made of the weights."""
-        return {**self.__dict__, "_made": None, "_weights": Weights(_OURS)}
+        state = super().__getstate__()  # type: ignore[no-untyped-call]
+        kept = {name: own for name, own in state.items() if name != "padded_positions"}
+        return {**kept, "_made": None, "_weights": Weights(_OURS)}
 
     def forward(
         self, input_ids: Tensor, lengths: Tensor, offsets: Tensor | None = None, wanted: Tensor | None = None
@@ -97,6 +99,15 @@ class DebertaEncoder(nn.Module):
             own = wanted if layer is self.layers[-1] else None
             hidden = layer(hidden, positions, key_padding, own)
         return hidden
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles the encoder with `torch.compile`, all but what it asks of positions."""
+        self.leave_out_of_compiling()
+        super().compile(*args, **kwargs)
+
+    def leave_out_of_compiling(self) -> None:
+        """Has compilers call `padded_positions` as it is, from now on."""
+        self.padded_positions = torch.compiler.disable(self.padded_positions)  # type: ignore[method-assign, no-untyped-call]
 
     def padded_positions(self, length: int) -> list[LayerPositions]:
         """What each layer needs of the positions in texts of L subwords.
