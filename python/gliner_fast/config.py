@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from gliner_fast.config_keys import EncoderConfig, encoder_config_of, setting_meant_by
 from gliner_fast.errors import CheckpointError, UnsupportedCheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
+    from os import PathLike
 
     from typing_extensions import Self
 
+Config = TypeVar("Config", bound="GLiNERConfig")
+
 CONFIG_NAME = "gliner_config.json"
+OTHER_CONFIG_NAME = "config.json"  # as transformers names that of a configuration by itself
 LABEL_TOKENIZER_FOLDER = "labels_tokenizer"  # in the folder of a bi-encoder
 POOLINGS = ("first", "last", "mean", "max")
 SPAN_MODES = ("markerV0", "marker")
@@ -35,6 +41,11 @@ TRIPLES_REFUSED = {
     # score is made of the relation types of several triples, padding among them, and of other ones for another P.
     "TuckER": "gliner mixes the triples of a batch up, so that the same triple has another score in other company",
 }
+_OF_ENCODERS = ("encoder_config", "labels_encoder_config", "span_encoder_config")
+_OF_DOWNLOADS = {
+    *("cache_dir", "force_download", "local_files_only", "proxies", "resume_download", "revision", "subfolder"),
+    *("token", "trust_remote_code"),
+}
 _COUNTS = ("max_width", "hidden_size", "max_len")
 # What network and batches are made by.
 _STRUCTURE = {
@@ -49,13 +60,31 @@ KNOWN_SPAN_MODES = (
 )
 
 
+def _takes_other_keys(config: type[Config]) -> type[Config]:
+    """A configuration that takes keys that are no settings by keyword, too, as those of a file are."""
+    take_settings = config.__init__
+
+    @functools.wraps(take_settings)
+    def take(self: Config, *args: Any, extra: Mapping[str, Any] | None = None, **settings: Any) -> None:
+        others = {key: settings.pop(key) for key in list(settings) if key not in config.__dataclass_fields__}
+        for key in others:
+            if (meant := setting_meant_by(key, config.__dataclass_fields__)) is not None:
+                raise TypeError(f"{config.__name__}() has no setting {key!r}: did you mean {meant!r}?")
+        take_settings(self, *args, extra={**(extra or {}), **others}, **settings)
+
+    config.__init__ = take  # type: ignore[assignment, method-assign]
+    return config
+
+
+@_takes_other_keys
 @dataclass(kw_only=True)
 class GLiNERConfig:
     """Architecture of a checkpoint, with `gliner`'s names and defaults (compat section 2.1).
 
-    Keys that this class does not know are kept in `extra`, read as attributes and written back unchanged. A setting
+    Keys that this class does not know are kept in `extra`, read and assigned as attributes and written back. A setting
     may be assigned, of a model's configuration `max_len` with effect from the next call on; what the model was built
-    by is refused there.
+    by is refused there. Configurations of encoders are dicts with attributes. The methods that `gliner`'s class has of
+    transformers' are here by their names; it is not a subclass, since transformers takes seconds to import.
     """
 
     model_name: str = "microsoft/deberta-v3-small"
@@ -107,6 +136,8 @@ class GLiNERConfig:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in _OF_ENCODERS:
+            value = encoder_config_of(name, value)
         if name in _COUNTS and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise CheckpointError(f"{name} is {value!r}: expected a whole number of at least 1")
         if name in _STRUCTURE and self.__dict__.get("_is_in_use") and value != self.__dict__[name]:
@@ -120,10 +151,11 @@ class GLiNERConfig:
             raise CheckpointError(f"subtoken_pooling is {value!r}: expected one of {', '.join(POOLINGS)}")
         if name in self.__dataclass_fields__:
             object.__setattr__(self, name, value)
-        elif name in self.extra:
-            object.__setattr__(self, "extra", {**self.extra, name: value})
-        else:
-            raise AttributeError(f"the configuration has no setting {name!r}")
+            return
+        meant = None if name in self.extra else setting_meant_by(name, self.__dataclass_fields__, is_assigned=True)
+        if meant is not None:
+            raise AttributeError(f"the configuration has no setting {name!r}: did you mean {meant!r}?")
+        object.__setattr__(self, "extra", {**self.extra, name: value})
 
     def __getattr__(self, name: str) -> Any:
         extra = self.__dict__.get("extra", {})
@@ -160,11 +192,66 @@ class GLiNERConfig:
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
 
+    @classmethod
+    def from_json_file(cls, json_file: str | PathLike[str]) -> Self:
+        """Reads a file, as `from_file` does."""
+        return cls.from_file(Path(json_file))
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike[str], **settings: Any) -> Self:
+        """Reads the file of a local folder: `config.json`, as `save_pretrained` writes it, else that of a checkpoint.
+
+        Args:
+            pretrained_model_name_or_path: the folder, or the file itself.
+            settings: take the place of the file's, unless None; those of a download are unused.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            CheckpointError: the file is not a JSON object, or a value is out of range.
+        """
+        settings = {name: value for name, value in settings.items() if name not in _OF_DOWNLOADS}
+        path = Path(pretrained_model_name_or_path)
+        if path.is_file():
+            return cls.from_file(path, **settings)
+        if not path.is_dir():
+            raise FileNotFoundError(
+                f"{pretrained_model_name_or_path} is no local folder: GLiNER.from_pretrained fetches a model, whose "
+                "config is this"
+            )
+        other = path / OTHER_CONFIG_NAME
+        return cls.from_file(other if other.is_file() else path / CONFIG_NAME, **settings)
+
     def to_dict(self) -> dict[str, Any]:
         """All settings as one flat dict, ready for `gliner_config.json`; those of relations only of a relex model."""
         left_out = ("extra",) if self.is_relex else ("extra", *_OF_RELEX)
         settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
-        return {**self.extra, **settings}
+        plain = {key: own.to_dict() for key, own in settings.items() if isinstance(own, EncoderConfig)}
+        return {**self.extra, **settings, **plain}
+
+    def to_json_string(self, use_diff: bool = True) -> str:  # noqa: ARG002
+        """All settings as JSON; `use_diff`, with which transformers leaves out defaults, is accepted and unused."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True, default=str) + "\n"
+
+    def to_json_file(self, json_file_path: str | PathLike[str], use_diff: bool = True) -> None:
+        """Writes `to_json_string` to a file."""
+        Path(json_file_path).write_text(self.to_json_string(use_diff), encoding="utf-8")
+
+    def save_pretrained(self, save_directory: str | PathLike[str], push_to_hub: bool = False) -> None:
+        """Writes `config.json`, as `gliner` does, into a folder, which is made if it is not there.
+
+        Raises:
+            ValueError: it is to be sent to the Hub.
+        """
+        if push_to_hub:
+            raise ValueError("save_pretrained does not send to the Hub: leave out push_to_hub, and use `hf upload`")
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.to_json_file(folder / OTHER_CONFIG_NAME)
+
+    def update(self, config_dict: Mapping[str, Any]) -> None:
+        """Assigns settings by name."""
+        for name, value in config_dict.items():
+            setattr(self, name, value)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed."""
