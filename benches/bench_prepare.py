@@ -53,7 +53,7 @@ def rows_of_reference(batches: list[dict[str, Any]]) -> dict[int, Row]:
 def bench_prepare(race: Race, pair: Callable[[str, str], Pair], name: str, words: str) -> None:
     models = pair(SIZES[0], "cpu")  # the same tokenizer at every size
     texts, labels = texts_of(name, TEXT_COUNTS[name]), LABELS
-    batcher, limit = models.ours._batcher, models.ours.config.max_len
+    batcher, limit = models.ours.data_processor.batcher, models.ours.config.max_len
 
     def ours() -> list[Batch]:
         if words == "new":

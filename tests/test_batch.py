@@ -83,8 +83,8 @@ def test_words_are_counted_where_the_tokenizer_drops_some(checkpoint: Callable[[
 
     model = GLiNER.from_pretrained(checkpoint("deberta"))
     words = ["alpha", "\x01", "beta", "\u200b"]
-    ids, counts = model._batcher.tokenizer.encode(words)
+    ids, counts = model.data_processor.batcher.tokenizer.encode(words)
     for word, count in zip(words, counts.tolist(), strict=True):
-        assert len(model._batcher.tokenizer.encode([word])[0]) == count
+        assert len(model.data_processor.batcher.tokenizer.encode([word])[0]) == count
     assert counts.sum() == len(ids)
     assert (counts == 0).any()

@@ -336,7 +336,7 @@ def test_a_window_s_results_are_the_same_bits_whatever_windows_are_around_it(rea
 def test_the_next_window_is_prepared_while_this_one_is_computed(read_ahead, model, monkeypatch):
     threads = {"prepare": set(), "read": set()}
     prepared_two = threading.Event()
-    forward, encode_words = model.model.forward, model._batcher.encode_words
+    forward, encode_words = model.model.forward, model.data_processor.batcher.encode_words
 
     def encode(words):
         threads["prepare"].add(threading.get_ident())
@@ -353,7 +353,7 @@ def test_the_next_window_is_prepared_while_this_one_is_computed(read_ahead, mode
             threads["read"].add(threading.get_ident())
             yield Window(texts, LABELS)
 
-    monkeypatch.setattr(model._batcher, "encode_words", encode)
+    monkeypatch.setattr(model.data_processor.batcher, "encode_words", encode)
     monkeypatch.setattr(model.model, "forward", compute)
     assert len(list(predict_windows(model, source(), Options(), stats=Stats(), read_ahead=read_ahead))) == 2
     assert threading.get_ident() not in threads["prepare"]

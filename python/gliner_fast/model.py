@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from gliner_fast import weights
-from gliner_fast.batch import Batch, Batcher
+from gliner_fast.batch import Batch
 from gliner_fast.checkpoints import locating
 from gliner_fast.checkpoints.loading import Parts, create_parts, load_parts, prepare_process
 from gliner_fast.compiling import compiled_in_place
@@ -75,16 +75,16 @@ class GLiNER(PredictionMethods, nn.Module):
             parts = create_parts(_read_config(config), tokenizer, backbone_from_pretrained=backbone_from_pretrained)
         self.config = parts.config.in_use()
         self.model: Network = parts.network
-        self.data_processor = DataProcessor(parts.tokenizer, parts.label_tokenizer, parts.words_splitter)
+        self.data_processor = DataProcessor(
+            self.config,
+            parts.tokenizer,
+            parts.label_tokenizer,
+            parts.words_splitter,
+            corrected_numbering=corrected_numbering,
+        )
         self.source = source
         self.variant: str | None = None
         self.token_budget: int | None = None
-        self._batcher = Batcher(
-            parts.tokenizer.for_words(),
-            parts.config,
-            corrected_numbering=corrected_numbering,
-            label_tokenizer=None if parts.label_tokenizer is None else parts.label_tokenizer.for_labels(),
-        )
         self._told: set[str] = set()
         self._budgets: dict[tuple[torch.device, torch.dtype], int] = {}
         self._all_modules: list[nn.Module] | None = None
@@ -264,7 +264,7 @@ class GLiNER(PredictionMethods, nn.Module):
     @property
     def corrected_numbering(self) -> bool:
         """Whether words are numbered by their own index, as `from_pretrained` tells."""
-        return self._batcher.corrected_numbering
+        return self.data_processor.corrected_numbering
 
     def quantize(self, dtype: str = INT16) -> None:
         """Multiplies whole numbers of 16 bits in place of float32 from now on; `gliner`'s default, "int8", is refused.
@@ -394,7 +394,8 @@ class GLiNER(PredictionMethods, nn.Module):
                 "`hf upload REPO FOLDER`"
             )
         # Whatever is wrong with these, before anything is written.
-        tokenizer, label_tokenizer = self.data_processor.transformer_tokenizer, self.data_processor.labels_tokenizer
+        tokenizer = self.data_processor.transformer_tokenizer
+        label_tokenizer = self.data_processor.labels_tokenizer if self.config.is_bi_encoder else None
         settings = json.dumps(
             (self.config if config is None else _read_config(config)).to_dict(), indent=2, sort_keys=True, default=str
         )
@@ -416,7 +417,7 @@ class GLiNER(PredictionMethods, nn.Module):
         device = self.device
         return Predictor(
             self.model,
-            self._batcher,
+            self.data_processor.batcher,
             max_words=self.config.max_len,
             max_width=self.config.max_width,
             budget=self.token_budget or self._default_budget(device),

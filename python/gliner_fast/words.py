@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,6 +13,18 @@ from numpy.typing import NDArray
 from gliner_fast import _rust
 
 WordTriples = Callable[[str], Iterable[tuple[str, int, int]]]
+
+
+class WordsSplitter:
+    """A callable that yields the words of its `splitter`, for which another may be assigned, as in `gliner`."""
+
+    def __init__(self, splitter: WordTriples) -> None:
+        """Takes what yields (word, start, end) for a text."""
+        self.splitter = splitter
+
+    def __call__(self, text: str) -> Iterator[tuple[str, int, int]]:
+        """(word, start, end) in code points."""
+        yield from self.splitter(text)
 
 
 def unicode_ranges(pattern: str) -> NDArray[np.uint32]:

@@ -259,6 +259,11 @@ def test_a_loaded_model_is_the_one_of_its_folder_or_is_refused(checkpoint: Calla
     assert len(stream.getvalue().splitlines()) == 8
     model.save_pretrained(tmp_path / "saved", safe_serialization=True)
     saved = GLiNER.from_pretrained(tmp_path / "saved")
+    saved.data_processor.transformer_tokenizer.model_max_length = 500  # which cuts nothing
+    with pytest.raises(JobError, match=r"the model's tokenizer, or its model_max_length, is not that of .*saved"):
+        extract_files(source, tmp_path / "out.jsonl", LABELS, model=saved, **OPTIONS)
+    saved.save_pretrained(tmp_path / "saved", safe_serialization=True)
+    saved = GLiNER.from_pretrained(tmp_path / "saved")
     extract_files(source, tmp_path / "out.jsonl", LABELS, model=saved, **OPTIONS)
     assert (tmp_path / "out.jsonl").read_bytes() == stream.getvalue()
 

@@ -138,7 +138,7 @@ def test_the_splitter_is_saved_copied_and_taken_into_jobs(model: GLiNER, tmp_pat
     model.save_pretrained(tmp_path / "saved")
     for other in (GLiNER.from_pretrained(tmp_path / "saved"), pickle.loads(pickle.dumps(model))):
         assert other.inference(texts, LABELS, threshold=0.3) == expected
-        assert other.data_processor.words_splitter is word_splitter("jieba")
+        assert other.data_processor.words_splitter.splitter is word_splitter("jieba")
     (tmp_path / "in.txt").write_text("\n".join(texts), encoding="utf-8")
     for given in (model, model.source):
         extract_files(tmp_path / "in.txt", tmp_path / "out.jsonl", LABELS, model=given, threshold=0.3, overwrite=True)
@@ -150,7 +150,7 @@ def test_a_new_model_has_the_splitter_of_its_configuration(model: GLiNER) -> Non
     made = GLiNER.from_config(
         model.config, tokenizer=model.data_processor.transformer_tokenizer, backbone_from_pretrained=False
     )
-    assert made.data_processor.words_splitter is word_splitter("jieba")
+    assert made.data_processor.words_splitter.splitter is word_splitter("jieba")
     with pytest.raises(ValueError, match="words_splitter_type is 'jieba', and the model is made by it"):
         made.config.words_splitter_type = "janome"
 

@@ -67,7 +67,11 @@ def test_overlapping_changes_no_bit_and_counts_the_same(model, monkeypatch):
 def test_a_batch_is_decoded_and_the_next_laid_out_while_another_is_computed(model, monkeypatch, overlapping):
     counts, changed = {"lay out": 0, "compute": 0, "decode": 0}, threading.Condition()
     threads = {stage: set() for stage in counts}
-    forward, assemble, find = model.model.forward, model._batcher.assemble, predictor_module.find_candidates
+    forward, assemble, find = (
+        model.model.forward,
+        model.data_processor.batcher.assemble,
+        predictor_module.find_candidates,
+    )
     predictor = model.predictor()
     prepared = predictor.prepare(Request.read(TEXTS, LABELS, Options(threshold=0.3)))
     batches = len(predictor.plan(prepared, prepared.scorable, predictor.budget))
@@ -96,7 +100,7 @@ def test_a_batch_is_decoded_and_the_next_laid_out_while_another_is_computed(mode
         wait_for("compute", count("decode") + 1)  # and the next be computed after this
         return find(*given)
 
-    monkeypatch.setattr(model._batcher, "assemble", lay_out)
+    monkeypatch.setattr(model.data_processor.batcher, "assemble", lay_out)
     monkeypatch.setattr(predictor_module, "find_candidates", decode)
     monkeypatch.setattr(model.model, "forward", compute)
     assert any(predictor.predict(prepared))

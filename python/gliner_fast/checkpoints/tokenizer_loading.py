@@ -36,7 +36,6 @@ class CheckpointTokenizer:
     Attributes:
         backend: splits into subwords and adds special ones; no truncation, no padding; a copy of its own.
         pad_id: fills rows up.
-        max_subwords: longest sequence, special subwords included; None for no limit.
     """
 
     def __init__(
@@ -47,8 +46,7 @@ class CheckpointTokenizer:
         backend.no_padding()
         self.backend = backend
         self.pad_id = 0 if pad_id is None else pad_id
-        self.max_subwords = int(limit) if limit is not None and limit < _NO_LIMIT else None
-        self._load = load
+        self._limit, self._load = limit, load
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> CheckpointTokenizer:
@@ -63,12 +61,33 @@ class CheckpointTokenizer:
             raise CheckpointError(f"{type(tokenizer).__name__} is a slow tokenizer: gliner_fast needs a tokenizer.json")
         _refuse_left_truncation(tokenizer.truncation_side)
         backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        return cls(backend, tokenizer.pad_token_id, tokenizer.model_max_length, partial(_itself, tokenizer))
+        made = cls(backend, tokenizer.pad_token_id, None, partial(_itself, tokenizer))
+        made.of_transformers = tokenizer  # whose limit is looked at
+        return made
 
     @cached_property
     def of_transformers(self) -> PreTrainedTokenizerBase:
         """The same tokenizer in its familiar form."""
         return self._load()
+
+    @property
+    def max_subwords(self) -> int | None:
+        """Longest sequence, special subwords included; None for no limit. As transformers' form says, once it is made.
+
+        Raises:
+            CheckpointError: that has been told to truncate at the left since.
+        """
+        made = self.__dict__.get("of_transformers")
+        limit = self._limit if made is None else made.model_max_length
+        if limit is None or limit >= _NO_LIMIT:
+            return None
+        if made is not None:
+            _refuse_left_truncation(made.truncation_side)
+        return int(limit)
+
+    def splits_as(self, other: CheckpointTokenizer | None) -> bool:
+        """Whether texts have the same subwords by another one."""
+        return self is other or (other is not None and self.backend.to_str() == other.backend.to_str())
 
     def __len__(self) -> int:
         """Entries, added ones included."""

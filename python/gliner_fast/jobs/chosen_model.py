@@ -9,6 +9,7 @@ from typing import Any
 
 from gliner_fast.checkpoints import locating
 from gliner_fast.config import CONFIG_NAME, GLiNERConfig
+from gliner_fast.data_processor import whitespace_words
 from gliner_fast.jobs.plan import JobError
 from gliner_fast.model import GLiNER
 from gliner_fast.weights import has_weights_of
@@ -43,7 +44,8 @@ class ChosenModel:
 
         Raises:
             FileNotFoundError: there is no such model.
-            JobError: it must be found, and a loaded one has no folder, or other weights than lie there.
+            JobError: it must be found, and a loaded one has no folder, or other weights or another tokenizer than lie
+                there.
         """
         if not isinstance(model, GLiNER):
             name = None if model is None else fspath(model)
@@ -60,6 +62,11 @@ class ChosenModel:
             raise JobError(
                 f"the model's weights are not those of {source}, where it was loaded from: save_pretrained it, and "
                 "give that folder, so that the job can go on"
+            )
+        if not model.data_processor.reads_as_made:
+            raise JobError(
+                f"the model's tokenizer, or its model_max_length, is not that of {source}, where it was loaded from: "
+                "save_pretrained it, and give that folder, so that the job can go on"
             )
         name = None if source == locating.BUILT_IN else str(source)
         options = _options(model, GLiNERConfig.from_file(source / CONFIG_NAME))
@@ -80,7 +87,7 @@ def _options(model: GLiNER, stored: GLiNERConfig) -> dict[str, Any]:
 
 def _name_of(splitter: WordTriples) -> str:
     """As much as can be told of a callable tomorrow."""
-    if isinstance(splitter, LibrarySplitter):
+    if isinstance(splitter, LibrarySplitter) or splitter is whitespace_words:
         return repr(splitter)
     kind = splitter if hasattr(splitter, "__qualname__") else type(splitter)
     return f"{kind.__module__}.{kind.__qualname__}"

@@ -53,7 +53,7 @@ class Predictor:
 
     Attributes:
         network: scores the spans, or marks the words.
-        batcher: makes batches.
+        batcher: makes subwords and batches.
         max_words: longest row in words.
         max_width: K; windows of long texts overlap by more, and a token-level model may find wider spans.
         budget: most subwords a batch, padding included.
@@ -159,7 +159,7 @@ class Predictor:
         began = perf_counter()
         sets = prepared.set_of_text[prepared.rows.texts[rows]]
         padded = not self.network.reads_packed
-        batch = self.batcher.assemble(prepared.subwords, rows, prepared.prompts, sets, padded=padded)
+        batch = prepared.batcher.assemble(prepared.subwords, rows, prepared.prompts, sets, padded=padded)
         if self.device.type == "cuda":
             batch = self._staged(batch)
         selection = _select(prepared, rows)

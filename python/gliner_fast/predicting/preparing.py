@@ -32,6 +32,7 @@ class Prepared:
 
     Attributes:
         request: what is asked.
+        batcher: what made subwords of it, and makes batches of them, whatever the model has by then.
         places: (T,) where each text stands in the request, first if it came more than once.
         further_places: by a text's number among them, where else it stands, if it came more than once.
         texts: the texts that have words.
@@ -47,6 +48,7 @@ class Prepared:
     """
 
     request: Request
+    batcher: Batcher
     places: NDArray[np.int64]
     further_places: Mapping[int, Sequence[int]]
     texts: list[str]
@@ -133,6 +135,7 @@ def prepare(
     allowed = None if spans is None else _spans_of_rows(_word_spans([spans[place] for place in firsts], words), rows)
     return Prepared(
         request,
+        batcher,
         places,
         further_places,
         texts,

@@ -1,0 +1,106 @@
+"""What a model reads texts with, and what may be put in its place."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gliner_fast import GLiNER
+from gliner_fast.data_processor import DataProcessor, whitespace_words
+from gliner_fast.errors import CheckpointError
+from gliner_fast.words import WordsSplitter
+
+TEXT = "Angela Merkel met Emmanuel Macron in Paris."
+LABELS = ["person", "city"]
+
+
+@pytest.fixture
+def model() -> GLiNER:
+    """The built-in one, a new one each time."""
+    return GLiNER.from_pretrained()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_the_default_splitter_is_known_in_a_copy_too(copied: Callable[[GLiNER], GLiNER], model: GLiNER):
+    processor: DataProcessor = copied(model).data_processor
+    assert processor.custom_splitter is None
+    assert processor.assigned_splitter is None
+    processor.words_splitter = WordsSplitter(WordsSplitter(whitespace_words))
+    assert processor.custom_splitter is None
+
+
+def test_a_splitter_inside_is_told_from_the_checkpoint_s(model: GLiNER):
+    def letters(text: str) -> list[tuple[str, int, int]]:
+        return [(letter, at, at + 1) for at, letter in enumerate(text) if not letter.isspace()]
+
+    processor = model.data_processor
+    assert hasattr(processor.words_splitter, "splitter")
+    processor.words_splitter.splitter = letters
+    assert processor.custom_splitter is processor.assigned_splitter is letters
+    assert list(processor.words_splitter("a b")) == [("a", 0, 1), ("b", 2, 3)]
+
+
+def test_nothing_can_be_set_on_the_default_splitter_to_no_effect(model: GLiNER):
+    with pytest.raises(AttributeError):
+        model.data_processor.words_splitter.splitter.whitespace_pattern = r"\S+"
+
+
+def test_the_transformers_tokenizer_has_the_limit_that_was_read(model: GLiNER):
+    processor = model.data_processor
+    before = processor.batcher
+    limit = before.tokenizer.max_subwords
+    assert processor.transformer_tokenizer.model_max_length == limit
+    assert processor.batcher is before
+    processor.transformer_tokenizer.model_max_length = 12
+    assert processor.batcher.tokenizer.max_subwords == 12
+    assert not processor.reads_as_made
+    processor.transformer_tokenizer.model_max_length = limit
+    assert processor.reads_as_made
+
+
+@pytest.mark.filterwarnings("ignore:windows of a long text")
+def test_a_stream_reads_its_next_windows_by_another_limit(model: GLiNER):
+    (whole,) = model.stream([TEXT], LABELS)
+    stream = model.stream([TEXT] * 200, LABELS, window_size=32)
+    found = [next(stream)]
+    model.data_processor.transformer_tokenizer.model_max_length = 12
+    found += stream
+    (cut,) = model.stream([TEXT], LABELS)
+    assert cut != whole
+    changed = found.index(cut)
+    assert found == [whole] * changed + [cut] * (200 - changed)
+
+
+def test_a_tokenizer_that_truncates_at_the_left_is_refused(model: GLiNER):
+    processor = model.data_processor
+    left = copy.deepcopy(processor.transformer_tokenizer)
+    processor.transformer_tokenizer.truncation_side = "left"
+    with pytest.raises(CheckpointError, match="truncates at the left"):
+        model.predict_entities(TEXT, LABELS)
+    processor.transformer_tokenizer.truncation_side = "right"
+    found = model.predict_entities(TEXT, LABELS)
+    left.truncation_side = "left"
+    with pytest.raises(CheckpointError, match="truncates at the left"):
+        processor.transformer_tokenizer = left
+    assert model.predict_entities(TEXT, LABELS) == found != []
+
+
+def test_what_cannot_be_used_is_refused_and_nothing_is_changed(model: GLiNER):
+    found = model.predict_entities(TEXT, LABELS)
+    with pytest.raises(CheckpointError, match="object is a slow tokenizer"):
+        model.data_processor.transformer_tokenizer = object()  # type: ignore[assignment]
+    with pytest.raises(AttributeError, match="the model is no bi-encoder, and has no labels_tokenizer"):
+        model.data_processor.labels_tokenizer = model.data_processor.transformer_tokenizer
+    assert model.predict_entities(TEXT, LABELS) == found != []
+
+
+def test_a_tokenizer_s_limit_is_saved(model: GLiNER, tmp_path: Path):
+    model.data_processor.transformer_tokenizer.model_max_length = 12
+    model.save_pretrained(tmp_path)
+    saved = GLiNER.from_pretrained(tmp_path)
+    assert saved.data_processor.batcher.tokenizer.max_subwords == 12
+    assert saved.predict_entities(TEXT, LABELS) == model.predict_entities(TEXT, LABELS)
