@@ -124,7 +124,7 @@ def test_what_stands_in_no_folder_looks_into_no_room_above_it():
 
 
 # A step knows nothing of the request that it works for; these join steps.
-JOINING = {"model", "pipeline", "prediction", "devices", "ray", "relex"}
+JOINING = {"label_vectors", "model", "pipeline", "prediction", "devices", "ray", "relex"}
 
 
 def test_only_what_joins_the_steps_looks_into_predicting():

@@ -20,6 +20,7 @@ from gliner_fast.config import CONFIG_NAME, LABEL_TOKENIZER_FOLDER, GLiNERConfig
 from gliner_fast.cpu.int16 import is_quantized, quantize
 from gliner_fast.data_processor import DataProcessor
 from gliner_fast.errors import CheckpointError
+from gliner_fast.label_vectors import why_missing
 from gliner_fast.network import BatchScores, Network
 from gliner_fast.precision import INT16, parse_precision
 from gliner_fast.predicting.predictor import Predictor
@@ -245,6 +246,13 @@ class GLiNER(PredictionMethods, nn.Module):
         if is_int16:
             model.quantize()
         return model
+
+    def __getattr__(self, name: str) -> Any:
+        """As torch's; says why other models lack the methods of bi-encoders."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            raise AttributeError(why_missing(name) or str(error)) from None
 
     @property
     def device(self) -> torch.device:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gliner_fast.devices import Devices, parse_devices
+from gliner_fast.label_vectors import LabelVectorMethods
 from gliner_fast.labels import Labels, Threshold
 from gliner_fast.pipeline import predict_parts, stream_texts
 from gliner_fast.predicting.request import OnLong, Options, Request
 
 if TYPE_CHECKING:
-    from gliner_fast.config import GLiNERConfig
     from gliner_fast.entity import Entity
-    from gliner_fast.predicting.predictor import Predictor
 
 # Texts prepared at once. Sorting by length needs a window; a larger one saves no more padding, and costs memory.
 _WINDOW = 8192
@@ -31,15 +30,16 @@ _CUDA_WINDOW_CHARACTERS = 2**21
 _CUDA_HALVINGS = 3
 
 
-class PredictionMethods(ABC):
+class PredictionMethods(LabelVectorMethods):
     """What finds entities, for a class that has a model.
+
+    As in `gliner` the methods call `inference` with `gliner`'s own arguments by name, for classes that have their own.
 
     Attributes:
         config: the model's settings.
         token_budget: most subwords a batch, padding included; None chooses by device.
     """
 
-    config: GLiNERConfig
     token_budget: int | None
     _told: set[str]
 
@@ -47,10 +47,6 @@ class PredictionMethods(ABC):
     @abstractmethod
     def device(self) -> torch.device:
         """Where the model is."""
-
-    @abstractmethod
-    def predictor(self) -> Predictor:
-        """What prepares and predicts windows of texts, with the settings of this moment."""
 
     def predict_entities(
         self,
@@ -84,9 +80,9 @@ class PredictionMethods(ABC):
         return self.inference(
             [text],
             labels,
-            flat_ner,
-            threshold,
-            multi_label,
+            flat_ner=flat_ner,
+            threshold=threshold,
+            multi_label=multi_label,
             return_class_probs=return_class_probs,
             return_vectors=return_vectors,
             return_label_vectors=return_label_vectors,
@@ -288,99 +284,13 @@ class PredictionMethods(ABC):
         return self.inference(
             texts,
             labels,
-            flat_ner,
-            threshold,
-            multi_label,
+            flat_ner=flat_ner,
+            threshold=threshold,
+            multi_label=multi_label,
             return_vectors=return_vectors,
             return_label_vectors=return_label_vectors,
             **kwargs,
         )
-
-    def encode_labels(self, labels: Sequence[str] | Mapping[str, str], batch_size: int = 8) -> torch.Tensor:  # noqa: ARG002
-        """Vectors of labels, (labels, hidden_size), for `batch_predict_with_embeds`; of a bi-encoder alone.
-
-        Args:
-            labels: what is encoded; of a mapping of label to description the descriptions.
-            batch_size: accepted and unused.
-
-        Raises:
-            ValueError: the model is no bi-encoder.
-        """
-        return self.predictor().encode_labels([labels] if isinstance(labels, str) else labels)
-
-    def predict_with_embeds(
-        self,
-        text: str,
-        labels_embeddings: torch.Tensor,
-        labels: Labels,
-        flat_ner: bool = True,
-        threshold: Threshold = 0.5,
-        multi_label: bool = False,
-        return_class_probs: bool = False,
-        *,
-        return_vectors: bool = False,
-        return_label_vectors: bool = False,
-        **kwargs: Any,
-    ) -> list[Entity]:
-        """As `predict_entities`, with label vectors that `encode_labels` made before; of a bi-encoder alone."""
-        return self.batch_predict_with_embeds(
-            [text],
-            labels_embeddings,
-            labels,
-            flat_ner,
-            threshold,
-            multi_label,
-            return_class_probs=return_class_probs,
-            return_vectors=return_vectors,
-            return_label_vectors=return_label_vectors,
-            **kwargs,
-        )[0]
-
-    def batch_predict_with_embeds(
-        self,
-        texts: str | Sequence[str],
-        labels_embeddings: torch.Tensor,
-        labels: Labels,
-        flat_ner: bool | Sequence[bool] = True,
-        threshold: Threshold = 0.5,
-        multi_label: bool | Sequence[bool] = False,
-        batch_size: int | None = None,
-        packing_config: object | None = None,
-        input_spans: Sequence[Sequence[Mapping[str, int]]] | None = None,
-        return_class_probs: bool = False,
-        *,
-        return_vectors: bool = False,
-        return_label_vectors: bool = False,
-    ) -> list[list[Entity]]:
-        """As `inference`, with label vectors that `encode_labels` made before; of a bi-encoder alone.
-
-        Raises:
-            TypeError: `labels_embeddings` is no tensor of two dimensions.
-            ValueError: it has another width, or not one row for each label; labels of each text's own; or the model is
-                no bi-encoder.
-        """
-        self._expect_label_vectors(labels_embeddings)
-        return self.inference(
-            texts,
-            labels,
-            flat_ner,
-            threshold,
-            multi_label,
-            batch_size,
-            packing_config,
-            input_spans,
-            return_class_probs,
-            return_vectors=return_vectors,
-            return_label_vectors=return_label_vectors,
-            labels_embeds=labels_embeddings,
-        )
-
-    def _expect_label_vectors(self, vectors: torch.Tensor) -> None:
-        if not self.config.is_bi_encoder:
-            raise ValueError("the model is no bi-encoder: it reads labels with each text, and takes no labels_embeds")
-        width = self.config.hidden_size
-        if getattr(vectors, "ndim", 0) == 2 and vectors.shape[1] != width:
-            raise ValueError(f"labels_embeds is {vectors.shape[1]} wide: expected {width}, the model's hidden_size")
 
     def _tell_unused(self, names: Mapping[str, Any]) -> None:
         new = sorted(set(names) - self._told)

@@ -128,7 +128,7 @@ class RelexGLiNER(GLiNER):
         entities: list[list[Entity]] = self.inference(  # type: ignore[assignment]
             [text],
             labels,
-            relations,
+            relations=relations,
             flat_ner=flat_ner,
             threshold=threshold,
             adjacency_threshold=adjacency_threshold,
@@ -160,7 +160,7 @@ class RelexGLiNER(GLiNER):
         found: Answers = self.inference(  # type: ignore[assignment]
             [text],
             labels,
-            relations,
+            relations=relations,
             flat_ner=flat_ner,
             threshold=threshold,
             adjacency_threshold=adjacency_threshold,

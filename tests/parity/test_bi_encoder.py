@@ -145,10 +145,10 @@ def test_each_label_has_the_vector_that_was_given_for_it(pair):
 @pytest.mark.gliner
 def test_other_models_have_no_label_vectors(pair):
     ours = pair("deberta").ours
-    with pytest.raises(ValueError, match="no bi-encoder"):
+    with pytest.raises(AttributeError, match="no bi-encoder"):
         ours.encode_labels(LABELS)
     with pytest.raises(ValueError, match="no bi-encoder"):
-        ours.batch_predict_with_embeds(TEXTS, torch.zeros(6, 48), LABELS)
+        ours.inference(TEXTS, LABELS, labels_embeds=torch.zeros(6, 48))
 
 
 @pytest.mark.gliner
