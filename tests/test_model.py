@@ -78,6 +78,18 @@ assert torch.get_num_threads() == 2
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
+def test_who_puts_this_package_in_gliner_s_place_has_one_class():
+    program = """
+import sys, gliner_fast
+sys.modules["gliner"] = gliner_fast
+from gliner.model import GLiNER
+import gliner
+assert GLiNER is gliner.GLiNER is gliner.model.GLiNER is gliner_fast.GLiNER, GLiNER
+assert GLiNER.__module__ == "gliner_fast.model"
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
 def test_a_setting_that_is_assigned_holds_from_the_next_call_on(model):
     whole = model.inference(TEXTS, LABELS, threshold=0.3)
     model.config.max_len = 5

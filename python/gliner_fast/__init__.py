@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gliner_fast.config import GLiNERConfig
     from gliner_fast.entity import Entity
     from gliner_fast.errors import CheckpointError, CheckpointWarning, UnsupportedCheckpointError
+    from gliner_fast.infer_packing import InferencePackingConfig
     from gliner_fast.jobs import JobError, JobInputError, JobReport, extract_files
     from gliner_fast.jobs.ray_engine import RayOptions
     from gliner_fast.model import GLiNER
@@ -24,6 +25,7 @@ __all__ = [
     "Entity",
     "GLiNER",
     "GLiNERConfig",
+    "InferencePackingConfig",
     "JobError",
     "JobInputError",
     "JobReport",
@@ -45,6 +47,7 @@ _HOMES = {
     "Entity": "entity",
     "GLiNER": "model",
     "GLiNERConfig": "config",
+    "InferencePackingConfig": "infer_packing",
     "JobError": "jobs",
     "JobInputError": "jobs",
     "JobReport": "jobs",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,12 @@ if TYPE_CHECKING:
 
     from gliner_fast.training import TrainingReport
     from gliner_fast.training.drop_in import Arguments
+
+
+if __name__ != "gliner_fast.model":
+    # Imported as gliner.model, by whom this package has been put in the place of `gliner` (in sys.modules): there is to
+    # be one class of this name.
+    sys.modules[__name__] = import_module("gliner_fast.model")
 
 
 class GLiNER(PredictionMethods, nn.Module):
@@ -102,7 +110,7 @@ class GLiNER(PredictionMethods, nn.Module):
         resume_download: bool = False,  # noqa: ARG003
         local_files_only: bool = False,
         token: str | bool | None = None,
-        map_location: str | torch.device = "cpu",
+        map_location: str | torch.device | None = "cpu",
         strict: bool = False,
         load_tokenizer: bool | None = None,  # noqa: ARG003
         resize_token_embeddings: bool = True,
@@ -135,7 +143,7 @@ class GLiNER(PredictionMethods, nn.Module):
             resume_download: see `proxies`.
             local_files_only: see `revision`.
             token: see `revision`.
-            map_location: the device.
+            map_location: the device; None for the CPU.
             strict: raise where the weights lack something or hold something unknown, instead of a warning.
             load_tokenizer: see `proxies`.
             resize_token_embeddings: add GLiNER's special tokens to a checkpoint that does not say where they are.
@@ -166,7 +174,7 @@ class GLiNER(PredictionMethods, nn.Module):
             ValueError: an argument out of range.
         """
         _refuse_other_runtimes(load_onnx_model, runtime)
-        device = torch.device(map_location)
+        device = torch.device("cpu" if map_location is None else map_location)
         if variant is not None and variant not in ("fp16", "bf16"):
             raise ValueError(f"variant is {variant!r}: expected 'fp16' or 'bf16'")
         weights_dtype, is_int16 = parse_precision(dtype or variant, quantize, device)
@@ -210,7 +218,7 @@ class GLiNER(PredictionMethods, nn.Module):
         backbone_from_pretrained: bool = True,
         compile_torch_model: bool = False,
         quantize: str | None = None,
-        map_location: str | torch.device = "cpu",
+        map_location: str | torch.device | None = "cpu",
         max_length: int | None = None,
         max_width: int | None = None,
         post_fusion_schema: str | None = None,
@@ -223,7 +231,8 @@ class GLiNER(PredictionMethods, nn.Module):
 
         Arguments are those of `from_pretrained`; `tokenizer` replaces that of `config.model_name`.
         """
-        _, is_int16 = parse_precision(None, quantize, torch.device(map_location))
+        device = torch.device("cpu" if map_location is None else map_location)
+        _, is_int16 = parse_precision(None, quantize, device)
         changes = {
             "max_len": max_length,
             "max_width": max_width,
@@ -240,7 +249,7 @@ class GLiNER(PredictionMethods, nn.Module):
             local_files_only=local_files_only,
         )
         model = cls(parts.config, parts=parts)
-        model.to(torch.device(map_location)).eval()
+        model.to(device).eval()
         if compile_torch_model:
             model.compile()
         if is_int16:
@@ -382,6 +391,7 @@ class GLiNER(PredictionMethods, nn.Module):
         repo_id: str | None = None,
         push_to_hub: bool = False,
         safe_serialization: bool = False,
+        **push_to_hub_kwargs: Any,
     ) -> None:
         """Writes a checkpoint folder that `gliner` loads too (compat section 8).
 
@@ -392,6 +402,7 @@ class GLiNER(PredictionMethods, nn.Module):
             repo_id: see `push_to_hub`.
             push_to_hub: not offered, like `repo_id`: `hf upload REPO FOLDER` does it.
             safe_serialization: write `model.safetensors` instead of `pytorch_model.bin`.
+            **push_to_hub_kwargs: accepted as `gliner` does, and unused; each name is warned about once.
 
         Raises:
             ValueError: it is to be sent to the Hub.
@@ -401,6 +412,7 @@ class GLiNER(PredictionMethods, nn.Module):
                 "save_pretrained does not send to the Hub: leave out push_to_hub and repo_id, and send the folder with "
                 "`hf upload REPO FOLDER`"
             )
+        self._tell_unused(push_to_hub_kwargs, "save_pretrained")
         # Whatever is wrong with these, before anything is written.
         tokenizer = self.data_processor.transformer_tokenizer
         label_tokenizer = self.data_processor.labels_tokenizer if self.config.is_bi_encoder else None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gliner_fast.data_processor import whitespace_words
 from gliner_fast.devices import Devices, parse_devices
 from gliner_fast.label_vectors import LabelVectorMethods
 from gliner_fast.labels import Labels, Threshold
@@ -17,7 +18,9 @@ from gliner_fast.pipeline import predict_parts, stream_texts
 from gliner_fast.predicting.request import OnLong, Options, Request
 
 if TYPE_CHECKING:
+    from gliner_fast.data_processor import DataProcessor
     from gliner_fast.entity import Entity
+    from gliner_fast.infer_packing import InferencePackingConfig
 
 # Texts prepared at once. Sorting by length needs a window; a larger one saves no more padding, and costs memory.
 _WINDOW = 8192
@@ -37,10 +40,16 @@ class PredictionMethods(LabelVectorMethods):
 
     Attributes:
         config: the model's settings.
+        data_processor: tokenizer and word splitter.
         token_budget: most subwords a batch, padding included; None chooses by device.
+        runtime: what runs the network, as in `gliner`; with `runtime_model`, `is_runtime_model` and `onnx_model`, which
+            are False: there is no other.
     """
 
+    data_processor: DataProcessor
     token_budget: int | None
+    runtime = "torch"
+    runtime_model = is_runtime_model = onnx_model = False
     _told: set[str]
 
     @property
@@ -142,7 +151,7 @@ class PredictionMethods(LabelVectorMethods):
                 with `on_long="error"`.
             MemoryError: a single text does not fit into memory.
         """
-        self._tell_unused(external_inputs)
+        self._tell_unused(external_inputs, "inference")
         if not isinstance(texts, Iterable):
             raise TypeError(f"texts is a {type(texts).__name__}: expected a list of strings, or one string")
         texts = [texts] if isinstance(texts, str) else list(texts)
@@ -292,8 +301,18 @@ class PredictionMethods(LabelVectorMethods):
             **kwargs,
         )
 
-    def _tell_unused(self, names: Mapping[str, Any]) -> None:
+    def prepare_inputs(self, texts: Iterable[str]) -> tuple[list[list[str]], list[list[int]], list[list[int]]]:
+        """For each text its words, where they start and where they end, in `gliner`'s form."""
+        split = self.data_processor.words_splitter or whitespace_words
+        found = [list(split(text)) for text in texts]
+        words, starts, ends = ([[word[part] for word in own] for own in found] for part in range(3))
+        return words, starts, ends
+
+    def configure_inference_packing(self, config: InferencePackingConfig | None) -> None:
+        """Accepted as in `gliner`, without any effect: padding is avoided without it, and no row is cut for it."""
+
+    def _tell_unused(self, names: Mapping[str, Any], method: str) -> None:
         new = sorted(set(names) - self._told)
         if new:
             self._told.update(new)
-            warnings.warn(f"{', '.join(new)}: not an argument of inference, ignored", stacklevel=3)
+            warnings.warn(f"{', '.join(new)}: not an argument of {method}, ignored", stacklevel=3)
