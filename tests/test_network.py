@@ -102,3 +102,10 @@ def test_a_typo_is_told_before_a_batch_whoever_then_computes_it(name: str, monke
     monkeypatch.setenv(f"GLINER_FAST_{name}", "tritno")
     with pytest.raises(ValueError, match=f"GLINER_FAST_{name} is 'tritno'"):
         _ = network.reads_packed
+
+
+def test_a_module_that_is_asked_for_by_gliner_s_name_is_told_where_it_is():
+    network = small_network()
+    with pytest.raises(AttributeError, match=r"no attribute 'token_rep_layer': .*There are encoder, .*model\.encoder$"):
+        _ = network.token_rep_layer
+    assert not hasattr(network, "token_rep_layer")

@@ -104,6 +104,17 @@ class Network(nn.Module):
                 is_token_level=config.is_token_level,
             )
 
+    def __getattr__(self, name: str) -> Any:
+        """As torch's; says what there is, where a module is asked for by `gliner`'s name."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            own = ", ".join(self.__dict__.get("_modules", ()))  # there are none while a copy is being made
+            raise AttributeError(
+                f"{error}: modules and parameters have names of their own here, not gliner's. There are {own}; the "
+                "text encoder is model.model.encoder"
+            ) from None
+
     def forward(
         self, batch: Batch, thresholds: Tensor | None = None, allowed_spans: Tensor | None = None
     ) -> BatchScores:
