@@ -10,6 +10,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from typing_extensions import Self
 
+from gliner_fast.predicting.turns import short_turns
+
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
@@ -32,6 +34,7 @@ class HostStages(AbstractContextManager["HostStages"]):
 
     def __enter__(self) -> Self:
         if self.overlap:
+            self._threads.enter_context(short_turns())
             self._layer = self._threads.enter_context(ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-lay-out"))
             self._decoder = self._threads.enter_context(ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-decode"))
         return self
