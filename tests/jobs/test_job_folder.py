@@ -175,16 +175,6 @@ def test_a_shard_removed_after_the_job_brings_all_rejects_back(tmp_path: Path):
         assert folder.is_joined
 
 
-def test_an_output_of_another_size_is_made_again(tmp_path: Path):
-    paths = Paths(tmp_path / "found.jsonl", is_file=True)
-    with JobFolder(paths, PLAN) as folder:
-        put(folder, 0)
-        folder.join(join)
-    paths.output.write_text("rubbish", encoding="utf-8")
-    with JobFolder(paths, PLAN) as folder:
-        assert not folder.finished
-
-
 @pytest.mark.parametrize("content", [b"", b"{}\n", b"[\n", b"7\n"])
 def test_a_damaged_manifest_is_refused(content: bytes, paths: Paths):
     with JobFolder(paths, PLAN):

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 from gliner_fast.annotated.example import DataError, Example
+from gliner_fast.whole_files import write_whole
 
 OutputFormat = Literal["gliner", "conll", "offsets"]
 
+_HALVES = re.compile("[\ud800-\udfff]")  # of characters, which JSON can escape
+
 
 def write_examples(examples: Sequence[Example], path: Path, format: OutputFormat) -> None:  # noqa: A002
-    """Writes a file; a name that ends in .gz makes it gzipped.
+    """Writes a file, whole or not at all; a name that ends in .gz makes it gzipped.
 
     "gliner" keeps all. "conll" (IOB2, parted by tabs) and "offsets" (words joined by one blank) have no place for
     `labels` and `negatives`; read back, the words of "offsets" are those of this package's own splitter.
 
     Raises:
         DataError: "conll" cannot say it: spans overlap, or a word holds a tab or a line break, begins or ends with a
-            blank, or is -DOCSTART-, which parts documents.
+            blank, or is -DOCSTART-, which parts documents, or half a character stands in it.
+        OSError: it cannot be written; names the file.
     """
     lines = (line for number, example in enumerate(examples, start=1) for line in _LINES[format](example, number))
     content = "".join(f"{line}\n" for line in lines).encode()
-    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    write_whole(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
 def _gliner_lines(example: Example, number: int) -> Iterator[str]:
@@ -39,7 +44,7 @@ def _gliner_lines(example: Example, number: int) -> Iterator[str]:
         record["ner_labels"] = example.labels
     if example.negatives is not None:
         record["ner_negatives"] = example.negatives
-    yield json.dumps(record, ensure_ascii=False)
+    yield _json(record)
 
 
 def _offsets_lines(example: Example, number: int) -> Iterator[str]:
@@ -51,7 +56,17 @@ def _offsets_lines(example: Example, number: int) -> Iterator[str]:
     entities = [
         [starts[start], starts[end - 1] + len(example.words[end - 1]), label] for start, end, label in example.spans
     ]
-    yield json.dumps({"text": " ".join(example.words), "entities": entities}, ensure_ascii=False)
+    yield _json({"text": " ".join(example.words), "entities": entities})
+
+
+def _json(record: dict[str, object]) -> str:
+    """One line; one that holds lone surrogates, which UTF-8 has not, with escapes."""
+    line = json.dumps(record, ensure_ascii=False)
+    return line if _is_whole(line) else json.dumps(record)
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() or not _HALVES.search(text)
 
 
 def _conll_lines(example: Example, number: int) -> Iterator[str]:
@@ -66,6 +81,11 @@ def _conll_lines(example: Example, number: int) -> Iterator[str]:
         if set("\t\r\n") & set(word + tag):
             raise DataError(
                 f"example {number}: {word!r} with {tag!r} holds a tab or a line break; conll has no such words"
+            )
+        if not _is_whole(word + tag):
+            raise DataError(
+                f"example {number}: {word!r} with {tag!r} holds half a character (a lone surrogate), which no file of "
+                "text can hold"
             )
         if word == "-DOCSTART-":
             raise DataError(

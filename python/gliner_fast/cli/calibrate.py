@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,8 +11,8 @@ import typer
 from gliner_fast.cli import options
 from gliner_fast.cli.data import Format, IgnoreKey, Misaligned, TagColumn, WordColumn
 from gliner_fast.cli.evaluate import ModelArgument, labels_beside
-from gliner_fast.cli.reading import InputError, check_folders, read_labels, split_commas
-from gliner_fast.cli.showing import write_record
+from gliner_fast.cli.reading import InputError, read_labels, split_commas
+from gliner_fast.cli.writing import STDOUT, check_outputs, write_record
 
 if TYPE_CHECKING:
     from gliner_fast.evaluation.calibrate import Calibration
@@ -56,8 +55,9 @@ def calibrate(
 
     [bold]gliner-fast extract articles.parquet -o out --labels-file labels.json[/bold]
     """
-    check_folders(output, json)
-    if output is None and str(json) == "-":
+    output = output or Path(STDOUT)
+    check_outputs({"--output": output, "--json": json}, [("DATA", data), ("--labels-file", labels_file)])
+    if str(output) == str(json) == STDOUT:
         raise InputError("--json - would share stdout with the labels: give them a file with --output, or --json one")
     wanted = read_labels(labels or [], labels_file).labels if labels or labels_file else labels_beside(data)
 
@@ -84,15 +84,10 @@ def calibrate(
         min_entities=min_entities,
     )
     _print_scores(calibration)
+    descriptions = wanted if isinstance(wanted, dict) else {}
+    write_record(output, calibration.labels_file(descriptions))
     if json is not None:
         write_record(json, calibration.to_dict())
-    descriptions = wanted if isinstance(wanted, dict) else {}
-    chosen = calibration.labels_file(descriptions)
-    text = json_module.dumps(chosen, ensure_ascii=False, indent=1) + "\n"
-    if output is None:
-        print(text, end="")
-    else:
-        output.write_text(text, encoding="utf-8")
 
 
 def _print_scores(calibration: Calibration) -> None:

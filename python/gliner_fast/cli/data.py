@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from gliner_fast.cli.reading import InputError, check_folders, split_commas
+from gliner_fast.cli.reading import InputError, split_commas
+from gliner_fast.cli.writing import check_outputs
 
 if TYPE_CHECKING:
     from gliner_fast.annotated.summary import Summary
@@ -129,7 +130,7 @@ def convert(
     [bold]gliner-fast data convert train.conll train.jsonl --to gliner --rename PER=person --rename LOC=location[/bold]
     """
     names = _read_names(rename or [])
-    check_folders(target)
+    check_outputs({"OUT": target}, [("IN", source)])
 
     from gliner_fast.annotated.examples import read_examples, rename_labels
     from gliner_fast.annotated.writers import write_examples
@@ -168,8 +169,7 @@ def sample(
 
     [bold]gliner-fast data sample annotated.jsonl train.jsonl -k 100 --rest test.jsonl[/bold]
     """
-    _check_distinct({"IN": source, "OUT": target, "--rest": rest})
-    check_folders(target, rest)
+    check_outputs({"OUT": target, "--rest": rest}, [("IN", source)])
 
     from gliner_fast.annotated.examples import draw_examples, read_examples
     from gliner_fast.annotated.writers import write_examples
@@ -204,16 +204,6 @@ class _Faults:
 
 def _tell_error(message: str) -> None:
     print("gliner-fast: error:", " ".join(message.split()), file=sys.stderr)
-
-
-def _check_distinct(files: dict[str, Path | None]) -> None:
-    """Ends where two of a command's files are the same: one would be written over the other."""
-    names: dict[Path, str] = {}
-    for name, file in files.items():
-        if file is not None:
-            other = names.setdefault(file.resolve(), name)
-            if other != name:
-                raise InputError(f"{other} and {name} are the same file, {file}: name another one")
 
 
 def _read_names(given: list[str]) -> dict[str, str]:

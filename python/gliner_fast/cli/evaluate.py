@@ -11,8 +11,8 @@ import typer
 
 from gliner_fast.cli import options
 from gliner_fast.cli.data import Format, IgnoreKey, Misaligned, TagColumn, WordColumn
-from gliner_fast.cli.reading import InputError, WantedLabels, check_folders, read_labels, read_thresholds, split_commas
-from gliner_fast.cli.showing import write_record
+from gliner_fast.cli.reading import InputError, WantedLabels, read_labels, read_thresholds, split_commas
+from gliner_fast.cli.writing import STDOUT, check_outputs, write_record, write_text
 
 if TYPE_CHECKING:
     from gliner_fast.evaluation import Evaluation
@@ -71,7 +71,11 @@ def evaluate(
     """
     wanted = read_labels(labels or [], labels_file) if labels or labels_file else None
     limits = _read_limits(thresholds, wanted)
-    check_folders(json, chart)
+    check_outputs(
+        {"--json": json, "--chart": chart}, [*(("DATA", path) for path in data), ("--labels-file", labels_file)]
+    )
+    if chart is not None and str(chart) == STDOUT:
+        raise InputError("--chart - : a chart is a file, such as f1.svg")
     names = [set_name(path) for path in data]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -114,13 +118,14 @@ def evaluate(
     from gliner_fast.evaluation.chart import chart as draw_chart
     from gliner_fast.evaluation.report import report
 
-    if json is not None:
-        record = report(evaluations, {"model": model, "dtype": dtype, "limit": limit})
-        write_record(json, record)
-    if chart is not None:
-        chart.write_text(draw_chart(evaluations, f"Micro F1 of {model}"), encoding="utf-8")
-    if json is None or str(json) != "-":
-        _print_tables(evaluations, per_label=per_label)
+    try:  # what a file or a closed pipe refuses must not take the other along
+        if json is None or str(json) != STDOUT:
+            _print_tables(evaluations, per_label=per_label)
+    finally:
+        if json is not None:
+            write_record(json, report(evaluations, {"model": model, "dtype": dtype, "limit": limit}))
+        if chart is not None:
+            write_text(chart, draw_chart(evaluations, f"Micro F1 of {model}"))
 
 
 def _print_tables(evaluations: list[Evaluation], *, per_label: bool) -> None:

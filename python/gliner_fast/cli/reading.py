@@ -100,17 +100,6 @@ def read_texts(
     return texts
 
 
-def check_folders(*outputs: Path | None) -> None:
-    """Asks whether the folders of files that will be written are there, before hours are spent on what goes into them.
-
-    Raises:
-        InputError: one is not.
-    """
-    for file in outputs:
-        if file is not None and not file.parent.is_dir():
-            raise InputError(f"{file} cannot be written: there is no folder {file.parent}")
-
-
 def split_commas(given: Sequence[str]) -> list[str]:
     """The names in repeated, comma-separated options."""
     named = (name.strip() for option in given for name in option.split(","))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,15 +26,6 @@ def json_line(row: dict[str, Any]) -> bytes:
         return json.dumps(row, ensure_ascii=False).encode() + b"\n"
     except UnicodeEncodeError:
         return json.dumps(row).encode() + b"\n"
-
-
-def write_record(file: Path, record: dict[str, Any]) -> None:
-    """Writes a record as JSON; "-" is stdout."""
-    text = json.dumps(record, ensure_ascii=False, indent=1) + "\n"
-    if str(file) == "-":
-        print(text, end="")
-    else:
-        file.write_text(text, encoding="utf-8")
 
 
 def coloured(text: str, entities: Sequence[Entity], labels: Sequence[str]) -> Text:

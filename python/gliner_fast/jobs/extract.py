@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 # Extensions that nobody means a folder of shards by.
 _NO_FOLDERS = frozenset(
-    {".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".pq", ".arrow", ".feather", ".gz", ".zst"}
+    {".csv", ".tsv", ".txt", ".text", ".json", ".jsonl", ".ndjson", ".parquet", ".pq", ".arrow", ".feather", ".avro"}
+    | {".orc", ".xlsx", ".gz", ".zst", ".xz", ".bz2", ".lz4", ".lzma", ".br", ".sz", ".snappy", ".z", ".zip", ".7z"}
+    | {".rar", ".tar", ".tgz", ".tbz", ".txz"}
 )
 _CODECS_OF_LINES = frozenset({"jsonl.gz", "jsonl.zst"})
 OnError = Literal["skip", "fail"]
@@ -293,6 +295,8 @@ def _plan_output(
         if output_format in _CODECS_OF_LINES:
             raise JobError(f"a stream gets plain JSON lines, not {output_format}: compress behind it, or name a file")
         return None, "jsonl"
+    if not str(output):
+        raise JobError("the output has an empty name: name a file or a folder; '.' is the current folder")
     if "://" in str(output):
         raise JobError(f"output {output} is no local path: mount the storage, or write here and copy it there")
     path = Path(output)

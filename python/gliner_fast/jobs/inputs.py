@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from gliner_fast.jobs.folders import files_below, files_by_glob
+
 InputFormat = Literal["jsonl", "parquet", "csv", "tsv", "text"]
 Compression = Literal["gzip", "zstd"]
 
@@ -70,7 +72,8 @@ def find_inputs(
 
     Args:
         paths: files, globs (`*`, `?`, `[]`; `**` goes into folders), folders (read whole, subfolders too, without names
-            that begin with "." or "_" and without unknown extensions), or "-" alone for standard input.
+            that begin with "." or "_" and without unknown extensions; links to folders are followed), or "-" alone
+            for standard input.
         format: of all files, whatever their names say; a final `.gz` or `.zst` still means compression. Standard input
             is taken for text where none is given.
         ours: files and folders that an earlier call wrote: globs pass over them.
@@ -78,11 +81,14 @@ def find_inputs(
     Raises:
         FileNotFoundError: a path or glob that nothing goes by.
         JobInputError: an unknown extension or format, several formats, no file, or a file named twice.
+        OSError: a folder cannot be read.
     """
     if format is not None and format not in _FORMATS.values():
         raise JobInputError(f"input format {format!r} is unknown: expected {_either(dict.fromkeys(_FORMATS.values()))}")
     if not paths:
         raise JobInputError(f"no input: name files, folders or globs, or {STDIN!r} for standard input")
+    if "" in paths:
+        raise JobInputError("an input has an empty name: name a file, a folder or a glob; '.' is the current folder")
     if STDIN in paths:
         return [_standard_input(paths, format)]
     files = [_describe(path, format) for given in paths for path in _expand(given, format, ours)]
@@ -136,8 +142,7 @@ def _expand(given: str, format: str | None, ours: Collection[Path]) -> Iterator[
     elif path.exists() or path.is_symlink():  # a link to nothing is told as such
         yield given
     elif glob.has_magic(given):
-        names = glob.glob(given, recursive=True)  # noqa: PTH207
-        found = sorted(name for name in names if not Path(name).is_dir() and not _is_among(ours, Path(name)))
+        found = [name for name in files_by_glob(given) if not _is_among(ours, Path(name))]
         if not found:
             raise FileNotFoundError(f"no file goes by {given}")
         yield from found
@@ -154,9 +159,9 @@ def _is_among(ours: Collection[Path], path: Path) -> bool:
 
 def _files_in(folder: Path, format: str | None) -> Iterator[str]:  # noqa: A002
     found = False
-    for path in sorted(folder.rglob("*")):
-        is_hidden = any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
-        if path.is_dir() or is_hidden or (format is None and _read_extension(path)[0] is None):
+    for path in files_below(folder):
+        # A link to nothing may have led to a folder of files: it is told of below, whatever its name.
+        if format is None and _read_extension(path)[0] is None and path.exists():
             continue
         found = True
         yield str(path)

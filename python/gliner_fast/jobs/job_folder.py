@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import secrets
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
 
+from gliner_fast import whole_files
 from gliner_fast.jobs.plan import JobError, Plan
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 # A file that is being written is called as it will be, and this: its own in any process of any machine.
 _PART = re.compile(r"(?P<name>.+)\.[0-9a-f]{12}\.part")
+# The one output file while it is put together: short, since the output's own name may be as long as names can be.
+_JOINED = "joined"
 _SHARD = re.compile(r"shard-\d{7}\.(parquet|jsonl(\.gz|\.zst)?)")
 
 
@@ -93,6 +97,21 @@ class SliceRecord:
     entities: int
     stats: dict[str, float] = field(default_factory=dict)
     relations: int = 0
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> SliceRecord:
+        """Reads what `asdict` gave.
+
+        Raises:
+            ValueError: it is something else.
+            TypeError: it has other fields.
+        """
+        record = cls(**values)
+        counts = (record.number, record.rows, record.shard_bytes, record.rejects, record.entities, record.relations)
+        is_sound = all(isinstance(count, int) for count in counts) and isinstance(record.stats, dict)
+        if not is_sound or not _SHARD.fullmatch(record.shard):
+            raise ValueError(f"{values!r} is no slice")
+        return record
 
 
 class JobFolder:
@@ -177,11 +196,16 @@ class JobFolder:
         size = None
         if self.paths.is_file:
             shards = [self.paths.shards / self.finished[number].shard for number in sorted(self.finished)]
-            write_aside(self.paths.output, lambda path: join_shards(shards, path))
+            write_aside(self.paths.output, lambda path: join_shards(shards, path), self._joined_part())
             size = self.paths.output.stat().st_size
         self._append({"joined": size})
         self.is_joined = True
         self._sweep()
+
+    def _joined_part(self) -> Path | None:
+        """Where the one output file is put together: in the job's folder, unless that is a link to another disk."""
+        job, beside = self.paths.job, self.paths.output.parent
+        return job / f"{_JOINED}.{secrets.token_hex(6)}.part" if job.stat().st_dev == beside.stat().st_dev else None
 
     def _refuse_what_is_not_ours(self) -> None:
         output = self.paths.output
@@ -234,22 +258,21 @@ class JobFolder:
     def _is_begun(self) -> bool:
         """Whether this very job was begun here and not finished: to start anew would give the same output, later."""
         try:
-            earlier, lines = self._read_manifest()
+            earlier, _, last = self._read_manifest()
         except (JobError, FileNotFoundError):
             return False
-        return "joined" not in lines[-1] and not self._plan.changes_from(earlier)
+        return "joined" not in last and not self._plan.changes_from(earlier)
 
-    def _read_manifest(self) -> tuple[Plan, list[dict[str, Any]]]:
-        """The plan and all lines; cuts off a line that a dying process did not finish."""
+    def _read_manifest(self) -> tuple[Plan, list[SliceRecord], dict[str, Any]]:
+        """The plan, all slices and the last line; cuts off a line that a dying process did not finish."""
         content = self.paths.manifest.read_bytes()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
             with self.paths.manifest.open("r+b") as manifest:
                 manifest.truncate(whole)
         try:
-            lines = [json.loads(line) for line in content[:whole].splitlines()]
-            return Plan.from_dict(lines[0]["plan"]), lines
-        except (ValueError, LookupError, TypeError) as error:
+            return _read_lines([json.loads(line) for line in content[:whole].splitlines()])
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, JobError):
                 raise
             raise JobError(
@@ -257,24 +280,34 @@ class JobFolder:
             ) from error
 
     def _resume(self) -> None:
-        earlier, lines = self._read_manifest()
+        earlier, slices, last = self._read_manifest()
         changes = self._plan.changes_from(earlier)
         if changes:
             raise JobError(
                 f"{self.paths.output} was begun as another job: {'; '.join(changes)}. Give the earlier choices to go "
                 "on, another output to keep both, or overwrite (--overwrite) to start anew"
             )
-        records = {line["slice"]["number"]: SliceRecord(**line["slice"]) for line in lines if "slice" in line}
-        if "joined" in lines[-1] and self._output_is_there(lines[-1]["joined"], records):
+        records = {record.number: record for record in slices}
+        if "joined" in last and self._output_is_there(last["joined"], list(records.values())):
             self.finished, self.is_joined = records, True
         else:
             self.finished = {number: record for number, record in records.items() if self._is_there(record)}
 
-    def _output_is_there(self, size: int | None, records: Mapping[int, SliceRecord]) -> bool:
-        """Whether all that was joined still stands: the one file, of its size, or all shards of a folder."""
-        if self.paths.is_file:
-            return self.paths.output.is_file() and self.paths.output.stat().st_size == size
-        return all(self._has_shard(record) for record in records.values())
+    def _output_is_there(self, size: int | None, records: list[SliceRecord]) -> bool:
+        """Whether all that was joined still stands, the one file or all shards of a folder; what is gone is made anew.
+
+        Raises:
+            JobError: something has another size than it was given: whoever changed it may want to keep it.
+        """
+        sizes = {self.paths.shards / record.shard: record.shard_bytes for record in records}
+        files = {self.paths.output: size} if self.paths.is_file else sizes
+        for file, expected in files.items():
+            if file.is_file() and file.stat().st_size != expected:
+                raise JobError(
+                    f"{file} is finished, and has changed since (it had {expected} bytes, and has "
+                    f"{file.stat().st_size}): move it away to have it made anew, or overwrite it (--overwrite)"
+                )
+        return all(file.is_file() for file in files)
 
     def _is_there(self, record: SliceRecord) -> bool:
         """Whether a slice can be joined: its shard is whole, and so are its rejects, which a join takes away."""
@@ -287,7 +320,7 @@ class JobFolder:
 
     def _sweep(self) -> None:
         """Removes what a dying process left half written and, once all is joined, the parts."""
-        ours = {self.paths.manifest.name, self.paths.all_rejects.name, self.paths.report.name}
+        ours = {self.paths.manifest.name, self.paths.all_rejects.name, self.paths.report.name, _JOINED}
         _remove_parts(self.paths.job, lambda name: name in ours)
         _remove_parts(self.paths.shards, lambda name: _SHARD.fullmatch(name) is not None)
         if self.paths.is_file:
@@ -316,22 +349,23 @@ def rejects_name(number: int) -> str:
     return f"rejects-{number:07d}.jsonl"
 
 
-def write_aside(path: Path, write: Callable[[Path], Any]) -> None:
-    """Has `write` fill a file beside `path`, and gives it that name once it is on the disk.
+def write_aside(path: Path, write: Callable[[Path], Any], part: Path | None = None) -> None:
+    """Has `write` fill a file beside `path`, or that of the name `part`, and renames it once it is on the disk.
 
     Raises:
         OSError: it cannot be written; names the file. Nothing half written stays.
     """
-    part = path.with_name(f"{path.name}.{secrets.token_hex(6)}.part")
     with _errors_naming(path):
-        try:
-            write(part)
-            _sync(part)
-            part.replace(path)
-            _sync(path.parent)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        whole_files.write_aside(path, part or path.with_name(f"{path.name}.{secrets.token_hex(6)}.part"), write)
+
+
+# What the same call would meet again, and what to do about it.
+_LASTING = {
+    errno.ENAMETOOLONG: "but the name needs to be shorter",
+    errno.EACCES: "and the same call goes on once it may be written",
+    errno.EPERM: "and the same call goes on once it may be written",
+    errno.EROFS: "and the same call goes on once it may be written",
+}
 
 
 @contextmanager
@@ -340,18 +374,9 @@ def _errors_naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = f"{error.strerror or error}; what is finished stays, and the same call goes on from there"
+        way_on = _LASTING.get(error.errno or 0, "and the same call goes on from there")
+        reason = f"{error.strerror or error}; what is finished stays, {way_on}"
         raise OSError(error.errno, reason, str(path)) from error
-
-
-def _sync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
-        return  # Windows opens no folders, and needs no such sync
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _remove_parts(folder: Path, is_ours: Callable[[str], bool]) -> None:
@@ -368,6 +393,15 @@ def _concatenate(files: list[Path], path: Path) -> None:
         for file in files:
             with file.open("rb") as source:
                 shutil.copyfileobj(source, out)
+
+
+def _read_lines(lines: list[Any]) -> tuple[Plan, list[SliceRecord], dict[str, Any]]:
+    """The plan, all slices and the last line of a manifest; raises as Python does where they have another shape."""
+    last = dict(lines[-1])
+    if not isinstance(last.get("joined"), (int, type(None))):
+        raise TypeError("the size of the output is no number")
+    slices = [SliceRecord.from_dict(line["slice"]) for line in lines if "slice" in line]
+    return Plan.from_dict(lines[0]["plan"]), slices, last
 
 
 def _line(values: dict[str, Any]) -> bytes:

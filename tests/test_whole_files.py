@@ -1,0 +1,45 @@
+"""Files that are whole or absent."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from gliner_fast import whole_files
+from gliner_fast.whole_files import write_whole
+
+
+def test_a_failed_write_leaves_the_earlier_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = tmp_path / "a.json"
+    write_whole(file, b"before")
+
+    def fail(path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(whole_files, "sync", fail)
+    with pytest.raises(OSError, match="No space left on device") as failure:
+        write_whole(file, b"after")
+    assert failure.value.filename == str(file)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert file.read_bytes() == b"before"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links and permissions are others there")
+def test_a_link_stays_a_link_and_permissions_stay_what_they_were(tmp_path: Path):
+    file, link = tmp_path / "a.json", tmp_path / "link.json"
+    write_whole(file, b"before")
+    file.chmod(0o600)
+    link.symlink_to(file)
+    write_whole(link, b"after")
+    assert link.is_symlink()
+    assert file.read_bytes() == b"after"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such device")
+def test_a_device_does_not_become_a_file():
+    write_whole(Path(os.devnull), b"gone")
+    assert not Path(os.devnull).is_file()
