@@ -430,3 +430,16 @@ def test_a_span_has_all_words_that_stand_at_its_ends():
     parts = [("zu", 0, 3), ("dem", 0, 3), ("Ha", 4, 8), ("us", 4, 8)]
     (example,) = examples_from_records([record], splitter=lambda _: parts)
     assert (example.words, example.spans) == (("zu", "dem", "Ha", "us"), ((0, 4, "place"),))
+
+
+def test_damaged_parquet_is_told_by_its_name(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    path = tmp_path / "table.parquet"
+    datasets.Dataset.from_dict({"tokens": [["Ada"]], "ner_tags": [["O"]]}).to_parquet(str(path))
+    content = bytearray(path.read_bytes())
+    size = int.from_bytes(content[-8:-4], "little")
+    content[-8 - size : -size] = b"\xff" * 8
+    for damaged in (bytes(content), path.read_bytes()[:-20]):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"(?s)table\.parquet cannot be read as Parquet .*is it cut off"):
+            read_examples(path)

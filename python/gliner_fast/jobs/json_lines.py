@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -153,7 +155,7 @@ class JsonLines:
 def _read_object(raw: bytes) -> dict[str, Any]:
     line = decode(drop_line_break(raw))
     try:
-        values = _DECODER.decode(line)
+        values = (_CAREFUL_DECODER if _MAY_OVERFLOW.search(raw) else _DECODER).decode(line)
     except json.JSONDecodeError as error:
         raise BadRow(f"not JSON: {error.msg} at character {error.pos + 1}") from error
     except RecursionError as error:
@@ -174,8 +176,18 @@ def _refuse_constant(name: str) -> None:
     raise BadRow(f"not JSON: {name} is no number there; expected null")
 
 
-# Made once: json.loads would make one for each line.
+def _read_finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise BadRow(f"not to be read as JSON: {digits if len(digits) <= 80 else 'a number'} is beyond what doubles hold")
+    return number
+
+
+# Made once: json.loads would make one for each line. That which looks at each number is slower, and is taken where a
+# line holds the digits of one that could be infinite.
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_CAREFUL_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_read_finite)
+_MAY_OVERFLOW = re.compile(rb"\d[eE]\+?\d{3}|\d{200}")
 
 
 def _depth(value: Any) -> int:

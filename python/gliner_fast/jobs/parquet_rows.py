@@ -9,7 +9,7 @@ from gliner_fast.errors import listed
 from gliner_fast.jobs._arrow import pa, pq
 from gliner_fast.jobs.arrow_types import as_labels, holds_labels, holds_strings, plain_type
 from gliner_fast.jobs.inputs import InputFile, JobInputError
-from gliner_fast.jobs.json_values import dump_json, read_json_rows
+from gliner_fast.jobs.json_values import dump_json, read_json_rows, without_json
 from gliner_fast.jobs.records import BadRow, Fault, Labels, Part, RowCheck, expect_usable
 from gliner_fast.jobs.row_labels import read_row_labels
 from gliner_fast.jobs.selection import Selection
@@ -41,6 +41,11 @@ def plan_parquet_schema(files: Sequence[InputFile], selection: Selection) -> pa.
             )
         for name in first[1].names if selection.kept is None else selection.kept:
             kind = plain_type(schema.field(name).type)
+            if selection.as_objects and (fault := without_json(kind)) is not None:
+                raise JobInputError(
+                    f"{file.path}: the column {name!r} cannot be written as JSON ({fault}): leave it out of the columns "
+                    "that pass through (--columns), or write Parquet"
+                )
             planned[name] = _widest(name, planned.get(name, (kind, file)), (kind, file))
     return pa.schema([(name, kind) for name, (kind, _) in planned.items()])
 
@@ -83,8 +88,16 @@ class ParquetRows:
         pieces = []
         while self._row < end:
             pieces.append(self._take(end - self._row))
-        table = pa.Table.from_batches(pieces) if pieces else self._opened.schema_arrow.empty_table()
-        return self._make_part(table.select(self._names).cast(self._plain_schema), first_line)
+        # Not empty_table(): lists of an extension type have no empty array.
+        table = pa.Table.from_batches(pieces, None if pieces else self._opened.schema_arrow).select(self._names)
+        try:
+            return self._make_part(table.cast(self._plain_schema), first_line)
+        except pa.ArrowException as error:
+            odd = [name for name in self._names if not self._can_be_read(table.select([name]))]
+            raise JobInputError(
+                f"{self._file.path}, rows from {first_line:,} on: the columns {listed(odd or self._names)} cannot be read "
+                f"({error}): leave them out of the columns that pass through (--columns), or write them in another type"
+            ) from error
 
     def skip(self, count: int) -> int:
         """Passes over the next `count` rows, whole row groups without reading them; returns how many there were."""
@@ -128,6 +141,13 @@ class ParquetRows:
                 f"{self._file.path} is damaged in row group {self._next_group - 1} ({error}): write it anew"
             ) from error
 
+    def _can_be_read(self, table: pa.Table) -> bool:
+        try:
+            _pick(table.cast(pa.schema([self._plain_schema.field(table.column_names[0])])), [])
+        except pa.ArrowException:
+            return False
+        return True
+
     def _make_part(self, table: pa.Table, first_line: int) -> Part:
         selection = self._selection
         reasons = _find_broken_strings(table)
@@ -160,8 +180,12 @@ class ParquetRows:
 
 def _open(file: InputFile) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file.path, buffer_size=_BUFFER, pre_buffer=False)
-    except pa.ArrowInvalid as error:
+        opened = pq.ParquetFile(file.path, buffer_size=_BUFFER, pre_buffer=False)
+        opened.schema_arrow  # noqa: B018  # it is read here, and may be damaged, too
+        return opened
+    except (OSError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the system; those of Arrow have no number
+            raise
         raise JobInputError(f"{file.path} is no Parquet file ({error}): is it cut off, or misnamed?") from error
 
 
@@ -229,6 +253,8 @@ def _show_row(table: pa.Table, position: int) -> str:
             row.update(read_json_rows(value)[0])
         except UnicodeDecodeError as error:
             row[name] = error.object.decode("utf-8", "backslashreplace")
+        except ValueError as error:  # pa.ArrowInvalid is one, too
+            row[name] = f"cannot be shown ({error})"
     return dump_json(row)
 
 

@@ -185,7 +185,8 @@ class RowReader:
     def _join(self, columns: Sequence[Columns]) -> Columns:
         if self.schema is None:
             return [row for rows in columns for row in rows]
-        return pa.concat_tables([self.schema.empty_table(), *columns])
+        # Where there are parts, they have the schema; not empty_table(): lists of an extension type have no empty array.
+        return pa.concat_tables(columns) if columns else pa.Table.from_batches([], self.schema)
 
     def _look_at_fields(self, fields: JsonFields, count: int) -> None:
         """No further than what is read now: whoever sends rows may wait for the answers."""

@@ -20,7 +20,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
         path: a folder that `Dataset.save_to_disk` wrote, or a Parquet file.
 
     Raises:
-        DataError: it is no such folder, or the number of a tag has no name.
+        DataError: it is no such folder, its Parquet is damaged, or the number of a tag has no name.
         ImportError: `datasets` is not installed.
     """
     try:
@@ -35,7 +35,14 @@ def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
         if isinstance(table, datasets.DatasetDict):
             raise DataError(f"{path} holds the splits {', '.join(table)}: name one, such as {path / next(iter(table))}")
     else:
-        table = datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
+        try:
+            table = datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
+        except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # of the system; those of Arrow have no number
+                raise
+            raise DataError(
+                f"{path} cannot be read as Parquet ({error.__cause__ or error}): is it cut off, or misnamed?"
+            ) from error
 
     def place_of(row: int) -> str:
         return f"{path}, row {row}"
