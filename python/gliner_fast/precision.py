@@ -99,6 +99,8 @@ def choose_device(name: str) -> torch.device:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:  # torch raises either, by device
         raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+    if torch.device(name).type == "meta":
+        raise ValueError("device 'meta' cannot be used: it has shapes and computes nothing")
     return torch.device(name)
 
 

@@ -443,3 +443,37 @@ def test_damaged_parquet_is_told_by_its_name(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=r"(?s)table\.parquet cannot be read as Parquet .*is it cut off"):
             read_examples(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "place", "message"),
+    [
+        ("{}\n" + "[" * 200_000, 2, "nested deeper than JSON is read"),
+        ('[\n{"x": ' + "[" * 200_000, 2, "nested deeper than JSON is read"),
+        ('[\n{"x": ' + "9" * 5000 + "}]", 2, "not JSON .*4300 digits"),
+    ],
+)
+def test_json_that_python_cannot_read_is_told_by_its_line(tmp_path, content, place, message):
+    path = tmp_path / "data.json"
+    path.write_text(content)
+    faults: list[Exception] = []
+    try:
+        read_examples(path, report=faults.append)
+    except DataError as error:
+        faults.append(error)
+    assert re.search(f"data.json, line {place}: {message}", str(faults[-1]))
+
+
+@pytest.mark.parametrize("to", ["gliner", "offsets"])
+def test_halves_of_characters_are_written_with_escapes(tmp_path, to):
+    example = Example(("Ada\ud800", "sang"), ((0, 1, "person"),))
+    write_examples([example, ADA], tmp_path / "out.jsonl", to)
+    assert "\\ud800" in (tmp_path / "out.jsonl").read_text(encoding="utf-8")
+    if to == "gliner":
+        assert read_examples(tmp_path / "out.jsonl") == [example, ADA]
+
+
+def test_conll_has_no_place_for_halves_of_characters(tmp_path):
+    with pytest.raises(DataError, match="example 1: .* holds half a character"):
+        write_examples([Example(("Ada\ud800",), ())], tmp_path / "out.conll", "conll")
+    assert not (tmp_path / "out.conll").exists()

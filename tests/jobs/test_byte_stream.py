@@ -37,6 +37,8 @@ def lines_of(path: Path) -> list[tuple[int, bytes]]:
         ("a.txt.zst", zst(b"one\ntwo")),
         ("a.txt.gz", gz(b"one\nt") + gz(b"") + gz(b"wo")),
         ("a.txt.zst", zst(b"one\nt") + zst(b"wo")),
+        ("a.txt.gz", gz(b"one\ntwo") + bytes(1000)),
+        ("a.txt.gz", gz(b"one\nt") + bytes(3) + gz(b"wo")),
     ],
 )
 def test_lines_are_numbered_and_keep_their_breaks(tmp_path, name, content):
@@ -61,6 +63,7 @@ WHOLE = os.urandom(100_000)
         ("a.txt.gz", gz(WHOLE)[:-4]),
         ("a.txt.gz", gz(WHOLE)[:50_000] + b"x" * 100 + gz(WHOLE)[50_100:]),
         ("a.txt.gz", b"plain text, in fact\n"),
+        ("a.txt.gz", gz(b"one\n") + b"and more\n"),
         ("a.txt.zst", zst(WHOLE)[:50_000]),
         ("a.txt.zst", b"plain text, in fact\n"),
     ],

@@ -9,6 +9,7 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -235,3 +236,53 @@ def test_a_terminal_shows_a_bar(tmp_path):
     assert b"loading the model" in shown
     assert b"rows/s" in shown
     assert b"done: 300 rows" in shown
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at Linux's times of a process")
+@pytest.mark.parametrize("stdin", [b"", b"Ada Lovelace\n"])
+def test_a_second_sigterm_ends_a_job_that_waits_for_standard_input(stdin):
+    command = [sys.executable, "-c", "from gliner_fast.cli import main; main()", "extract", "-", "-l", "person", "-q"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(stdin)
+        process.stdin.flush()
+        spent, idle = -1, 0
+        while idle < 8:  # while it loads it takes time, and then none
+            time.sleep(0.25)
+            stat = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            before, spent = spent, int(stat[11]) + int(stat[12])
+            idle = idle + 1 if before == spent and spent > 50 else 0
+        process.send_signal(signal.SIGTERM)
+        assert b"Ctrl-C or SIGTERM again stops at once" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 130
+
+
+@pytest.mark.parametrize("extension", ["xz", "bz2", "lz4", "zip", "tar", "7z", "orc"])
+def test_an_extension_that_is_not_written_makes_no_folder(extension, run, tmp_path):
+    (tmp_path / "in.txt").write_text("x\n", encoding="utf-8")
+    code, _, err = run("in.txt", "-l", "a", "-o", f"found.jsonl.{extension}")
+    assert code == 2
+    assert f"has the extension .{extension}: expected .parquet, .jsonl" in err
+    assert not list(tmp_path.glob("found*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"), [(["", "-o", "out.jsonl"], "an input"), (["in.txt", "-o", ""], "output")]
+)
+def test_an_empty_name_does_not_mean_the_current_folder(arguments, place, run, tmp_path):
+    (tmp_path / "in.txt").write_text("x\n", encoding="utf-8")
+    code, _, err = run(*arguments, "-l", "a")
+    assert code == 2
+    assert f"{place} has an empty name" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
+
+
+@pytest.mark.filterwarnings("ignore:standard input, line 2 is left out")
+def test_standard_input_is_called_so(run):
+    options = ("-", "--input-format", "jsonl", "-l", "city", "-q")
+    code, _, err = run(*options, stdin=b'{"text": "Paris"}\n{\n{"text": "Rome"}\n')
+    assert code == 0
+    code, _, err = run(*options, "--on-error", "fail", stdin=b'{"body": "Paris"}\n')
+    assert err.startswith("gliner-fast: error: standard input: no row has a field 'text'")

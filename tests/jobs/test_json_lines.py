@@ -33,7 +33,10 @@ BAD_LINES = {
     "NaN": (b'{"text": "a", "score": NaN}', "not JSON: NaN is no number there"),
     "infinity": (b'{"text": "a", "score": -Infinity}', "-Infinity is no number"),
     "a number beyond doubles": (b'{"text": "a", "score": 1e400}', "1e400 is beyond what doubles hold"),
-    "a long number beyond doubles": (b'{"text": "a", "x": [-' + b"9" * 400 + b".0]}", "a number is beyond what doubles"),
+    "a long number beyond doubles": (
+        b'{"text": "a", "x": [-' + b"9" * 400 + b".0]}",
+        "a number is beyond what doubles",
+    ),
     "NUL": (b'\x00{"text": "a"}', "not JSON"),
     "a raw control character": (b'{"text": "a\x01"}', "not JSON: Invalid control character"),
     "a very long number": (b'{"text": "a", "n": ' + b"9" * 5000 + b"}", "4300 digits"),

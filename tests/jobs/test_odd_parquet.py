@@ -75,5 +75,7 @@ def test_what_arrow_cannot_do_is_an_error_of_the_input(tmp_path, monkeypatch):
 
     path = save(tmp_path / "a.parquet", text=["a", "b"], odd=[1, 2])
     monkeypatch.setattr(parquet_rows, "_pick", fail)
-    with pytest.raises(JobInputError, match=r"a\.parquet, rows from 1 on: the columns 'odd' cannot be read \(extension"):
+    with pytest.raises(
+        JobInputError, match=r"a\.parquet, rows from 1 on: the columns 'odd' cannot be read \(extension"
+    ):
         read(path)

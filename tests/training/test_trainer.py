@@ -291,7 +291,7 @@ def test_a_finished_run_has_nothing_left_to_do(
 
 def test_only_the_newest_checkpoints_are_kept(unbroken: Path) -> None:
     assert sorted(path.name for path in unbroken.iterdir()) == [
-        "checkpoint-000006", "checkpoint-000008", "checkpoint-000009", "final", "log.jsonl",
+        "checkpoint-000006", "checkpoint-000008", "checkpoint-000009", "final", "lock", "log.jsonl",
     ]  # fmt: skip
 
 
@@ -384,7 +384,7 @@ def test_what_a_kill_left_half_done_is_put_right(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()
     assert RunFolder(tmp_path).begin(resume=True) == tmp_path / "checkpoint-000002"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "checkpoint-000002", "final"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "checkpoint-000002", "final", "lock"]
     assert (tmp_path / "best" / "best.replaced").exists()
     assert (tmp_path / "final" / "final").exists()
 
@@ -395,7 +395,7 @@ def test_what_is_not_the_run_s_own_stays(tmp_path: Path) -> None:
     (tmp_path / "final.unfinished").touch()  # a file
     before = sorted(path.name for path in tmp_path.iterdir())
     assert RunFolder(tmp_path).begin(resume=True) is None
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "lock") == before
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
@@ -404,6 +404,39 @@ def test_what_is_not_the_run_s_own_stays(tmp_path: Path) -> None:
 def test_an_earlier_run_is_not_trained_over(configure: Callable[..., TrainingConfig], unbroken: Path) -> None:
     with pytest.raises(TrainingError, match=r"holds the checkpoints of an earlier run: .* \(--resume\)"):
         train(configure(unbroken))
+
+
+@pytest.mark.parametrize("name", ["best", "final"])
+def test_an_earlier_model_without_checkpoints_is_not_replaced_unasked(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    for _ in range(2):
+        with pytest.raises(
+            TrainingError, match=rf"{name} is there, .*: name another output_dir, move it away.*--resume"
+        ):
+            RunFolder(tmp_path).begin(resume=False)
+    assert RunFolder(tmp_path).begin(resume=True) is None
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_two_runs_do_not_write_to_one_folder(
+    configure: Callable[..., TrainingConfig], tmp_path: Path, resume: bool
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.begin(resume=False)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(TrainingError, match="another run writes to .*: wait until it ends, or name another output_dir"):
+        train(configure(tmp_path), resume=resume)
+    assert sorted(tmp_path.iterdir()) == before
+    assert RunFolder(tmp_path).begin(resume=True, is_main=False) is None  # another process of the same run
+    folder.end()
+    RunFolder(tmp_path).begin(resume=False)
+
+
+def test_a_run_that_cannot_begin_leaves_no_lock(configure: Callable[..., TrainingConfig], tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(TrainingError, match="nothing to train") as kept:
+            train(configure(tmp_path, model=None))
+        assert kept.value.__traceback__ is not None  # which holds the frames
 
 
 def test_a_run_goes_on_with_its_own_settings_only(configure: Callable[..., TrainingConfig], unbroken: Path) -> None:

@@ -5,15 +5,14 @@ Nothing heavy is imported before a command runs, so that `--help` answers at onc
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
 
+from gliner_fast.cli import standard_streams
 from gliner_fast.cli.bench import bench
 from gliner_fast.cli.calibrate import calibrate
 from gliner_fast.cli.data import data
@@ -67,9 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: what to run instead of `sys.argv`.
     """
-    if sys.stderr is None:  # closed by the caller (2>&-): print would write to standard output in its place
-        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # for as long as the process lives
-    with warnings.catch_warnings():
+    with standard_streams.mended(), warnings.catch_warnings():
         warnings.showwarning = _show_warning
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
     sys.exit(code)
@@ -77,13 +74,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> int:
     try:
-        return int(app(args=arguments, prog_name="gliner-fast", standalone_mode=False) or 0)
+        code = int(app(args=arguments, prog_name="gliner-fast", standalone_mode=False) or 0)
+        if not standard_streams.flush():
+            return 1
     except _UsageError as error:
-        return _fail(error.format_message())  # type: ignore[attr-defined]
+        # Without one it was the help, shown in place of a command's answer.
+        return _fail(error.format_message() or "no command is named: choose one of those above")  # type: ignore[attr-defined]
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except (ValueError, OSError, ImportError, MemoryError) as error:  # what our own messages come in
+        if isinstance(error, OSError) and error.filename == standard_streams.NAME:
+            standard_streams.give_up()
         return _fail(_describe(error))
+    return code
 
 
 def _describe(error: Exception) -> str:

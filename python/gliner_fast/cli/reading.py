@@ -84,7 +84,7 @@ def read_texts(
         FileNotFoundError: nothing goes by this name.
         ImportError: pyarrow is missing; names the extra that brings it.
     """
-    from gliner_fast.jobs.inputs import STDIN, find_inputs
+    from gliner_fast.jobs.inputs import find_inputs, name_of
     from gliner_fast.jobs.sources import RowReader, Selection
 
     texts: list[str] = []
@@ -92,8 +92,7 @@ def read_texts(
         while limit is None or len(texts) < limit:
             block = reader.read(_BLOCK if limit is None else min(_BLOCK, limit - len(texts)))
             for reject in block.rejects:
-                name = "stdin" if reject.file == STDIN else reject.file
-                raise InputError(f"{name}, line {reject.line}: {reject.reason}")
+                raise InputError(f"{name_of(reject.file)}, line {reject.line}: {reject.reason}")
             if not block.count:
                 break
             texts += block.texts
@@ -101,9 +100,23 @@ def read_texts(
 
 
 def split_commas(given: Sequence[str]) -> list[str]:
-    """The names in repeated, comma-separated options."""
-    named = (name.strip() for option in given for name in option.split(","))
+    """The names in repeated, comma-separated options.
+
+    Raises:
+        InputError: one is not UTF-8.
+    """
+    named = [name.strip() for option in given for name in option.split(",")]
+    for name in named:
+        _expect_whole_characters(name, "an option")
     return [name for name in named if name]
+
+
+def _expect_whole_characters(name: str, place: object) -> None:
+    """Refuses halves of characters: of bytes that are no UTF-8, or escaped in JSON."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{place}: {name!r} is not UTF-8, and no model can read it: write it in UTF-8") from error
 
 
 def _read_labels_file(file: Path) -> WantedLabels:
@@ -114,10 +127,14 @@ def _read_labels_file(file: Path) -> WantedLabels:
     is_json = file.suffix.lower() == ".json"
     if is_json or content.lstrip().startswith(("[", "{")):  # JSON by another name
         try:
-            return _read_json_labels(json.loads(content), file)
-        except json.JSONDecodeError as error:
-            if is_json or _MEANT_AS_JSON.match(content):
+            labels = json.loads(content)
+        except RecursionError as error:
+            raise InputError(f"{file} is nested deeper than JSON is read: expected a list of labels") from error
+        except ValueError as error:  # of JSON, or a number of more than 4,300 digits
+            if is_json or _MEANT_AS_JSON.match(content) or not isinstance(error, json.JSONDecodeError):
                 raise InputError(f"{file} is not JSON ({error}): expected a list of labels") from error
+        else:
+            return _read_json_labels(labels, file)
     return WantedLabels([line.strip() for line in content.splitlines() if line.strip()], {})
 
 
@@ -142,6 +159,13 @@ def _read_json_labels(labels: Any, file: Path) -> WantedLabels:
         if "threshold" in fields:
             thresholds[name] = _check_threshold(fields["threshold"], f"{file}, label {name!r}")
     _expect_words([*descriptions, *descriptions.values()], file)
+    names = {description: name for name, description in reversed(descriptions.items())}
+    for name, description in descriptions.items():
+        if names[description] != name:
+            raise InputError(
+                f"{file}: the labels {names[description]!r} and {name!r} are both described as {description!r}: the "
+                "model tells labels apart by their descriptions"
+            )
     has_descriptions = any(name != description for name, description in descriptions.items())
     return WantedLabels(descriptions if has_descriptions else list(descriptions), thresholds)
 
@@ -149,6 +173,8 @@ def _read_json_labels(labels: Any, file: Path) -> WantedLabels:
 def _expect_words(names: Sequence[str], file: Path) -> None:
     if not all(name.strip() for name in names):
         raise InputError(f"{file}: a label or a description is empty: the model looks for what it says")
+    for name in names:
+        _expect_whole_characters(name, file)
 
 
 def _check_threshold(value: object, place: str) -> float:

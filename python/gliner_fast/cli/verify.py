@@ -84,6 +84,8 @@ def verify(
         if len(read) > limit:
             _tell(f"the first {limit:,} texts are compared: --limit takes more")
             read = read[:limit]
+        if not any(text.strip() for text in read):
+            raise InputError(f"{texts} has nothing to compare: give at least one text that is not empty")
 
     from gliner_fast.comparing.verification import verify as compare_with_reference
 

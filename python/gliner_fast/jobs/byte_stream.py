@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import gzip
 import io
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +25,10 @@ class ByteStream:
         self._opened = _open(file)
         self._counted = _CountedFile(self._opened)
         self._plain = self._counted  # what leaves the decompressor, if there is one
-        if file.compression is not None:
+        if file.compression == "gzip":
+            # Not pyarrow's, which takes the zeros that tapes and some tools put behind a file for a broken one.
+            self._plain = _CountedFile(gzip.GzipFile(fileobj=self._counted))
+        elif file.compression is not None:
             # pyarrow's own type is no io.RawIOBase to the type checker.
             decompressed: Any = pa.CompressedInputStream(pa.PythonFile(self._counted, "r"), file.compression)
             self._plain = _CountedFile(decompressed)
@@ -48,11 +53,13 @@ class ByteStream:
                 content = self._drop_mark(line) if number == 1 else line
                 if content:  # a file that holds but a mark is empty
                     yield number, content
-        except OSError as error:
-            if error.errno is not None:  # of the system; those of decompression have no number
+        except (OSError, EOFError, zlib.error) as error:
+            if (
+                isinstance(error, OSError) and error.errno is not None
+            ):  # of the system; those of decompression have no number
                 raise
             raise JobInputError(
-                f"{self._file.path} cannot be decompressed as {self._file.compression} ({error}): is it cut off, or "
+                f"{self._file.name} cannot be decompressed as {self._file.compression} ({error}): is it cut off, or "
                 "misnamed?"
             ) from error
 
@@ -64,7 +71,7 @@ class ByteStream:
     def _drop_mark(self, line: bytes) -> bytes:
         if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise JobInputError(
-                f"{self._file.path} is UTF-16: expected UTF-8, such as iconv -f UTF-16 -t UTF-8 makes of it"
+                f"{self._file.name} is UTF-16: expected UTF-8, such as iconv -f UTF-16 -t UTF-8 makes of it"
             )
         return line.removeprefix(codecs.BOM_UTF8)
 

@@ -136,10 +136,10 @@ class CsvRecords:
         try:
             decode(record.raw)
         except BadRow as error:
-            raise JobInputError(f"{self._file.path}: the header is {error}") from error
+            raise JobInputError(f"{self._file.name}: the header is {error}") from error
         if record.fault is not None:
             raise JobInputError(
-                f"{self._file.path}: the header {shown(show_raw(record.raw))} is broken: {record.fault}"
+                f"{self._file.name}: the header {shown(show_raw(record.raw))} is broken: {record.fault}"
             )
         header = list(record.fields)
         if self._passes_all:
@@ -148,12 +148,12 @@ class CsvRecords:
         for name in needed:
             if name not in header:
                 raise JobInputError(
-                    f"{self._file.path} has no column {name!r} (its columns, by the first line, are "
+                    f"{self._file.name} has no column {name!r} (its columns, by the first line, are "
                     f"{listed(header)}): name the right one"
                 )
             if header.count(name) > 1:
                 raise JobInputError(
-                    f"{self._file.path} has {header.count(name)} columns {name!r}: {self._selection.tell_apart(name)}"
+                    f"{self._file.name} has {header.count(name)} columns {name!r}: {self._selection.tell_apart(name)}"
                 )
         self._places = {name: header.index(name) for name in needed}
         self._width = len(header)

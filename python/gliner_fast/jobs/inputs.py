@@ -57,9 +57,19 @@ class InputFile:
     is_assumed: bool = False
 
     @property
+    def name(self) -> str:
+        """As messages call it."""
+        return name_of(self.path)
+
+    @property
     def is_stdin(self) -> bool:
         """Whether it can be read once only."""
         return self.path == STDIN
+
+
+def name_of(path: str) -> str:
+    """What messages call an input."""
+    return "standard input" if path == STDIN else path
 
 
 def find_inputs(

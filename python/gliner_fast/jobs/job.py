@@ -14,7 +14,7 @@ import torch
 
 from gliner_fast.jobs._arrow import pa
 from gliner_fast.jobs.block import Block, Reject
-from gliner_fast.jobs.inputs import InputFile, fingerprint
+from gliner_fast.jobs.inputs import InputFile, fingerprint, name_of
 from gliner_fast.jobs.job_folder import Paths, SliceRecord, rejects_name, shard_name, write_aside
 from gliner_fast.jobs.json_columns import is_misfit
 from gliner_fast.jobs.plan import JobError, Plan, Settings
@@ -222,8 +222,8 @@ def _tell_place(block: Block, error: ValueError) -> JobError | None:
         return None
     place = int(np.searchsorted(block.rows, int(found["row"])))
     return JobError(
-        f"{block.files[place]}, line {block.lines[place]}: the text {found['size']}: have long texts read in windows "
-        "(--on-long window), or their beginning alone (--on-long truncate)"
+        f"{name_of(block.files[place])}, line {block.lines[place]}: the text {found['size']}: have long texts read in "
+        "windows (--on-long window), or their beginning alone (--on-long truncate)"
     )
 
 

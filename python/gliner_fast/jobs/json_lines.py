@@ -179,7 +179,9 @@ def _refuse_constant(name: str) -> None:
 def _read_finite(digits: str) -> float:
     number = float(digits)
     if math.isinf(number):
-        raise BadRow(f"not to be read as JSON: {digits if len(digits) <= 80 else 'a number'} is beyond what doubles hold")
+        raise BadRow(
+            f"not to be read as JSON: {digits if len(digits) <= 80 else 'a number'} is beyond what doubles hold"
+        )
     return number
 
 

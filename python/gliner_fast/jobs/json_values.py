@@ -130,9 +130,8 @@ def _with_iso_times(value: Any, kind: pa.DataType) -> Any:
     if value is None or (isinstance(value, str) and pa.types.is_temporal(kind) and value.startswith("<")):
         return None
     if pa.types.is_timestamp(kind):
-        if isinstance(value, int):
-            return _read_column(pa.chunked_array([pa.array([value], kind)]))[0]
-        return value.replace(" ", "T", 1)
+        is_read = isinstance(value, str)
+        return value.replace(" ", "T", 1) if is_read else _read_column(pa.chunked_array([pa.array([value], kind)]))[0]
     if pa.types.is_struct(kind):
         return {field.name: _with_iso_times(value[field.name], field.type) for field in kind}
     if pa.types.is_map(kind):

@@ -43,8 +43,8 @@ def plan_parquet_schema(files: Sequence[InputFile], selection: Selection) -> pa.
             kind = plain_type(schema.field(name).type)
             if selection.as_objects and (fault := without_json(kind)) is not None:
                 raise JobInputError(
-                    f"{file.path}: the column {name!r} cannot be written as JSON ({fault}): leave it out of the columns "
-                    "that pass through (--columns), or write Parquet"
+                    f"{file.path}: the column {name!r} cannot be written as JSON ({fault}): leave it out of the "
+                    "columns that pass through (--columns), or write Parquet"
                 )
             planned[name] = _widest(name, planned.get(name, (kind, file)), (kind, file))
     return pa.schema([(name, kind) for name, (kind, _) in planned.items()])
@@ -95,8 +95,9 @@ class ParquetRows:
         except pa.ArrowException as error:
             odd = [name for name in self._names if not self._can_be_read(table.select([name]))]
             raise JobInputError(
-                f"{self._file.path}, rows from {first_line:,} on: the columns {listed(odd or self._names)} cannot be read "
-                f"({error}): leave them out of the columns that pass through (--columns), or write them in another type"
+                f"{self._file.path}, rows from {first_line:,} on: the columns {listed(odd or self._names)} cannot be "
+                f"read ({error}): leave them out of the columns that pass through (--columns), or give them another "
+                "type"
             ) from error
 
     def skip(self, count: int) -> int:
@@ -182,11 +183,11 @@ def _open(file: InputFile) -> pq.ParquetFile:
     try:
         opened = pq.ParquetFile(file.path, buffer_size=_BUFFER, pre_buffer=False)
         opened.schema_arrow  # noqa: B018  # it is read here, and may be damaged, too
-        return opened
     except (OSError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the system; those of Arrow have no number
             raise
         raise JobInputError(f"{file.path} is no Parquet file ({error}): is it cut off, or misnamed?") from error
+    return opened
 
 
 def _expect_columns(file: InputFile, schema: pa.Schema, selection: Selection) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gliner_fast.jobs.inputs import name_of
 from gliner_fast.jobs.job import Job
 from gliner_fast.jobs.job_folder import JobFolder, Paths, SliceRecord, rejects_name
 from gliner_fast.jobs.local_engine import run_here
@@ -168,7 +169,7 @@ def _first_reject(file: Path) -> str:
             first = json.loads(next(lines))
     except (FileNotFoundError, StopIteration):  # a user may have taken it away, and the limit is passed all the same
         return f"unknown, since {file} is gone"
-    return f"{first['file']}, line {first['line']}: {first['reason']}"
+    return f"{name_of(first['file'])}, line {first['line']}: {first['reason']}"
 
 
 _WAYS_ON = "Have such rows skipped (--on-error skip)"

@@ -185,14 +185,14 @@ class RowReader:
     def _join(self, columns: Sequence[Columns]) -> Columns:
         if self.schema is None:
             return [row for rows in columns for row in rows]
-        # Where there are parts, they have the schema; not empty_table(): lists of an extension type have no empty array.
+        # Parts have the schema. Not empty_table(): lists of an extension type have no empty array.
         return pa.concat_tables(columns) if columns else pa.Table.from_batches([], self.schema)
 
     def _look_at_fields(self, fields: JsonFields, count: int) -> None:
         """No further than what is read now: whoever sends rows may wait for the answers."""
         assert isinstance(self._reader, RecordReader), "standard input is open until its rows end"
         head = self._reader.peek(count)
-        fields.add(head, self._files[0].path)
+        fields.add(head, self._files[0].name)
         if len(head) < count or self._row + len(head) >= SAMPLE:
             fields.expect_all()
             self._fields = None
@@ -211,7 +211,7 @@ class RowReader:
             reader.peek(1)
             self.schema = reader.format.schema
         elif self._selection.as_objects:
-            self._fields = JsonFields(self._selection, self._files[0].path)
+            self._fields = JsonFields(self._selection, self._files[0].name)
         else:
             sample = reader.peek(SAMPLE)
             _expect_fields([(self._files[0], sample)], self._selection)
@@ -243,9 +243,9 @@ def _plan(files: Sequence[InputFile], selection: Selection) -> pa.Schema:
 
 def _expect_fields(sample: Sequence[tuple[InputFile, Sequence[Record]]], selection: Selection) -> None:
     """Asks of the first rows all that `JsonFields` does."""
-    fields = JsonFields(selection, sample[0][0].path)
+    fields = JsonFields(selection, sample[0][0].name)
     for file, records in sample:
-        fields.add(records, file.path)
+        fields.add(records, file.name)
     fields.expect_all()
 
 

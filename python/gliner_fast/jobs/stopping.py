@@ -12,8 +12,9 @@ from types import FrameType
 
 @contextmanager
 def stop_on_interrupt() -> Iterator[threading.Event]:
-    """Sets an event at Ctrl-C or SIGTERM; a second Ctrl-C raises KeyboardInterrupt as usual.
+    """Sets an event at Ctrl-C or SIGTERM; a second one of either raises KeyboardInterrupt.
 
+    That is what ends a wait for standard input, which Python takes up again after each signal that raises nothing.
     Signals reach the main thread only; elsewhere the event is never set.
     """
     stop = threading.Event()
@@ -23,11 +24,11 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
     signals = (signal.SIGINT, signal.SIGTERM)
 
     def ask(number: int, frame: FrameType | None) -> None:
-        del frame
-        if stop.is_set() and number == signal.SIGINT:
+        del number, frame
+        if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        sys.stderr.write("stopping after the slice at work; Ctrl-C again stops at once\n")
+        sys.stderr.write("stopping after the slice at work; Ctrl-C or SIGTERM again stops at once\n")
 
     before = [signal.signal(number, ask) for number in signals]
     try:

@@ -24,7 +24,7 @@ def plan_text_schema(file: InputFile, selection: Selection) -> pa.Schema:
     for name in asked:
         if name != selection.text_column:
             raise JobInputError(
-                f"{file.path} is plain text, which has no column {name!r}, only its lines as "
+                f"{file.name} is plain text, which has no column {name!r}, only its lines as "
                 f"{selection.text_column!r}: use JSON lines, CSV or Parquet"
             )
     kept = [selection.text_column] if selection.kept is None else selection.kept

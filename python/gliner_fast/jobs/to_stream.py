@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import torch
 
 from gliner_fast.jobs.block import Block
+from gliner_fast.jobs.inputs import name_of
 from gliner_fast.jobs.job import Job, count_relations
 from gliner_fast.jobs.job_folder import SliceRecord
 from gliner_fast.jobs.local_engine import run_here
@@ -57,7 +58,7 @@ def run_to_stream(
     def write(part: Slice, block: Block, entities: list[list[Entity]], stats: dict[str, float]) -> None:
         began = perf_counter()
         for reject in job.tell_rejects(block):
-            warnings.warn(f"{reject.file}, line {reject.line} is left out: {reject.reason}", stacklevel=2)
+            warnings.warn(f"{name_of(reject.file)}, line {reject.line} is left out: {reject.reason}", stacklevel=2)
         rejected = len(block.rejects) + sum(record.rejects for record in finished.values())
         if max_rejects is not None and rejected > max_rejects:
             raise JobError(f"rows rejected: {rejected}, allowed: {max_rejects}")

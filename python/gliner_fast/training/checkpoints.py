@@ -4,6 +4,7 @@
     OUT/checkpoint-001000/training/  optimizer, place in the data and settings
     OUT/best/  OUT/final/            models alone
     OUT/log.jsonl                    a line each time something is told
+    OUT/lock                         held by the process that writes here
 
 Every folder is written aside, brought to the disk and renamed: it is whole or it is absent, whatever moment the process
 or the machine dies at.
@@ -22,9 +23,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
+from typing_extensions import Self
 
 from gliner_fast import weights
 from gliner_fast.errors import CheckpointError
@@ -34,6 +37,8 @@ from gliner_fast.training.errors import TrainingError
 from gliner_fast.training.optimizer import count_warmup_steps
 
 if TYPE_CHECKING:
+    from filelock import FileLock
+
     from gliner_fast.annotated.example import Example
     from gliner_fast.model import GLiNER
 
@@ -94,19 +99,60 @@ class TrainingState:
 
 
 class RunFolder:
-    """The output folder of a run."""
+    """The output folder of a run, locked from its beginning to its end; as a context it ends the run."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.best, self.final, self._log = self.path / "best", self.path / "final", self.path / "log.jsonl"
+        self._lock: FileLock | None = None
 
-    def begin(self, *, resume: bool) -> Path | None:
+    def __enter__(self) -> Self:
+        """The folder, as it was begun."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Releases the lock."""
+        self.end()
+
+    def begin(self, *, resume: bool, is_main: bool = True) -> Path | None:
         """Makes the folder and sweeps up what a killed run left; returns the checkpoint to go on from, if any.
 
+        Args:
+            resume: go on from the newest checkpoint.
+            is_main: of several processes that train together the first one, which alone writes.
+
         Raises:
-            TrainingError: an earlier run's checkpoints are there, and the run is not to go on from them.
+            TrainingError: an earlier run's checkpoints or models are there, and the run is not to go on from them; or
+                another process writes there.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        if is_main:
+            self._take_lock()
+        try:
+            return self._begin(resume=resume)
+        except BaseException:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """Lets other processes write here."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def _take_lock(self) -> None:
+        from filelock import FileLock, Timeout
+
+        self._lock = FileLock(self.path / "lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise TrainingError(
+                f"another run writes to {self.path}: wait until it ends, or name another output_dir"
+            ) from error
+
+    def _begin(self, *, resume: bool) -> Path | None:
         names = (path for path in self.path.iterdir() if _LEFT.fullmatch(path.name))
         left = [path for path in names if path.is_dir() and not path.is_symlink()]
         for old in left:  # killed between the two renames of `_write_aside`, or just after
@@ -120,6 +166,12 @@ class RunFolder:
             raise TrainingError(
                 f"{self.path} holds the checkpoints of an earlier run: go on from them with resume (--resume), "
                 "or name another output_dir"
+            )
+        models = [folder for folder in (self.best, self.final) if folder.exists()]
+        if models and not resume:
+            raise TrainingError(
+                f"{models[0]} is there, of an earlier run whose checkpoints are gone: name another output_dir, move it "
+                "away, or have it replaced with resume (--resume)"
             )
         return found[-1] if found else None
 

@@ -259,6 +259,8 @@ class TrainingConfig:
             settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not YAML: {error}") from error
+        except RecursionError as error:
+            raise ConfigError(f"{path} is nested deeper than YAML is read") from error
         if settings is None:
             settings = {}
         if isinstance(settings, Mapping):
@@ -308,6 +310,8 @@ def read_changes(changes: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"--set {change}: expected NAME=VALUE, such as steps=500")
         try:
             read[name] = yaml.safe_load(value)
+        except RecursionError as error:
+            raise ConfigError(f"--set {name}: its value is nested deeper than YAML is read") from error
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {change}: {value!r} is not YAML: quote it, or close its brackets") from error
     return read

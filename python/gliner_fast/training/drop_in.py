@@ -161,7 +161,8 @@ def train_model(
         ent_token=settings.ent_token,
     )
     run = begin_run(config, resume=resume)
-    return Trainer(model, corpus, [evaluated] if evaluated else [], config, run, tell=_tell).train()
+    with run.folder:
+        return Trainer(model, corpus, [evaluated] if evaluated else [], config, run, tell=_tell).train()
 
 
 def create_training_args(output_dir: str | Path, **settings: Any) -> Arguments:

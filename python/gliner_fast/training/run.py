@@ -41,13 +41,13 @@ def begin_run(config: TrainingConfig, *, resume: bool) -> Run:
 
     Raises:
         ImportError: accelerate is not installed.
-        TrainingError: there is no such device, several processes would train a model each, or an earlier run's
-            checkpoints are in the way.
+        TrainingError: there is no such device, several processes would train a model each, an earlier run's
+            checkpoints or models are in the way, or another process writes to the folder.
     """
     accelerator = _make_accelerator(config)
     folder = RunFolder(config.output_dir)
     with accelerator.main_process_first():  # it sweeps the folder
-        return Run(accelerator, folder, folder.begin(resume=resume), resume)
+        return Run(accelerator, folder, folder.begin(resume=resume, is_main=accelerator.is_main_process), resume)
 
 
 def _make_accelerator(config: TrainingConfig) -> Accelerator:

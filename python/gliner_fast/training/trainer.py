@@ -86,18 +86,19 @@ def train(config: TrainingConfig, *, resume: bool = False, tell: Tell | None = N
     for path in (*(file.path for file in config.train), *config.eval):
         Path(path).stat()  # a missing one is told before anything is loaded
     run = begin_run(config, resume=resume)
-    model = start_model(config)
-    settings = model.config
-    splitter = model.data_processor.custom_splitter
-    corpus = read_corpus(
-        config,
-        max_len=settings.max_len,
-        max_width=settings.widest,
-        ent_token=settings.ent_token,
-        splitter=splitter,
-    )
-    eval_sets = [read_examples(path, splitter=splitter) for path in config.eval]
-    return Trainer(model, corpus, eval_sets, config, run, tell=tell).train()
+    with run.folder:
+        model = start_model(config)
+        settings = model.config
+        splitter = model.data_processor.custom_splitter
+        corpus = read_corpus(
+            config,
+            max_len=settings.max_len,
+            max_width=settings.widest,
+            ent_token=settings.ent_token,
+            splitter=splitter,
+        )
+        eval_sets = [read_examples(path, splitter=splitter) for path in config.eval]
+        return Trainer(model, corpus, eval_sets, config, run, tell=tell).train()
 
 
 def start_model(config: TrainingConfig) -> GLiNER:

@@ -41,6 +41,8 @@ def read_values(path: Path, report: Report) -> Iterator[tuple[str, Any]]:
                 value = json.loads(line)
             except ValueError as error:
                 report(DataError(f"{place}: not JSON ({error}); {_EXPECTED}"))
+            except RecursionError:
+                report(DataError(f"{place}: nested deeper than JSON is read; {_EXPECTED}"))
             else:
                 yield place, value
 
@@ -61,6 +63,10 @@ def _read_list(text: str, path: Path, first_line: int) -> Iterator[tuple[str, An
         except json.JSONDecodeError as error:
             wrong = first_line + text.count("\n", 0, error.pos)
             raise DataError(f"{path}, line {wrong}: not JSON ({error.msg}); {_EXPECTED}") from error
+        except ValueError as error:  # a number of more than 4,300 digits
+            raise DataError(f"{path}, line {line}: not JSON ({error}); {_EXPECTED}") from error
+        except RecursionError as error:
+            raise DataError(f"{path}, line {line}: nested deeper than JSON is read; {_EXPECTED}") from error
         yield f"{path}, line {line}", value
         at = _skip_space(text, at)
     if text[at + 1 :].strip():

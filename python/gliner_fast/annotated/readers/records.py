@@ -298,5 +298,8 @@ def _expect_list(value: Any, place: str) -> Sequence[Any]:
 
 
 def _shown(value: Any) -> str:
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except RecursionError:
+        return "a value that is nested deeply"
     return shown if len(shown) <= 80 else shown[:77] + "..."

@@ -1,0 +1,117 @@
+"""Standard streams that the caller closed, or that take nothing more."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class _Closed(io.TextIOBase):
+    """Stands for a closed standard output: a command that writes nothing there needs none."""
+
+    @property
+    def buffer(self) -> Any:
+        """The bytes beneath.
+
+        Raises:
+            OSError: always.
+        """
+        raise _closed()
+
+    def write(self, text: str) -> int:  # noqa: ARG002  # as any stream has it
+        """Writes nothing.
+
+        Raises:
+            OSError: always.
+        """
+        raise _closed()
+
+
+def _closed() -> OSError:
+    return OSError("standard output is closed, and the answers go there: leave it open, or send it to a file (> FILE)")
+
+
+NAME = "standard output"
+
+
+class _Named:
+    """Standard output, whose errors say what it was that took nothing more; all else is the stream's own."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever is not here."""
+        return getattr(self._stream, name)
+
+    @property
+    def buffer(self) -> Any:
+        """The bytes beneath."""
+        return _Named(self._stream.buffer)
+
+    def write(self, data: Any) -> Any:
+        """Writes, as the stream does."""
+        return _naming(self._stream.write, data)
+
+    def writelines(self, lines: Iterable[Any]) -> None:
+        """Writes each; what the lines themselves raise is not the stream's."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Brings out what waits in the buffer."""
+        _naming(self._stream.flush)
+
+
+def _naming(write: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return write(*arguments)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, NAME) from error
+
+
+@contextmanager
+def mended() -> Iterator[None]:
+    """Puts something in the place of each standard stream that is closed, which Python has as None.
+
+    Errors of standard output name it, and where it takes nothing more, Python does not try again at its end.
+    """
+    if sys.stderr is None:  # print would write to standard output in its place
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # for as long as the process lives
+    if sys.stdin is None:
+        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = _Closed()
+    stdout, named = sys.stdout, _Named(sys.stdout)
+    sys.stdout = named
+    try:
+        yield
+    finally:
+        if sys.stdout is named:
+            sys.stdout = stdout
+
+
+def flush() -> bool:
+    """Brings to standard output what waits in its buffer; False where its reader has gone.
+
+    Raises:
+        OSError: it takes nothing more; names it.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        give_up()
+        return False
+    return True
+
+
+def give_up() -> None:
+    """Takes standard output away, if it has failed: Python would flush it once more at its end, and complain."""
+    sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115

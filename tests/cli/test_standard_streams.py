@@ -1,0 +1,103 @@
+"""Standard streams that are closed, full or not read to their end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gliner_fast.cli import main
+
+MAIN = "from gliner_fast.cli import main; main()"
+TEXT = "Ada Lovelace lived in London."
+
+
+def shell(command: str, folder: Path) -> tuple[int, str]:
+    """Runs a command line of sh, in which $G is gliner-fast; gives its exit code and its complaints."""
+    paths = os.pathsep.join(str(Path(path).resolve()) for path in os.environ.get("PYTHONPATH", "").split(":") if path)
+    environment = os.environ | {"PYTHONPATH": paths, "PYTHON": sys.executable, "MAIN": MAIN}
+    line = command.replace("$G", '"$PYTHON" -c "$MAIN"')
+    done = subprocess.run(["sh", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.fixture
+def closed(monkeypatch):
+    """Runs a command in this process, some of its standard streams closed; gives its exit code."""
+
+    def runner(*arguments, streams):
+        with monkeypatch.context() as patch:
+            for stream in streams:
+                patch.setattr(sys, stream, None)
+            with pytest.raises(SystemExit) as end:
+                main([str(argument) for argument in arguments])
+            for stream in streams:
+                getattr(sys, stream).close()  # what stood in its place
+        return end.value.code
+
+    return runner
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["predict", TEXT, "-l", "person"], ["extract", "in.txt", "-l", "person", "-q"], ["info"], ["train", "--show"]],
+    ids=" ".join,
+)
+def test_a_closed_standard_output_is_told_in_one_line(closed, arguments, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    Path("in.txt").write_text(TEXT + "\n", encoding="utf-8")
+    assert closed(*arguments, streams=["stdout"]) == 2
+    assert capfd.readouterr().err.startswith("gliner-fast: error: standard output is closed, and the answers go there")
+
+
+def test_what_writes_nothing_there_needs_no_standard_streams(closed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("in.txt").write_text(TEXT + "\n", encoding="utf-8")
+    arguments = ["extract", "in.txt", "-l", "person", "-o", "out.jsonl"]
+    assert closed(*arguments, streams=["stdin", "stdout", "stderr"]) == 0
+    assert json.loads(Path("out.jsonl").read_text(encoding="utf-8"))["text"] == TEXT
+
+
+@pytest.mark.parametrize("arguments", [["predict", "-l", "person"], ["extract", "-l", "person", "-q"]], ids=" ".join)
+def test_a_closed_standard_input_is_an_empty_one(closed, arguments, capfd):
+    assert closed(*arguments, streams=["stdin"]) == 0
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full disk")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict", TEXT, "-l", "person"],
+        ["extract", "in.txt", "-l", "person", "-q"],
+        ["train", "--show"],
+        ["--version"],
+    ],
+    ids=" ".join,
+)
+def test_a_full_standard_output_is_named(arguments, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    Path("in.txt").write_text(TEXT + "\n", encoding="utf-8")
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        sys.stdout.close()  # what stands in its place now
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()
+    assert end.value.code == 2
+    assert capfd.readouterr().err == "gliner-fast: error: standard output: No space left on device\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a shell")
+def test_a_shell_s_own_closing_and_a_reader_that_goes(tmp_path):
+    code, err = shell("$G --version >&-", tmp_path)
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("gliner-fast: error: standard output is closed, and the answers go there: leave it open")
+    assert shell("{ $G --version; echo $? >&2; } | true", tmp_path) in {(0, "1\n"), (0, "0\n")}
