@@ -99,9 +99,18 @@ def choose_device(name: str) -> torch.device:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:  # torch raises either, by device
         raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
-    if torch.device(name).type == "meta":
-        raise ValueError("device 'meta' cannot be used: it has shapes and computes nothing")
     return torch.device(name)
+
+
+def expect_computing(device: torch.device) -> torch.device:
+    """The device, which answers are to be had from.
+
+    Raises:
+        ValueError: it is torch's "meta", which has shapes alone.
+    """
+    if device.type == "meta":
+        raise ValueError("device 'meta' cannot be used: it has shapes and computes nothing")
+    return device
 
 
 def widened(numbers: Tensor) -> Tensor:

@@ -48,6 +48,10 @@ def test_verify_needs_a_text(run, tmp_path):
         assert f"{name} has nothing to compare: give at least one text that is not empty" in err
 
 
-def test_a_device_that_computes_nothing_is_refused(run):
-    code, _, err = run("predict", "Ada", "-l", "person", "--device", "meta")
-    assert (code, err) == (2, "gliner-fast: error: device 'meta' cannot be used: it has shapes and computes nothing\n")
+def test_a_device_that_computes_nothing_is_refused(run, tmp_path):
+    (tmp_path / "in.txt").write_text("Ada\n", encoding="utf-8")
+    told = (2, "gliner-fast: error: device 'meta' cannot be used: it has shapes and computes nothing\n")
+    for arguments in (["predict", "Ada"], ["extract", tmp_path / "in.txt"]):
+        for device in ("meta", "cpu,meta")[: 1 if arguments[0] == "predict" else 2]:
+            code, _, err = run(*arguments, "-l", "person", "--device", device)
+            assert (code, err) == told

@@ -116,3 +116,9 @@ def test_standard_input_gives_lines_as_they_come_and_stays_open(monkeypatch):
             assert list(lines) == []
         assert not source.closed
         sys.stdin.detach()
+
+
+def test_a_closed_standard_input_is_told(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(JobInputError, match="standard input is closed: give a file"):
+        ByteStream(find_inputs(["-"], "text")[0])

@@ -153,7 +153,7 @@ def test_all_is_on_the_disk_before_something_else_relies_on_it(
         ("manifest.jsonl", 2),  # only now it is remembered
         ("rejects.jsonl.part", 1),
         (job, ["manifest.jsonl", "rejects.jsonl"]),
-        ("found.jsonl.part", 2),
+        ("joined.part", 2),
         ("out", ["found.jsonl", job]),
         ("manifest.jsonl", 3),
         ("report.json.part", synced[-2][1]),

@@ -269,7 +269,7 @@ def test_other_lines_of_standard_input_are_text_in_any_column(standard_input, co
 
 def test_standard_input_is_checked_as_files_are(standard_input):
     standard_input(b"body\na\n")
-    with pytest.raises(JobInputError, match="- has no column 'text'"):
+    with pytest.raises(JobInputError, match="standard input has no column 'text'"):
         RowReader(find_inputs(["-"], "csv"), Selection())
     standard_input(b"text,entities\na,b\n")
     with pytest.raises(JobInputError, match="column 'entities', the name of one that the output adds"):
@@ -277,7 +277,7 @@ def test_standard_input_is_checked_as_files_are(standard_input):
     for as_objects in (True, False):
         standard_input(b'{"body": "a"}\n' * 8)
         with (
-            pytest.raises(JobInputError, match="-: no row has a field 'text'; the first rows have 'body'"),
+            pytest.raises(JobInputError, match="standard input: no row has a field 'text'; the first rows have 'body'"),
             closing(RowReader(find_inputs(["-"], "jsonl"), Selection(as_objects=as_objects))) as reader,
         ):
             reader.read(9)
@@ -289,7 +289,7 @@ def test_standard_input_is_checked_as_files_are(standard_input):
     standard_input(b'{"body": "a"}\n' * 2 * SAMPLE)
     with closing(RowReader(find_inputs(["-"], "jsonl"), Selection(as_objects=True))) as reader:
         assert len(reader.read(SAMPLE - 1).rejects) == SAMPLE - 1
-        with pytest.raises(JobInputError, match="-: no row has a field 'text'"):
+        with pytest.raises(JobInputError, match="standard input: no row has a field 'text'"):
             reader.read(1)
     with pytest.raises(JobInputError, match="cannot be counted"):
         count_rows(find_inputs(["-"], "csv"), Selection())

@@ -79,6 +79,6 @@ def load_model(model: str | None, device: str, dtype: str) -> GLiNER:
         ValueError: there is no such device here.
     """
     from gliner_fast import GLiNER
-    from gliner_fast.precision import choose_device
+    from gliner_fast.precision import choose_device, expect_computing
 
-    return GLiNER.from_pretrained(model, map_location=choose_device(device), dtype=dtype)
+    return GLiNER.from_pretrained(model, map_location=expect_computing(choose_device(device)), dtype=dtype)

@@ -77,7 +77,11 @@ class ByteStream:
 
 
 def _open(file: InputFile) -> IO[bytes]:
-    return sys.stdin.buffer if file.is_stdin else Path(file.path).open("rb", buffering=0)
+    if not file.is_stdin:
+        return Path(file.path).open("rb", buffering=0)
+    if sys.stdin is None:
+        raise JobInputError("standard input is closed: give a file, or leave it open")
+    return sys.stdin.buffer
 
 
 class _CountedFile(io.RawIOBase):

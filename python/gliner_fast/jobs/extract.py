@@ -22,7 +22,7 @@ from gliner_fast.jobs.runner import run_job
 from gliner_fast.jobs.sinks import Layout, ShardFormat
 from gliner_fast.jobs.to_stream import run_to_stream
 from gliner_fast.model import GLiNER
-from gliner_fast.precision import INT16, choose_device, parse_precision
+from gliner_fast.precision import INT16, choose_device, expect_computing, parse_precision
 from gliner_fast.predicting.request import OnLong
 
 if TYPE_CHECKING:
@@ -229,11 +229,13 @@ def _choose_devices(device: str, loaded: GLiNER | None) -> list[torch.device]:
     """Where to compute; a loaded model stays where it is, unless several devices are named.
 
     Raises:
-        ValueError: one of them is not here.
+        ValueError: one of them is not here, or computes nothing.
     """
     if device == "all" or "," in device:
-        return parse_devices("all" if device == "all" else [name.strip() for name in device.split(",")])
-    return [choose_device(device) if loaded is None else loaded.device]
+        devices = parse_devices("all" if device == "all" else [name.strip() for name in device.split(",")])
+    else:
+        devices = [choose_device(device) if loaded is None else loaded.device]
+    return [expect_computing(own) for own in devices]
 
 
 def _choose_precision(dtype: str, devices: Sequence[torch.device]) -> str:
