@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from torch import nn
 
 from gliner_fast import GLiNER
 from gliner_fast.errors import CheckpointError
@@ -130,6 +131,35 @@ def test_a_part_left_in_training_mode_does_not_predict_in_it(part, model):
     model.model.get_submodule(part).train()
     assert model.inference(TEXTS, LABELS, threshold=0.3) == expected
     assert not any(module.training for module in model.modules())
+
+
+def random_behind(parent, name):
+    setattr(parent, name, nn.Sequential(getattr(parent, name), nn.Dropout(0.9)))
+
+
+def random_inside(parent, name):
+    leaf = getattr(parent, name)
+    leaf.noise = nn.Dropout(0.9)
+    leaf.register_forward_hook(lambda _, __, out: leaf.noise(out))
+
+
+def random_far_inside(parent, name):
+    random_behind(parent, name)
+    own = getattr(parent, name)
+    own.eval()
+    random_behind(own, "0")
+
+
+@pytest.mark.parametrize("put", [random_behind, random_inside, random_far_inside])
+@pytest.mark.parametrize("place", ["encoder.layers.1.output", "scorer.start.inner"])
+def test_what_is_put_in_between_two_predictions_does_not_predict_in_training_mode(put, place, model):
+    expected = model.inference(TEXTS, LABELS, threshold=0.3)
+    parent, _, name = place.rpartition(".")
+    put(model.model.get_submodule(parent), name)
+    found = model.inference(TEXTS, LABELS, threshold=0.3)
+    assert not any(module.training for module in model.modules())
+    assert spans(found) == spans(expected)
+    assert any(expected)
 
 
 # --- options in other forms -------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from gliner_fast.cpu.int16 import is_quantized, quantize
 from gliner_fast.data_processor import DataProcessor
 from gliner_fast.errors import CheckpointError
 from gliner_fast.label_vectors import why_missing
+from gliner_fast.inner_modules import InnerModules
 from gliner_fast.network import BatchScores, Network
 from gliner_fast.precision import INT16, parse_precision
 from gliner_fast.predicting.predictor import Predictor
@@ -31,7 +32,6 @@ from gliner_fast.prediction import PredictionMethods
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-    from typing_extensions import Self
 
     from gliner_fast.training import TrainingReport
     from gliner_fast.training.drop_in import Arguments
@@ -96,7 +96,7 @@ class GLiNER(PredictionMethods, nn.Module):
         self.token_budget: int | None = None
         self._told: set[str] = set()
         self._budgets: dict[tuple[torch.device, torch.dtype], int] = {}
-        self._all_modules: list[nn.Module] | None = None
+        self._inner_modules = InnerModules()
 
     @classmethod
     def from_pretrained(
@@ -429,10 +429,8 @@ class GLiNER(PredictionMethods, nn.Module):
 
     def predictor(self) -> Predictor:
         """What prepares and predicts windows of texts, with the settings of this moment."""
-        # `gliner` leaves the whole model so. To find all modules each time would cost a short text 5 %.
-        if self._all_modules is None:
-            self._all_modules = list(self.modules())
-        if any(module.training for module in self._all_modules):
+        # `gliner` leaves the whole model so, modules that were put in since the last call included.
+        if self._inner_modules.are_training(self):
             self.eval()
         device = self.device
         return Predictor(
@@ -447,14 +445,9 @@ class GLiNER(PredictionMethods, nn.Module):
             is_token_level=self.config.is_token_level,
         )
 
-    def train(self, mode: bool = True) -> Self:
-        """As torch's."""
-        self._all_modules = None  # others may have come into the model
-        return super().train(mode)
-
     def __getstate__(self) -> dict[str, Any]:
         """What is copied and pickled; whole numbers in place of weights are made anew."""
-        return {**self.__dict__, "_all_modules": None, "_is_int16": is_quantized(self.model)}
+        return {**self.__dict__, "_is_int16": is_quantized(self.model)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Takes what `__getstate__` gave, maybe in another process."""
