@@ -205,3 +205,13 @@ def test_the_head_trains_under_autocast(executor: str, monkeypatch: pytest.Monke
     for name, value in exact.items():
         assert ours[name].dtype == torch.float32 == value.dtype
         assert (ours[name] - value).abs().max() <= 0.1 * value.abs().max(), name
+
+
+@pytest.mark.parametrize(("span_mode", "part"), [("markerV0", "joint"), ("markerV0", "out"), ("marker", "out")])
+@pytest.mark.parametrize("training", [False, True])
+def test_an_adapter_around_a_layer_that_is_read_by_its_weights_is_refused(span_mode: str, part: str, training: bool):
+    scorer = SpanScorer(WIDTH, MAX_WIDTH, span_mode, dropout=0.0).train(training)
+    setattr(scorer, part, torch.nn.Sequential(getattr(scorer, part)))
+    told = rf"scorer\.{part} is a Sequential: this layer is read by its weights.*merge the adapter"
+    with torch.set_grad_enabled(training), pytest.raises(TypeError, match=told):
+        scorer(torch.randn(sum(WORD_COUNTS), WIDTH), torch.randn(sum(CLASS_COUNTS), WIDTH), WORD_COUNTS, CLASS_COUNTS)

@@ -148,3 +148,15 @@ def test_a_span_s_vector_is_the_mean_of_its_words():
     expected = torch.stack([words[s : e + 1].mean(0) for s, e in zip(starts.tolist(), lasts.tolist(), strict=True)])
     torch.testing.assert_close(found, expected)
     assert scorer.span_vectors(words, starts[:0], lasts[:0]).shape == (0, WIDTH)
+
+
+def test_an_adapter_around_the_layer_that_is_read_by_its_weights_is_refused_and_others_take_part():
+    scorer = TokenScorer(WIDTH, dropout=0.0).double().eval()
+    words, labels = vectors(torch.float64)
+    scorer.out = torch.nn.Sequential(scorer.out)
+    torch.testing.assert_close(
+        scorer(words, labels, WORD_COUNTS, CLASS_COUNTS), plain(scorer, words, labels), rtol=0, atol=1e-12
+    )
+    scorer.joint = torch.nn.Sequential(scorer.joint)
+    with pytest.raises(TypeError, match=r"scorer\.joint is a Sequential: .*merge the adapter into the weights"):
+        scorer(words, labels, WORD_COUNTS, CLASS_COUNTS)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_fast.candidates import Candidates
-from gliner_fast.cpu.linear import Linear, linear
+from gliner_fast.cpu.linear import Linear, expect_weights, linear
 from gliner_fast.kernels.pending_candidates import PendingCandidates, Room
 from gliner_fast.span_executor import Executor, SpanLayout, choose_executor, find_spans, score_spans
 
@@ -75,11 +75,12 @@ class SpanScorer(nn.Module):
         """
         executor = self.executor_for(words)
         self.executor = "torch" if executor == "rust" else executor  # Rust finds candidates only
-        constant = prompts @ self.out.bias  # (T,)
+        out = expect_weights(self.out, "scorer.out")
+        constant = prompts @ out.bias  # (T,)
         if self.joint is None and self.executor == "torch":
             return self._score_additively(*self.halves(words), prompts, constant, word_counts, class_counts)
         layout = SpanLayout(word_counts, class_counts, self.max_width)
-        return score_spans(*self._addends(words), prompts @ self.out.weight, constant, layout, self.executor)
+        return score_spans(*self._addends(words), prompts @ out.weight, constant, layout, self.executor)
 
     def find(
         self,
@@ -99,8 +100,9 @@ class SpanScorer(nn.Module):
         if executor == "torch":
             raise ValueError("torch finds no candidates by itself: ask for all scores")
         layout = SpanLayout(word_counts, class_counts, self.max_width)
-        types = prompts @ self.out.weight  # (T, H)
-        constant = prompts @ self.out.bias  # (T,)
+        out = expect_weights(self.out, "scorer.out")
+        types = prompts @ out.weight  # (T, H)
+        constant = prompts @ out.bias  # (T,)
         return find_spans(
             *self._addends(words), types, constant, layout, thresholds, allowed_spans, executor, self._room
         )
@@ -121,10 +123,11 @@ class SpanScorer(nn.Module):
         starts, ends = F.relu(self.start(words)), F.relu(self.end(words if lasts is None else lasts))  # each (N, D)
         if self.joint is None:
             return starts, ends
-        start_weight, end_weight = self.joint.weight.chunk(2, dim=1)  # each (4D, D)
-        first, second = self.joint.packed(starts, 2)
+        joint = expect_weights(self.joint, "scorer.joint")
+        start_weight, end_weight = joint.weight.chunk(2, dim=1)  # each (4D, D)
+        first, second = joint.packed(starts, 2)
         return (
-            linear(starts, start_weight, self.joint.bias, packed=first),
+            linear(starts, start_weight, joint.bias, packed=first),
             linear(ends, end_weight, packed=second),
         )
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gliner_fast.cpu.linear import Linear, linear
+from gliner_fast.cpu.linear import Linear, expect_weights, linear
 from gliner_fast.scorer import ProjectionMLP
 from gliner_fast.upload import upload
 
@@ -59,7 +59,8 @@ class TokenScorer(nn.Module):
         """
         word, word_factor = self.words(words).chunk(2, dim=-1)  # each (N, D)
         type_, type_factor = self.types(prompts).chunk(2, dim=-1)  # each (T, D)
-        of_words, of_types = self._joint(word, 0), self._joint(type_, 1) + self.joint.bias  # (N, 4D), (T, 4D)
+        joint = expect_weights(self.joint, "scorer.joint")
+        of_words, of_types = self._joint(word, 0), self._joint(type_, 1) + joint.bias  # (N, 4D), (T, 4D)
         word_of_pair, type_of_pair = _pairs(word_counts, class_counts, words.device)
         block = _CPU_BLOCK if words.device.type == "cpu" else _GPU_BLOCK
         size = max(1, block // (4 * self.width))

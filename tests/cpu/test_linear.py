@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gliner_fast import _rust
-from gliner_fast.cpu.linear import VARIABLE, Linear, choose_linear, linear, product_with_gelu, take_linear
+from gliner_fast.cpu.linear import (
+    VARIABLE,
+    Linear,
+    choose_linear,
+    expect_weights,
+    linear,
+    product_with_gelu,
+    take_linear,
+)
 from gliner_fast.cpu.native import mkl_is_fastest, rust_is_fastest
 from gliner_fast.cpu.openmp import parallel_address
 
@@ -215,9 +223,9 @@ def test_else_torch_multiplies(why, monkeypatch):
 
 
 def test_a_gradient_is_that_of_torch():
-    layer = Linear(6, 4, "gelu")
+    layer = Linear(6, 4)
     vectors = torch.randn(3, 6, requires_grad=True)
-    layer(vectors).sum().backward()
+    layer.product(vectors, "gelu").sum().backward()
     expected = torch.autograd.grad(F.gelu(F.linear(vectors, layer.weight, layer.bias)).sum(), [vectors, layer.weight])
     assert layer.weight.grad is not None
     torch.testing.assert_close([vectors.grad, layer.weight.grad], list(expected))
@@ -238,6 +246,19 @@ def test_an_unknown_name_is_refused(monkeypatch):
         pytest.raises(ValueError, match="GLINER_FAST_LINEAR is 'mkl': expected one of torch, onednn, rust, packed"),
     ):
         linear(torch.randn(1, 2), torch.randn(3, 2))
+
+
+def test_a_layer_that_is_read_by_its_weights_may_have_computed_ones_but_no_other_way():
+    class Doubled(Linear):
+        def forward(self, input):  # noqa: A002
+            return 2 * super().forward(input)
+
+    layer = Linear(2, 3)
+    assert expect_weights(layer, "it") is layer
+    assert expect_weights(nn.utils.parametrizations.weight_norm(layer), "it") is layer
+    for other in (Doubled(2, 3), nn.Linear(2, 3), nn.Sequential(Linear(2, 3))):
+        with pytest.raises(TypeError, match=f"it is a {type(other).__name__}: "):
+            expect_weights(other, "it")
 
 
 def test_layers_are_taken_but_not_those_of_another_class():

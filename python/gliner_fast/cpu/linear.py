@@ -159,32 +159,26 @@ def _packed_linear(
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear`, but by `linear`, with an activation if it should have one, and with packed weights if it pays.
+    """`torch.nn.Linear`, but by `linear`, and with packed weights if it pays.
 
     Packed weights are gone once the weights change, move, or may change, and from copies and what is pickled.
 
     Attributes:
-        activation: of the sum.
         int16: the weights in whole numbers too, where `int16.quantize` put them.
         float32: the weights packed too, where a few rows were multiplied with them.
         reordered: the weights in bf16 as AMX reads them too, where there is AMX.
     """
 
-    activation: Activation = "none"
     int16: Packed[Int16Weights] | None = None
     float32: Packed[PackedWeights] | None = None
     reordered: Reordered | None = None
 
-    def __init__(self, inputs: int, outputs: int, activation: Activation = "none") -> None:
-        super().__init__(inputs, outputs)
-        self.activation = activation
-
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's name)
         """(..., I) -> (..., O)."""
-        return self.product(input, self.activation)
+        return self.product(input, "none")
 
     def product(self, vectors: Tensor, activation: Activation) -> Tensor:
-        """(..., I) -> (..., O), with another activation of the sum than the layer's own perhaps."""
+        """(..., I) -> (..., O), with an activation of the sum: who calls this has seen that nothing is added to it."""
         if vectors.is_cuda and self.int16 is None and self.float32 is None and self.reordered is None:
             # None of the questions below, which take a host longer than it takes to start a product.
             return _torch_linear(vectors, self.weight, self.bias, activation)
@@ -264,6 +258,20 @@ class Linear(nn.Linear):
     def __getstate__(self) -> dict[str, Any]:
         """What is copied and pickled: all but what was packed."""
         return {name: value for name, value in self.__dict__.items() if name not in ("int16", "float32", "reordered")}
+
+
+def expect_weights(module: nn.Module, name: str) -> Linear:
+    """A layer that is read by its weights, and not called.
+
+    Raises:
+        TypeError: something else has taken its place, which would not take part.
+    """
+    if not isinstance(module, Linear) or type(module).forward is not Linear.forward:
+        raise TypeError(
+            f"{name} is a {type(module).__name__}: this layer is read by its weights and never called, so that an "
+            "adapter around it would take no part; merge the adapter into the weights (of peft: merge_and_unload)"
+        )
+    return module
 
 
 def take_linear(module: nn.Module) -> None:

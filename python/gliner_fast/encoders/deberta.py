@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_fast.cpu.linear import Linear, asked_linear
-from gliner_fast.cpu.native import allows_tf32, is_recorded, torch_must_see
+from gliner_fast.cpu.native import allows_tf32, has_nothing_added, is_recorded, torch_must_see
 from gliner_fast.cpu.packed_weights import Sample
 from gliner_fast.encoders.attention_executor import (
     AttentionExecutor,
@@ -114,7 +114,7 @@ class DebertaEncoder(nn.Module):
 
         A function of its own since no compiler follows it: it asks whether the weights are still the same.
         """
-        rows = self._table_rows(length, self.word_embeddings.weight.device)
+        rows = self._table_rows(length, self._device)
         return [self._layer_positions(tables, rows) for tables in self._position_tables()]
 
     def _layer_positions(
@@ -137,16 +137,21 @@ class DebertaEncoder(nn.Module):
         return choose_attention(*self._kind)
 
     @property
+    def _device(self) -> torch.device:
+        return self._kind[0]
+
+    @property
     def _kind(self) -> tuple[torch.device, torch.dtype, int]:
         """What the choice of an executor depends on."""
-        weight = self.word_embeddings.weight
+        weight = self.relative_embeddings.weight  # which nobody calls, so that no adapter stands around it
         return weight.device, weight.dtype, self.config.hidden_size // self.config.heads
 
     def _forward_packed(self, input_ids: Tensor, texts: PackedTexts, wanted: Tensor | None) -> Tensor:
         """(N,) -> (N, D) or (R, D), inference only: no subword of padding is computed, and no score is kept."""
         assert not self.training, "attention over packed texts knows no dropout"
         executor = self._executor if not torch.is_grad_enabled() else "torch"  # autograd sees through torch alone
-        if executor == "disentangled-flash" and not takes_flash(texts.lengths, input_ids.device):
+        is_flash = executor == "disentangled-flash"
+        if is_flash and not (takes_flash(texts.lengths, input_ids.device) and all(map(_reads_qkv, self._layers()))):
             executor = fastest_attention(*self._kind)
         if executor == "rust" and torch_must_see():
             executor = "grouped"
@@ -199,7 +204,7 @@ class DebertaEncoder(nn.Module):
         """The layers with the tables of now, for one text that may be shorter than the subwords that it gets."""
         tables = self._position_tables(mirrored=False)
         # For all lengths at once, and here: what is uploaded while it is recorded, others would find half-way.
-        rows = self._rows_by_distance(GRAPH_SUBWORDS, self.word_embeddings.weight.device)
+        rows = self._rows_by_distance(GRAPH_SUBWORDS, self._device)
 
         def encode(input_ids: Tensor, offsets: Tensor, wanted: Tensor) -> Tensor:
             # The host says how far programs have to reach, the offsets where the text ends.
@@ -224,7 +229,7 @@ class DebertaEncoder(nn.Module):
 
     def _groups(self, lengths: Sequence[int]) -> Iterator[list[Group]]:
         """Packed texts of one length together, layer by layer."""
-        runs, device = runs_of_equals(lengths), self.word_embeddings.weight.device
+        runs, device = runs_of_equals(lengths), self._device
         table_rows = {length: self._table_rows(length, device) for _, length in runs}
         for tables in self._position_tables():
             yield [Group(rows, n, self._layer_positions(tables, table_rows[n])) for rows, n in runs]
@@ -280,9 +285,9 @@ class DebertaEncoder(nn.Module):
         Where no gradient is wanted it is kept until a weight is replaced or changed in place, or another kind is asked
         for. A change behind torch's back is seen on the CPU alone, where it is cheap to look.
         """
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or not all(map(_reads_qkv, self._layers())):
             # What is kept must not outlive a step of training: torch's fused optimizers change weights in place
-            # without counting it as a new version.
+            # without counting it as a new version. And an adapter depends on more than weights that are known here.
             self._made = None
             return make()
         weights = [self.relative_embeddings.weight, self.relative_norm.weight, self.relative_norm.bias]
@@ -322,7 +327,11 @@ class DebertaEncoder(nn.Module):
         for layer in self._layers():
             width = config.hidden_size
             kept = F.dropout(embeddings, config.hidden_dropout, self.training)  # anew in each layer
-            projected = F.linear(kept, layer.qkv.weight[: 2 * width], layer.qkv.bias[: 2 * width]) * self._scale
+            if _reads_qkv(layer):
+                projected = F.linear(kept, layer.qkv.weight[: 2 * width], layer.qkv.bias[: 2 * width])
+            else:
+                projected = layer.qkv(kept)[:, : 2 * width]  # an adapter sees them, as of transformers' projections
+            projected = projected * self._scale
             queries, keys = projected.view(-1, 2, config.heads, width // config.heads).permute(1, 2, 0, 3)
             keys = keys.flip(1) if mirrored else keys
             tables.append((keys.contiguous(), queries.contiguous()))  # each (H, 2*span, head_dim)
@@ -342,6 +351,11 @@ class _Made:
     state: tuple[object, ...]
     sample: Sample
     of_layers: list[Any]
+
+
+def _reads_qkv(layer: DebertaLayer) -> bool:
+    """Whether the weights say all that a layer's projection to queries and keys does."""
+    return type(layer.qkv) is Linear and has_nothing_added(layer.qkv)
 
 
 def _wait_for(device: torch.device) -> None:

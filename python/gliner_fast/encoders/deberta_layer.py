@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliner_fast.cpu.linear import Linear
+from gliner_fast.cpu.native import is_bare, torch_must_see
 from gliner_fast.encoders.attention_executor import AttentionExecutor, PackedTexts, attend
 from gliner_fast.encoders.deberta_config import DebertaConfig
 from gliner_fast.encoders.deberta_positions import LayerPositions
@@ -34,7 +35,7 @@ class DebertaLayer(nn.Module):
         self.qkv = Linear(width, 3 * width)
         self.attention_output = Linear(width, width)
         self.attention_norm = nn.LayerNorm(width, config.norm_eps)
-        self.intermediate = Linear(width, inner, "gelu")
+        self.intermediate = Linear(width, inner)
         self.output = Linear(inner, width)
         self.output_norm = nn.LayerNorm(width, config.norm_eps)
 
@@ -97,8 +98,15 @@ class DebertaLayer(nn.Module):
         hidden = add_and_norm(
             self._dropped(self.attention_output(attended)), hidden, self.attention_norm, in_place=True
         )
-        out = self._dropped(self.output(self.intermediate(hidden)))
+        out = self._dropped(self.output(self._inner(hidden)))
         return add_and_norm(out, hidden, self.output_norm, in_place=True)
+
+    def _inner(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., F), the GELU included, which is a part of the product where nobody stands between them."""
+        dense = self.intermediate
+        if type(dense) is Linear and is_bare(dense) and not torch_must_see():
+            return dense.product(hidden, "gelu")
+        return F.gelu(dense(hidden))
 
     def _dropped(self, vectors: Tensor) -> Tensor:
         return F.dropout(vectors, self.hidden_dropout) if self.training else vectors
