@@ -1,6 +1,8 @@
 """Streams: the results of `inference`, lazily, in order, and nothing left running afterwards."""
 
 import itertools
+import subprocess
+import sys
 import threading
 import time
 from contextlib import closing
@@ -167,6 +169,36 @@ def test_of_long_texts_a_few_are_read_ahead(model, monkeypatch):
             # The rest of its window and the one ahead, each of which ends with the text that goes beyond the limit.
             assert sum(map(len, read[number:])) <= 2 * (200 + 60), number
             assert len(read) > number + 4
+
+
+@pytest.mark.parametrize("where", ["a thread", "the exit"])
+def test_a_stream_goes_on_where_no_thread_can_be_started_any_more(where):
+    program = f"""
+import atexit, concurrent.futures.thread, threading, time
+from gliner_fast import GLiNER
+from gliner_fast.predicting import predictor
+from gliner_fast.predicting.stages import HostStages
+model = GLiNER.from_pretrained()
+model.token_budget = 200
+texts = [f"Ada Lovelace met number {{number}} in London." for number in range(70)]
+expected = model.inference(texts, ["person", "city"])
+def read():
+    yield from texts[:40]
+    while not concurrent.futures.thread._shutdown:
+        time.sleep(0.01)
+    yield from texts[40:]
+def told(found):
+    return [[entity["text"] for entity in own] for own in found]
+def work():
+    for devices in (None, ["cpu", "cpu"]):
+        print(told(model.stream(read(), ["person", "city"], devices=devices)) == told(expected) != [[]] * 70)
+    predictor.HostStages = lambda **_: HostStages(overlap=True)
+    print(told(model.stream(read(), ["person", "city"])) == told(expected))
+    print(told(model.inference(texts, ["person", "city"])) == told(expected))
+threading.Thread(target=work).start() if {where == "a thread"} else atexit.register(work)
+"""
+    run = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=120)
+    assert (run.stdout.split(), run.returncode) == (4 * ["True"], 0), run.stderr
 
 
 def test_closing_a_stream_closes_its_source(model):

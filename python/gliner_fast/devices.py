@@ -18,7 +18,7 @@ import torch
 from gliner_fast.cpu.int16 import is_quantized, quantize
 from gliner_fast.precision import choose_device
 from gliner_fast.predicting.predictor import Predictor
-from gliner_fast.predicting.stages import failed
+from gliner_fast.predicting.stages import failed, start
 from gliner_fast.predicting.token_budget import default_budget
 from gliner_fast.stats import Stats
 
@@ -122,7 +122,7 @@ def predict_on_all(
         try:
             for item in items:
                 task = _Task()
-                preparer.submit(prepare_next, task, item)
+                start(preparer, prepare_next, task, item)
                 yield item, task
         except Exception as error:  # noqa: BLE001
             yield None, _Task(failed(error))
@@ -174,8 +174,9 @@ class _Line:
         """Adds a task, for a device that has none if there is one."""
         with self._lock:
             self._tasks.append(task)
-            if self._idle and not self.unwanted.is_set():
-                self._threads.submit(self._idle.pop().serve)
+            worker = self._idle.pop() if self._idle and not self.unwanted.is_set() else None
+        if worker is not None:  # not under the lock: it may have to work in this thread
+            start(self._threads, worker.serve)
 
     def take(self, worker: _Worker, *, is_busy: bool) -> _Task | None:
         """The first task, if any; a worker that is not busy must end where there is none."""

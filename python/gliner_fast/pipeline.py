@@ -19,7 +19,7 @@ from gliner_fast.errors import shown
 from gliner_fast.labels import Labels
 from gliner_fast.predicting.preparing import Prepared
 from gliner_fast.predicting.request import Options, Request, expect_count
-from gliner_fast.predicting.stages import failed
+from gliner_fast.predicting.stages import failed, start
 from gliner_fast.stats import Stats
 
 if TYPE_CHECKING:
@@ -165,12 +165,12 @@ def _predict_ahead(
             return None if item is None else (item, prepare(item))
 
         if read_ahead:
-            return pool.submit(lambda: prepare_if_any(next(source, None)))
+            return start(pool, lambda: prepare_if_any(next(source, None)))
         try:
             item = next(source, None)
         except Exception as error:  # noqa: BLE001  # raised in its turn: those before it are given first
             return failed(error)
-        return pool.submit(prepare_if_any, item)
+        return start(pool, prepare_if_any, item)
 
     def prepared_items() -> Generator[Prepared | None, None, None]:
         is_ahead = look_ahead and not predictor.can_overlap

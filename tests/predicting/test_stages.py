@@ -49,6 +49,20 @@ def test_each_stage_has_a_thread_of_its_own_if_any(overlap):
     assert len({*threads, threading.get_ident()}) == (3 if overlap else 1)
 
 
+def test_work_that_no_thread_can_be_had_for_is_done_in_the_caller_s_and_once(monkeypatch):
+    done = []
+
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    with HostStages(overlap=True) as stages:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refuse)
+            assert stages.decode(lambda: done.append(threading.get_ident())).result() is None
+        assert stages.decode(threading.get_ident).result() != threading.get_ident()
+    assert done == [threading.get_ident()]
+
+
 # --- batches ----------------------------------------------------------------------------------------------------------
 
 

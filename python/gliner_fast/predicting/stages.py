@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
+from threading import Lock
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from typing_extensions import Self
 
@@ -46,20 +47,32 @@ class HostStages(AbstractContextManager["HostStages"]):
 
     def lay_out(self, work: Callable[Given, Result], *given: Given.args, **options: Given.kwargs) -> Future[Result]:
         """Starts laying out a batch."""
-        return _start(self._layer, work, *given, **options)
+        return start(self._layer, work, *given, **options)
 
     def decode(self, work: Callable[Given, Result], *given: Given.args, **options: Given.kwargs) -> Future[Result]:
         """Starts decoding a batch, which waits for the device first."""
-        return _start(self._decoder, work, *given, **options)
+        return start(self._decoder, work, *given, **options)
 
 
-def _start(
+def start(
     pool: ThreadPoolExecutor | None, work: Callable[Given, Result], *given: Given.args, **options: Given.kwargs
 ) -> Future[Result]:
+    """Starts work in a pool's thread; without a pool, or where it has no thread to give, it is done here and now.
+
+    Once the main thread has ended no pool takes work any more, and a system may have no further thread. Other threads
+    and what runs at the exit may still be at it.
+    """
+    begun = Lock()
+
+    def begin() -> Result:
+        # A pool that could start no thread has kept the work, and may come to it yet: nobody asks it then.
+        return work(*given, **options) if begun.acquire(blocking=False) else cast(Result, None)
+
     if pool is not None:
-        return pool.submit(work, *given, **options)
+        with suppress(RuntimeError):
+            return pool.submit(begin)
     try:
-        result = work(*given, **options)
+        result = begin()
     except Exception as error:  # noqa: BLE001  # raised where the result is asked for
         return failed(error)
     done: Future[Result] = Future()
