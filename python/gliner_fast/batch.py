@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gliner_fast import _rust
+from gliner_fast.cpu.forking import renew_lock_in_children
 from gliner_fast.errors import CheckpointError
 from gliner_fast.label_encoder import LabelTexts
 from gliner_fast.upload import gather, send, upload
@@ -31,6 +32,7 @@ _CACHED_PROMPTS = 1024
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _WORDS_PER_CALL = 4096  # unseen words handed to the tokenizer at once
 _NO_TOKEN = -1
+_left_behind: list[_rust.SubwordCache] = []  # caches of the processes that this one was forked from
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,7 @@ class Batcher:
         self._config = config
         self._ent_token, self._sep_token = config.ent_token, config.sep_token
         self._cache = _rust.SubwordCache(_CACHED_WORDS)
+        renew_lock_in_children(self)
         self._layout = _rust.RowLayout(
             prefix=tokenizer.prefix,
             suffix=tokenizer.suffix,
@@ -220,6 +223,11 @@ class Batcher:
         """A copy, pickled or not, begins with an empty cache."""
         make = partial(Batcher, corrected_numbering=self.corrected_numbering, label_tokenizer=self._label_tokenizer)
         return make, (self.tokenizer, self._config)
+
+    def renew_lock(self) -> None:
+        """Begins with an empty cache, in a process that was forked maybe while another thread had this one's lock."""
+        _left_behind.append(self._cache)  # half changed perhaps, so that not even to free it is safe
+        self._cache = _rust.SubwordCache(_CACHED_WORDS)
 
     @property
     def reads_labels_apart(self) -> bool:

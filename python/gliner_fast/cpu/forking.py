@@ -1,11 +1,29 @@
-"""A process forked from one with a model computes in one thread: in several it would wait for ever."""
+"""What a process that is forked from one with a model needs to compute: by itself it would wait for ever.
+
+The threads of the other process are not there. Nobody has torch's work done, and nobody gives back the locks that one
+of them had.
+"""
 
 from __future__ import annotations
 
+import codecs
+import importlib
 import os
 from functools import cache
+from typing import Protocol
+from weakref import WeakSet
 
 import torch
+
+
+class HasLock(Protocol):
+    """Holds a lock that another thread may have when the process is forked."""
+
+    def renew_lock(self) -> None:
+        """Takes a new one, without asking for the old one."""
+
+
+_with_locks: WeakSet[HasLock] = WeakSet()
 
 
 @cache
@@ -18,7 +36,27 @@ def survive_forks() -> None:
     """
     if hasattr(os, "register_at_fork"):  # not on Windows
         os.register_at_fork(after_in_child=_compute_in_one_thread)
+        # Imported at the first prediction otherwise: a module has a lock while one thread imports it.
+        importlib.import_module("numpy.ma")  # by np.unique
+        codecs.lookup("utf-32-le")
+
+
+def renew_lock_in_children(owner: HasLock) -> None:
+    """Has an object take a new lock in processes that are forked from now on, as long as it lives."""
+    _register_renewal()
+    _with_locks.add(owner)
+
+
+@cache
+def _register_renewal() -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_renew_locks)
 
 
 def _compute_in_one_thread() -> None:
     torch.set_num_threads(1)
+
+
+def _renew_locks() -> None:
+    for owner in list(_with_locks):
+        owner.renew_lock()
