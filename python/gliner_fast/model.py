@@ -288,7 +288,7 @@ class GLiNER(PredictionMethods, nn.Module):
 
         Faster on x86 CPUs with AVX2 or AVX-512 but no AMX, at half as much memory again for the weights. Each row
         of weights and of what goes in is rounded to 14 bits, so that few answers change (docs/precision-int16.md). It
-        ends where weights change or move, or a gradient is asked for; what is saved is float32.
+        ends where weights change, leave the CPU or float32, or a gradient is asked for; what is saved is float32.
 
         Raises:
             ValueError: another name, or the model is not in float32 on the CPU, in training mode, or compiled.

@@ -5,16 +5,18 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing  # registers how tensors are sent
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gliner_fast import GLiNER, _rust, extract_files
-from gliner_fast.cpu import int16
+from gliner_fast.cpu import int16, packed_weights
 from gliner_fast.cpu.int16 import is_quantized, quantize
 from gliner_fast.cpu.linear import Linear, linear
 from gliner_fast.cpu.packed_weights import Packed
@@ -184,6 +186,62 @@ def test_weights_that_are_others_stand_in_no_whole_numbers(layer, change):
     change(layer)
     assert is_exact(layer, layer.weight.dtype)
     assert not is_quantized(layer)
+
+
+def share(layer):
+    layer.share_memory()
+
+
+def pickle_for_a_spawned_process(layer):
+    ForkingPickler.dumps(layer)
+
+
+def put_elsewhere(layer):
+    layer.weight.data = layer.weight.data.clone()
+
+
+@pytest.mark.parametrize("move", [share, pickle_for_a_spawned_process, put_elsewhere])
+def test_weights_that_only_moved_stay_in_whole_numbers(layer, move, monkeypatch):
+    assert not is_exact(layer)
+    packed, before = layer.int16.parts, layer.weight.data_ptr()
+    move(layer)
+    assert layer.weight.data_ptr() != before
+    assert is_quantized(layer)
+    summed = []
+    checksum = packed_weights._checksum
+    monkeypatch.setattr(packed_weights, "_checksum", lambda weight: summed.append(0) or checksum(weight))
+    for _ in range(3):
+        assert not is_exact(layer)
+    assert layer.int16.parts is packed
+    assert len(summed) == 1
+    layer.weight.data.mul_(1.5)
+    assert is_exact(layer)
+    assert not is_quantized(layer)
+
+
+@pytest.mark.parametrize("row", range(4))
+def test_those_that_moved_and_are_others_do_not(layer, row):
+    changed = layer.weight.detach().clone()
+    changed[row, 5 - row] += 1e-6
+    layer.weight.data = changed
+    assert not is_quantized(layer)
+    assert is_exact(layer)
+
+
+def test_those_that_went_to_another_dtype_do_not_come_back_as_whole_numbers(layer):
+    layer.double()
+    assert layer.int16 is None
+    layer.float()
+    assert is_exact(layer)
+
+
+def test_a_model_that_was_sent_to_a_spawned_process_is_what_it_was(model):
+    expected = model.inference([text[:120] for text in CROSSNER[:2]], LABELS)
+    ForkingPickler.dumps(model)
+    assert model.precision == "int16"
+    ForkingPickler.dumps(model.share_memory())
+    assert model.inference([text[:120] for text in CROSSNER[:2]], LABELS) == expected
+    assert model.precision == "int16"
 
 
 def test_weights_made_in_inference_mode_tell_of_a_change_too():

@@ -73,6 +73,6 @@ def drop(network: nn.Module) -> None:
 def is_quantized(network: nn.Module) -> bool:
     """Whether some of the network's layers have their weights, as these are now, in whole numbers too."""
     return any(
-        isinstance(module, Linear) and module.int16 is not None and module.int16.are_of(module.weight)
+        isinstance(module, Linear) and module.int16 is not None and module.int16.follow(module.weight) is not None
         for module in network.modules()
     )

@@ -243,8 +243,10 @@ class Linear(nn.Linear):
         """What is packed of the weights as they are now; what is of others, or in other parts, is dropped."""
         weight = self.weight
         int16, float32 = self.int16, self.float32  # other threads may drop them meanwhile
-        if int16 is not None and not int16.are_of(weight):
-            int16 = self.int16 = None
+        if int16 is not None:
+            followed = int16.follow(weight)
+            if followed is not int16:
+                int16 = self.int16 = followed
         if float32 is not None and (len(float32.parts) != parts or not float32.are_of(weight)):
             float32 = self.float32 = None
         return int16, float32
@@ -254,6 +256,17 @@ class Linear(nn.Linear):
         if mode:
             self.int16 = self.float32 = self.reordered = None
         return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """As torch's; what was packed is gone once weights have another dtype or device, wherever they go then."""
+        own = self._parameters
+        before = own.get("weight")
+        place = None if before is None else (before.dtype, before.device)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        after = own.get("weight")
+        if after is None or (after.dtype, after.device) != place:
+            self.int16 = self.float32 = self.reordered = None
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         """What is copied and pickled: all but what was packed."""
