@@ -56,7 +56,9 @@ def built_in() -> GLiNER:
 @pytest.fixture
 def model_of_small_batches(built_in: GLiNER, monkeypatch: pytest.MonkeyPatch) -> GLiNER:
     """The built-in model, with batches of a few texts, and nothing remembered from other tests."""
-    for name, value in (("token_budget", 120), ("_told", set())):
+    from gliner_fast.predicting.out_of_memory import Recovery
+
+    for name, value in (("token_budget", 120), ("_told", set()), ("_recovery", Recovery())):
         monkeypatch.setattr(built_in, name, value)
     return built_in
 
@@ -64,8 +66,11 @@ def model_of_small_batches(built_in: GLiNER, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def forgetful_model(built_in: GLiNER, monkeypatch: pytest.MonkeyPatch) -> GLiNER:
     """The built-in model, with nothing remembered from other tests."""
+    from gliner_fast.predicting.out_of_memory import Recovery
+
     for name, value in (("token_budget", None), ("_told", set()), ("config", built_in.config)):
         monkeypatch.setattr(built_in, name, value)
+    monkeypatch.setattr(built_in, "_recovery", Recovery())
     return built_in
 
 

@@ -17,6 +17,7 @@ import torch
 
 from gliner_fast.cpu.int16 import is_quantized, quantize
 from gliner_fast.precision import choose_device
+from gliner_fast.predicting.out_of_memory import Recovery
 from gliner_fast.predicting.predictor import Predictor
 from gliner_fast.predicting.stages import failed, start
 from gliner_fast.predicting.token_budget import default_budget
@@ -200,10 +201,13 @@ class _Worker:
         self._predictor = predictor
         self._line = line
         self._taken: deque[_Task] = deque()  # and not given back
+        self._recovery = Recovery()
 
     def serve(self) -> None:
         """Computes until nothing is left; an error is told to the tasks that it keeps from being done."""
-        predictor = dataclasses.replace(self._predictor, lower_budget=self._lower_budget)
+        predictor = dataclasses.replace(
+            self._predictor, lower_budget=self._lower_budget, recover_budget=self._recover_budget
+        )
         device, stats, before = predictor.device, Stats(), Stats()
         try:
             with (
@@ -234,8 +238,18 @@ class _Worker:
                 return
 
     def _lower_budget(self, budget: int) -> None:
+        before = self._predictor.budget
+        self._recovery.lower(before, before, budget)
         self._predictor = dataclasses.replace(self._predictor, budget=budget)  # of this device, from now on
         self._predictor.lower_budget(budget)
+
+    def _recover_budget(self, budget: int) -> int:
+        before = self._predictor.budget
+        raised = self._recovery.after_batch(before) or before
+        if raised != before:
+            self._predictor = dataclasses.replace(self._predictor, budget=raised)
+        self._predictor.recover_budget(budget)  # the model's own, which the next call begins with
+        return max(budget, raised) if self._recovery.full else budget
 
 
 def is_same(one: torch.device, other: torch.device) -> bool:

@@ -26,6 +26,7 @@ from gliner_fast.label_vectors import why_missing
 from gliner_fast.inner_modules import InnerModules
 from gliner_fast.network import BatchScores, Network
 from gliner_fast.precision import INT16, parse_precision
+from gliner_fast.predicting.out_of_memory import Recovery
 from gliner_fast.predicting.predictor import Predictor
 from gliner_fast.predicting.token_budget import default_budget
 from gliner_fast.prediction import PredictionMethods
@@ -56,7 +57,8 @@ class GLiNER(PredictionMethods, nn.Module):
         data_processor: tokenizer and word splitter.
         source: the folder that the model was loaded from, or that training wrote it to; None for a new one.
         variant: of the file of weights in that folder, as `from_pretrained` was asked for it.
-        token_budget: most subwords a batch, padding included; None chooses by device.
+        token_budget: most subwords a batch, padding included; None chooses by device. Where memory is short it is
+            lowered, and raised again once many batches have gone well.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class GLiNER(PredictionMethods, nn.Module):
         self.variant: str | None = None
         self.token_budget: int | None = None
         self._told: set[str] = set()
+        self._recovery = Recovery()
         self._budgets: dict[tuple[torch.device, torch.dtype], int] = {}
         self._inner_modules = InnerModules()
 
@@ -440,6 +443,7 @@ class GLiNER(PredictionMethods, nn.Module):
             max_width=self.config.max_width,
             budget=self.token_budget or self._default_budget(device),
             lower_budget=self._lower_budget,
+            recover_budget=self._recover_budget,
             splitter=self.data_processor.custom_splitter,
             device=device,
             is_token_level=self.config.is_token_level,
@@ -467,14 +471,23 @@ class GLiNER(PredictionMethods, nn.Module):
         return self._budgets[key]
 
     def _lower_budget(self, budget: int) -> None:
-        if "out of memory" not in self._told:  # no name of an argument
-            self._told.add("out of memory")
+        asked = self.token_budget
+        if self._recovery.lower(asked, asked or self._default_budget(self.device), budget):
             warnings.warn(
                 f"out of memory: batches are made smaller from now on, at most {budget:,} subwords "
-                "(model.token_budget); the results stay the same but for rounding",
+                "(model.token_budget) until many have gone well; the results stay the same but for rounding",
                 stacklevel=4,
             )
         self.token_budget = budget
+
+    def _recover_budget(self, budget: int) -> int:
+        full, before = self._recovery.full, self.token_budget
+        if not full:
+            return budget
+        asked = self._recovery.after_batch(before)
+        if asked != before:
+            self.token_budget = asked
+        return max(budget, asked or full)
 
 
 def _class_for(asked: type[GLiNER], config: GLiNERConfig) -> type[GLiNER]:

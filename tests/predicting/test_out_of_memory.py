@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import gc
 import weakref
+from itertools import chain
 
 import pytest
 import torch
 
 from gliner_fast.comparing.verification import compare
+from gliner_fast.predicting import out_of_memory
 from gliner_fast.predicting import predictor as predictor_module
+from gliner_fast.predicting.out_of_memory import MOST_PATIENCE, PATIENCE, Recovery
 from gliner_fast.predicting.request import Options, Request
 from gliner_fast.predicting.stages import HostStages
 from gliner_fast.stats import Stats
@@ -99,6 +102,92 @@ def test_a_small_batch_that_did_not_fit_halves_the_budget_and_no_more(model, lim
     model.token_budget = 1000
     assert len(model.inference(TEXTS[:2], LABELS)) == 2
     assert model.token_budget == 500
+
+
+# --- and back ---------------------------------------------------------------------------------------------------------
+
+
+def after(recovery, batches, asked):
+    """What is asked for after so many batches that went well."""
+    for _ in range(batches):
+        asked = recovery.after_batch(asked)
+    return asked
+
+
+def test_a_lowered_budget_is_doubled_after_many_batches_up_to_what_was_asked_for():
+    recovery = Recovery()
+    assert recovery.after_batch(None) is None
+    recovery.lower(None, 768, 384)
+    recovery.lower(384, 384, 150)
+    assert after(recovery, PATIENCE - 1, 150) == 150
+    assert [after(recovery, count, recovery.now) for count in (1, PATIENCE, PATIENCE)] == [300, 600, None]
+    assert recovery.full == 768
+    assert after(recovery, PATIENCE, None) is None
+    assert recovery.full == 0  # forgotten
+
+
+def test_what_was_raised_in_vain_is_tried_again_more_and_more_seldom():
+    recovery, batches = Recovery(), []
+    recovery.lower(800, 800, 400)
+    for _ in range(12):
+        count = 1
+        while recovery.after_batch(400) == 400:
+            count += 1
+        batches.append(count)
+        recovery.lower(recovery.now, 800, 400)
+    assert batches[:4] == [PATIENCE, 2 * PATIENCE, 4 * PATIENCE, 8 * PATIENCE]
+    assert batches[-1] == MOST_PATIENCE
+
+
+def test_a_budget_that_the_user_sets_meanwhile_stays():
+    recovery = Recovery()
+    recovery.lower(None, 768, 384)
+    assert after(recovery, 5 * PATIENCE, 100) == 100
+    recovery.lower(100, 100, 50)
+    assert after(recovery, PATIENCE, 50) == 100
+
+
+def test_the_user_hears_of_the_first_time_and_where_it_falls_much_further():
+    recovery = Recovery()
+    falling = [800, 400, 200, 51, 50, 25, 4, 3]
+    told = [recovery.lower(before, 1600, budget) for before, budget in zip([1600, *falling], falling, strict=False)]
+    assert told == [True, False, False, False, True, False, False, True]
+
+
+@pytest.mark.parametrize("how", ["calls", "a stream", "devices", "overlap"])
+def test_memory_that_was_short_for_a_moment_is_used_again(how, model, monkeypatch):
+    monkeypatch.setattr(out_of_memory, "PATIENCE", 4)
+    monkeypatch.setattr(model, "_recovery", Recovery())
+    monkeypatch.setattr(predictor_module, "HostStages", lambda **_: HostStages(overlap=how == "overlap"))
+    model.token_budget = 240
+    texts = [f"Ada Lovelace met number {number:03} in London." for number in range(200)]
+    expected = model.inference(texts, LABELS)
+    forward, sizes, failing = model.model.forward, [], [True]
+
+    def fail(batch, *others):
+        if failing.pop() if failing else False:
+            raise MemoryError("Unable to allocate 2.00 GiB for an array")
+        sizes.append(len(batch.rows))
+        return forward(batch, *others)
+
+    monkeypatch.setattr(model.model, "forward", fail)
+    parts = [texts[first : first + 40] for first in range(0, 200, 40)]
+    options = {"devices": ["cpu"]} if how == "devices" else {}
+    with pytest.warns(UserWarning, match="out of memory") as caught:
+        found = list(
+            chain.from_iterable(model.inference(part, LABELS) for part in parts)
+            if how == "calls"
+            else model.stream(texts, LABELS, window_size=40, **options)
+        )
+    assert len(caught) == 1
+    report = compare(found, expected, lambda _: [], threshold=0.5)
+    assert not report.differences, str(report)
+    assert model.token_budget == 240
+    assert min(sizes) <= max(sizes) // 2
+    assert max(sizes[-4:]) == max(sizes)
+    failing.append(True)
+    with pytest.warns(UserWarning, match="out of memory"):  # it was long ago
+        model.inference(texts, LABELS)
 
 
 @pytest.mark.filterwarnings("ignore:out of memory")

@@ -257,6 +257,7 @@ def _in_batches(
         try:
             found.append(find_in(waiting[0]))
             waiting.popleft()
+            budget = predictor.recover_budget(budget)
         except Exception as error:  # noqa: PERF203  # batches are few
             if not is_out_of_memory(error):
                 raise

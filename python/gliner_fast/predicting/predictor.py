@@ -58,6 +58,8 @@ class Predictor:
         max_width: K; windows of long texts overlap by more, and a token-level model may find wider spans.
         budget: most subwords a batch, padding included.
         lower_budget: told of a lower budget, after the device ran out of memory.
+        recover_budget: told of each batch that went well, with the budget of those to come; gives a higher one if that
+            was lowered, and is to be tried again.
         splitter: the user's own word splitter, or None.
         device: where the network is.
         is_token_level: whether it marks words, instead of scoring spans.
@@ -69,6 +71,7 @@ class Predictor:
     max_width: int
     budget: int
     lower_budget: Callable[[int], None]
+    recover_budget: Callable[[int], int]
     splitter: WordTriples | None
     device: torch.device
     is_token_level: bool = False

@@ -157,6 +157,7 @@ class Schedule:
         else:
             planned.collector.add(found)
             self._stats.add(found.stats)
+            self._budget = self._predictor.recover_budget(self._budget)
             if planned is self._alone:
                 self._alone = None
 
