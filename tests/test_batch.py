@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, processors
 
-from gliner_fast.batch import SubwordTokenizer, plan_batches
+from gliner_fast import GLiNER
+from gliner_fast.batch import SubwordTokenizer, _encode_prompt, plan_batches
 from gliner_fast.errors import CheckpointError
+from gliner_fast.labels import LabelSet
 
 
 @given(
@@ -88,3 +90,20 @@ def test_words_are_counted_where_the_tokenizer_drops_some(checkpoint: Callable[[
         assert len(model.data_processor.batcher.tokenizer.encode([word])[0]) == count
     assert counts.sum() == len(ids)
     assert (counts == 0).any()
+
+
+def test_a_prompt_is_encoded_once_but_one_as_long_as_a_text_is_not_kept(checkpoint: Callable[[str], Path]) -> None:
+    batcher = GLiNER.from_pretrained(checkpoint("deberta-narrow"))._batcher
+    sets = [LabelSet.read([f"{name} " * count]) for name, count in (("a", 1), ("b", 10_000), ("c", 100_000))]
+    for _ in range(2):
+        for one in sets:
+            ours = batcher.encode_prompts([one]).lengths
+            (expected, _) = _encode_prompt(batcher.tokenizer, batcher._config, one.prompts, ())
+            assert ours.tolist() == [len(expected)]
+    caches = [encode.cache_info() for _, encode in batcher._cached_prompts]
+    assert [(cache.hits, cache.currsize) for cache in caches] == [(1, 1), (1, 1)]
+    for number in range(20):
+        batcher.encode_prompts([LabelSet.read([f"{number} " * 5_000])])
+    kept = sum(longest * encode.cache_info().maxsize for longest, encode in batcher._cached_prompts)
+    assert kept < 2**24  # characters
+    assert [encode.cache_info().currsize for _, encode in batcher._cached_prompts] == [1, 16]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import pickle
 import subprocess
 import sys
 import warnings
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +133,21 @@ def test_a_part_left_in_training_mode_does_not_predict_in_it(part, model):
     model.model.get_submodule(part).train()
     assert model.inference(TEXTS, LABELS, threshold=0.3) == expected
     assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("kind", ["deberta", "bert", "modernbert", "t5", "bi", "token", "relex"])
+def test_a_model_that_nobody_holds_any_more_is_gone_at_once(kind, checkpoint):
+    model = GLiNER.from_pretrained(checkpoint(kind))
+    gc.collect()  # what loading left
+    gc.disable()
+    try:
+        model.inference(TEXTS, LABELS)
+        list(model.stream(TEXTS, LABELS))
+        parts = [weakref.ref(part) for part in (*model.modules(), *model.parameters(), model._batcher)]
+        del model
+        assert not [part() for part in parts if part() is not None]
+    finally:
+        gc.enable()
 
 
 def random_behind(parent, name):

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 # Most words remembered with their subwords: the bound of the cache's memory.
 _CACHED_WORDS = 2**18
-_CACHED_PROMPTS = 1024
+# Prompts remembered, by their characters: some tens of MB at most. A longer one, a text among the labels say, is none
+# that comes again.
+_CACHED_PROMPTS = ((2**13, 1024), (2**17, 16))
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _WORDS_PER_CALL = 4096  # unseen words handed to the tokenizer at once
 _NO_TOKEN = -1
@@ -205,7 +207,6 @@ class Batcher:
         self._label_tokenizer = label_tokenizer
         self.corrected_numbering = corrected_numbering
         self._config = config
-        self._ent_token, self._sep_token = config.ent_token, config.sep_token
         self._cache = _rust.SubwordCache(_CACHED_WORDS)
         renew_lock_in_children(self)
         self._layout = _rust.RowLayout(
@@ -217,7 +218,9 @@ class Batcher:
             pooling=config.subtoken_pooling,
             corrected=corrected_numbering,
         )
-        self._encode_prompt = lru_cache(_CACHED_PROMPTS)(self._encode_prompt_uncached)
+        # Not of a method of this: a circle would keep all this in memory until Python looks for circles.
+        self._encode_prompt = partial(_encode_prompt, tokenizer, config)
+        self._cached_prompts = [(longest, lru_cache(most)(self._encode_prompt)) for longest, most in _CACHED_PROMPTS]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy, pickled or not, begins with an empty cache."""
@@ -243,15 +246,20 @@ class Batcher:
         """Subwords of the prompts `ent label ent label ... sep` of some label sets, or of a bi-encoder's labels."""
         if self._label_tokenizer is not None:
             return self.with_labels(self.encode_labels(label_sets), label_sets)
-        encoded = [
-            self._encode_prompt(labels.prompts, () if labels.relations is None else labels.relations.prompts)
-            for labels in label_sets
-        ]
+        encoded = [self._look_up_prompt(labels) for labels in label_sets]
         lengths = np.array([len(ids) for ids, _ in encoded], np.int64)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         ids = np.concatenate([ids for ids, _ in encoded]) if encoded else np.zeros(0, np.int64)
         shifts = np.array([shift for _, shift in encoded], np.int64)
         return EncodedPrompts(_rust.Prompts(ids, offsets, shifts), lengths)
+
+    def _look_up_prompt(self, labels: LabelSet) -> tuple[NDArray[np.int64], int]:
+        prompts, relations = labels.prompts, () if labels.relations is None else labels.relations.prompts
+        characters = sum(map(len, prompts)) + sum(map(len, relations))
+        for longest, encode in self._cached_prompts:
+            if characters <= longest:
+                return encode(prompts, relations)
+        return self._encode_prompt(prompts, relations)
 
     def encode_labels(self, label_sets: Sequence[LabelSet]) -> LabelTexts:
         """Subwords of the distinct labels of some label sets, in the order in which they come first.
@@ -300,22 +308,6 @@ class Batcher:
     ) -> NDArray[np.int64]:
         specials = len(self.tokenizer.prefix) + len(self.tokenizer.suffix)
         return subwords.subword_counts + prompts.lengths[prompt_of_row] + specials
-
-    def _encode_prompt_uncached(
-        self, prompts: tuple[str, ...], relations: tuple[str, ...]
-    ) -> tuple[NDArray[np.int64], int]:
-        """Ids of one prompt, and minus the number of its words that the tokenizer drops (Q1)."""
-        words = []
-        for prompt in prompts:
-            # An empty label contributes its entity token alone.
-            words += [self._ent_token, _without_surrogates(prompt)] if prompt else [self._ent_token]
-        words.append(self._sep_token)
-        if self._config.is_relex:  # an empty relation is a word, which the tokenizer drops
-            for relation in relations:
-                words += [self._config.rel_token, _without_surrogates(relation)]
-            words.append(self._sep_token)
-        ids, counts = self.tokenizer.encode(words)
-        return ids, -int((counts == 0).sum())
 
     def assemble(
         self,
@@ -394,6 +386,23 @@ def plan_batches(
             count = min(count, max_texts)
         yield order[first : first + count]
         first += count
+
+
+def _encode_prompt(
+    tokenizer: SubwordTokenizer, config: GLiNERConfig, prompts: tuple[str, ...], relations: tuple[str, ...]
+) -> tuple[NDArray[np.int64], int]:
+    """Ids of one prompt, and minus the number of its words that the tokenizer drops (Q1)."""
+    words = []
+    for prompt in prompts:
+        # An empty label contributes its entity token alone.
+        words += [config.ent_token, _without_surrogates(prompt)] if prompt else [config.ent_token]
+    words.append(config.sep_token)
+    if config.is_relex:  # an empty relation is a word, which the tokenizer drops
+        for relation in relations:
+            words += [config.rel_token, _without_surrogates(relation)]
+        words.append(config.sep_token)
+    ids, counts = tokenizer.encode(words)
+    return ids, -int((counts == 0).sum())
 
 
 def _distinct_labels(label_sets: Sequence[LabelSet]) -> list[str]:
