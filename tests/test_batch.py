@@ -93,7 +93,7 @@ def test_words_are_counted_where_the_tokenizer_drops_some(checkpoint: Callable[[
 
 
 def test_a_prompt_is_encoded_once_but_one_as_long_as_a_text_is_not_kept(checkpoint: Callable[[str], Path]) -> None:
-    batcher = GLiNER.from_pretrained(checkpoint("deberta-narrow"))._batcher
+    batcher = GLiNER.from_pretrained(checkpoint("deberta-narrow")).data_processor.batcher
     sets = [LabelSet.read([f"{name} " * count]) for name, count in (("a", 1), ("b", 10_000), ("c", 100_000))]
     for _ in range(2):
         for one in sets:

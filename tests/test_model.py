@@ -143,7 +143,7 @@ def test_a_model_that_nobody_holds_any_more_is_gone_at_once(kind, checkpoint):
     try:
         model.inference(TEXTS, LABELS)
         list(model.stream(TEXTS, LABELS))
-        parts = [weakref.ref(part) for part in (*model.modules(), *model.parameters(), model._batcher)]
+        parts = [weakref.ref(part) for part in (*model.modules(), *model.parameters(), model.data_processor.batcher)]
         del model
         assert not [part() for part in parts if part() is not None]
     finally:

@@ -22,8 +22,8 @@ from gliner_fast.config import CONFIG_NAME, LABEL_TOKENIZER_FOLDER, GLiNERConfig
 from gliner_fast.cpu.int16 import is_quantized, quantize
 from gliner_fast.data_processor import DataProcessor
 from gliner_fast.errors import CheckpointError
-from gliner_fast.label_vectors import why_missing
 from gliner_fast.inner_modules import InnerModules
+from gliner_fast.label_vectors import why_missing
 from gliner_fast.network import BatchScores, Network
 from gliner_fast.precision import INT16, parse_precision
 from gliner_fast.predicting.out_of_memory import Recovery

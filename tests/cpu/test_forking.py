@@ -28,11 +28,11 @@ model = GLiNER.from_pretrained()
 text = "Ada Lovelace lived in London."
 found = model.predict_entities(text, ["person", "city"])
 words = split_words(["word%d" % (i % 5000) for i in range(400_000)], 384).read
-model._batcher.encode_words(words)
+model.data_processor.batcher.encode_words(words)
 stop = False
 def look_up():
     while not stop:
-        model._batcher._cache.look_up(words)
+        model.data_processor.batcher._cache.look_up(words)
 thread = threading.Thread(target=look_up)
 thread.start()
 time.sleep(0.1)
@@ -48,7 +48,7 @@ for _ in range(8):
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 stop = True
 thread.join()
-print(len(model._batcher._cache) >= 5000)
+print(len(model.data_processor.batcher._cache) >= 5000)
 """
     assert run(program).split() == [*(8 * ["0"]), "True"]
 
