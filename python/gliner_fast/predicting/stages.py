@@ -11,8 +11,6 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from typing_extensions import Self
 
-from gliner_fast.predicting.turns import short_turns
-
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
@@ -35,7 +33,6 @@ class HostStages(AbstractContextManager["HostStages"]):
 
     def __enter__(self) -> Self:
         if self.overlap:
-            self._threads.enter_context(short_turns())
             self._layer = self._threads.enter_context(ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-lay-out"))
             self._decoder = self._threads.enter_context(ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-decode"))
         return self
