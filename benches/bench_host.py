@@ -61,6 +61,7 @@ class Recorder(nn.Module):
     """A network that remembers the candidates of each text, as five rows of int32: the text's number among them."""
 
     reads_packed = True
+    is_compiled = False
     relations = None
 
     def __init__(self, network: nn.Module) -> None:
@@ -85,6 +86,7 @@ class EmulatedCard(nn.Module):
     """A network on a device that is busy for a while with each batch."""
 
     reads_packed = True
+    is_compiled = False
     relations = None
 
     def __init__(self, tables: dict[bytes, NDArray[np.int32]], subwords_a_second: float) -> None:

@@ -36,7 +36,7 @@ def look_up():
 thread = threading.Thread(target=look_up)
 thread.start()
 time.sleep(0.1)
-for _ in range(8):
+for _ in range(4):
     child = os.fork()
     if child == 0:
         signal.alarm(20)
@@ -50,7 +50,7 @@ stop = True
 thread.join()
 print(len(model.data_processor.batcher._cache) >= 5000)
 """
-    assert run(program).split() == [*(8 * ["0"]), "True"]
+    assert run(program).split() == [*(4 * ["0"]), "True"]
 
 
 def test_a_first_prediction_imports_nothing():
@@ -60,7 +60,7 @@ import sys
 from gliner_fast import GLiNER
 model = GLiNER.from_pretrained()
 before = set(sys.modules)
-texts = ["Ada Lovelace lived in London.", "Ada Lovelace lived in London. " * 200]
+texts = ["Ada Lovelace lived in London.", "Ada Lovelace lived in London. " * 80]
 model.inference(texts, ["person", "city"])
 model.inference(texts, ["person", "city"], on_long="window")
 list(model.stream(texts, ["person", "city"]))
