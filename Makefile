@@ -38,7 +38,8 @@ OTHER_VECTORS := scalar $(if $(shell grep -m1 -ow avx512f /proc/cpuinfo 2>/dev/n
 
 .PHONY: test
 test: $(EXTENSION) ## Run every test that needs no GPU, Python and Rust
-	$(OFFLINE) $(BIN)/python -m pytest -q -m "not gpu" --numprocesses $(WORKERS) --dist loadfile --durations 20
+	GLINER_FAST_EXAMPLES=$${GLINER_FAST_EXAMPLES:-60} $(OFFLINE) \
+	  $(BIN)/python -m pytest -q -m "not gpu" --numprocesses $(WORKERS) --dist loadfile --durations 20
 	PROPTEST_CASES=$${PROPTEST_CASES:-128} cargo test --workspace --locked --quiet
 	for vectors in $(OTHER_VECTORS); do \
 	  GLINER_FAST_TEST_VECTORS=$$vectors PROPTEST_CASES=16 cargo test --workspace --lib --locked --quiet || exit; done
