@@ -17,6 +17,11 @@ class CheckpointWarning(UserWarning):
     """A checkpoint loads, but something in it is missing or unused; the message names it."""
 
 
+def is_of_system(error: BaseException) -> bool:
+    """Whether the system refused something, a disk say; what libraries find wrong in a file has no number."""
+    return isinstance(error, OSError) and error.errno is not None
+
+
 def shown(value: object) -> str:
     """A value in a message: at most 60 characters, with its type."""
     text = repr(value)

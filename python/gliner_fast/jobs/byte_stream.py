@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from gliner_fast.errors import is_of_system
 from gliner_fast.jobs._arrow import pa
 from gliner_fast.jobs.inputs import InputFile, JobInputError
 
@@ -54,9 +55,7 @@ class ByteStream:
                 if content:  # a file that holds but a mark is empty
                     yield number, content
         except (OSError, EOFError, zlib.error) as error:
-            if (
-                isinstance(error, OSError) and error.errno is not None
-            ):  # of the system; those of decompression have no number
+            if is_of_system(error):
                 raise
             raise JobInputError(
                 f"{self._file.name} cannot be decompressed as {self._file.compression} ({error}): is it cut off, or "

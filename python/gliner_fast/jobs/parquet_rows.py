@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from gliner_fast.errors import listed
+from gliner_fast.errors import is_of_system, listed
 from gliner_fast.jobs._arrow import pa, pq
 from gliner_fast.jobs.arrow_types import as_labels, holds_labels, holds_strings, plain_type
 from gliner_fast.jobs.inputs import InputFile, JobInputError
@@ -136,7 +136,7 @@ class ParquetRows:
         try:
             return next(self._batches)
         except (OSError, StopIteration, pa.ArrowException) as error:
-            if isinstance(error, OSError) and error.errno is not None:  # of the system; those of Arrow have no number
+            if is_of_system(error):
                 raise
             raise JobInputError(
                 f"{self._file.path} is damaged in row group {self._next_group - 1} ({error}): write it anew"
@@ -184,7 +184,7 @@ def _open(file: InputFile) -> pq.ParquetFile:
         opened = pq.ParquetFile(file.path, buffer_size=_BUFFER, pre_buffer=False)
         opened.schema_arrow  # noqa: B018  # it is read here, and may be damaged, too
     except (OSError, pa.ArrowException) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # of the system; those of Arrow have no number
+        if is_of_system(error):
             raise
         raise JobInputError(f"{file.path} is no Parquet file ({error}): is it cut off, or misnamed?") from error
     return opened

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gliner_fast.annotated.example import DataError
+from gliner_fast.errors import is_of_system
 
 # Columns that some form of record reads; a published table has others, and they are passed over.
 _COLUMNS = ("tokenized_text", "ner", "ner_labels", "ner_negatives", "tokens", "words", "ner_tags", "tags")
@@ -38,7 +39,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
         try:
             table = datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
         except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
-            if isinstance(error, OSError) and error.errno is not None:  # of the system; those of Arrow have no number
+            if is_of_system(error):
                 raise
             raise DataError(
                 f"{path} cannot be read as Parquet ({error.__cause__ or error}): is it cut off, or misnamed?"
