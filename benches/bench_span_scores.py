@@ -121,7 +121,7 @@ def relative_error(flat: Tensor, padded: Tensor, word_counts: list[int]) -> floa
         error = (got - wanted[:words])[inside].abs().max()
         worst = max(float(error), worst) if error.isfinite() else float("inf")
         largest = max(largest, float(wanted[:words][inside].abs().max()))
-    return worst / largest
+    return worst / max(largest, 1e-30)
 
 
 def peak_bytes(call: Callable[[], object]) -> int:

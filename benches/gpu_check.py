@@ -28,7 +28,7 @@ from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 
-from benches import report
+from benches import hollow_cuda, report
 from benches.hardware import short_name
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,7 +70,7 @@ def _by_dtype(*benches: str, lengths: Sequence[int]) -> list[str]:
     return [f"{name}[{length}-torch.{dtype}-cuda]" for dtype in dtypes for length in lengths for name in benches]
 
 
-TESTS = ("tests/test_gpu.py", "tests/test_upload.py", "tests/kernels")
+TESTS = ("tests/test_gpu.py", "tests/test_upload.py", "tests/kernels", "tests/encoders/test_card_layers.py")
 PARTS = {
     "card": _benches(
         "ours alone: subwords a second, how busy the card is", 100, "bench_gpu.py", *_end_to_end("bench_gpu_card", 5)
@@ -200,8 +200,8 @@ def _has(package: str, environment: Mapping[str, str]) -> bool:
     return _runs(found, environment)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the parts, prints their logs and the tables of their figures; 1 where one failed or ran out of time."""
+def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What the command line asks for; a rehearsal's results go where nobody looks for results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = "\n".join(f"  {name:10} {part.seconds:4} s  {part.about}" for name, part in PARTS.items())
     parser.epilog = f"parts, and the time that each may take:\n{parts}"
@@ -209,20 +209,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "benches" / "results", help="folder of the result files")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="for all parts together")
     parser.add_argument("--wheels", type=Path, default=ROOT / "dist" / "gpu-wheels")
+    parser.add_argument(
+        "--rehearse", action="store_true",
+        help="without a card, on a CUDA that computes nothing: shows what would not run, writes no results",
+    )  # fmt: skip
     asked = parser.parse_args(arguments)
     unknown = set(asked.parts) - set(PARTS)
     if unknown:
         parser.error(f"no part is called {', '.join(sorted(unknown))}: expected some of {', '.join(PARTS)}")
+    if asked.rehearse:
+        asked.out = hollow_cuda.FOLDER / "results"
+    return asked
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the parts, prints their logs and the tables of their figures; 1 where one failed or ran out of time."""
+    asked = read_arguments(arguments)
     if find_spec("gliner_fast._rust") is None:
         sys.exit(
             "the extension is not built: run `make env` where cargo is, and carry python/gliner_fast/_rust.abi3.so"
         )
+    if asked.rehearse and not hollow_cuda.is_here():
+        os.environ["GLINER_FAST_BENCH_SCALE"] = "0.02"
+        hollow_cuda.rehearse(hollow_cuda.FOLDER)
     import torch
 
     if not torch.cuda.is_available():
         sys.exit("no CUDA device: these tests and benches are for one")
     print(torch.cuda.get_device_name(), flush=True)
     asked.out.mkdir(parents=True, exist_ok=True)
+    patience = 10 if asked.rehearse else 1  # kernels are compiled, and by few cores
     name, end = f"{date.today()}-{short_name('cuda')}", time.monotonic() + asked.seconds  # noqa: DTZ011
     log, failed, results = asked.out / "gpu-check.log", list[str](), list[Path]()
     log.unlink(missing_ok=True)
@@ -249,14 +265,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             began, told = time.monotonic(), log.stat().st_size if log.exists() else 0
             ended = left > GRACE and run(
                 command(part, result, markers, in_parallel=in_parallel),
-                min(part.seconds, left - GRACE), environment, log,
+                min(patience * part.seconds, left - GRACE), environment, log,
             )  # fmt: skip
             if log.exists():
                 print(log.read_bytes()[told:].decode(errors="replace")[-_SHOWN:], flush=True)
             print(f"{part_name}: {'done' if ended else 'FAILED'} in {time.monotonic() - began:.0f} s", flush=True)
             failed += [] if ended else [part_name]
             results += [result] if result.exists() and result.stat().st_size else []
-    if results:
+    if results and not asked.rehearse:
         report.main([str(result) for result in results])
     print(f"failed or interrupted: {', '.join(failed) or 'nothing'}")
     return bool(failed)

@@ -49,6 +49,8 @@ def profiled(model: GLiNER, texts: list[str], labels: list[str], most: int, trac
         if event.device_type == torch.autograd.DeviceType.CUDA:
             totals[event.name].append(event.time_range.elapsed_us())
             spans.append((event.time_range.start, event.time_range.end))
+    if not spans:
+        sys.exit("the profiler saw no kernel: CUPTI, which tells it, may not be allowed here (see its warning above)")
     busy = covered(spans) / 1e6
     operations, subwords = useful_operations(model, texts, labels)
     share = operations / measure_peaks(model.dtype).operations

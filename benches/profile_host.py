@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benches import hollow_cuda
 from benches.conftest import LABELS, checkpoint, distinct_texts
-from benches.hollow_cuda import run_again
 from gliner_fast import GLiNER
 from gliner_fast.kernels import span_candidates
 from gliner_fast.predicting.predictor import Predictor
@@ -35,7 +35,6 @@ from gliner_fast.predicting.request import Options, Request
 TEXTS = {"short": 16_384, "mixed": 4_096}
 STAGES = ("prepare", "lay_out", "score", "decode")
 ROUNDS = 5
-FOLDER = Path(__file__).resolve().parent / ".cache" / "hollow-cuda"
 
 
 def draw_entities(a_text: float, labels: int) -> None:
@@ -128,12 +127,12 @@ def main() -> None:
     parser.add_argument("--start", type=int, default=2000, help="nanoseconds in which a driver starts a kernel")
     parser.add_argument("--out", type=Path, help="JSON file")
     asked = parser.parse_args()
-    if "libhollow.so" not in os.environ.get("LD_PRELOAD", ""):
+    if not hollow_cuda.is_here():
         os.environ["HOLLOW_START_NS"] = str(asked.start)
         path = checkpoint(asked.size)  # made now, and not by a model on the hollow card
         print(f"{path.name}, {asked.dtype}, {asked.labels} types, {asked.start} ns a kernel", flush=True)
         try:
-            run_again(FOLDER)
+            hollow_cuda.run_again(hollow_cuda.FOLDER)
         except RuntimeError as error:
             sys.exit(str(error))
     hollow: Any = ctypes.CDLL("libhollow.so")

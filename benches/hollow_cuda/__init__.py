@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 _HERE = Path(__file__).parent
+FOLDER = _HERE.parent / ".cache" / "hollow-cuda"
 # What torch's libraries take from CUDA's, and hollow.cpp or a function that does nothing has to give.
 _ASKED = re.compile(r" U ((?:__)?cuda\w+|cu(?!File)[A-Z]\w+|cublas\w+|cudnn\w+)")
 _LIBRARIES = ("torch_cuda", "c10_cuda", "torch_python", "torch_cpu", "caffe2_nvrtc", "torch_nvshmem")
@@ -77,7 +78,22 @@ def _run(*command: str) -> str:
         raise RuntimeError(f"{command[0]} failed:\n{error.stderr}") from error
 
 
+def is_here() -> bool:
+    """Whether this process was started with it."""
+    return "libhollow.so" in os.environ.get("LD_PRELOAD", "")
+
+
 def run_again(folder: Path) -> None:
     """Goes on as the same program, with the hollow CUDA in it."""
     original = list(sys.orig_argv)
     os.execve(sys.executable, [sys.executable, *original[1:]], environment(folder))
+
+
+def rehearse(folder: Path) -> None:
+    """The same, where tests and benches are to run as `rehearsal` has them."""
+    os.environ |= {
+        "PYTHONOPTIMIZE": "1",
+        "PYTEST_ADDOPTS": f"-p {__name__}.rehearsal --assert=plain -W ignore::pytest.PytestConfigWarning",
+        "HOLLOW_START_NS": "0",
+    }
+    run_again(folder)

@@ -19,10 +19,12 @@
 
 namespace {
 
-constexpr size_t kMemory = size_t{64} << 30;  // of the card: addresses alone
+constexpr size_t kMemory = size_t{64} << 30;  // of the card
+constexpr size_t kAddresses = size_t{8} << 40;
 constexpr size_t kCleared = 64 << 10;
 
 std::atomic<int64_t> started{0};
+std::atomic<int64_t> ran{0};  // those of graphs included
 std::atomic<int64_t> waited{0};
 std::mutex lock;
 
@@ -37,23 +39,35 @@ void start(int64_t kernels = 1) {
   for (int64_t end = nanoseconds() + kernels * cost; nanoseconds() < end;) {
   }
   started += kernels;
+  ran += kernels;
 }
 
-// The card's memory, one reservation, given out from its beginning and never twice.
+// The card's memory, one reservation of addresses, given out from its beginning and never twice.
 char* memory() {
   static char* reserved = static_cast<char*>(
-      mmap(nullptr, kMemory, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+      mmap(nullptr, kAddresses, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
   return reserved;
 }
-size_t used = 0;
+size_t given = 0, used = 0;  // bytes: of the addresses, and of the memory
+std::map<const void*, size_t>& taken() {
+  static auto* all = new std::map<const void*, size_t>;
+  return *all;
+}
 std::map<const char*, size_t>& pinned() {
   static auto* all = new std::map<const char*, size_t>;  // outlives whoever frees memory at the end
   return *all;
 }
 
+// Streams of which a graph is being made.
+struct Capture { unsigned long long id; int64_t started; };
+std::map<cudaStream_t, Capture>& captured() {
+  static auto* all = new std::map<cudaStream_t, Capture>;
+  return *all;
+}
+
 bool is_on_card(const void* address) {
   auto* at = static_cast<const char*>(address);
-  return at >= memory() && at < memory() + kMemory;
+  return at >= memory() && at < memory() + kAddresses;
 }
 
 bool is_pinned(const void* address) {
@@ -76,6 +90,8 @@ cudaError_t make(Made* made) {
   *made = reinterpret_cast<Made>(calloc(1, 64));
   return cudaSuccess;
 }
+
+int64_t& number(void* made) { return *static_cast<int64_t*>(made); }  // that `make` left room for
 
 int attribute(int which) {
   switch (which) {  // of an H100
@@ -142,9 +158,19 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* of, int) {
 cudaError_t cudaMalloc(void** address, size_t bytes) {
   std::lock_guard<std::mutex> guard(lock);
   bytes = (bytes + 511) / 512 * 512;
-  if (used + bytes > kMemory) return cudaErrorMemoryAllocation;
-  *address = memory() + used;
-  used += bytes;
+  if (used + bytes > kMemory || given + bytes > kAddresses) return cudaErrorMemoryAllocation;
+  *address = memory() + given;
+  given += bytes;
+  used += taken()[*address] = bytes;
+  return cudaSuccess;
+}
+cudaError_t cudaFree(void* address) {
+  std::lock_guard<std::mutex> guard(lock);
+  auto found = taken().find(address);
+  if (found != taken().end()) {
+    used -= found->second;
+    taken().erase(found);
+  }
   return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) { *total = kMemory; *free = kMemory - used; return cudaSuccess; }
@@ -180,20 +206,52 @@ cudaError_t cudaStreamCreate(cudaStream_t* stream) { return make(stream); }
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned, int) { return make(stream); }
 cudaError_t cudaStreamGetPriority(cudaStream_t, int* priority) { *priority = 0; return cudaSuccess; }
 cudaError_t cudaStreamSynchronize(cudaStream_t) { waited++; return cudaSuccess; }
-cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) { *status = cudaStreamCaptureStatusNone; return cudaSuccess; }
-cudaError_t cudaStreamGetCaptureInfo(cudaStream_t, cudaStreamCaptureStatus* status, unsigned long long* id, cudaGraph_t*,
-                                     const cudaGraphNode_t**, const cudaGraphEdgeData**, size_t*) {
-  *status = cudaStreamCaptureStatusNone;
-  if (id) *id = 0;
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+  std::lock_guard<std::mutex> guard(lock);
+  *status = captured().count(stream) ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
   return cudaSuccess;
 }
+cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, cudaStreamCaptureStatus* status, unsigned long long* id, cudaGraph_t*,
+                                     const cudaGraphNode_t**, const cudaGraphEdgeData**, size_t*) {
+  std::lock_guard<std::mutex> guard(lock);
+  auto found = captured().find(stream);
+  *status = found == captured().end() ? cudaStreamCaptureStatusNone : cudaStreamCaptureStatusActive;
+  if (id) *id = found == captured().end() ? 0 : found->second.id;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  static unsigned long long captures = 0;
+  std::lock_guard<std::mutex> guard(lock);
+  captured()[stream] = {++captures, started};
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  std::lock_guard<std::mutex> guard(lock);
+  make(graph);
+  number(*graph) = started - captured()[stream].started;
+  captured().erase(stream);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* made, cudaGraph_t of, unsigned long long) {
+  make(made);
+  number(*made) = number(of);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* made, cudaGraph_t of, unsigned long long flags) { return cudaGraphInstantiate(made, of, flags); }
+cudaError_t cudaGraphGetNodes(cudaGraph_t of, cudaGraphNode_t*, size_t* count) { *count = number(of); return cudaSuccess; }
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) { start(); ran += number(graph) - 1; return cudaSuccess; }
 cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaStreamCallback_t call, void* with, unsigned) { call(stream, cudaSuccess, with); return cudaSuccess; }
 cudaError_t cudaLaunchHostFunc(cudaStream_t, cudaHostFn_t call, void* with) { call(with); return cudaSuccess; }
 cudaError_t cudaEventCreate(cudaEvent_t* event) { return make(event); }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { return make(event); }
 cudaError_t cudaEventDestroy(cudaEvent_t event) { free(event); return cudaSuccess; }
 cudaError_t cudaEventSynchronize(cudaEvent_t) { waited++; return cudaSuccess; }
-cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) { *milliseconds = 0; return cudaSuccess; }
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) { number(event) = ran; return cudaSuccess; }
+cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned) { return cudaEventRecord(event, stream); }
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEvent_t to) {  // a microsecond for each kernel
+  *milliseconds = std::max<int64_t>(1, number(to) - number(from)) * 1e-3f;
+  return cudaSuccess;
+}
 
 // --- the runtime: kernels ---
 static thread_local struct { dim3 grid, block; size_t shared; cudaStream_t stream; } configured;

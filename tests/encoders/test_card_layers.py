@@ -173,7 +173,6 @@ def test_changed_weights_are_read(went, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_card_gives_what_the_modules_give(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     encoder = encoder_of(dtype).to("cuda")
     ids = torch.randint(3, 101, (sum(LENGTHS),), generator=torch.Generator().manual_seed(0)).cuda()
     offsets, wanted = torch.tensor([0, *accumulate(LENGTHS)]).cuda(), torch.arange(20).cuda()

@@ -288,7 +288,7 @@ def test_places_beyond_2_to_the_31_are_kept(device: str):
     if device != "cpu":  # there they are the same
         tiling.texts_on_host[:, 5] += first
     keys = torch.full((256,), -1, device=device)
-    hits = scores_module.Hits(keys, keys.new_zeros(1), module.logit_bounds(thresholds), None)
+    hits = scores_module.Hits(keys, keys.new_zeros(1), module.logit_bounds(thresholds.cpu()).to(device), None)
     module.launch(*batch.tensors, tiling, 3, torch.empty(256, device=device), allow_tf32=False, hits=hits)
     own = keys[keys >= 0].sort().values
     cells = (wanted.starts * 3 + wanted.widths) * 5 + wanted.types

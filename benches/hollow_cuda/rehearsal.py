@@ -1,0 +1,42 @@
+"""A plugin of pytest for tests and benches on the hollow CUDA: what they call is called, and no answer is looked at.
+
+Python has to run with -O, so that it leaves out `assert`. What cannot work on garbage is kept from it: `gliner` and
+disentangled-flash take shapes from what the card computed, and torch's attention by cuDNN takes a plan from cuDNN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+import torch
+
+
+def nothing_found(_model: Any, texts: Sequence[str], *_: Any, **__: Any) -> list[list[Any]]:
+    """In place of `inference`."""
+    return [[] for _ in texts]
+
+
+def pytest_configure(config: pytest.Config) -> None:  # noqa: ARG001  # pytest gives it by name
+    """Takes the place of what compares, and of what cannot work."""
+    torch.testing.assert_close = lambda *_, **__: None
+    torch.equal = torch.allclose = lambda *_, **__: True
+    torch.Tensor.quantile = lambda logits, *_: logits.new_zeros(())  # of those that are finite: none are here
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    if find_spec("gliner") is not None:
+        from gliner.model import BaseGLiNER
+
+        for kind in _below(BaseGLiNER):
+            if "inference" in vars(kind):
+                kind.inference = nothing_found
+    if find_spec("disentangled_flash") is not None:
+        from disentangled_flash import DisentangledFlashAttention
+
+        DisentangledFlashAttention.prepare_shape = lambda *_: None
+        DisentangledFlashAttention.forward_packed = lambda _, hidden, *__, **___: (hidden.clone(), None)
+
+
+def _below(kind: type[Any]) -> list[type[Any]]:
+    return [found for child in kind.__subclasses__() for found in (child, *_below(child))]
