@@ -1,11 +1,11 @@
-"""`GLiNER`: a checkpoint, loaded, trained or saved; what it predicts with stands in `prediction`."""
+"""`GLiNER`: a checkpoint, loaded or saved; `prediction` and `training_methods` hold its other methods."""
 
 from __future__ import annotations
 
 import json
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,13 +30,10 @@ from gliner_fast.predicting.out_of_memory import Recovery
 from gliner_fast.predicting.predictor import Predictor
 from gliner_fast.predicting.token_budget import default_budget
 from gliner_fast.prediction import PredictionMethods
+from gliner_fast.training_methods import TrainingMethods
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from gliner_fast.training import TrainingReport
-    from gliner_fast.training.drop_in import Arguments
-
 
 if __name__ != "gliner_fast.model":
     # Imported as gliner.model, by whom this package has been put in the place of `gliner` (in sys.modules): there is to
@@ -44,7 +41,7 @@ if __name__ != "gliner_fast.model":
     sys.modules[__name__] = import_module("gliner_fast.model")
 
 
-class GLiNER(PredictionMethods, nn.Module):
+class GLiNER(PredictionMethods, TrainingMethods, nn.Module):
     """Finds entities of any type, named in plain words.
 
     Example:
@@ -313,78 +310,6 @@ class GLiNER(PredictionMethods, nn.Module):
         """Compiles the network with `torch.compile`, for any batch shape unless told otherwise."""
         kwargs.setdefault("dynamic", True)
         self.model.compile(*args, **kwargs)
-
-    def evaluate(
-        self,
-        test_data: Iterable[Any],
-        flat_ner: bool = False,
-        multi_label: bool = False,
-        threshold: float = 0.5,
-        batch_size: int = 12,  # noqa: ARG002
-        entity_types: Sequence[str] | None = None,
-    ) -> tuple[str, float]:
-        """Exact-match precision, recall and F1 on annotated words (compat section 7.5).
-
-        Args:
-            test_data: examples, or dicts with `tokenized_text` and `ner`.
-            flat_ner: no two entities share a word.
-            multi_label: one span may have several labels.
-            threshold: entities score above it.
-            batch_size: accepted and unused: the budget of subwords decides.
-            entity_types: asked for; None asks for all labels of the data, where `gliner` draws some at random.
-
-        Returns:
-            A line for people, and F1 in [0, 1].
-        """
-        from gliner_fast.evaluation import evaluate_like_gliner
-
-        return evaluate_like_gliner(self, test_data, flat_ner, multi_label, threshold, entity_types)
-
-    @staticmethod
-    def create_training_args(output_dir: str | Path, **settings: Any) -> Arguments:
-        """Settings for `train_model`, by `gliner`'s names and with its defaults."""
-        from gliner_fast.training.drop_in import create_training_args
-
-        return create_training_args(output_dir, **settings)
-
-    def freeze_component(self, component_name: str) -> None:
-        """Leaves a component, "text_encoder", as it is in training."""
-        from gliner_fast.training.drop_in import set_frozen
-
-        set_frozen(self, component_name, frozen=True)
-
-    def unfreeze_component(self, component_name: str) -> None:
-        """Lets a component learn again."""
-        from gliner_fast.training.drop_in import set_frozen
-
-        set_frozen(self, component_name, frozen=False)
-
-    def train_model(
-        self,
-        train_dataset: Iterable[Any],
-        eval_dataset: Iterable[Any] | None = None,
-        training_args: Any = None,
-        freeze_components: Sequence[str] | None = None,
-        compile_model: bool = False,
-        output_dir: str | Path | None = None,
-        *,
-        resume: bool = False,
-        **training_kwargs: Any,
-    ) -> TrainingReport:
-        """Trains this model in place, with `gliner`'s arguments; see `gliner_fast.training.train_model`."""
-        from gliner_fast.training import train_model
-
-        return train_model(
-            self,
-            train_dataset,
-            eval_dataset,
-            training_args,
-            freeze_components,
-            compile_model,
-            output_dir,
-            resume=resume,
-            **training_kwargs,
-        )
 
     def save_pretrained(
         self,
