@@ -80,7 +80,12 @@ class GLiNER(PredictionMethods, TrainingMethods, nn.Module):
         """
         super().__init__()
         if parts is None:
-            parts = create_parts(_read_config(config), tokenizer, backbone_from_pretrained=backbone_from_pretrained)
+            parts = create_parts(
+                _read_config(config),
+                tokenizer,
+                hub=locating.HubOptions(),
+                backbone_from_pretrained=backbone_from_pretrained,
+            )
         self.config = parts.config.in_use()
         self.model: Network = parts.network
         self.data_processor = DataProcessor(
@@ -243,10 +248,9 @@ class GLiNER(PredictionMethods, TrainingMethods, nn.Module):
         parts = create_parts(
             settings,
             tokenizer,
+            hub=locating.HubOptions(cache_dir=cache_dir, local_files_only=local_files_only),
             backbone_from_pretrained=backbone_from_pretrained,
             resize_token_embeddings=resize_token_embeddings,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
         )
         model = cls(parts.config, parts=parts)
         model.to(device).eval()

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from gliner_fast.checkpoints.locating import weight_files
 from gliner_fast.checkpoints.row_int8 import dequantize_rows
 from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.errors import CheckpointError, CheckpointWarning
@@ -55,9 +56,7 @@ def find_weights(folder: Path, variant: str | None = None) -> Path:
         FileNotFoundError: there is none.
         CheckpointError: the weights are sharded, which `gliner` does not write.
     """
-    names = ["model.safetensors", "pytorch_model.bin"]
-    if variant is not None:
-        names.insert(0, f"model.{variant}.safetensors")
+    names = weight_files(variant)
     for name in names:
         if (folder / name).is_file():
             if variant is not None and name != names[0]:

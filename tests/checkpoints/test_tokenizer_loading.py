@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gliner_fast.checkpoints import tokenizer_loading
+from gliner_fast.checkpoints.locating import HubOptions
 from gliner_fast.checkpoints.tokenizer_files import is_known_transformers, read_tokenizer
 from gliner_fast.checkpoints.tokenizer_loading import CheckpointTokenizer, load_from_transformers, load_tokenizer
 from gliner_fast.config import GLiNERConfig
@@ -19,6 +20,7 @@ from tests.tokenizer_makers import GLINER_TOKENS, make_tokenizer
 
 transformers_version = version("transformers")
 CONFIG = GLiNERConfig(model_name="no/such-encoder")
+HUB = HubOptions()
 FAMILIES = {
     "deberta": [
         "DebertaV2Tokenizer",
@@ -67,7 +69,7 @@ def folder_of(checkpoint, kind, tmp_path, **settings):
 def outcome(folder):
     """Everything of a tokenizer that could differ, or the kind of the error."""
     try:
-        tokenizer = load_from_transformers(folder, CONFIG)
+        tokenizer = load_from_transformers(folder, CONFIG, HUB)
     except CheckpointError as error:
         return type(error)
     return (
@@ -209,8 +211,8 @@ def parts(tokenizer):
 def test_files_are_read_as_transformers_reads_them(family, name, settings, tmp_path):
     folder = write(tmp_path, family, name, settings)
     assert read_tokenizer(folder) is not None
-    assert parts(load_tokenizer(folder, CONFIG)) == parts(
-        CheckpointTokenizer.of(load_from_transformers(folder, CONFIG))
+    assert parts(load_tokenizer(folder, CONFIG, HUB)) == parts(
+        CheckpointTokenizer.of(load_from_transformers(folder, CONFIG, HUB))
     )
 
 
@@ -227,8 +229,8 @@ def test_files_that_transformers_4_wrote_are_read(family, name, tmp_path):
     (folder / "special_tokens_map.json").write_text(json.dumps({"pad_token": "[MASK]"}))  # is not read beside that
     (folder / "added_tokens.json").write_text(json.dumps({"[EXTRA]": 400}))
     assert read_tokenizer(folder) is not None
-    assert parts(load_tokenizer(folder, CONFIG)) == parts(
-        CheckpointTokenizer.of(load_from_transformers(folder, CONFIG))
+    assert parts(load_tokenizer(folder, CONFIG, HUB)) == parts(
+        CheckpointTokenizer.of(load_from_transformers(folder, CONFIG, HUB))
     )
 
 
@@ -300,8 +302,8 @@ def test_truncation_and_padding_of_the_file_count_where_the_settings_are_silent(
     path.write_text(json.dumps(json.loads(path.read_text()) | part))
     assert (read_tokenizer(folder) is not None) is is_read
     if is_read:
-        assert parts(load_tokenizer(folder, CONFIG)) == parts(
-            CheckpointTokenizer.of(load_from_transformers(folder, CONFIG))
+        assert parts(load_tokenizer(folder, CONFIG, HUB)) == parts(
+            CheckpointTokenizer.of(load_from_transformers(folder, CONFIG, HUB))
         )
 
 
@@ -309,7 +311,7 @@ def test_truncation_and_padding_of_the_file_count_where_the_settings_are_silent(
 def test_truncation_at_the_left_is_refused(name, tmp_path):
     folder = write(tmp_path, "deberta", name, {"truncation_side": "left"})
     with pytest.raises(CheckpointError, match="truncates at the left"):
-        load_tokenizer(folder, CONFIG)
+        load_tokenizer(folder, CONFIG, HUB)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"model": {}}'])
@@ -317,7 +319,7 @@ def test_a_broken_file_is_told_in_transformers_words(text, tmp_path):
     folder = write(tmp_path, "deberta", "DebertaV2Tokenizer", {})
     (folder / "tokenizer.json").write_text(text)
     with pytest.raises(CheckpointError, match="cannot be loaded"):
-        load_tokenizer(folder, CONFIG)
+        load_tokenizer(folder, CONFIG, HUB)
 
 
 # --- what is imported, and when ---------------------------------------------------------------------------------------
@@ -327,8 +329,8 @@ def test_a_broken_file_is_told_in_transformers_words(text, tmp_path):
 def test_transformers_tokenizer_is_that_of_the_files_as_they_were(change, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "model", "deberta", "DebertaV2Tokenizer", {})
-    loaded = load_tokenizer(Path("model"), CONFIG)
-    expected = parts(CheckpointTokenizer.of(load_from_transformers(Path("model"), CONFIG)))
+    loaded = load_tokenizer(Path("model"), CONFIG, HUB)
+    expected = parts(CheckpointTokenizer.of(load_from_transformers(Path("model"), CONFIG, HUB)))
     if change == "gone":
         shutil.rmtree("model")
     if change == "broken":

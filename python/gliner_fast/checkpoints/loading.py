@@ -69,11 +69,11 @@ def load_parts(
     splitter = word_splitter(config.words_splitter_type)
     path = weights.find_weights(folder, variant)
     tensors = weights.read_weights(path)
-    encoder_config = locating.load_encoder_config(config, hub.cache_dir, hub.local_files_only)
-    tokenizer = tokenizer_loading.load_tokenizer(folder, config, hub.cache_dir, hub.local_files_only)
+    encoder_config = locating.load_encoder_config(config, hub)
+    tokenizer = tokenizer_loading.load_tokenizer(folder, config, hub)
     label_tokenizer = None
     if config.is_bi_encoder:  # no special tokens of GLiNER's: labels stand in no text
-        label_tokenizer = tokenizer_loading.load_label_tokenizer(folder, config, hub.cache_dir, hub.local_files_only)
+        label_tokenizer = tokenizer_loading.load_label_tokenizer(folder, config, hub)
     else:
         tokenizer, config = tokenizer_loading.add_special_tokens(tokenizer, config, resize_token_embeddings)
     rows = weights.embedding_rows(tensors)
@@ -90,7 +90,7 @@ def load_parts(
         encoder_config = {**encoder_config, "vocab_size": rows}
     config = config.replace(
         encoder_config=encoder_config,
-        labels_encoder_config=locating.load_labels_config(config, hub.cache_dir, hub.local_files_only),
+        labels_encoder_config=locating.load_labels_config(config, hub),
         num_rnn_layers=config.num_rnn_layers if config.is_bi_encoder else _lstm_layers(config, tensors, path),
     )
     with parameters_on_meta():
@@ -115,10 +115,9 @@ def create_parts(
     config: GLiNERConfig,
     tokenizer: PreTrainedTokenizerBase | None,
     *,
+    hub: locating.HubOptions,
     backbone_from_pretrained: bool,
     resize_token_embeddings: bool = True,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
 ) -> Parts:
     """A new model, to be trained: a random head, and a random encoder or the pretrained one of `model_name`.
 
@@ -135,9 +134,9 @@ def create_parts(
             "relation extraction models are loaded and run here, but not made anew: gliner makes them"
         )
     splitter = word_splitter(config.words_splitter_type)
-    encoder_config = locating.load_encoder_config(config, cache_dir, local_files_only)
+    encoder_config = locating.load_encoder_config(config, hub)
     if tokenizer is None:
-        own = tokenizer_loading.load_tokenizer(None, config, cache_dir, local_files_only)
+        own = tokenizer_loading.load_tokenizer(None, config, hub)
     else:
         own = CheckpointTokenizer.of(tokenizer)
     own, config = tokenizer_loading.add_special_tokens(own, config, resize_token_embeddings)
@@ -148,7 +147,7 @@ def create_parts(
     if DebertaConfig.read(encoder_config) is not None:
         _initialise(network, float(encoder_config.get("initializer_range", 0.02)))
     if backbone_from_pretrained:
-        _copy_backbone(network, config, cache_dir, local_files_only)
+        _copy_backbone(network, config, hub)
     return Parts(config, network, own, words_splitter=splitter)
 
 
@@ -161,20 +160,17 @@ def _initialise(network: Network, std: float) -> None:
                 torch.nn.init.zeros_(module.bias)
 
 
-def _copy_backbone(
-    network: Network, config: GLiNERConfig, cache_dir: str | Path | None, local_files_only: bool
-) -> None:
+def _copy_backbone(network: Network, config: GLiNERConfig, hub: locating.HubOptions) -> None:
     """Copies the weights of the pretrained encoder; GLiNER's new tokens keep their random rows."""
     from transformers import AutoConfig, AutoModel, T5EncoderModel
 
-    fetched: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
     is_t5s = (config.encoder_config or {}).get("model_type") in packed_t5.KINDS  # which has a decoder too
     try:
         if is_t5s:  # mT5's own class would tell of each tensor of the decoder
-            settings = AutoConfig.from_pretrained(config.model_name, trust_remote_code=False, **fetched)
-            backbone = T5EncoderModel.from_pretrained(config.model_name, config=settings, **fetched)
+            settings = AutoConfig.from_pretrained(config.model_name, trust_remote_code=False, **hub.of_others)
+            backbone = T5EncoderModel.from_pretrained(config.model_name, config=settings, **hub.of_others)
         else:
-            backbone = AutoModel.from_pretrained(config.model_name, trust_remote_code=False, **fetched)
+            backbone = AutoModel.from_pretrained(config.model_name, trust_remote_code=False, **hub.of_others)
     except Exception as error:
         raise CheckpointError(
             f"the pretrained encoder {config.model_name!r} cannot be had: {reason_of(error)}. Name a local folder in "

@@ -28,6 +28,11 @@ class HubOptions:
     local_files_only: bool = False
     token: str | bool | None = None
 
+    @property
+    def of_others(self) -> dict[str, Any]:
+        """Those for what another model lends a checkpoint, such as its encoder's tokenizer."""
+        return {"cache_dir": self.cache_dir, "local_files_only": self.local_files_only}
+
 
 def locate(model_id: str | Path | None, hub: HubOptions, variant: str | None) -> Path:
     """The local folder of a checkpoint; a Hub id is fetched into the cache, only the files that are needed.
@@ -52,6 +57,12 @@ def locate(model_id: str | Path | None, hub: HubOptions, variant: str | None) ->
     return _fetch(str(model_id), hub, variant)
 
 
+def weight_files(variant: str | None) -> list[str]:
+    """Names that the file of a checkpoint's weights may have, in the order in which they are looked for."""
+    of_variant = [] if variant is None else [f"model.{variant}.safetensors"]
+    return [*of_variant, "model.safetensors", "pytorch_model.bin"]
+
+
 def _fetch(model_id: str, hub: HubOptions, variant: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
@@ -68,11 +79,8 @@ def _fetch(model_id: str, hub: HubOptions, variant: str | None) -> Path:
             )
         )
 
-    weights = ["model.safetensors", "pytorch_model.bin"]  # the second in older checkpoints
-    if variant is not None:
-        weights.insert(0, f"model.{variant}.safetensors")
     try:
-        for name in weights:
+        for name in weight_files(variant):
             folder = fetch([*_SMALL_FILES, name])
             if (folder / name).is_file():
                 break
@@ -83,9 +91,7 @@ def _fetch(model_id: str, hub: HubOptions, variant: str | None) -> Path:
     return folder
 
 
-def load_encoder_config(
-    config: GLiNERConfig, cache_dir: str | Path | None, local_files_only: bool
-) -> Mapping[str, Any]:
+def load_encoder_config(config: GLiNERConfig, hub: HubOptions) -> Mapping[str, Any]:
     """The encoder's transformers configuration; that of `model_name` for first-era checkpoints that carry none.
 
     Raises:
@@ -93,12 +99,10 @@ def load_encoder_config(
     """
     if config.encoder_config is not None:
         return {"model_type": "deberta-v2", **config.encoder_config}
-    return _fetch_config("encoder_config", config.model_name, cache_dir, local_files_only)
+    return _fetch_config("encoder_config", config.model_name, hub)
 
 
-def load_labels_config(
-    config: GLiNERConfig, cache_dir: str | Path | None, local_files_only: bool
-) -> Mapping[str, Any] | None:
+def load_labels_config(config: GLiNERConfig, hub: HubOptions) -> Mapping[str, Any] | None:
     """The same of a bi-encoder's labels, or that of `labels_encoder`; None for other models.
 
     Raises:
@@ -108,16 +112,14 @@ def load_labels_config(
         return None
     if config.labels_encoder_config is not None:
         return {"model_type": "deberta-v2", **config.labels_encoder_config}
-    return _fetch_config("labels_encoder_config", config.labels_encoder, cache_dir, local_files_only)
+    return _fetch_config("labels_encoder_config", config.labels_encoder, hub)
 
 
-def _fetch_config(
-    setting: str, model_name: str, cache_dir: str | Path | None, local_files_only: bool
-) -> Mapping[str, Any]:
+def _fetch_config(setting: str, model_name: str, hub: HubOptions) -> Mapping[str, Any]:
     from transformers import AutoConfig
 
     try:
-        found = AutoConfig.from_pretrained(model_name, cache_dir=cache_dir, local_files_only=local_files_only)
+        found = AutoConfig.from_pretrained(model_name, **hub.of_others)
     except Exception as error:
         raise CheckpointError(
             f"the checkpoint has no {setting}, and that of {model_name!r} cannot be had: {reason_of(error)}. "

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gliner_fast.batch import SubwordTokenizer
+from gliner_fast.checkpoints.locating import HubOptions
 from gliner_fast.checkpoints.tokenizer_files import TOKENIZER_CONFIG_NAME, ReadTokenizer, read_tokenizer, surround
 from gliner_fast.config import LABEL_TOKENIZER_FOLDER, GLiNERConfig
 from gliner_fast.errors import CheckpointError, reason_of
@@ -127,9 +128,7 @@ class CheckpointTokenizer:
         return LabelTokenizer(self.backend, self.pad_id, self.max_subwords)
 
 
-def load_tokenizer(
-    folder: Path | None, config: GLiNERConfig, cache_dir: str | Path | None = None, local_files_only: bool = False
-) -> CheckpointTokenizer:
+def load_tokenizer(folder: Path | None, config: GLiNERConfig, hub: HubOptions) -> CheckpointTokenizer:
     """The checkpoint's tokenizer, or that of its encoder for first-era checkpoints that carry none (Q23).
 
     Raises:
@@ -140,7 +139,7 @@ def load_tokenizer(
     except Exception:  # noqa: BLE001  # whatever is wrong with the files, transformers has the words for it
         read = None
     if read is None or folder is None:
-        return CheckpointTokenizer.of(load_from_transformers(folder, config, cache_dir, local_files_only))
+        return CheckpointTokenizer.of(load_from_transformers(folder, config, hub))
     _refuse_left_truncation(read.truncation_side)
     surround(read.backend, read.special)
     pad = read.special.get("pad_token") or read.special.get("eos_token")
@@ -150,9 +149,7 @@ def load_tokenizer(
     )
 
 
-def load_label_tokenizer(
-    folder: Path, config: GLiNERConfig, cache_dir: str | Path | None = None, local_files_only: bool = False
-) -> CheckpointTokenizer:
+def load_label_tokenizer(folder: Path, config: GLiNERConfig, hub: HubOptions) -> CheckpointTokenizer:
     """The tokenizer of a bi-encoder's labels: the checkpoint's own, else that of the encoder that it names.
 
     As transformers loads it: the package gives it none of the special tokens that `surround` puts around texts.
@@ -165,7 +162,7 @@ def load_label_tokenizer(
     own = folder / LABEL_TOKENIZER_FOLDER
     source = own if (own / TOKENIZER_CONFIG_NAME).is_file() else config.labels_encoder
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, cache_dir=cache_dir, local_files_only=local_files_only)
+        tokenizer = AutoTokenizer.from_pretrained(source, **hub.of_others)
     except Exception as error:
         raise CheckpointError(
             f"the tokenizer of the bi-encoder's labels cannot be had from {source}: {reason_of(error)}. Put its files "
@@ -178,7 +175,7 @@ def _load_again(folder: Path, config: GLiNERConfig, read: ReadTokenizer) -> PreT
     """The tokenizer of files that were read; of no class in particular where they are gone or others by now."""
     if (folder / TOKENIZER_CONFIG_NAME).is_file():
         with suppress(CheckpointError):
-            tokenizer = load_from_transformers(folder, config, local_files_only=True)
+            tokenizer = load_from_transformers(folder, config, HubOptions(local_files_only=True))
             if CheckpointTokenizer.of(tokenizer).backend.to_str() == read.backend.to_str():
                 return tokenizer
     from transformers import PreTrainedTokenizerFast
@@ -188,9 +185,7 @@ def _load_again(folder: Path, config: GLiNERConfig, read: ReadTokenizer) -> PreT
     return PreTrainedTokenizerFast(tokenizer_object=read.backend, **special, **limit)
 
 
-def load_from_transformers(
-    folder: Path | None, config: GLiNERConfig, cache_dir: str | Path | None = None, local_files_only: bool = False
-) -> PreTrainedTokenizerBase:
+def load_from_transformers(folder: Path | None, config: GLiNERConfig, hub: HubOptions) -> PreTrainedTokenizerBase:
     """The same as transformers has it.
 
     Raises:
@@ -204,7 +199,7 @@ def load_from_transformers(
             from transformers import AutoTokenizer
 
             load = AutoTokenizer.from_pretrained
-        tokenizer: PreTrainedTokenizerBase = load(source, cache_dir=cache_dir, local_files_only=local_files_only)
+        tokenizer: PreTrainedTokenizerBase = load(source, **hub.of_others)
     except Exception as error:
         reason = reason_of(error)
         if own:
@@ -241,9 +236,8 @@ def _named_tokenizer(folder: Path) -> Callable[..., Any] | None:
     if base == "PreTrainedTokenizer":  # of no model in particular
         return fast.from_pretrained
     found = getattr(transformers, base, None)
-    if transformers.__version__.startswith(
-        "4."
-    ):  # there each model has two classes, and AutoTokenizer prefers this one
+    # In transformers 4 each model has two classes, and AutoTokenizer prefers this one.
+    if transformers.__version__.startswith("4."):
         found = getattr(transformers, base + "Fast", None)
     return found.from_pretrained if isinstance(found, type) and issubclass(found, fast) else None
 

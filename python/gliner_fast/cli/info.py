@@ -98,7 +98,7 @@ def describe_checkpoint(model: str | None) -> dict[str, Any]:
     if runs == "yes" and lacks:
         runs = f"no: {lacks}"
     try:
-        encoder = load_encoder_config(config, cache_dir=None, local_files_only=True)
+        encoder = load_encoder_config(config, HubOptions(local_files_only=True))
     except CheckpointError:
         encoder = {}  # of an early checkpoint whose encoder is not here: everything else can still be told
     weights = find_weights(folder)
