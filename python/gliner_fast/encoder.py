@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,17 +24,51 @@ _DECODERS = ("llama", "mistral", "gemma", "qwen2")
 _meta_lock = threading.Lock()
 
 
+class _PackedKind(Protocol):
+    """A module that runs transformers' encoders of one kind over packed texts, for inference."""
+
+    def takes(self, config: Mapping[str, Any], model: nn.Module) -> bool:
+        """Whether `run_packed` computes what the model does.
+
+        Args:
+            config: of the encoder, as transformers writes it.
+            model: transformers' own.
+        """
+
+    def is_unchanged(self, model: Any) -> bool:
+        """Whether the modules that `run_packed` passes over, for their parts, are still those of transformers."""
+
+    def run_packed(
+        self, model: Any, input_ids: Tensor, texts: PackedTexts, wanted: Tensor | None, executor: AttentionExecutor
+    ) -> Tensor:
+        """Hidden states of the last layer.
+
+        Args:
+            model: one that `takes` takes, in eval mode.
+            input_ids: (N,) int64, one text after another, at least one subword.
+            texts: how subwords belong to texts.
+            wanted: (R,) rows to compute; None for all.
+            executor: of the attention, one for packed texts.
+
+        Returns:
+            (N, E), or (R, E).
+        """
+
+
+_PACKED_KINDS: tuple[_PackedKind, ...] = (packed_bert, packed_modernbert, packed_t5)
+
+
 @dataclass(frozen=True)
 class _PackedRun:
-    """Who runs an encoder over packed texts.
+    """How an encoder is run over packed texts.
 
     Attributes:
-        run: gives the hidden states.
-        knows: asks whether the encoder is still what `run` computes.
+        run: `_PackedKind.run_packed` of its kind.
+        is_as_built: whether the encoder is still what `run` computes.
     """
 
     run: Callable[[Any, Tensor, PackedTexts, Tensor | None, AttentionExecutor], Tensor]
-    knows: AsBuilt
+    is_as_built: AsBuilt
 
 
 class TransformersEncoder(nn.Module):
@@ -65,13 +99,8 @@ class TransformersEncoder(nn.Module):
         take_linear(self.model)
         self.width = int(config.hidden_size)
         settings["model_type"] = model_type
-        self._packed: _PackedRun | None = None
-        if packed_bert.is_bert_like(settings, self.model):
-            self._packed = _PackedRun(packed_bert.run_packed, AsBuilt(self.model, packed_bert.is_unchanged))
-        elif packed_modernbert.is_modernbert(settings, self.model):
-            self._packed = _PackedRun(packed_modernbert.run_packed, AsBuilt(self.model, packed_modernbert.is_unchanged))
-        elif packed_t5.is_t5(settings, self.model):
-            self._packed = _PackedRun(packed_t5.run_packed, AsBuilt(self.model, packed_t5.is_unchanged))
+        kind = next((kind for kind in _PACKED_KINDS if kind.takes(settings, self.model)), None)
+        self._packed = None if kind is None else _PackedRun(kind.run_packed, AsBuilt(self.model, kind.is_unchanged))
 
     def forward(
         self, input_ids: Tensor, lengths: Tensor, offsets: Tensor | None = None, wanted: Tensor | None = None
@@ -79,6 +108,9 @@ class TransformersEncoder(nn.Module):
         """As `DebertaEncoder.forward`; packed texts only where `reads_packed`."""
         if offsets is not None:
             assert self._packed is not None, "texts were packed that nobody reads packed"
+            assert not self.model.training, "packed texts know no dropout"
+            if not len(input_ids):
+                return torch.zeros(0, self.width, dtype=self.model.dtype, device=input_ids.device)
             texts = PackedTexts(lengths.tolist(), offsets)
             return self._packed.run(self.model, input_ids, texts, wanted, self._executor)
         columns = torch.arange(input_ids.shape[1], device=input_ids.device)
@@ -91,7 +123,7 @@ class TransformersEncoder(nn.Module):
         """Whether texts should come packed, where the weights are now, and the modules as they are now."""
         executor = self._executor  # whatever the encoder, a name that nobody has is told
         packed = self._packed
-        return packed is not None and executor not in ("padded", "disentangled-flash") and packed.knows()
+        return packed is not None and executor not in ("padded", "disentangled-flash") and packed.is_as_built()
 
     @property
     def _executor(self) -> AttentionExecutor:

@@ -26,13 +26,8 @@ from gliner_fast.kernels.attention_reference import Positions
 _KINDS = {"bert", "roberta", "xlm-roberta", "camembert", "electra"}
 
 
-def is_bert_like(config: Mapping[str, Any], model: nn.Module) -> bool:
-    """Whether `run_packed` computes what the model does.
-
-    Args:
-        config: of the encoder, as transformers writes it.
-        model: transformers' own, as `AutoModel` makes it.
-    """
+def takes(config: Mapping[str, Any], model: nn.Module) -> bool:
+    """Whether `run_packed` computes what the model does."""
     return (
         config.get("model_type") in _KINDS
         and config.get("hidden_act", "gelu") == "gelu"
@@ -64,21 +59,7 @@ def _is_known(model: nn.Module, layer: nn.Module) -> bool:
 def run_packed(
     model: Any, input_ids: Tensor, texts: PackedTexts, wanted: Tensor | None, executor: AttentionExecutor
 ) -> Tensor:
-    """Hidden states of the last layer.
-
-    Args:
-        model: for which `is_bert_like` holds, in eval mode.
-        input_ids: (N,) int64, one text after another.
-        texts: how subwords belong to texts.
-        wanted: (R,) rows to compute; None for all.
-        executor: of the attention, one for packed texts.
-
-    Returns:
-        (N, E), or (R, E).
-    """
-    assert not model.training, "packed texts know no dropout"
-    if not len(input_ids):
-        return torch.zeros(0, model.config.hidden_size, dtype=model.dtype, device=input_ids.device)
+    """Hidden states of the last layer, (N, E) or (R, E)."""
     if executor not in ("torch", "triton") or torch.is_grad_enabled():
         runs = runs_of_equals(texts.lengths)
         hidden = _embed_in_runs(model, input_ids, runs)

@@ -21,13 +21,8 @@ from gliner_fast.encoders.sublayers import finish_gated_layer
 from gliner_fast.kernels.attention_reference import Positions, Rotations
 
 
-def is_modernbert(config: Mapping[str, Any], model: nn.Module) -> bool:
-    """Whether `run_packed` computes what the model does.
-
-    Args:
-        config: of the encoder, as transformers writes it.
-        model: transformers' own, as `AutoModel` makes it.
-    """
+def takes(config: Mapping[str, Any], model: nn.Module) -> bool:
+    """Whether `run_packed` computes what the model does."""
     # Before transformers 5.1 the modules have other parts: those run as they are.
     kinds = getattr(getattr(model, "rotary_emb", None), "rope_type", None)
     window = getattr(getattr(model, "config", None), "sliding_window", None)
@@ -50,21 +45,7 @@ def is_unchanged(model: Any) -> bool:
 def run_packed(
     model: Any, input_ids: Tensor, texts: PackedTexts, wanted: Tensor | None, executor: AttentionExecutor
 ) -> Tensor:
-    """Hidden states of the last layer.
-
-    Args:
-        model: for which `is_modernbert` holds, in eval mode.
-        input_ids: (N,) int64, one text after another.
-        texts: how subwords belong to texts.
-        wanted: (R,) rows to compute; None for all.
-        executor: of the attention, one for packed texts.
-
-    Returns:
-        (N, E), or (R, E).
-    """
-    assert not model.training, "packed texts know no dropout"
-    if not len(input_ids):
-        return torch.zeros(0, model.config.hidden_size, dtype=model.dtype, device=input_ids.device)
+    """Hidden states of the last layer, (N, E) or (R, E)."""
     if (executor == "rust" and torch_must_see()) or torch.is_grad_enabled():
         executor = "grouped"
     hidden: Tensor = model.embeddings(input_ids=input_ids[None])[0]  # (N, E)

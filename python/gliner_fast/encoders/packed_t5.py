@@ -34,13 +34,8 @@ def make(config: Any) -> Any:
     return model
 
 
-def is_t5(config: Mapping[str, Any], model: nn.Module) -> bool:
-    """Whether `run_packed` computes what the model does.
-
-    Args:
-        config: of the encoder, as transformers writes it.
-        model: transformers' own, as `make` makes it.
-    """
+def takes(config: Mapping[str, Any], model: nn.Module) -> bool:
+    """Whether `run_packed` computes what the model does."""
     return config.get("model_type") in KINDS and not getattr(getattr(model, "config", None), "is_decoder", False)
 
 
@@ -62,22 +57,8 @@ def _is_known(model: nn.Module, block: Any) -> bool:
 def run_packed(
     model: Any, input_ids: Tensor, texts: PackedTexts, wanted: Tensor | None, executor: AttentionExecutor
 ) -> Tensor:
-    """Hidden states of the last layer.
-
-    Args:
-        model: for which `is_t5` holds, in eval mode.
-        input_ids: (N,) int64, one text after another.
-        texts: how subwords belong to texts.
-        wanted: (R,) rows to compute; None for all.
-        executor: of the attention, one for packed texts.
-
-    Returns:
-        (N, E), or (R, E).
-    """
-    assert not model.training, "packed texts know no dropout"
+    """Hidden states of the last layer, (N, E) or (R, E)."""
     stack = model.encoder
-    if not len(input_ids):
-        return torch.zeros(0, model.config.d_model, dtype=model.dtype, device=input_ids.device)
     if (executor == "rust" and torch_must_see()) or torch.is_grad_enabled():
         executor = "grouped"
     hidden: Tensor = stack.embed_tokens(input_ids)  # (N, E)
