@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from gliner_fast import _rust
+from gliner_fast.compiling import is_compiled
 from gliner_fast.cpu.linear import Linear
 from gliner_fast.cpu.native import is_x86
 from gliner_fast.cpu.packed_weights import Packed
@@ -37,7 +38,7 @@ def quantize(network: nn.Module) -> None:
         )
     if network.training:
         raise ValueError("int16 is for inference, but the model is in training mode: call eval() first")
-    if any(getattr(module, "_compiled_call_impl", None) is not None for module in network.modules()):
+    if any(map(is_compiled, network.modules())):
         raise ValueError("int16 is not compiled: leave out compile(), or int16")
     if not (is_x86() and _rust.has_vectors()):
         warnings.warn("int16 is made for x86 CPUs with AVX2, and slow on this one", stacklevel=3)

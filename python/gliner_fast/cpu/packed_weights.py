@@ -140,7 +140,7 @@ class Reordered:
     weight: Tensor
     stamp: Stamp
     of: Tensor
-    sample: Tensor
+    sample: Sample
 
     @classmethod
     def lay_out(cls, weight: Tensor) -> Self:
@@ -148,26 +148,21 @@ class Reordered:
         stamp, own = stamp_of(weight), weight.detach()
         with torch.inference_mode(mode=False), torch.no_grad():
             laid_out = torch.ops.mkldnn._reorder_linear_weight(own, _EXPECTED_ROWS)  # noqa: SLF001
-            return cls(laid_out, stamp, own, _sample(own).clone())
+            return cls(laid_out, stamp, own, Sample.take([own]))
 
     def is_of(self, weight: Tensor) -> bool:
-        """Whether these are the weights as they are now.
-
-        Weights that were written to behind torch's back, by way of `.data`, say so by some of their numbers, so that a
-        change of a few rows goes unseen.
-        """
-        return self.stamp == stamp_of(weight) and torch.equal(self.sample, _sample(weight.detach()))
-
-
-def _sample(weight: Tensor) -> Tensor:
-    """Some numbers of contiguous weights, from other rows and columns."""
-    return weight.view(-1)[:: weight.numel() // _SAMPLED | 1]
+        """Whether these are the weights as they are now; a change behind torch's back may go unseen (`Sample`)."""
+        return self.stamp == stamp_of(weight) and self.sample.is_as_it_was()
 
 
 def stamp_of(weight: Tensor) -> Stamp:
     """What is another once a weight was moved, or changed by way of torch."""
-    version = -1 if weight.is_inference() else weight._version
-    return weight.data_ptr(), weight.shape, weight.stride(), weight.dtype, weight.device, version
+    return weight.data_ptr(), weight.shape, weight.stride(), weight.dtype, weight.device, version_of(weight)
+
+
+def version_of(weight: Tensor) -> int:
+    """How often torch has changed a weight in place; -1 for one of `torch.inference_mode`, which is not counted."""
+    return -1 if weight.is_inference() else weight._version
 
 
 def readable(tensor: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gliner_fast.cpu.linear import Linear, asked_linear
 from gliner_fast.cpu.native import allows_tf32, has_nothing_added, is_recorded, torch_must_see
-from gliner_fast.cpu.packed_weights import Sample
+from gliner_fast.cpu.packed_weights import Sample, version_of
 from gliner_fast.encoders.attention_executor import (
     AttentionExecutor,
     PackedTexts,
@@ -296,7 +296,7 @@ class DebertaEncoder(nn.Module):
         kind_of_device = weights[0].device.type
         # What is made under autocast has its dtype.
         autocast = autocast_dtype(kind_of_device)
-        state = (kind, autocast, *((id(weight), weight.data_ptr(), _version(weight)) for weight in weights))
+        state = (kind, autocast, *((id(weight), weight.data_ptr(), version_of(weight)) for weight in weights))
         made = self._made  # read once: another thread may be replacing it with an equal one
         if made is None or made.state != state or not made.sample.is_as_it_was():
             sample = Sample.take([] if is_recorded() else weights)
@@ -363,7 +363,3 @@ def _wait_for(device: torch.device) -> None:
     """Waits for what is to be kept: another thread, on another stream, could read it before it is there."""
     if device.type == "cuda" and not torch.cuda.is_current_stream_capturing():
         torch.cuda.current_stream(device).synchronize()
-
-
-def _version(weight: Tensor) -> int:
-    return -1 if weight.is_inference() else weight._version
