@@ -15,7 +15,8 @@ import torch
 
 from benches.compare import SCALE, Race
 from benches.conftest import LABELS
-from gliner_fast.decode import Decoded, Selection, find_candidates, resolve
+from gliner_fast.candidates import Candidates
+from gliner_fast.decode import Selection, find_candidates, resolve
 
 MAX_WIDTH, CLASSES = 12, 10
 SHIFTS = {"realistic": -5.13, "dense": -3.2}
@@ -28,7 +29,7 @@ def make_logits(texts: int, words: int, density: str) -> torch.Tensor:
     return torch.randn(texts, words, MAX_WIDTH, CLASSES, generator=generator) * 2.5 + SHIFTS[density]
 
 
-def as_tuples(decoded: Decoded) -> list[list[tuple[int, int, str, float]]]:
+def as_tuples(decoded: Candidates) -> list[list[tuple[int, int, str, float]]]:
     """Our arrays as (first word, last word, label, score), as the reference gives them."""
     rows = zip(
         decoded.starts.tolist(),
@@ -79,7 +80,7 @@ def decode(race: Race, words: int, texts: int, density: str, mode: str) -> None:
 
     flat = logits.reshape(-1)  # as the network lays them out
 
-    def ours() -> Decoded:
+    def ours() -> Candidates:
         found = find_candidates(flat, word_counts, class_counts, MAX_WIDTH, selection)
         return resolve(found, word_counts, selection.nested, selection.multi_label)
 

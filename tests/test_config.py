@@ -113,9 +113,8 @@ RELEX = {"relations_layer": "GAT", "triples_layer": "DistMult", "embed_rel_token
 def test_the_layers_of_relations_are_those_that_are_run() -> None:
     from gliner_fast.relations import adjacency, triples
 
-    assert ("none", *adjacency.MODES) == RELATIONS_LAYERS
-    assert set(TRIPLES_LAYERS) == set(triples.MODES)
-    assert len(TRIPLES_LAYERS) == len(triples.MODES)
+    assert ("none", *adjacency._LAYERS) == RELATIONS_LAYERS
+    assert sorted(TRIPLES_LAYERS) == sorted([*triples._FORMULAS, *triples._LAYERS])
 
 
 @pytest.mark.parametrize("triples_layer", [None, *TRIPLES_LAYERS])
@@ -133,6 +132,7 @@ def test_models_of_relations_are_told_apart_and_run(relations_layer: str, triple
         ({"relations_layer": "biaffine"}, "relations_layer 'biaffine'"),
         ({"relations_layer": 5}, "relations_layer 5"),
         ({"relations_layer": "dot", "triples_layer": "distmult"}, "triples_layer 'distmult'"),
+        ({"relations_layer": "dot", "triples_layer": "Hole"}, "triples_layer 'Hole'"),
         ({"relations_layer": "dot", "triples_layer": "TuckER"}, "triples_layer 'TuckER'"),
         ({"relations_layer": "dot", "labels_encoder": "bge-small"}, "with a labels_encoder"),
         ({"relations_layer": "dot", "labels_decoder": "gpt2"}, "a label-generating"),

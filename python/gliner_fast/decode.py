@@ -40,10 +40,6 @@ class Selection:
     allowed_spans: Sequence[set[tuple[int, int]] | None] | None = None
 
 
-class Decoded(Candidates):
-    """The candidates that became entities, each text's in reading order."""
-
-
 def find_candidates(
     scored: Tensor | PendingScores | PendingCandidates | Candidates,
     word_counts: NDArray[np.int64],
@@ -93,7 +89,7 @@ def resolve(
     word_counts: NDArray[np.int64],
     nested: NDArray[np.bool_],
     multi_label: NDArray[np.bool_],
-) -> Decoded:
+) -> Candidates:
     """Keeps the best candidates of each text that may stand together, in reading order.
 
     Args:
@@ -105,7 +101,7 @@ def resolve(
     kept, offsets = _rust.resolve(
         candidates.offsets, candidates.starts, candidates.ends, candidates.scores, word_counts, nested, multi_label
     )
-    return Decoded(
+    return Candidates(
         offsets, candidates.starts[kept], candidates.ends[kept], candidates.classes[kept], candidates.scores[kept]
     )
 

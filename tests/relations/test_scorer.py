@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gliner_fast.config import RELATIONS_LAYERS
 from gliner_fast.relations import scorer as scorer_module
+from gliner_fast.relations.adjacency import PairwiseAdjacency
 from gliner_fast.relations.scorer import Answer, Question, RelationScorer, just_below
 from tests.reference.examples import examples
 
@@ -55,7 +56,7 @@ def link_probability(scorer: RelationScorer, nodes: Tensor, head: int, tail: int
     layer = scorer.adjacency
     if layer is None:
         return 1.0
-    if layer.is_pairwise:
+    if isinstance(layer, PairwiseAdjacency):
         heads, tails = layer.project(nodes)
         return layer.score(heads[head, None], tails[tail, None]).item()
     return layer(nodes)[head, tail].item()

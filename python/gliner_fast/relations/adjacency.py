@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, Literal, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gliner_fast.errors import UnsupportedCheckpointError, listed
+from gliner_fast.errors import UnsupportedCheckpointError
 from gliner_fast.precision import widened
 
 _HEADS = 8  # of attention: no setting of a checkpoint changes it
@@ -22,8 +22,6 @@ _HEADS = 8  # of attention: no setting of a checkpoint changes it
 
 class PairwiseAdjacency(nn.Module, ABC):
     """Scores a pair by its two entities alone, so that pairs of any texts may be scored at once."""
-
-    is_pairwise: ClassVar[Literal[True]] = True
 
     @abstractmethod
     def project(self, entities: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,8 +88,6 @@ class MLPAdjacency(PairwiseAdjacency):
 
 class ContextualAdjacency(nn.Module, ABC):
     """Scores the pairs of a text by all of its entities."""
-
-    is_pairwise: ClassVar[Literal[False]] = False
 
     def forward(self, entities: Tensor) -> Tensor:
         """Probabilities that the entities of one text are related: (E, D) -> (E, E), head by tail, float32 or wider."""
@@ -178,22 +174,19 @@ _LAYERS: dict[str, Callable[[int], Adjacency]] = {
     "gcn": GCNAdjacency,
     "gat": GATAdjacency,
 }
-MODES = tuple(_LAYERS)
 
 
 def adjacency_layer(mode: str, width: int) -> Adjacency:
     """The layer of a mode, whose parameters have the package's names below `relations_rep_layer.relation_rep_layer.`.
 
     Args:
-        mode: the setting `relations_layer`, one of `MODES`, in upper or lower case.
+        mode: the setting `relations_layer`, one of `config.RELATIONS_LAYERS` but "none", in upper or lower case.
         width: numbers of an entity vector.
 
     Raises:
-        UnsupportedCheckpointError: an unknown mode, or attention whose heads do not divide the width.
+        UnsupportedCheckpointError: attention whose heads do not divide the width.
     """
     name = mode.lower()
-    if name not in _LAYERS:
-        raise UnsupportedCheckpointError(f"relations_layer is {mode!r}: expected 'none', or one of {listed(MODES)}")
     if name in ("attention", "attn", "gat") and width % _HEADS:
         raise UnsupportedCheckpointError(
             f"relations_layer is {mode!r}, whose {_HEADS} heads cannot share {width} numbers: expected a hidden_size "

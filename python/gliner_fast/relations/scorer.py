@@ -23,7 +23,6 @@ from gliner_fast.relations.triples import TripleScorer, triple_scorer
 from gliner_fast.scorer import ProjectionMLP
 from gliner_fast.upload import upload
 
-NO_ADJACENCY = "none"
 # Numbers of the widest tensor of pairs at a time: on a CPU it stays in the caches.
 _CPU_BLOCK, _GPU_BLOCK = 2**20, 2**25
 
@@ -148,11 +147,10 @@ class RelationScorer(nn.Module):
         super().__init__()
         self.spans = MarkedSpanVectors(width, dropout) if is_token_level else None
         self.adjacency: PairwiseAdjacency | ContextualAdjacency | None = None
-        if relations_layer != NO_ADJACENCY:
+        if relations_layer != "none":
             self.adjacency = adjacency_layer(relations_layer, width)
         self.pairs = PairScorer(width, dropout) if triples_layer is None else None
         self.triples: TripleScorer | None = None if triples_layer is None else triple_scorer(triples_layer, width)
-        self.width = width
 
     @property
     def reads_all_spans(self) -> bool:

@@ -16,8 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gliner_fast.config import TRIPLES_REFUSED
-from gliner_fast.errors import UnsupportedCheckpointError, listed
+from gliner_fast.errors import UnsupportedCheckpointError
 from gliner_fast.precision import widened
 
 _FARTHEST = 10.0  # distances are cut off here
@@ -197,7 +196,6 @@ _LAYERS: dict[str, Callable[[int], nn.Module]] = {
     "ERMLP": ERMLP,
     "ConvKB": ConvKB,
 }
-MODES = (*_FORMULAS, *_LAYERS)
 # The package builds them with this width, whatever hidden_size is: at another its models load, but cannot run.
 PARAMETRIC_WIDTH = 768
 
@@ -230,18 +228,12 @@ def triple_scorer(mode: str, width: int) -> TripleScorer:
     """The layer of a mode.
 
     Args:
-        mode: the setting `triples_layer`, one of `MODES`.
+        mode: the setting `triples_layer`, one of `config.TRIPLES_LAYERS`.
         width: numbers of an entity vector, the setting hidden_size.
 
     Raises:
-        UnsupportedCheckpointError: an unknown mode, or one that the package itself cannot run, at all or at this width.
+        UnsupportedCheckpointError: the package itself cannot run the mode at this width.
     """
-    if mode in TRIPLES_REFUSED:
-        raise UnsupportedCheckpointError(
-            f"triples_layer is {mode!r}: {TRIPLES_REFUSED[mode]}; gliner_fast runs {listed(MODES)}"
-        )
-    if mode not in MODES:
-        raise UnsupportedCheckpointError(f"triples_layer is {mode!r}: expected one of {listed(MODES)}")
     if width % _PARTS.get(mode, 1):
         raise UnsupportedCheckpointError(
             f"triples_layer is {mode!r}, which cuts vectors into {_PARTS[mode]} parts: hidden_size is {width}"
