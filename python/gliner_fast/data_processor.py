@@ -145,7 +145,7 @@ class _WhitespaceWords:
     __slots__ = ()
 
     def __call__(self, text: str) -> list[tuple[str, int, int]]:
-        words = split_words([text], len(text) + 1).words
+        words = split_words([text]).words
         return [
             (text[start:end], start, end) for start, end in zip(words.starts.tolist(), words.ends.tolist(), strict=True)
         ]

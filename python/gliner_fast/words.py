@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gliner_fast import _rust
 
 WordTriples = Callable[[str], Iterable[tuple[str, int, int]]]
+NO_LIMIT = 2**62  # more words, or subwords, than any text has
 
 
 class WordsSplitter:
@@ -61,7 +62,7 @@ class SplitTexts:
     total_counts: NDArray[np.int64]
 
 
-def split_words(texts: Sequence[str], max_words: int, splitter: WordTriples | None = None) -> SplitTexts:
+def split_words(texts: Sequence[str], max_words: int = NO_LIMIT, splitter: WordTriples | None = None) -> SplitTexts:
     """Splits texts into words, of which at most `max_words` a text are kept.
 
     Args:
@@ -78,6 +79,28 @@ def split_words(texts: Sequence[str], max_words: int, splitter: WordTriples | No
     words = words_from_offsets(texts, [[(start, end) for _, start, end in own] for own in triples])
     lists = [[word for word, _, _ in own] for own in triples]
     return SplitTexts(words, _rust.Words.from_lists(lists), [" ".join(own) for own in lists], total_counts)
+
+
+def word_span_finder(starts: Sequence[int], ends: Sequence[int]) -> Callable[[int, int], tuple[int, int] | None]:
+    """What finds the words of character spans of one text.
+
+    Args:
+        starts: where each word of the text begins, in code points.
+        ends: where each ends.
+
+    Returns:
+        A function of a span's first character and one past its last: the first word and one past the last; None where
+        the span does not begin and end with a word.
+    """
+    # Several words may stand at one place, as the parts of a contraction do: a span has all of them.
+    first_at = {start: word for word, start in reversed([*enumerate(starts)])}
+    last_at = {end: word for word, end in enumerate(ends)}
+
+    def find(start: int, end: int) -> tuple[int, int] | None:
+        first, last = first_at.get(start), last_at.get(end)
+        return None if first is None or last is None else (first, last + 1)
+
+    return find
 
 
 def words_from_offsets(texts: Sequence[str], offsets: Sequence[Sequence[tuple[int, int]]]) -> _rust.Words:

@@ -170,8 +170,8 @@ def window_relations(*relations: tuple[int, int, int, int, int, int, float], wid
 
 def linked(parts: list[WindowRelations], *spans: tuple[int, int, int]) -> tuple[list[int], list[Any]]:
     relations = LabelSet.read(["knows", "likes"])
-    labels = [LabelSet.read(["person"]), LabelSet(("person",), ("person",), relations)]
-    prepared = SimpleNamespace(set_of_text=np.array([0, 1, 1, 1, 1]), label_sets=labels)
+    plain, related = LabelSet.read(["person"]), LabelSet(("person",), ("person",), relations)
+    prepared = SimpleNamespace(label_sets_of=lambda texts: [related if text else plain for text in texts.tolist()])
     texts, found = link_windows(prepared, parts, *findings(*spans))
     return texts.tolist(), found
 

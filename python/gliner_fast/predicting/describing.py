@@ -20,6 +20,7 @@ from gliner_fast.upload import upload
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
     from gliner_fast.network import BatchScores, Network
+    from gliner_fast.relations.pairs import Nodes
 
 
 @dataclass(frozen=True)
@@ -88,20 +89,16 @@ def read_findings(
     word_counts, class_counts = batch.word_counts.numpy(), batch.class_counts.numpy()
     extras: dict[str, NDArray[Any]] = {}
     if options.return_class_probs and isinstance(network.scorer, SpanScorer):  # the package ignores it for others
-        names = [
-            prepared.label_sets[index].names for index in prepared.set_of_text[prepared.rows.texts[batch.rows]].tolist()
-        ]
+        names = [labels.names for labels in prepared.label_sets_of(prepared.rows.texts[batch.rows])]
         best = class_probabilities(scores.dense, spans, word_counts, class_counts, max_width, names)
         extras["class_probs"] = np.empty(len(best), object)
         extras["class_probs"][:] = [dict(own) for own in best]
     if options.return_vectors:
-        packed = (np.cumsum(word_counts) - word_counts)[row_of_span]  # (S,) first packed word of each row
-        places = [torch.from_numpy(packed + word) for word in (spans.starts, spans.ends - 1)]
-        ends = upload(places, scores.words.device)
+        ends = packed_ends(batch, spans, scores.words.device)
         extras["vector"] = _to_numpy(network.scorer.span_vectors(scores.words, *ends))  # (S, D)
     if options.return_label_vectors:
-        packed = (np.cumsum(class_counts) - class_counts)[row_of_span]
-        (chosen,) = upload([torch.from_numpy(packed + spans.classes)], scores.prompts.device)
+        firsts = (np.cumsum(class_counts) - class_counts)[row_of_span]  # (S,) first packed prompt of each span's row
+        (chosen,) = upload([torch.from_numpy(firsts + spans.classes)], scores.prompts.device)
         extras["label_vector"] = _to_numpy(scores.prompts[chosen])  # (S, D)
     rows = batch.rows[row_of_span]  # (S,)
     first_words = prepared.rows.firsts[rows]
@@ -115,16 +112,22 @@ def read_findings(
     )
 
 
+def packed_ends(batch: Batch, spans: Candidates | Nodes, device: torch.device) -> list[torch.Tensor]:
+    """The first and the last word of each span, two of (S,) on the device, as indices into the batch's packed words."""
+    counts = batch.word_counts.numpy()
+    firsts = (np.cumsum(counts) - counts)[spans.texts]  # (S,) first packed word of each span's row
+    return upload([torch.from_numpy(firsts + word) for word in (spans.starts, spans.ends - 1)], device)
+
+
 def describe(prepared: Prepared, findings: Findings) -> list[Entity]:
     """Writes one dict for each finding."""
     first_words = prepared.words.text_offsets[findings.texts]  # (S,)
     starts = prepared.words.starts[first_words + findings.starts]
     ends = prepared.words.ends[first_words + findings.ends - 1]
-    names = prepared.names_of(findings.texts)
     entities: list[dict[str, Any]] = []
-    for text, own_names, start, end, class_, score in zip(
+    for text, labels, start, end, class_, score in zip(
         findings.texts.tolist(),
-        names,
+        prepared.label_sets_of(findings.texts),
         starts.tolist(),
         ends.tolist(),
         findings.classes.tolist(),
@@ -136,7 +139,7 @@ def describe(prepared: Prepared, findings: Findings) -> list[Entity]:
                 "start": start,
                 "end": end,
                 "text": prepared.texts[text][start:end],
-                "label": own_names[class_],
+                "label": labels.names[class_],
                 "score": score,
             }
         )

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from gliner_fast.candidates import Candidates
 from gliner_fast.labels import label_thresholds
+from gliner_fast.predicting.describing import packed_ends
 from gliner_fast.predicting.request import of_places
 from gliner_fast.relations.pairs import Nodes
 from gliner_fast.relations.relation import Relation, end_of
 from gliner_fast.relations.scorer import Question, RelationScorer
-from gliner_fast.upload import upload
 
 if TYPE_CHECKING:
     from gliner_fast.batch import Batch
@@ -79,15 +78,16 @@ def find_relations(
     scorer = network.relations
     if scorer is None or scores.relation_prompts is None or batch.relation_counts is None:
         raise AssertionError("asked for relations of a model that finds none")
-    sets = [prepared.label_sets[index] for index in prepared.set_of_text[prepared.rows.texts[batch.rows]].tolist()]
+    texts = prepared.rows.texts[batch.rows]  # (B,)
+    sets = prepared.label_sets_of(texts)
     are_asked = np.array([labels.relations is not None for labels in sets], np.bool_)
     nodes = _nodes(scorer, entities, all_spans, is_token_level=scorer.spans is not None)
     can_relate = are_asked & (np.bincount(nodes.texts[nodes.entities >= 0], minlength=len(sets)) > 1)  # (B,)
     nodes = nodes.take(can_relate[nodes.texts])
     if not len(nodes.texts):
         return None
-    word_counts, counts = batch.word_counts.numpy(), batch.relation_counts.numpy()
-    options, places = prepared.request.options, prepared.places[prepared.rows.texts[batch.rows]]
+    counts = batch.relation_counts.numpy()
+    options, places = prepared.request.options, prepared.places[texts]
     question = Question(
         nodes.texts,
         nodes.entities >= 0,
@@ -96,9 +96,7 @@ def find_relations(
         counts,
         _relation_thresholds(sets, of_places(options.relation_threshold, places), counts),
     )
-    packed = (np.cumsum(word_counts) - word_counts)[nodes.texts]  # (S,) first packed word of each node's row
-    ends = [torch.from_numpy(packed + word) for word in (nodes.starts, nodes.ends - 1)]
-    spans = network.relation_spans(scores.words, *upload(ends, scores.words.device))
+    spans = network.relation_spans(scores.words, *packed_ends(batch, nodes, scores.words.device))
     found = scorer(spans, question, vectors=options.return_vectors, labels=options.return_label_vectors)
     return FoundRelations(
         nodes.texts[found.heads], nodes.entities[found.heads], nodes.entities[found.tails], found.classes, found.scores,
@@ -165,8 +163,8 @@ def describe_relations(
         entities: described.
     """
     relations: list[dict[str, Any]] = []
-    for index, first, head, tail, class_, score in zip(
-        prepared.set_of_text[texts].tolist(),
+    for labels, first, head, tail, class_, score in zip(
+        prepared.label_sets_of(texts),
         firsts.tolist(),
         found.heads.tolist(),
         found.tails.tolist(),
@@ -174,14 +172,13 @@ def describe_relations(
         found.scores.tolist(),
         strict=True,
     ):
-        asked = prepared.label_sets[index].relations
-        if asked is None:
+        if labels.relations is None:
             raise AssertionError("a text has relations that it was not asked for")
         relations.append(
             {
                 "head": end_of(entities[head], head - first),
                 "tail": end_of(entities[tail], tail - first),
-                "relation": asked.names[class_],
+                "relation": labels.relations.names[class_],
                 "score": score,
             }
         )

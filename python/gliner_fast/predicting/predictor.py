@@ -345,7 +345,7 @@ def _select(prepared: Prepared, rows: NDArray[np.int64]) -> Selection:
     options = prepared.request.options
     texts = prepared.rows.texts[rows]
     places = prepared.places[texts]
-    sets = [prepared.label_sets[index] for index in prepared.set_of_text[texts].tolist()]
+    sets = prepared.label_sets_of(texts)
     thresholds: Iterable[float | Sequence[float]]
     if isinstance(options.threshold, Mapping):
         mapping = options.threshold

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,12 @@ from gliner_fast.label_encoder import LabelTexts
 from gliner_fast.labels import LabelSet
 from gliner_fast.predicting.long_texts import Rows, cut_rows, fit_rows, words_of_rows
 from gliner_fast.predicting.request import Request
-from gliner_fast.words import WordTriples, split_words
+from gliner_fast.words import NO_LIMIT, WordTriples, split_words, word_span_finder
 
 if TYPE_CHECKING:
     from gliner_fast import _rust
 
 WordSpans = set[tuple[int, int]]
-_NO_LIMIT = 2**62
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,9 @@ class Prepared:
         have_labels = label_counts[self.set_of_text[self.rows.texts]] > 0
         return np.flatnonzero(have_labels & (self.rows.lasts > self.rows.firsts))
 
-    def names_of(self, texts: NDArray[np.int64]) -> list[tuple[Any, ...]]:
-        """The labels of each of some texts, as they are reported."""
-        return [self.label_sets[index].names for index in self.set_of_text[texts].tolist()]
+    def label_sets_of(self, texts: NDArray[np.int64]) -> list[LabelSet]:
+        """The label set of each of some texts."""
+        return [self.label_sets[index] for index in self.set_of_text[texts].tolist()]
 
     def warn(self, *, stacklevel: int) -> None:
         """Tells the user; level 1 is the caller of this."""
@@ -106,7 +105,7 @@ def prepare(
     firsts, further_places = _distinct_texts(request)
     texts = [request.texts[place] for place in firsts]
     places = np.array(firsts, np.int64)
-    split = split_words(texts, _NO_LIMIT if on_long == "window" else max_words, splitter)
+    split = split_words(texts, NO_LIMIT if on_long == "window" else max_words, splitter)
     words, total_counts = split.words, split.total_counts
     given = request.options.label_vectors
     if given is None:
@@ -155,7 +154,7 @@ def can_read_whole(request: Request, batcher: Batcher, splitter: WordTriples | N
     """Whether `must_read_all` finds nothing to refuse: every word of every text has room beside the text's labels."""
     if batcher.tokenizer.max_subwords is None:
         return True
-    split = split_words(request.texts, _NO_LIMIT, splitter)
+    split = split_words(request.texts, splitter=splitter)
     rooms = _subword_rooms(batcher, batcher.encode_prompts(request.labels.sets), request.labels.set_of_text)
     lengths = batcher.encode_words(split.read).word_lengths
     return not bool((lengths > np.repeat(rooms, np.diff(split.read.text_offsets))).any())
@@ -195,7 +194,7 @@ def _distinct_texts(request: Request) -> tuple[list[int], dict[int, list[int]]]:
 def _subword_rooms(batcher: Batcher, prompts: EncodedPrompts, set_of_text: NDArray[np.int64]) -> NDArray[np.int64]:
     """Subwords that the tokenizer's limit leaves for the words of each text, (T,); may be negative."""
     tokenizer = batcher.tokenizer
-    limit = _NO_LIMIT if tokenizer.max_subwords is None else tokenizer.max_subwords
+    limit = NO_LIMIT if tokenizer.max_subwords is None else tokenizer.max_subwords
     return limit - len(tokenizer.prefix) - len(tokenizer.suffix) - prompts.lengths[set_of_text]
 
 
@@ -283,17 +282,15 @@ def _word_spans(input_spans: Sequence[Sequence[Mapping[str, int]]], words: _rust
     allowed = []
     offsets, starts, ends = words.text_offsets.tolist(), words.starts.tolist(), words.ends.tolist()
     for text, spans in enumerate(input_spans):
-        own = range(offsets[text], offsets[text + 1])
-        # Where some words stand at one place, as the parts of a word do, a span has all of them.
-        word_at_start = {starts[word]: word - own.start for word in reversed(own)}
-        word_at_end = {ends[word]: word - own.start for word in own}
+        own = slice(offsets[text], offsets[text + 1])
+        find_words = word_span_finder(starts[own], ends[own])
         try:
-            pairs = [(word_at_start.get(span["start"]), word_at_end.get(span["end"])) for span in spans]
+            found = [find_words(span["start"], span["end"]) for span in spans]
         except (TypeError, KeyError) as error:
             raise TypeError(
                 f"input_spans holds {spans!r} for a text: expected a list of mappings such as {{'start': 0, 'end': 12}}"
             ) from error
-        allowed.append({(first, last + 1) for first, last in pairs if first is not None and last is not None})
+        allowed.append({span for span in found if span is not None})
     return allowed
 
 

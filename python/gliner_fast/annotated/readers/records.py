@@ -10,11 +10,10 @@ from typing import Any, Literal
 
 from gliner_fast.annotated.example import DataError, Example, Report, Span
 from gliner_fast.annotated.readers.tags import is_tag, spans_of_tags
-from gliner_fast.words import WordTriples, split_words
+from gliner_fast.words import WordTriples, split_words, word_span_finder
 
 _OFFSET_KEYS = ("entities", "spans", "label", "labels")
 _WORD_KEYS = ("tokens", "words")
-_ALL_WORDS = 2**62
 _TAG_KEYS = ("ner_tags", "tags", "labels")
 
 
@@ -165,13 +164,11 @@ def _read_offsets(record: Mapping[str, Any], place: str, options: RecordOptions)
     text = record["text"]
     if not isinstance(text, str):
         raise DataError(f"{place}: text is {_shown(text)}: expected a string")
-    split = split_words([text], _ALL_WORDS, options.splitter)
+    split = split_words([text], splitter=options.splitter)
     (words,) = split.read.to_lists()
     if not words:
         raise DataError(f"{place}: text has no words: {text!r}")
-    # Where some words stand at one place, as the parts of a word do, a span has all of them.
-    word_at_start = {start: word for word, start in reversed([*enumerate(split.words.starts.tolist())])}
-    word_at_end = {end: word for word, end in enumerate(split.words.ends.tolist())}
+    find_words = word_span_finder(split.words.starts.tolist(), split.words.ends.tolist())
     spans: list[Span] = []
     for index, value in enumerate(_expect_list(record[key], f"{place}: {key}")):
         where = f"{place}: {key}[{index}]"
@@ -181,9 +178,9 @@ def _read_offsets(record: Mapping[str, Any], place: str, options: RecordOptions)
                 f"{where} is {_shown(value)}, and the text has {len(text)} characters: expected 0 <= start < end <= "
                 f"{len(text)}, the end excluded"
             )
-        first, last = word_at_start.get(start), word_at_end.get(end)
-        if first is not None and last is not None:
-            spans.append((first, last + 1, label))
+        found = find_words(start, end)
+        if found is not None:
+            spans.append((*found, label))
         elif options.misaligned == "error":
             raise DataError(
                 f"{where} is {text[start:end]!r}, which does not begin and end with a word of "
