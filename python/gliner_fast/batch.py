@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -17,6 +16,7 @@ from gliner_fast import _rust
 from gliner_fast.cpu.forking import renew_lock_in_children
 from gliner_fast.errors import CheckpointError
 from gliner_fast.label_encoder import LabelTexts
+from gliner_fast.surrogates import without_surrogates
 from gliner_fast.upload import gather, send, upload
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ _CACHED_WORDS = 2**18
 # Prompts remembered, by their characters: some tens of MB at most. A longer one, a text among the labels say, is none
 # that comes again.
 _CACHED_PROMPTS = ((2**13, 1024), (2**17, 16))
-_SURROGATES = re.compile("[\ud800-\udfff]")
 _WORDS_PER_CALL = 4096  # unseen words handed to the tokenizer at once
 _NO_TOKEN = -1
 _left_behind: list[_rust.SubwordCache] = []  # caches of the processes that this one was forked from
@@ -271,7 +270,7 @@ class Batcher:
         if tokenizer is None:
             raise ValueError("the model is no bi-encoder: labels are read together with each text, not by themselves")
         distinct = _distinct_labels(label_sets)
-        return LabelTexts([tokenizer.encode(_without_surrogates(label)) for label in distinct], tokenizer.pad_id)
+        return LabelTexts([tokenizer.encode(without_surrogates(label)) for label in distinct], tokenizer.pad_id)
 
     def with_labels(self, labels: LabelTexts, label_sets: Sequence[LabelSet]) -> EncodedPrompts:
         """The empty prompts of a bi-encoder, beside the distinct labels of these label sets.
@@ -395,11 +394,11 @@ def _encode_prompt(
     words = []
     for prompt in prompts:
         # An empty label contributes its entity token alone.
-        words += [config.ent_token, _without_surrogates(prompt)] if prompt else [config.ent_token]
+        words += [config.ent_token, without_surrogates(prompt)] if prompt else [config.ent_token]
     words.append(config.sep_token)
     if config.is_relex:  # an empty relation is a word, which the tokenizer drops
         for relation in relations:
-            words += [config.rel_token, _without_surrogates(relation)]
+            words += [config.rel_token, without_surrogates(relation)]
         words.append(config.sep_token)
     ids, counts = tokenizer.encode(words)
     return ids, -int((counts == 0).sum())
@@ -408,8 +407,3 @@ def _encode_prompt(
 def _distinct_labels(label_sets: Sequence[LabelSet]) -> list[str]:
     """What is read of all labels, each once, in the order in which they come first."""
     return list(dict.fromkeys(label for own in label_sets for label in own.prompts))
-
-
-def _without_surrogates(text: str) -> str:
-    """Lone surrogates read as U+FFFD, as the splitter reads them: no tokenizer takes them."""
-    return _SURROGATES.sub("\ufffd", text)

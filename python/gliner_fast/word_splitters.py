@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -11,14 +10,15 @@ from importlib.util import find_spec
 from threading import Lock
 from typing import Any, NamedTuple
 
+from gliner_fast.cpu.forking import renew_lock_in_children
 from gliner_fast.cpu.openmp import in_one_thread
 from gliner_fast.errors import CheckpointError, CheckpointWarning, reason_of
+from gliner_fast.surrogates import without_surrogates
 from gliner_fast.words import WordTriples
 
 Triples = list[tuple[str, int, int]]
 Split = Callable[[str], Triples]
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _DEFAULT_LANGUAGE = "en"  # of stanza: what has no model is split as English
 # spaCy keeps every word that it ever saw, some 400 bytes each, and what it has of them is made anew beyond so many. Its
 # memory zones, which forget those of a text, make texts of known words four times as slow.
@@ -91,16 +91,14 @@ class LibrarySplitter:
     def __init__(self, kind: str, split: Split) -> None:
         """Takes the function that a library splits with."""
         self._kind, self._split, self._lock = kind, split, Lock()
-        if hasattr(os, "register_at_fork"):  # not on Windows
-            # Another thread may have had it when the process was forked, and is not there to give it back.
-            os.register_at_fork(after_in_child=self._renew_lock)
+        renew_lock_in_children(self)
 
     def __call__(self, text: str) -> Triples:
         """(word, start, end) in code points.
 
         A lone surrogate is read as U+FFFD, as by the default splitter: most libraries refuse it, as `gliner` does.
         """
-        readable = _SURROGATE.sub("\ufffd", text)
+        readable = without_surrogates(text)
         with self._lock:
             return self._split(readable)
 
@@ -110,7 +108,8 @@ class LibrarySplitter:
     def __reduce__(self) -> tuple[Any, ...]:
         return word_splitter, (self._kind,)
 
-    def _renew_lock(self) -> None:
+    def renew_lock(self) -> None:
+        """Takes a new one, in a process that was forked maybe while another thread had this one."""
         self._lock = Lock()
 
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 from gliner_fast.annotated.example import DataError, Example
+from gliner_fast.surrogates import has_surrogates
 from gliner_fast.whole_files import write_whole
 
 OutputFormat = Literal["gliner", "conll", "offsets"]
-
-_HALVES = re.compile("[\ud800-\udfff]")  # of characters, which JSON can escape
 
 
 def write_examples(examples: Sequence[Example], path: Path, format: OutputFormat) -> None:  # noqa: A002
@@ -29,13 +27,19 @@ def write_examples(examples: Sequence[Example], path: Path, format: OutputFormat
             blank, or is -DOCSTART-, which parts documents, or half a character stands in it.
         OSError: it cannot be written; names the file.
     """
-    lines = (line for number, example in enumerate(examples, start=1) for line in _LINES[format](example, number))
+    lines = (line for number, example in enumerate(examples, start=1) for line in _lines(example, number, format))
     content = "".join(f"{line}\n" for line in lines).encode()
     write_whole(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
-def _gliner_lines(example: Example, number: int) -> Iterator[str]:
-    del number
+def _lines(example: Example, number: int, format: OutputFormat) -> list[str]:  # noqa: A002
+    try:
+        return list(_LINES[format](example))
+    except DataError as error:
+        raise DataError(f"example {number}: {error}") from None
+
+
+def _gliner_lines(example: Example) -> Iterator[str]:
     record: dict[str, object] = {
         "tokenized_text": example.words,
         "ner": [[start, end - 1, label] for start, end, label in example.spans],
@@ -47,8 +51,7 @@ def _gliner_lines(example: Example, number: int) -> Iterator[str]:
     yield _json(record)
 
 
-def _offsets_lines(example: Example, number: int) -> Iterator[str]:
-    del number
+def _offsets_lines(example: Example) -> Iterator[str]:
     starts, at = [], 0
     for word in example.words:
         starts.append(at)
@@ -62,44 +65,34 @@ def _offsets_lines(example: Example, number: int) -> Iterator[str]:
 def _json(record: dict[str, object]) -> str:
     """One line; one that holds lone surrogates, which UTF-8 has not, with escapes."""
     line = json.dumps(record, ensure_ascii=False)
-    return line if _is_whole(line) else json.dumps(record)
+    return json.dumps(record) if has_surrogates(line) else line
 
 
-def _is_whole(text: str) -> bool:
-    return text.isascii() or not _HALVES.search(text)
-
-
-def _conll_lines(example: Example, number: int) -> Iterator[str]:
+def _conll_lines(example: Example) -> Iterator[str]:
+    """Raises DataError, without the example's number, for what conll has no way to say."""
     tags = ["O"] * len(example.words)
     spans = sorted(set(example.spans))
     for one, other in pairwise(spans):
         if other[0] < one[1]:
-            raise DataError(f"example {number}: the spans {one} and {other} overlap, which conll cannot say")
+            raise DataError(f"the spans {one} and {other} overlap, which conll cannot say")
     for start, end, label in spans:
         tags[start:end] = [f"B-{label}", *[f"I-{label}"] * (end - start - 1)]
     for word, tag in zip(example.words, tags, strict=True):
         if set("\t\r\n") & set(word + tag):
+            raise DataError(f"{word!r} with {tag!r} holds a tab or a line break; conll has no such words")
+        if has_surrogates(word + tag):
             raise DataError(
-                f"example {number}: {word!r} with {tag!r} holds a tab or a line break; conll has no such words"
-            )
-        if not _is_whole(word + tag):
-            raise DataError(
-                f"example {number}: {word!r} with {tag!r} holds half a character (a lone surrogate), which no file of "
-                "text can hold"
+                f"{word!r} with {tag!r} holds half a character (a lone surrogate), which no file of text can hold"
             )
         if word == "-DOCSTART-":
-            raise DataError(
-                f"example {number}: the word {word!r} parts documents in conll, and would not be read again"
-            )
+            raise DataError(f"the word {word!r} parts documents in conll, and would not be read again")
         if word != word.strip():
-            raise DataError(
-                f"example {number}: the word {word!r} begins or ends with a blank, which conll does not keep"
-            )
+            raise DataError(f"the word {word!r} begins or ends with a blank, which conll does not keep")
         yield f"{word}\t{tag}"
     yield ""
 
 
-_LINES: dict[OutputFormat, Callable[[Example, int], Iterator[str]]] = {
+_LINES: dict[OutputFormat, Callable[[Example], Iterator[str]]] = {
     "gliner": _gliner_lines,
     "offsets": _offsets_lines,
     "conll": _conll_lines,

@@ -13,8 +13,6 @@ from functools import cache
 from typing import Protocol
 from weakref import WeakSet
 
-import torch
-
 
 class HasLock(Protocol):
     """Holds a lock that another thread may have when the process is forked."""
@@ -54,6 +52,8 @@ def _register_renewal() -> None:
 
 
 def _compute_in_one_thread() -> None:
+    import torch  # here: word splitters ask for locks alone, before anybody needs torch
+
     torch.set_num_threads(1)
 
 
