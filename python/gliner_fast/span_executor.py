@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
@@ -13,7 +12,14 @@ from torch.autograd.function import once_differentiable
 
 from gliner_fast import _rust
 from gliner_fast.candidates import Candidates
-from gliner_fast.cpu.native import WIDENED, allows_tf32, expect_triton, triton_is_fastest
+from gliner_fast.cpu.native import (
+    allows_tf32,
+    asked_executor,
+    expect_rust,
+    expect_triton,
+    rust_takes,
+    triton_is_fastest,
+)
 from gliner_fast.cpu.native_candidates import native_candidates
 from gliner_fast.kernels.pending_candidates import PendingCandidates, Room
 from gliner_fast.kernels.span_reference import span_scores_gradient_reference, span_scores_reference
@@ -47,21 +53,15 @@ def choose_executor(device: torch.device, dtype: torch.dtype) -> Executor:
     Raises:
         ValueError: the variable names no executor, or one that cannot run there.
     """
-    asked = os.environ.get(VARIABLE, "")
+    asked = asked_executor(VARIABLE, get_args(Executor))
     if not asked:
         if triton_is_fastest(device, dtype):
             return "triton"
-        return "rust" if _takes_rust(device, dtype) and _rust.has_vectors() else "torch"
-    if asked not in get_args(Executor):
-        names = ", ".join(get_args(Executor))
-        raise ValueError(f"{VARIABLE} is {asked!r}: expected one of {names}, or leave it unset for the fastest")
+        return "rust" if rust_takes(device, dtype) and _rust.has_vectors() else "torch"
     if asked == "triton":
         expect_triton(device, VARIABLE)
-    if asked == "rust" and not _takes_rust(device, dtype):
-        raise ValueError(
-            f"{VARIABLE} is 'rust', but the model computes in {dtype} on {device}: Rust takes float32, bf16 and fp16 "
-            "on a CPU; leave the variable unset for the fastest"
-        )
+    if asked == "rust":
+        expect_rust(device, dtype, VARIABLE)
     return cast(Executor, asked)
 
 
@@ -126,7 +126,3 @@ class _SpanScores(torch.autograd.Function):
         else:
             gradients = span_scores_gradient_reference(u, v, g, d_logits, **vars(ctx.layout))
         return *gradients, None, None
-
-
-def _takes_rust(device: torch.device, dtype: torch.dtype) -> bool:
-    return device.type == "cpu" and dtype in WIDENED

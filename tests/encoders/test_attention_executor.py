@@ -38,7 +38,7 @@ def test_a_cpu_attends_in_rust_where_that_is_fast_else_to_texts_of_one_length_to
 @pytest.mark.parametrize(("device", "dtype"), [(CPU, torch.float64), (CUDA, torch.float32)])
 def test_rust_takes_float32_on_a_cpu_alone(device, dtype, asked):
     asked("rust")
-    with pytest.raises(ValueError, match="GLINER_FAST_ATTENTION is 'rust', but the model is"):
+    with pytest.raises(ValueError, match="GLINER_FAST_ATTENTION is 'rust', but the model computes"):
         choose_attention(device, dtype, 64)
 
 

@@ -22,7 +22,6 @@ yet: 0.0005 off at most, where rounding the sum, as torch does before a GELU of 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -33,6 +32,7 @@ from torch import Tensor, nn
 
 from gliner_fast import _rust
 from gliner_fast.cpu.native import (
+    asked_executor,
     has_avx512,
     is_float32_on_cpu,
     is_recorded,
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 Activation = Literal["none", "gelu"]
 LinearExecutor = Literal["torch", "onednn", "rust"]
 Asked = Literal["", LinearExecutor, "packed"]
+_NAMES = (*get_args(LinearExecutor), "packed")
 
 VARIABLE = "GLINER_FAST_LINEAR"
 
@@ -300,11 +301,7 @@ def asked_linear() -> Asked:
     Raises:
         ValueError: it names nobody who multiplies.
     """
-    asked = os.environ.get(VARIABLE, "")
-    if asked not in get_args(Asked):
-        names = ", ".join(filter(None, get_args(Asked)))
-        raise ValueError(f"{VARIABLE} is {asked!r}: expected one of {names}, or leave it unset for the fastest")
-    return cast(Asked, asked)
+    return cast(Asked, asked_executor(VARIABLE, _NAMES))
 
 
 def choose_linear(vectors: Tensor, weight: Tensor) -> LinearExecutor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from gliner_fast import _rust
 from gliner_fast.cpu.openmp import parallel_address
 
 # What native attention, LSTM and span scores take; the first two round their results to it again.
-WIDENED = (torch.float32, torch.bfloat16, torch.float16)
+_WIDENED = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @cache
@@ -77,9 +79,9 @@ def is_float32_on_cpu(tensor: Tensor) -> bool:
     return tensor.dtype is torch.float32 and tensor.device.type == "cpu"
 
 
-def is_taken_as_float32(tensor: Tensor) -> bool:
-    """Whether the native module can compute what a tensor is for: in float32, to which 16 bits are widened."""
-    return tensor.device.type == "cpu" and tensor.dtype in WIDENED
+def rust_takes(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the native module takes tensors of a device and dtype: in float32, to which 16 bits are widened."""
+    return device.type == "cpu" and dtype in _WIDENED
 
 
 def is_bare(module: nn.Module) -> bool:
@@ -114,6 +116,28 @@ def triton_is_fastest(device: torch.device, dtype: torch.dtype) -> bool:
 def _is_supported_by_triton(device: torch.device) -> bool:
     """Whether Triton supports a card: from compute capability 8.0 (Ampere) on."""
     return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def asked_executor(variable: str, names: Sequence[str]) -> str:
+    """Who an environment variable says does some work; "" leaves it to whoever is the fastest.
+
+    Raises:
+        ValueError: it says none of the names.
+    """
+    asked = os.environ.get(variable, "")
+    if asked and asked not in names:
+        expected = " or ".join(names) if len(names) == 2 else f"one of {', '.join(names)}"
+        raise ValueError(f"{variable} is {asked!r}: expected {expected}, or leave it unset for the fastest")
+    return asked
+
+
+def expect_rust(device: torch.device, dtype: torch.dtype, variable: str) -> None:
+    """Raises ValueError, in the terms of the variable that asks for it, where the native module cannot compute."""
+    if not rust_takes(device, dtype):
+        raise ValueError(
+            f"{variable} is 'rust', but the model computes in {dtype} on {device}: Rust takes float32, bf16 and fp16 "
+            "on a CPU; leave the variable unset for the fastest"
+        )
 
 
 def expect_triton(device: torch.device, variable: str) -> None:

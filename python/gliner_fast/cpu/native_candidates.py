@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gliner_fast import _rust
 from gliner_fast.candidates import Candidates, those_that_pass
-from gliner_fast.cpu.native import is_taken_as_float32
+from gliner_fast.cpu.native import rust_takes
 from gliner_fast.cpu.openmp import parallel_address
 
 
@@ -34,7 +34,7 @@ def native_candidates(
         TypeError: for another dtype or device.
         ValueError: if the shapes do not fit each other.
     """
-    if not is_taken_as_float32(u):
+    if not rust_takes(u.device, u.dtype):
         raise TypeError(
             f"u is {u.dtype} on {u.device}: expected fp32, bf16 or fp16 on the CPU; the reference takes any"
         )

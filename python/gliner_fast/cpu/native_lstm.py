@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,7 +9,7 @@ from torch import Tensor, nn
 
 from gliner_fast import _rust
 from gliner_fast.cpu.linear import linear
-from gliner_fast.cpu.native import is_bare, is_taken_as_float32, rust_is_fastest, torch_must_see
+from gliner_fast.cpu.native import asked_executor, is_bare, rust_is_fastest, rust_takes, torch_must_see
 from gliner_fast.cpu.openmp import parallel_address
 
 VARIABLE = "GLINER_FAST_LSTM"  # torch or rust; unset for the fastest
@@ -23,9 +21,7 @@ def is_lstm_native() -> bool:
     Raises:
         ValueError: the variable names nobody.
     """
-    asked = os.environ.get(VARIABLE, "")
-    if asked not in ("", "torch", "rust"):
-        raise ValueError(f"{VARIABLE} is {asked!r}: expected torch or rust, or leave it unset for the fastest")
+    asked = asked_executor(VARIABLE, ("torch", "rust"))
     return asked == "rust" or (not asked and rust_is_fastest())
 
 
@@ -40,7 +36,7 @@ def takes_native_lstm(lstm: nn.LSTM, vectors: Tensor) -> bool:
         and is_bare(lstm)
         and all(
             type(part) in (Tensor, nn.Parameter)
-            and is_taken_as_float32(part)
+            and rust_takes(part.device, part.dtype)
             and part.dtype is vectors.dtype
             and part.is_contiguous()
             and part.data_ptr() % part.element_size() == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,15 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor
 
-from gliner_fast.cpu.native import WIDENED, allows_tf32, expect_triton, rust_is_fastest, triton_is_fastest
+from gliner_fast.cpu.native import (
+    allows_tf32,
+    asked_executor,
+    expect_rust,
+    expect_triton,
+    rust_is_fastest,
+    rust_takes,
+    triton_is_fastest,
+)
 from gliner_fast.encoders.flash_attention import expect_flash
 from gliner_fast.encoders.native_attention import native_attention
 from gliner_fast.kernels.attention_reference import Positions, Rotations, disentangled_attention_reference
@@ -70,16 +77,11 @@ def choose_attention(device: torch.device, dtype: torch.dtype, head_dim: int) ->
     Raises:
         ValueError: the variable names no executor, or one that cannot run there.
     """
-    asked = os.environ.get(VARIABLE, "")
+    asked = asked_executor(VARIABLE, get_args(AttentionExecutor))
     if not asked:
         return fastest_attention(device, dtype, head_dim)
-    if asked not in get_args(AttentionExecutor):
-        names = ", ".join(get_args(AttentionExecutor))
-        raise ValueError(f"{VARIABLE} is {asked!r}: expected one of {names}, or leave it unset for the fastest")
-    if asked == "rust" and (device.type != "cpu" or dtype not in WIDENED):
-        raise ValueError(
-            f"{VARIABLE} is 'rust', but the model is {dtype} on {device}: expected float32, bf16 or fp16 on the CPU"
-        )
+    if asked == "rust":
+        expect_rust(device, dtype, VARIABLE)
     if asked == "triton":
         expect_triton(device, VARIABLE)
     if asked == "disentangled-flash":
@@ -96,7 +98,7 @@ def fastest_attention(device: torch.device, dtype: torch.dtype, head_dim: int) -
             return "triton"
     if device.type != "cpu":
         return "padded"  # on a GPU many short calls would cost more than the padding
-    return "rust" if dtype in WIDENED and rust_is_fastest() else "grouped"
+    return "rust" if rust_takes(device, dtype) and rust_is_fastest() else "grouped"
 
 
 def attend(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gliner_fast import _rust
-from gliner_fast.cpu.native import is_taken_as_float32
+from gliner_fast.cpu.native import rust_takes
 from gliner_fast.cpu.openmp import parallel_address
 from gliner_fast.cpu.packed_weights import numbers_of
 from gliner_fast.kernels.attention_reference import Positions, Rotations
@@ -34,7 +34,7 @@ def native_attention(
         TypeError: for another dtype or device.
         ValueError: if the shapes do not fit each other.
     """
-    if not is_taken_as_float32(qkv):
+    if not rust_takes(qkv.device, qkv.dtype):
         raise TypeError(
             f"qkv is {qkv.dtype} on {qkv.device}: expected fp32, bf16 or fp16 on the CPU; the reference takes any"
         )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 from torch import Tensor, nn
 
 from gliner_fast.cpu.linear import Linear
-from gliner_fast.cpu.native import expect_triton, is_bare, is_recorded, triton_is_fastest
+from gliner_fast.cpu.native import asked_executor, expect_triton, is_bare, is_recorded, triton_is_fastest
 
 VARIABLE = "GLINER_FAST_NORM"
 # Rows from which on the kernel is taken: with fewer a GPU waits for the host, which starts it more slowly than the two
@@ -56,10 +54,7 @@ def asked_norm() -> str:
     Raises:
         ValueError: it names nobody.
     """
-    asked = os.environ.get(VARIABLE, "")
-    if asked not in ("", "torch", "triton"):
-        raise ValueError(f"{VARIABLE} is {asked!r}: expected torch or triton, or leave it unset for the fastest")
-    return asked
+    return asked_executor(VARIABLE, ("torch", "triton"))
 
 
 def _takes_kernel(vectors: Tensor, residual: Tensor, norm: nn.Module) -> bool:
