@@ -18,7 +18,7 @@ from typing import Any
 
 from benches.hardware import describe
 from gliner_fast import GLiNER
-from gliner_fast.annotated.examples import Example, read_examples
+from gliner_fast.annotated import Example, read_examples
 from gliner_fast.comparing import verification
 from gliner_fast.comparing.installed_gliner import load_reference
 from tests.reference.scores import score_sets

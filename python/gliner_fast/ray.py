@@ -22,6 +22,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from gliner_fast.errors import listed
 from gliner_fast.labels import LabelSet, expect_relations
 from gliner_fast.predicting.request import Options, Request
 from gliner_fast.relations.relation import LinkedEntities, relations_of
@@ -227,7 +228,7 @@ def _assigned_resources() -> dict[str, float] | None:
 
 def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
     if name not in table.column_names:
-        raise ValueError(f"the table has no column {name!r}, only {', '.join(map(repr, table.column_names))}")
+        raise ValueError(f"the table has no column {name!r}, only {listed(table.column_names)}")
     return table[name]
 
 

@@ -8,14 +8,8 @@ import datasets
 import numpy as np
 import pytest
 
-from gliner_fast.annotated.examples import (
-    DataError,
-    Example,
-    examples_from_records,
-    labels_of,
-    read_examples,
-    rename_labels,
-)
+from gliner_fast.annotated import DataError, Example, read_examples
+from gliner_fast.annotated.examples import examples_from_records, labels_of, rename_labels
 from gliner_fast.annotated.summary import summarise
 from gliner_fast.annotated.writers import write_examples
 

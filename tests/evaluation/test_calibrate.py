@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gliner_fast import GLiNER
-from gliner_fast.annotated.examples import Example
+from gliner_fast.annotated import Example
 from gliner_fast.candidates import Candidates
 from gliner_fast.evaluation.calibrate import GRID, calibrate, choose_thresholds
 from gliner_fast.evaluation.scored_examples import ScoredExamples

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from gliner_fast import GLiNER
-from gliner_fast.annotated.examples import Example, labels_of
+from gliner_fast.annotated import Example
+from gliner_fast.annotated.examples import labels_of
 from gliner_fast.comparing.installed_gliner import load_reference
 from gliner_fast.data_processor import whitespace_words
 from gliner_fast.encoders.attention_executor import VARIABLE as ATTENTION

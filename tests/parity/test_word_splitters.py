@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from gliner_fast import GLiNER, extract_files, verify
-from gliner_fast.annotated.examples import DataError, examples_from_records, read_examples
+from gliner_fast.annotated import DataError
+from gliner_fast.annotated.examples import examples_from_records, read_examples
 from gliner_fast.annotated.writers import write_examples
 from gliner_fast.cli import main
 from gliner_fast.jobs.chosen_model import ChosenModel

@@ -8,23 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from gliner_fast.annotated.example import DataError, Example, Report, Span
+from gliner_fast.annotated.example import DataError, Example, Report
 from gliner_fast.annotated.readers import columns, hub, json_values, records
 from gliner_fast.annotated.readers.records import RecordOptions
 from gliner_fast.annotated.readers.source import first_bytes, looks_like_json
+from gliner_fast.errors import listed
 from gliner_fast.words import WordTriples
-
-__all__ = [
-    "DataError",
-    "Example",
-    "Format",
-    "Span",
-    "draw_examples",
-    "examples_from_records",
-    "labels_of",
-    "read_examples",
-    "rename_labels",
-]
 
 Format = Literal["gliner", "offsets", "tags", "conll", "dataset"]
 
@@ -176,12 +165,11 @@ def rename_labels(examples: Sequence[Example], names: Mapping[str, str]) -> list
     def renamed(labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return None if labels is None else tuple(dict.fromkeys(names.get(label, label) for label in labels))
 
-    known = {label for own in examples for label in (*(own.labels or ()), *(own.negatives or ()))} | {
-        *labels_of(examples)
-    }
+    known = {label for own in examples for label in (*(own.labels or ()), *(own.negatives or ()))}
+    known.update(labels_of(examples))
     unknown = [label for label in names if label not in known]
     if unknown:
-        raise ValueError(f"no example has the label {unknown[0]!r}; there are {', '.join(map(repr, sorted(known)))}")
+        raise ValueError(f"no example has the label {unknown[0]!r}; there are {listed(sorted(known))}")
     return [
         Example(
             example.words,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from gliner_fast.annotated.example import DataError, Example, Report, Span
 from gliner_fast.annotated.readers.tags import is_tag, spans_of_tags
+from gliner_fast.errors import listed
 from gliner_fast.words import WordTriples, split_words, word_span_finder
 
 _OFFSET_KEYS = ("entities", "spans", "label", "labels")
@@ -52,7 +53,7 @@ class RecordOptions:
         """Tells which keys of some data were passed over unasked."""
         if self.passed_keys:
             warnings.warn(
-                f"{name}: keys that are not read: {', '.join(map(repr, self.passed_keys))}",
+                f"{name}: keys that are not read: {listed(self.passed_keys)}",
                 stacklevel=3,
             )
 
@@ -128,7 +129,7 @@ def _recognise(record: Mapping[str, Any]) -> str | None:
 
 def _reader(form: str | None, record: Mapping[str, Any], place: str) -> _Reader:
     if form is None:
-        keys = ", ".join(map(repr, record)) or "none"
+        keys = listed(record) or "none"
         raise DataError(f"{place}: no format has these keys ({keys}): expected an object such as " + _EXAMPLE)
     return _READERS[form]
 
@@ -221,7 +222,7 @@ def _expect_keys(
 ) -> None:
     missing = [key for key in required if key not in record]
     if missing:
-        raise DataError(f"{place}: {missing[0]!r} is missing; its keys are {', '.join(map(repr, record))}")
+        raise DataError(f"{place}: {missing[0]!r} is missing; its keys are {listed(record)}")
     unknown = [key for key in record if key not in required and key not in optional and key not in options.ignore_keys]
     if options.passes_unknown_keys:
         options.passed_keys |= dict.fromkeys(unknown)
@@ -236,7 +237,7 @@ def _one_of(record: Mapping[str, Any], keys: Sequence[str], place: str) -> str:
     present = [key for key in keys if key in record]
     if len(present) != 1:
         found = " and ".join(map(repr, present)) or "none"
-        raise DataError(f"{place}: {found} of {', '.join(map(repr, keys))}: expected one of them")
+        raise DataError(f"{place}: {found} of {listed(keys)}: expected one of them")
     return present[0]
 
 
