@@ -25,16 +25,6 @@ _LABEL_ENCODER = "token_rep_layer.labels_encoder.model."
 _SPAN_HEAD = "span_rep_layer.span_rep_layer."
 _ADJACENCY = "relations_rep_layer.relation_rep_layer."
 _TRIPLES = "triples_score_layer."
-_RELATION_LAYERS = {
-    "relations.pairs.inner": "pair_rep_layer.0",
-    "relations.pairs.outer": "pair_rep_layer.3",
-    "relations.spans.start.inner": f"{_SPAN_HEAD}project_start.0",
-    "relations.spans.start.outer": f"{_SPAN_HEAD}project_start.3",
-    "relations.spans.end.inner": f"{_SPAN_HEAD}project_end.0",
-    "relations.spans.end.outer": f"{_SPAN_HEAD}project_end.3",
-    "relations.spans.joint": f"{_SPAN_HEAD}out_project.0",
-    "relations.spans.out": f"{_SPAN_HEAD}out_project.3",
-}
 _SHOWN = 8
 
 # Rows of the word-embedding matrix are read off the file, whatever the configuration says (compat section 2.2).
@@ -272,15 +262,14 @@ def has_weights_of(network: Network, folder: Path, variant: str | None = None) -
 
 def checkpoint_names(network: Network) -> dict[str, list[str]]:
     """The package's name of each of our parameters; several where ours is theirs, one below the other."""
-    modules = (
-        _head_names(network.scorer)
-        | _RELATION_LAYERS
-        | {
-            "projection": "token_rep_layer.projection",
-            "label_encoder.projection": "token_rep_layer.labels_projection",
-            "rnn.lstm": "rnn.lstm",
-        }
-    )
+    modules = {
+        **_head_names(network.scorer),
+        **_mlp_names("relations.pairs", "pair_rep_layer"),
+        **_span_head_names("relations.spans"),
+        "projection": "token_rep_layer.projection",
+        "label_encoder.projection": "token_rep_layer.labels_projection",
+        "rnn.lstm": "rnn.lstm",
+    }
     names: dict[str, list[str]] = {}
     for ours, _ in network.named_parameters():
         module, _, kind = ours.rpartition(".")
@@ -306,26 +295,34 @@ def _encoder_names(ours: str, encoder: nn.Module, prefix: str) -> list[str]:
     return [prefix + part for part in _deberta_names(module, kind)]
 
 
+def _mlp_names(ours: str, theirs: str) -> dict[str, str]:
+    """Of the two layers of a `ProjectionMLP` or `PairScorer`: in the package's, ReLU and dropout are 1 and 2."""
+    return {f"{ours}.inner": f"{theirs}.0", f"{ours}.outer": f"{theirs}.3"}
+
+
+def _span_head_names(ours: str, *, has_joint: bool = True) -> dict[str, str]:
+    """Of the layers that make span vectors; `marker` has one behind the MLPs, others have two."""
+    return {
+        **_mlp_names(f"{ours}.start", f"{_SPAN_HEAD}project_start"),
+        **_mlp_names(f"{ours}.end", f"{_SPAN_HEAD}project_end"),
+        f"{ours}.joint": f"{_SPAN_HEAD}out_project.0",
+        f"{ours}.out": f"{_SPAN_HEAD}out_project" + (".3" if has_joint else ""),
+    }
+
+
 def _head_names(scorer: SpanScorer | TokenScorer) -> dict[str, str]:
     """The package's name of each layer of a head."""
     if isinstance(scorer, TokenScorer):
         return {
-            "scorer.labels.inner": "prompt_rep_layer.0",
-            "scorer.labels.outer": "prompt_rep_layer.3",
+            **_mlp_names("scorer.labels", "prompt_rep_layer"),
             "scorer.words": "scorer.proj_token",
             "scorer.types": "scorer.proj_label",
             "scorer.joint": "scorer.out_mlp.0",
             "scorer.out": "scorer.out_mlp.3",
         }
     return {
-        "scorer.prompt.inner": "prompt_rep_layer.0",
-        "scorer.prompt.outer": "prompt_rep_layer.3",
-        "scorer.start.inner": f"{_SPAN_HEAD}project_start.0",
-        "scorer.start.outer": f"{_SPAN_HEAD}project_start.3",
-        "scorer.end.inner": f"{_SPAN_HEAD}project_end.0",
-        "scorer.end.outer": f"{_SPAN_HEAD}project_end.3",
-        "scorer.joint": f"{_SPAN_HEAD}out_project.0",
-        "scorer.out": f"{_SPAN_HEAD}out_project" + ("" if scorer.joint is None else ".3"),
+        **_mlp_names("scorer.prompt", "prompt_rep_layer"),
+        **_span_head_names("scorer", has_joint=scorer.joint is not None),
     }
 
 

@@ -127,12 +127,9 @@ def create_parts(
         ImportError: a library of the word splitter is missing.
     """
     config.refuse_unsupported()
-    if config.is_bi_encoder:
-        raise UnsupportedCheckpointError("bi-encoders are loaded and run here, but not made anew: gliner makes them")
-    if config.is_relex:
-        raise UnsupportedCheckpointError(
-            "relation extraction models are loaded and run here, but not made anew: gliner makes them"
-        )
+    if config.is_bi_encoder or config.is_relex:
+        kind = "bi-encoders" if config.is_bi_encoder else "relation extraction models"
+        raise UnsupportedCheckpointError(f"{kind} are loaded and run here, but not made anew: gliner makes them")
     splitter = word_splitter(config.words_splitter_type)
     encoder_config = locating.load_encoder_config(config, hub)
     if tokenizer is None:

@@ -97,9 +97,7 @@ def load_encoder_config(config: GLiNERConfig, hub: HubOptions) -> Mapping[str, A
     Raises:
         CheckpointError: it can be had from neither.
     """
-    if config.encoder_config is not None:
-        return {"model_type": "deberta-v2", **config.encoder_config}
-    return _fetch_config("encoder_config", config.model_name, hub)
+    return _own_or_fetched("encoder_config", config.encoder_config, config.model_name, hub)
 
 
 def load_labels_config(config: GLiNERConfig, hub: HubOptions) -> Mapping[str, Any] | None:
@@ -110,12 +108,12 @@ def load_labels_config(config: GLiNERConfig, hub: HubOptions) -> Mapping[str, An
     """
     if config.labels_encoder is None:
         return None
-    if config.labels_encoder_config is not None:
-        return {"model_type": "deberta-v2", **config.labels_encoder_config}
-    return _fetch_config("labels_encoder_config", config.labels_encoder, hub)
+    return _own_or_fetched("labels_encoder_config", config.labels_encoder_config, config.labels_encoder, hub)
 
 
-def _fetch_config(setting: str, model_name: str, hub: HubOptions) -> Mapping[str, Any]:
+def _own_or_fetched(setting: str, own: Mapping[str, Any] | None, model_name: str, hub: HubOptions) -> Mapping[str, Any]:
+    if own is not None:
+        return {"model_type": "deberta-v2", **own}
     from transformers import AutoConfig
 
     try:
@@ -123,7 +121,7 @@ def _fetch_config(setting: str, model_name: str, hub: HubOptions) -> Mapping[str
     except Exception as error:
         raise CheckpointError(
             f"the checkpoint has no {setting}, and that of {model_name!r} cannot be had: {reason_of(error)}. "
-            f"Add {setting} to gliner_config.json, or go online once"
+            f"Add {setting} to {CONFIG_NAME}, or go online once"
         ) from error
     settings: dict[str, Any] = found.to_dict()
     return settings
