@@ -49,6 +49,21 @@ class Room:
         self._of_a_word = max(self._LEAST, 1.5 * hits / max(1, words), 0.5 * self._of_a_word)
 
 
+def start_copy(tensor: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """Starts a tensor's way to the host; waits for nothing.
+
+    Returns:
+        The copy, in pinned memory where the tensor is on CUDA, and what happens once it is there; None where it is.
+    """
+    if not tensor.is_cuda:
+        return tensor.cpu(), None
+    on_host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    on_host.copy_(tensor, non_blocking=True)
+    is_there = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    is_there.record(torch.cuda.current_stream(tensor.device))
+    return on_host, is_there
+
+
 @dataclass(frozen=True)
 class PendingCandidates:
     """Candidates that the device is looking for; where it is the CPU, they are found already.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gliner_fast.kernels.pending_candidates import PendingCandidates, Room, SpanCandidates
+from gliner_fast.kernels.pending_candidates import PendingCandidates, Room, SpanCandidates, start_copy
 from gliner_fast.kernels.span_scores import Hits, as_kernel_inputs, count_dtype, launch
 from gliner_fast.kernels.span_tiling import Tiling, cut_tiles, to_device
 
@@ -89,13 +89,7 @@ def _search(
     table[:2].zero_()
     hits = Hits(table[2 : 2 + room], table.view(count_dtype(tiling.logits))[:1], bounds, allowed_spans)
     launch(*inputs, tiling, max_width, table[2 + room :].view(torch.float32), allow_tf32=allow_tf32, hits=hits)
-    if not table.is_cuda:
-        return table, None
-    on_host = torch.empty(table.shape, dtype=table.dtype, pin_memory=True)
-    on_host.copy_(table, non_blocking=True)
-    is_there = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    is_there.record(torch.cuda.current_stream(table.device))
-    return on_host, is_there
+    return start_copy(table)
 
 
 def logit_bounds(thresholds: Tensor) -> Tensor:

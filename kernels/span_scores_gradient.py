@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from gliner_fast.kernels._triton import jit, jit_for_any, tl
+from gliner_fast.kernels.span_tiling import ceil_div, to_device
 
 # Not measured on a card yet: the largest blocks that spill no registers when compiled for sm_90 (Triton 3.6, ptxas).
 _BLOCK_WORDS = 32
@@ -194,10 +195,10 @@ def span_scores_gradient(
         "SUM": _triton_dtype(sums),
         "PRECISION": "tf32" if allow_tf32 else "ieee",
     }
-    hidden_tiles = -(-hidden // block_hidden)
+    hidden_tiles = ceil_div(hidden, block_hidden)
     with torch.cuda.device(u.device) if u.is_cuda else nullcontext():
         if len(word_tiles):
-            blocks = -(-max(class_counts) // block_types)
+            blocks = ceil_div(max(class_counts), block_types)
             for direction, own, other, d_own in ((1, u, v, du), (-1, v, u, dv)):
                 _word_gradient_kernel[len(word_tiles), hidden_tiles](
                     d_logits, own, other, g, d_own, texts, word_tiles, hidden, direction, TYPE_BLOCKS=blocks, **options
@@ -224,8 +225,7 @@ def _tables(
     type_tiles = [(text, at) for text, count in enumerate(class_counts) for at in range(0, count, block_types)]
     rows = [*texts, *word_tiles, *type_tiles]
     flat = torch.tensor([value for row in rows for value in row], dtype=torch.int64)
-    if device.type == "cuda":
-        flat = flat.pin_memory().to(device, non_blocking=True)  # one copy for all three; the host does not wait
+    flat = to_device(flat, device)  # one copy for all three
     tables = flat.split([6 * len(texts), 2 * len(word_tiles), 2 * len(type_tiles)])
     return tables[0].view(-1, 6), tables[1].view(-1, 2), tables[2].view(-1, 2)
 

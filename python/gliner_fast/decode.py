@@ -70,8 +70,7 @@ def find_candidates(
         candidates = those_that_pass(likely, class_counts, thresholds)
     else:
         coming = scored if isinstance(scored, PendingScores) else PendingScores.of(scored)
-        # Scores are compared in their own precision, as the package does it: 0.3 in bf16 is not 0.3 in float32.
-        thresholds = torch.from_numpy(flat_thresholds(selection, class_counts)).to(coming.dtype).float().numpy()
+        thresholds = rounded(flat_thresholds(selection, class_counts), coming.dtype)
         scores = coming.wait().numpy()
         candidates = Candidates(*_rust.find_candidates(scores, word_counts, class_counts, max_width, thresholds))
     return only_allowed(candidates, selection)
@@ -131,6 +130,11 @@ def _flatten(selection: Selection, class_counts: NDArray[np.int64], dtype: type[
         flat[at : at + used] = threshold if isinstance(threshold, float) else threshold[:used]
         at += scored
     return flat
+
+
+def rounded(thresholds: NDArray[np.float32], dtype: torch.dtype) -> NDArray[np.float32]:
+    """Thresholds as scores of a dtype are compared with them, as in the package: 0.3 in bf16 is not 0.3 in float32."""
+    return torch.from_numpy(thresholds).to(dtype).float().numpy()
 
 
 def flat_allowed_spans(

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from gliner_fast import _rust
 from gliner_fast.candidates import Candidates, only
 from gliner_fast.cpu.native import is_float32_on_cpu
-from gliner_fast.decode import Selection, are_allowed, exact_thresholds, flat_thresholds
+from gliner_fast.decode import Selection, are_allowed, exact_thresholds, flat_thresholds, rounded
 from gliner_fast.pending_scores import PendingScores
 from gliner_fast.probabilities import probabilities
 
@@ -56,8 +55,7 @@ def find_marked_spans(
         scores = probabilities(scored)
     else:
         coming = scored if isinstance(scored, PendingScores) else PendingScores.of(scored)
-        # Edges are compared in the scores' own precision, and what is inside in float64, as the package does it.
-        edges = torch.from_numpy(edges).to(coming.dtype).float().numpy()
+        edges = rounded(edges, coming.dtype)  # `insides` are compared in float64, as the package does it
         scores = coming.wait()
     offsets, starts, ends, classes, *lowest = _rust.find_marked_spans(
         scores.numpy(), word_counts, class_counts, edges, insides

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gliner_fast.kernels.pending_candidates import start_copy
+
 
 @dataclass(frozen=True)
 class PendingScores:
@@ -25,14 +27,7 @@ class PendingScores:
     @classmethod
     def of(cls, logits: Tensor) -> PendingScores:
         """Starts the way of some logits' sigmoids, (S,), taken in the logits' own precision; waits for nothing."""
-        scores = torch.sigmoid(logits).float()
-        if not scores.is_cuda:
-            return cls(logits.dtype, scores.cpu(), None)
-        on_host = torch.empty(scores.shape, dtype=scores.dtype, pin_memory=True)
-        on_host.copy_(scores, non_blocking=True)
-        is_there = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        is_there.record(torch.cuda.current_stream(scores.device))
-        return cls(logits.dtype, on_host, is_there)
+        return cls(logits.dtype, *start_copy(torch.sigmoid(logits).float()))
 
     def wait(self) -> Tensor:
         """The scores, (S,) float32 on the host."""
