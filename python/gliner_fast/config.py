@@ -141,12 +141,10 @@ class GLiNERConfig:
         if name in _COUNTS and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise CheckpointError(f"{name} is {value!r}: expected a whole number of at least 1")
         if name in _STRUCTURE and self.__dict__.get("_is_in_use") and value != self.__dict__[name]:
-            with_it = (
-                f"load the checkpoint with max_width={value}"
-                if name == "max_width"
-                else (f"write {value!r} into {CONFIG_NAME} and load that, or make a model with GLiNER.from_config")
-            )
-            raise CheckpointError(f"{name} is {self.__dict__[name]!r}, and the model is made by it: {with_it}")
+            way_out = f"write {value!r} into {CONFIG_NAME} and load that, or make a model with GLiNER.from_config"
+            if name == "max_width":
+                way_out = f"load the checkpoint with max_width={value}"
+            raise CheckpointError(f"{name} is {self.__dict__[name]!r}, and the model is made by it: {way_out}")
         if name == "subtoken_pooling" and value not in POOLINGS:
             raise CheckpointError(f"subtoken_pooling is {value!r}: expected one of {', '.join(POOLINGS)}")
         if name in self.__dataclass_fields__:

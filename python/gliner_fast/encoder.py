@@ -18,7 +18,7 @@ from gliner_fast.encoders.as_built import AsBuilt
 from gliner_fast.encoders.attention_executor import AttentionExecutor, PackedTexts, choose_attention
 from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.encoders.deberta_config import DebertaConfig
-from gliner_fast.errors import CheckpointError, UnsupportedCheckpointError
+from gliner_fast.errors import UnsupportedCheckpointError
 
 _DECODERS = ("llama", "mistral", "gemma", "qwen2")
 _meta_lock = threading.Lock()
@@ -134,18 +134,15 @@ class TransformersEncoder(nn.Module):
 
 
 def build_encoder(
-    encoder_config: Mapping[str, Any] | None, attn_implementation: str | None = None
+    encoder_config: Mapping[str, Any], attn_implementation: str | None = None
 ) -> DebertaEncoder | TransformersEncoder:
     """An encoder for a transformers configuration, with weights as torch and transformers initialise them.
 
     Inside `parameters_on_meta` nothing is initialised.
 
     Raises:
-        CheckpointError: there is no configuration.
         UnsupportedCheckpointError: transformers does not know the encoder, or it is none.
     """
-    if encoder_config is None:
-        raise CheckpointError("encoder_config is missing: the encoder cannot be built without it")
     config = DebertaConfig.read(encoder_config)
     if config is not None:
         return DebertaEncoder(config)

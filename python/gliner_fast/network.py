@@ -73,6 +73,7 @@ class Network(nn.Module):
         super().__init__()
         self.pooling = config.subtoken_pooling
         self.embed_ent_token = config.embed_ent_token
+        assert config.encoder_config is not None, "an encoder's settings are looked up before a network is built"
         self.encoder = build_encoder(config.encoder_config, config._attn_implementation)
         width = config.hidden_size
         if width % 2 and config.num_rnn_layers > 0:
@@ -81,10 +82,7 @@ class Network(nn.Module):
         self.projection: Linear | None = Linear(own_width, width) if own_width != width else None
         self.label_encoder: LabelEncoder | None = None
         if config.is_bi_encoder:
-            if config.labels_encoder_config is None:
-                raise CheckpointError(
-                    "labels_encoder_config is missing: the labels' encoder cannot be built without it"
-                )
+            assert config.labels_encoder_config is not None, "as are those of the labels' encoder"
             self.label_encoder = LabelEncoder(config.labels_encoder_config, width)
         layers = 0 if config.is_bi_encoder else config.num_rnn_layers
         self.rnn: WordLSTM | None = WordLSTM(width, layers) if layers > 0 else None
