@@ -30,13 +30,13 @@ from gliner_fast.encoders.attention_executor import (
     fastest_attention,
     runs_of_equals,
 )
-from gliner_fast.encoders.card_layers import run_on_card
 from gliner_fast.encoders.cuda_graphs import MOST_SUBWORDS as GRAPH_SUBWORDS
 from gliner_fast.encoders.cuda_graphs import Encode, EncoderGraphs, Weights, wants_graphs
 from gliner_fast.encoders.deberta_config import DebertaConfig, position_rows
 from gliner_fast.encoders.deberta_layer import DebertaLayer, Group
 from gliner_fast.encoders.deberta_positions import LayerPositions
 from gliner_fast.encoders.flash_attention import FlashAttention, FlashTexts, takes_flash
+from gliner_fast.encoders.gpu_layers import run_on_gpu
 from gliner_fast.encoders.residual_norm import asked_norm
 from gliner_fast.kernels.attention_reference import Positions
 from gliner_fast.precision import autocast_dtype
@@ -183,7 +183,7 @@ class DebertaEncoder(nn.Module):
             for keys, queries in tables
         ]
         if executor == "triton":
-            found = run_on_card(hidden, layers, positions, texts, wanted, scale=self._scale)
+            found = run_on_gpu(hidden, layers, positions, texts, wanted, scale=self._scale)
             if found is not None:
                 return found
         for layer, own_positions in zip(layers, positions, strict=True):

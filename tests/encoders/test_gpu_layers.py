@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gliner_fast.cpu.linear import VARIABLE as LINEAR
-from gliner_fast.encoders import card_layers, deberta
+from gliner_fast.encoders import deberta, gpu_layers
 from gliner_fast.encoders.attention_executor import VARIABLE as ATTENTION
 from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.encoders.residual_norm import VARIABLE as NORM
@@ -25,15 +25,15 @@ LENGTHS = [5, 1, 18, 3]
 def went(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each batch went by the kernels alone, on what stands for a card."""
     monkeypatch.setenv(ATTENTION, "triton")
-    monkeypatch.setattr(card_layers, "_is_on_card", lambda _: True)
+    monkeypatch.setattr(gpu_layers, "_is_on_gpu", lambda _: True)
     seen: list[bool] = []
 
     def run(*given: object, **options: object) -> Tensor | None:
-        found = card_layers.run_on_card(*given, **options)
+        found = gpu_layers.run_on_gpu(*given, **options)
         seen.append(found is not None)
         return found
 
-    monkeypatch.setattr(deberta, "run_on_card", run)
+    monkeypatch.setattr(deberta, "run_on_gpu", run)
     return seen
 
 
@@ -52,7 +52,7 @@ def run(encoder: DebertaEncoder, wanted: Tensor | None = None) -> Tensor:
 
 def by_modules(encoder: DebertaEncoder, wanted: Tensor | None, monkeypatch: pytest.MonkeyPatch) -> Tensor:
     with monkeypatch.context() as patched:
-        patched.setattr(card_layers, "_is_on_card", lambda _: False)
+        patched.setattr(gpu_layers, "_is_on_gpu", lambda _: False)
         return run(encoder, wanted)
 
 
@@ -71,8 +71,8 @@ def test_hidden_states_are_those_of_the_modules(kinds, wanted, went, monkeypatch
 def test_in_16_bits_the_product_takes_gelu_along(went, monkeypatch: pytest.MonkeyPatch):
     encoder, wanted = encoder_of(torch.bfloat16), torch.arange(20)
     taken = []
-    with_gelu = card_layers.product_with_gelu
-    monkeypatch.setattr(card_layers, "product_with_gelu", lambda *given: taken.append(given) or with_gelu(*given))
+    with_gelu = gpu_layers.product_with_gelu
+    monkeypatch.setattr(gpu_layers, "product_with_gelu", lambda *given: taken.append(given) or with_gelu(*given))
     found = run(encoder, wanted)
     assert (went, len(taken)) == ([True], len(encoder.layers))
     exact = by_modules(encoder_of(), wanted, monkeypatch)

@@ -1,7 +1,7 @@
-"""DeBERTa's layers over packed texts on a card, with all that is the same in each of them asked once a batch.
+"""DeBERTa's layers over packed texts on a GPU, with what is the same for all of them asked once a batch.
 
-A card gets some hundred kernels for a batch, and what the modules ask before each of them takes a host longer than to
-start it: a text alone waits for that, and so do the other threads of a batch's host.
+A batch takes some hundred kernels. What the modules ask before each of them takes the host longer than to start it: a
+single text waits for that, and so do the host's other threads.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MODULES = {
 }
 
 
-def run_on_card(
+def run_on_gpu(
     hidden: Tensor,
     layers: Sequence[DebertaLayer],
     positions: Sequence[Positions],
@@ -38,10 +38,10 @@ def run_on_card(
     *,
     scale: float,
 ) -> Tensor | None:
-    """What the layers make of hidden states, by the kernels; None where the modules have to be called.
+    """Runs the layers by kernels; None where the modules have to be called instead.
 
-    They have to where one is not ours or has something added, in training, under autocast, where somebody records what
-    is done, and where the environment says who computes products or norms.
+    They have to be where one is not ours or has something added, in training, under autocast, while torch compiles or
+    traces, and where an environment variable says who computes products or norms.
 
     Args:
         hidden: (N, D), what the first layer reads.
@@ -54,7 +54,7 @@ def run_on_card(
     Returns:
         (N, D), or (R, D) where only some rows are wanted.
     """
-    if not _is_on_card(hidden) or _somebody_asks(hidden) or not layers:
+    if not _is_on_gpu(hidden) or _somebody_asks(hidden) or not layers:
         return None
     from gliner_fast.kernels.add_norm import MOST_COLUMNS, add_norm
     from gliner_fast.kernels.disentangled_attention import disentangled_attention
@@ -78,7 +78,7 @@ def run_on_card(
     return hidden
 
 
-def _is_on_card(hidden: Tensor) -> bool:
+def _is_on_gpu(hidden: Tensor) -> bool:
     return hidden.is_cuda
 
 
