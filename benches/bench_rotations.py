@@ -8,7 +8,7 @@ import torch
 from benches.compare import Race
 from benches.floor import device_seconds
 from gliner_fast.kernels.attention_reference import Rotations
-from gliner_fast.kernels.rotations import turn_in_place
+from gliner_fast.kernels.rotations import rotate_in_place
 
 HEADS, HEAD_DIM, LONGEST = 12, 64, 128
 
@@ -24,14 +24,14 @@ def bench_rotations(race: Race, subwords: int, dtype: torch.dtype, device: str) 
 
     @torch.inference_mode()
     def theirs() -> torch.Tensor:
-        return rotations.turn(qkv, places)
+        return rotations.rotate(qkv, places)
 
-    exact = Rotations(angles.double().cos(), angles.double().sin()).turn(qkv.double(), places)
+    exact = Rotations(angles.double().cos(), angles.double().sin()).rotate(qkv.double(), places)
     spare = qkv.clone()  # is turned on and on: how long that takes does not change
 
     @torch.inference_mode()
     def ours() -> torch.Tensor:
-        turn_in_place(spare, rotations, places)
+        rotate_in_place(spare, rotations, places)
         return spare
 
     error, bound = (float((found.double() - exact).abs().max()) for found in (ours(), theirs()))

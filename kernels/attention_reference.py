@@ -4,9 +4,9 @@ A score is content against content, plus content against the distance i - j in b
 
     score[i, j] = scale * q[i] . k[j] + q[i] . position_keys[r] + k[j] . position_queries[r],   r = rows[i - j]
 
-Other encoders have no such vectors of distances, but a number of each (`Positions.biases`), or turn queries and keys by
-their places (`Rotations`), or see what is near alone. Computes what the kernel (`disentangled_attention.py`) does not
-take, too.
+Other encoders have no such vectors of distances, but a number of each (`Positions.biases`), or rotate queries and keys
+by their places (`Rotations`), or attend within a window. Also computes what the kernel (`disentangled_attention.py`)
+does not take.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Positions:
 
 @dataclass(frozen=True)
 class Rotations:
-    """By which angles queries and keys are turned, for each place in a text (RoPE, Su et al. 2021).
+    """By which angles queries and keys are rotated, for each place in a text (RoPE, Su et al. 2021).
 
     The number at c of a vector's first half and its twin of the second are a point in a plane.
 
@@ -49,13 +49,13 @@ class Rotations:
     cosines: Tensor
     sines: Tensor
 
-    def turn(self, qkv: Tensor, places: Tensor) -> Tensor:
-        """(N, 3, H, d), each one's place in its text, (N,) -> the same, queries and keys turned in float32 at least."""
+    def rotate(self, qkv: Tensor, places: Tensor) -> Tensor:
+        """(N, 3, H, d), places in their texts (N,) -> (N, 3, H, d): queries and keys rotated, in float32 at least."""
         cosines, sines = self.cosines[places, None, None], self.sines[places, None, None]  # (N, 1, 1, d / 2)
         content, values = qkv.split((2, 1), 1)  # type: ignore[no-untyped-call]
         first, second = content.to(torch.promote_types(qkv.dtype, cosines.dtype)).chunk(2, -1)  # (N, 2, H, d / 2) each
-        turned = torch.cat([first * cosines - second * sines, second * cosines + first * sines], -1)
-        return torch.cat([turned.to(qkv.dtype), values], 1)
+        rotated = torch.cat([first * cosines - second * sines, second * cosines + first * sines], -1)
+        return torch.cat([rotated.to(qkv.dtype), values], 1)
 
 
 def disentangled_attention_reference(

@@ -1,7 +1,7 @@
-"""Queries and keys turned by their places (RoPE, Su et al. 2021), in place and in one pass, for inference.
+"""Queries and keys rotated by their places (RoPE, Su et al. 2021), in place and in one pass, for inference.
 
-The specification is `Rotations.turn` of `attention_reference.py`, which also computes what the kernel does not take. In
-torch it is about ten passes in float32. Here are the kernel and its launch function.
+The specification is `Rotations.rotate` of `attention_reference.py`, which also computes what the kernel does not take.
+In torch it is about ten passes in float32. Here are the kernel and its launch function.
 """
 
 # The arguments of a kernel are told by their comments: pointers and numbers have no Python types.
@@ -21,7 +21,7 @@ _PLANES_PER_WARP = 256
 
 
 @jit_for_any(addresses=("places_ptr",))
-def _turn_kernel(
+def _rotation_kernel(
     qkv_ptr,  # (N, 3, H, D), whose queries and keys are overwritten
     places_ptr,  # (N,) int64
     cosines_ptr,  # (M, D / 2) float32
@@ -30,7 +30,7 @@ def _turn_kernel(
     D: tl.constexpr,  # a power of two
     HEADS: tl.constexpr,  # a power of two, at least 2 * H
 ):
-    # One program turns all heads of a subword. N * 3 * H * D passes 2**31 from 932,000 subwords of width 768, so
+    # One program rotates all heads of a subword. N * 3 * H * D passes 2**31 from 932,000 subwords of width 768, so
     # offsets of subwords are int64.
     subword = tl.program_id(0).to(tl.int64)
     place = tl.load(places_ptr + subword)
@@ -46,8 +46,8 @@ def _turn_kernel(
     tl.store(at + D // 2, (second * cosine + first * sine).to(qkv_ptr.dtype.element_ty), mask=inside)
 
 
-def turn_in_place(qkv: Tensor, rotations: Rotations, places: Tensor) -> None:
-    """Has qkv be what `Rotations.turn` gives, by the kernel: computed in fp32, and rounded once.
+def rotate_in_place(qkv: Tensor, rotations: Rotations, places: Tensor) -> None:
+    """Has qkv be what `Rotations.rotate` gives, by the kernel: computed in fp32, and rounded once.
 
     Takes fp32, fp16 and bf16 on a CUDA device, or on any under the interpreter. The host waits for nothing. Autograd
     does not see through the kernel.
@@ -65,7 +65,7 @@ def turn_in_place(qkv: Tensor, rotations: Rotations, places: Tensor) -> None:
     expect_taken(qkv, "qkv is")
     subwords, _, heads, head_dim = qkv.shape
     if head_dim < 2 or head_dim & (head_dim - 1):
-        raise ValueError(f"heads are {head_dim} wide: the kernel takes powers of two; Rotations.turn takes any")
+        raise ValueError(f"heads are {head_dim} wide: the kernel takes powers of two; Rotations.rotate takes any")
     if not qkv.is_contiguous():
         raise ValueError(f"the strides of qkv are {qkv.stride()}: expected numbers that lie one after another")
     assert places.dtype is torch.int64
@@ -77,7 +77,7 @@ def turn_in_place(qkv: Tensor, rotations: Rotations, places: Tensor) -> None:
         given = qkv.float()
     rows = 1 << (2 * heads - 1).bit_length()
     start(
-        _turn_kernel,
+        _rotation_kernel,
         (subwords,),
         given,
         places,
@@ -93,5 +93,5 @@ def turn_in_place(qkv: Tensor, rotations: Rotations, places: Tensor) -> None:
 
 
 def warps_of(planes: int) -> int:
-    """Warps of a program that turns in so many planes: not measured on a card."""
+    """Warps of a program that rotates in so many planes: not measured on a card."""
     return min(8, max(1, planes // _PLANES_PER_WARP))

@@ -65,7 +65,7 @@ def test_what_torchscript_made_is_asked_too():
     assert inner.are_training(module)
 
 
-def test_it_makes_no_circle_and_copies_look_for_themselves():
+def test_it_makes_no_reference_cycle_and_copies_look_for_themselves():
     module = make()
     module.inner = InnerModules()
     assert not module.inner.are_training(module)

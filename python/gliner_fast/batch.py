@@ -217,7 +217,7 @@ class Batcher:
             pooling=config.subtoken_pooling,
             corrected=corrected_numbering,
         )
-        # Not of a method of this: a circle would keep all this in memory until Python looks for circles.
+        # Not a bound method: the reference cycle would keep all this in memory until the garbage collector runs.
         self._encode_prompt = partial(_encode_prompt, tokenizer, config)
         self._cached_prompts = [(longest, lru_cache(most)(self._encode_prompt)) for longest, most in _CACHED_PROMPTS]
 

@@ -140,7 +140,7 @@ def predict_on_all(
             yield item, prepared, found
             del item, prepared, found  # or they would be in memory beside the next
     finally:
-        under_way.clear()  # a task knows its error, whose traceback knows this frame: a circle
+        under_way.clear()  # a task holds its error, whose traceback holds this frame: a reference cycle
         line.unwanted.set()
         preparer.shutdown()
         line.close()
@@ -191,7 +191,7 @@ class _Line:
     def close(self) -> None:
         """Waits for what is at work."""
         self._threads.shutdown()
-        self._idle.clear()  # they know this line: a circle would keep copies of the network until it is found
+        self._idle.clear()  # workers hold this line: the reference cycle would keep copies of the network
 
 
 class _Worker:
@@ -221,7 +221,7 @@ class _Worker:
         except BaseException as error:  # noqa: BLE001  # raised in the turn of its item
             if not self._taken:
                 self._taken.extend(filter(None, [self._line.take(self, is_busy=True)]))
-            while self._taken:  # none is kept: it knows the error, whose traceback knows this
+            while self._taken:  # none is kept: it holds the error, whose traceback holds this frame
                 self._taken.popleft().result.set_exception(error)
 
     def _requests(self) -> Iterator[Prepared | None]:

@@ -15,8 +15,8 @@ _training = itemgetter("training")
 class InnerModules:
     """What is inside a module: found once, and again where somebody has put another module in.
 
-    It does not hold the module itself, which is likely to hold this: a circle would keep the weights in memory until
-    Python looks for circles.
+    It does not hold the module itself, which is likely to hold this: that reference cycle would keep the weights in
+    memory until the garbage collector runs.
     """
 
     def __init__(self) -> None:

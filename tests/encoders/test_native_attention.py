@@ -76,7 +76,7 @@ def test_queries_and_keys_are_turned(window, dtype):
     rotations = Rotations(angles.cos(), angles.sin())
     places = torch.cat([torch.arange(length) for length in lengths])
     qkv = qkv.to(dtype)
-    turned = rotations.turn(qkv.double(), places)
+    turned = rotations.rotate(qkv.double(), places)
     # Points of a plane, turned: the reference is itself checked by complex numbers.
     plane = torch.complex(*qkv.double().chunk(2, -1)) * torch.polar(torch.ones(()), angles)[places, None, None]
     torch.testing.assert_close(turned[:, :2], torch.cat([plane.real, plane.imag], -1)[:, :2], rtol=0, atol=1e-5)

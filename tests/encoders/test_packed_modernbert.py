@@ -101,9 +101,9 @@ def test_sixteen_bits_are_as_near_as_those_of_padded_texts(dtype: torch.dtype, m
 def test_the_kernel_of_disentangled_attention_sees_what_is_near(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, lengths = make_encoder(hidden_size=64, num_attention_heads=2, local_attention=60), [100, 33, 1, 70, 2]
     windows, turned = [], []
-    turn = rotations.turn_in_place
-    monkeypatch.setattr(rotations, "turn_in_place", lambda *given: turned.append(given[0].shape) or turn(*given))
-    monkeypatch.setattr(rotations.Rotations, "turn", None)  # whom nobody calls
+    rotate = rotations.rotate_in_place
+    monkeypatch.setattr(rotations, "rotate_in_place", lambda *given: turned.append(given[0].shape) or rotate(*given))
+    monkeypatch.setattr(rotations.Rotations, "rotate", None)  # whom nobody calls
     kernel = disentangled_attention.disentangled_attention
     monkeypatch.setattr(
         disentangled_attention,

@@ -21,7 +21,7 @@ HEADS = {"base": (12, 64), "large": (16, 64), "narrow": (12, 32)}
 
 def compiled(dtype: str, heads: int, head_dim: int) -> Any:
     """The kernel for sm_90 as the launch function starts it, its pointers at multiples of 16 bytes."""
-    kernel = module._turn_kernel
+    kernel = module._rotation_kernel
     names = kernel.arg_names
     rows = 1 << (2 * heads - 1).bit_length()
     constants = {"H": heads, "D": head_dim, "HEADS": rows}

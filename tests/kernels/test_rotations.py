@@ -11,7 +11,7 @@ from torch import Tensor
 from gliner_fast.kernels import _triton
 from gliner_fast.kernels import rotations as module
 from gliner_fast.kernels.attention_reference import Rotations
-from gliner_fast.kernels.rotations import turn_in_place
+from gliner_fast.kernels.rotations import rotate_in_place
 from tests.device_waits import no_wait
 from tests.kernels.spans import DEVICES, DTYPES, CountingKernel, assert_close_to_exact, needs_triton
 
@@ -35,15 +35,15 @@ class Layer:
 
     def turned(self) -> Tensor:
         qkv = self.qkv.clone()
-        turn_in_place(qkv, self.rotations, self.places)
+        rotate_in_place(qkv, self.rotations, self.places)
         return qkv
 
     def plain(self) -> Tensor:
-        return self.rotations.turn(self.qkv, self.places)
+        return self.rotations.rotate(self.qkv, self.places)
 
     def exact(self) -> Tensor:
         rotations = Rotations(self.rotations.cosines.double(), self.rotations.sines.double())
-        return rotations.turn(self.qkv.double(), self.places)
+        return rotations.rotate(self.qkv.double(), self.places)
 
     def check(self) -> None:
         ours = self.turned()
@@ -54,8 +54,8 @@ class Layer:
 
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> CountingKernel:
-    counting = CountingKernel(module._turn_kernel)
-    monkeypatch.setattr(module, "_turn_kernel", counting)
+    counting = CountingKernel(module._rotation_kernel)
+    monkeypatch.setattr(module, "_rotation_kernel", counting)
     return counting
 
 
@@ -105,7 +105,7 @@ def test_nothing_but_queries_and_keys_is_written(dtype: torch.dtype, device: str
     layer = Layer([5], 3, 16, dtype, device)  # six heads of the eight that a program has room for
     memory = torch.full((9, 3, 3, 16), 7.0, dtype=dtype, device=device)
     memory[2:7] = layer.qkv
-    turn_in_place(memory[2:7], layer.rotations, layer.places)
+    rotate_in_place(memory[2:7], layer.rotations, layer.places)
     assert torch.equal(memory[2:7], layer.turned())
     assert (memory[:2] == 7).all()
     assert (memory[7:] == 7).all()
@@ -136,13 +136,13 @@ def test_other_dtypes_are_refused():
 def test_other_heads_are_refused(head_dim: int):
     layer = Layer([2], 2, head_dim)
     with pytest.raises(ValueError, match=f"heads are {head_dim} wide: the kernel takes powers of two"):
-        turn_in_place(layer.qkv, layer.rotations, layer.places)
+        rotate_in_place(layer.qkv, layer.rotations, layer.places)
 
 
 def test_numbers_that_do_not_lie_one_after_another_are_refused():
     layer = Layer([3], 2, 16)
     with pytest.raises(ValueError, match=r"the strides of qkv are \(96, 32, 1, 2\): expected numbers that lie one"):
-        turn_in_place(layer.qkv.mT.contiguous().mT, layer.rotations, layer.places)
+        rotate_in_place(layer.qkv.mT.contiguous().mT, layer.rotations, layer.places)
 
 
 def test_a_cpu_without_the_interpreter_is_refused(monkeypatch: pytest.MonkeyPatch):
@@ -170,6 +170,6 @@ def test_offsets_beyond_2_to_the_31():
     qkv = torch.zeros(subwords, 3, heads, head_dim, dtype=torch.bfloat16, device="cuda")
     places = torch.zeros(subwords, dtype=torch.int64, device="cuda")
     qkv[-2:], places[-2:] = last.qkv, last.places
-    turn_in_place(qkv, last.rotations, places)
+    rotate_in_place(qkv, last.rotations, places)
     assert qkv.numel() > 2**31
     assert torch.equal(qkv[-2:], last.turned())

@@ -113,7 +113,7 @@ def attend(
 ) -> Tensor:
     """Attention over packed texts, (N, 3, H, d) -> (N, H, d), as `kernels.attention_reference` describes it.
 
-    With `rotations` queries and keys are turned first, by "triton" where they lie: nobody else may have `qkv` then.
+    With `rotations` queries and keys are rotated first, by "triton" in place: nobody else may hold `qkv` then.
     """
     if executor == "rust":
         return native_attention(qkv, positions, lengths=texts.lengths, scale=scale, rotations=rotations, window=window)
@@ -121,10 +121,10 @@ def attend(
         from gliner_fast.kernels.disentangled_attention import disentangled_attention
 
         if rotations is not None:
-            from gliner_fast.kernels.rotations import turn_in_place
+            from gliner_fast.kernels.rotations import rotate_in_place
 
             qkv = qkv.contiguous()
-            turn_in_place(qkv, rotations, texts.places)
+            rotate_in_place(qkv, rotations, texts.places)
         return disentangled_attention(
             qkv,
             positions,
@@ -135,5 +135,5 @@ def attend(
             allow_tf32=qkv.dtype is torch.float32 and allows_tf32(),  # asked of no 16 bits, since asking takes time
         )
     if rotations is not None:
-        qkv = rotations.turn(qkv, texts.places)
+        qkv = rotations.rotate(qkv, texts.places)
     return disentangled_attention_reference(qkv, positions, lengths=texts.lengths, scale=scale, window=window)

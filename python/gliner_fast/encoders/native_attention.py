@@ -26,7 +26,7 @@ def native_attention(
 ) -> Tensor:
     """What `kernels.attention_reference.disentangled_attention_reference` gives, (N, 3, H, d) -> (N, H, d).
 
-    With `rotations` queries and keys are turned first.
+    With `rotations` queries and keys are rotated first.
     Takes fp32, bf16 and fp16 on the CPU, computes in fp32 with tables in fp32, and uses as many threads as torch may.
     What becomes of a text depends on that text alone, to the last bit. Autograd does not see through the kernel.
 

@@ -1,7 +1,8 @@
 """ModernBERT over packed texts (Warner et al. 2024): transformers' modules and weights, no padding (DESIGN 3.3).
 
-Queries and keys are turned by their places, most layers see what is near alone, norms come first, and a gate multiplies
-the inner layer. transformers computes all scores, padding included, and hides what is far. For inference alone.
+Queries and keys are rotated by their places (RoPE), most layers attend within a window, norms come first, and a gate
+multiplies the inner layer. transformers computes all scores, padding included, and masks those outside the window. For
+inference alone.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def takes(config: Mapping[str, Any], model: nn.Module) -> bool:
     return (
         config.get("model_type") == "modernbert"
         and isinstance(kinds, dict)
-        and all(kind == "default" for kind in kinds.values())  # others turn by angles that depend on the batch
+        and all(kind == "default" for kind in kinds.values())  # others rotate by angles that depend on the batch
         and all(hasattr(layer, "attention_type") for layer in getattr(model, "layers", ()))
         and isinstance(window, int)
         and window >= 0
@@ -63,7 +64,7 @@ class _Attention:
     """What the attention of all layers needs to know of a batch."""
 
     def __init__(self, model: Any, hidden: Tensor, texts: PackedTexts, executor: AttentionExecutor) -> None:
-        """Turns by the model's own angles.
+        """Rotates by the model's own angles.
 
         Args:
             model: transformers' own.
@@ -87,12 +88,12 @@ class _Attention:
     def attend(self, layer: Any, hidden: Tensor) -> Tensor:
         """(N, E) -> (N, E), what goes into the last product of the attention."""
         own = layer.attn
-        # Nobody else has this product, so that it may be turned where it lies: no module has a hook or is of another's.
+        # Nobody else holds this product, so it may be rotated in place: no module has a hook or is somebody else's.
         qkv = own.Wqkv(layer.attn_norm(hidden)).view(len(hidden), 3, -1, own.head_dim)  # (N, 3, H, d)
         rotations, scale = self.rotations[layer.attention_type], own.head_dim**-0.5
         window = self.window if layer.attention_type == "sliding_attention" else None
         if self.executor == "grouped":
-            return _attend_in_runs(rotations.turn(qkv, self.texts.places), self.runs, scale, window)
+            return _attend_in_runs(rotations.rotate(qkv, self.texts.places), self.runs, scale, window)
         return attend(
             qkv,
             self.positions,
@@ -105,7 +106,7 @@ class _Attention:
 
 
 def _attend_in_runs(qkv: Tensor, runs: Sequence[tuple[slice, int]], scale: float, window: int | None) -> Tensor:
-    """(N, 3, H, d), turned -> (N, H * d), texts of one length together."""
+    """(N, 3, H, d), rotated -> (N, H * d), texts of one length together."""
     contexts = []
     for rows, length in runs:
         parts = qkv[rows].view(-1, length, *qkv.shape[1:]).permute(2, 0, 3, 1, 4)  # (3, texts, H, L, d)

@@ -82,7 +82,7 @@ class Schedule:
                 try:
                     raise self._failure
                 finally:
-                    self._failure = None  # or its traceback, which knows this, would keep a batch's tensors
+                    self._failure = None  # or its traceback, which holds this frame, would keep a batch's tensors
             elif self._requests is None:
                 return
 
@@ -123,8 +123,8 @@ class Schedule:
         predictor, planned = self._predictor, self._waiting[0]
         prepared = planned.collector.prepared
         try:
-            # No name for what is to come: it may become an error, whose traceback then knows it by this frame, a circle
-            # that keeps a batch's tensors until Python looks for circles.
+            # No name for the future: it may hold an error, whose traceback holds this frame. That reference cycle would
+            # keep a batch's tensors until the garbage collector runs.
             laid_out = (self._coming or stages.lay_out(predictor.lay_out, prepared, planned.rows)).result()
             self._coming = None
             if stages.overlap and len(self._waiting) > 1:
@@ -152,7 +152,7 @@ class Schedule:
             found = decoding.result()
         except Exception as error:  # noqa: BLE001  # raised in its turn
             self._waiting.appendleft(planned)
-            del decoding  # it knows the error: a circle, as in `_start`
+            del decoding  # it holds the error: a reference cycle, as in `_start`
             self._give_way(error)
         else:
             planned.collector.add(found)
@@ -180,7 +180,7 @@ class Schedule:
         # Of requests before it some batches may wait, those for which memory was short.
         self._waiting = deque(planned for planned in self._waiting if planned.collector in self._collectors)
         self._requests, self._failure, self._alone = None, error, None
-        del error  # where it was told here, its traceback knows this frame: a circle
+        del error  # its traceback may hold this frame: a reference cycle
 
     def _shrink(self, error: Exception) -> None:
         """Plans the first that waits anew as at least two, and what waits behind it with a lower budget."""

@@ -79,8 +79,8 @@ def start(
 
 def failed(error: Exception) -> Future[Any]:
     """What raises an error where its result is asked for."""
-    # Not where the error was caught: its traceback knows that frame, and a future there would make a circle, which
-    # keeps a batch's tensors until Python looks for circles.
+    # Not where the error was caught: its traceback holds that frame, and with a future in it there would be a reference
+    # cycle, which keeps a batch's tensors until the garbage collector runs.
     future: Future[Any] = Future()
     future.set_exception(error)
     return future
