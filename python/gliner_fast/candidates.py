@@ -37,22 +37,21 @@ class Candidates(NamedTuple):
         """(S,) the text that each span is in."""
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
+    def take(self, kept: NDArray[np.bool_]) -> Candidates:
+        """Some of them, of the same texts; `kept` is (S,)."""
+        return Candidates(
+            np.concatenate([[0], np.cumsum(kept)])[self.offsets].astype(np.int64),
+            self.starts[kept],
+            self.ends[kept],
+            self.classes[kept],
+            self.scores[kept],
+        )
 
-def only(candidates: Candidates, kept: NDArray[np.bool_]) -> Candidates:
-    """Some of the candidates of the same texts; `kept` is (S,)."""
-    return Candidates(
-        np.concatenate([[0], np.cumsum(kept)])[candidates.offsets].astype(np.int64),
-        candidates.starts[kept],
-        candidates.ends[kept],
-        candidates.classes[kept],
-        candidates.scores[kept],
-    )
 
-
-def those_that_pass(
+def pass_thresholds(
     likely: LikelySpans, class_counts: NDArray[np.int64], thresholds: NDArray[np.float32]
 ) -> Candidates:
-    """Computes the probabilities of likely spans, as torch does, and leaves out those that pass no threshold after all.
+    """The likely spans whose probabilities, computed as torch does, pass their thresholds.
 
     Args:
         likely: as `_rust.find_likely` and `_rust.find_spans` return them; their logits are overwritten.
@@ -65,4 +64,4 @@ def those_that_pass(
     if all_pass:
         return candidates
     first_types = np.cumsum(class_counts) - class_counts  # (B,)
-    return only(candidates, candidates.scores > thresholds[first_types[candidates.texts] + classes])
+    return candidates.take(candidates.scores > thresholds[first_types[candidates.texts] + classes])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gliner_fast import _rust
-from gliner_fast.candidates import Candidates, only, those_that_pass
+from gliner_fast.candidates import Candidates, pass_thresholds
 from gliner_fast.cpu.native import is_float32_on_cpu
 from gliner_fast.kernels.pending_candidates import PendingCandidates, SpanCandidates
 from gliner_fast.pending_scores import PendingScores
@@ -67,7 +67,7 @@ def find_candidates(
     elif isinstance(scored, Tensor) and is_float32_on_cpu(scored):
         thresholds = flat_thresholds(selection, class_counts)
         likely = _rust.find_likely(scored.numpy(), word_counts, class_counts, max_width, thresholds)
-        candidates = those_that_pass(likely, class_counts, thresholds)
+        candidates = pass_thresholds(likely, class_counts, thresholds)
     else:
         coming = scored if isinstance(scored, PendingScores) else PendingScores.of(scored)
         thresholds = rounded(flat_thresholds(selection, class_counts), coming.dtype)
@@ -161,7 +161,7 @@ def only_allowed(candidates: Candidates, selection: Selection) -> Candidates:
     """Those whose span is on their text's list, or all where there are no lists."""
     if selection.allowed_spans is None:
         return candidates
-    return only(candidates, are_allowed(candidates, selection.allowed_spans))
+    return candidates.take(are_allowed(candidates, selection.allowed_spans))
 
 
 def are_allowed(candidates: Candidates, spans: Sequence[set[tuple[int, int]] | None]) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gliner_fast import _rust
-from gliner_fast.candidates import Candidates, only
+from gliner_fast.candidates import Candidates
 from gliner_fast.cpu.native import is_float32_on_cpu
 from gliner_fast.decode import Selection, are_allowed, exact_thresholds, flat_thresholds, rounded
 from gliner_fast.pending_scores import PendingScores
@@ -64,4 +64,4 @@ def find_marked_spans(
     if selection.allowed_spans is None:
         return found
     allowed = are_allowed(found.candidates, selection.allowed_spans)
-    return MarkedSpans(only(found.candidates, allowed), found.edges[allowed], found.insides[allowed])
+    return MarkedSpans(found.candidates.take(allowed), found.edges[allowed], found.insides[allowed])

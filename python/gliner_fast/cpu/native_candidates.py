@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gliner_fast import _rust
-from gliner_fast.candidates import Candidates, those_that_pass
+from gliner_fast.candidates import Candidates, pass_thresholds
 from gliner_fast.cpu.native import rust_takes
 from gliner_fast.cpu.openmp import parallel_address
 
@@ -55,4 +55,4 @@ def native_candidates(
         torch.get_num_threads(),
         parallel_address(),
     )
-    return those_that_pass(likely, classes, limits)
+    return pass_thresholds(likely, classes, limits)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from gliner_fast.batch import Batch, Batcher, plan_batches
-from gliner_fast.candidates import Candidates, only
+from gliner_fast.candidates import Candidates
 from gliner_fast.decode import (
     Selection,
     find_candidates,
@@ -226,12 +226,12 @@ class Predictor:
                 all_spans = candidates = self.candidates(batch, scores, selection)
             is_window = prepared.rows.are_windows[rows]  # (B,)
             in_window = is_window[candidates.texts]  # (S,)
-            decoded = resolve(only(candidates, ~in_window), word_counts, selection.nested, selection.multi_label)
+            decoded = resolve(candidates.take(~in_window), word_counts, selection.nested, selection.multi_label)
             with _aside(prepared, scored):
                 whole = read_findings(prepared, batch, scores, decoded, self.network, self.max_width)
                 windows = None
                 if is_window.any():
-                    owned = only(candidates, in_window & _owned(prepared, rows, candidates))
+                    owned = candidates.take(in_window & _owned(prepared, rows, candidates))
                     windows = read_findings(prepared, batch, scores, owned, self.network, self.max_width)
                 entities = describe(prepared, whole)
                 relations, window_relations = self._link(prepared, scored, candidates, all_spans, decoded, entities)
@@ -269,7 +269,7 @@ class Predictor:
         is_window = prepared.rows.are_windows[rows]  # (B,)
         link = partial(find_relations, prepared, batch, scored.scores, self.network)
         relations: Sequence[tuple[int, Relation]] = ()
-        linked = link(decoded, only(all_spans, ~is_window[all_spans.texts]))
+        linked = link(decoded, all_spans.take(~is_window[all_spans.texts]))
         if linked is not None:
             texts, firsts = prepared.rows.texts[rows[linked.rows]], decoded.offsets[linked.rows]
             described = describe_relations(prepared, texts, firsts, linked, entities)
@@ -277,9 +277,9 @@ class Predictor:
         if not is_window.any():
             return relations, None
         # Each window's own: which of them the text keeps is known once all of its windows are.
-        in_windows, word_counts = only(candidates, is_window[candidates.texts]), batch.word_counts.numpy()
+        in_windows, word_counts = candidates.take(is_window[candidates.texts]), batch.word_counts.numpy()
         own = resolve(in_windows, word_counts, selection.nested, selection.multi_label)
-        linked = link(own, only(all_spans, is_window[all_spans.texts]))
+        linked = link(own, all_spans.take(is_window[all_spans.texts]))
         return relations, None if linked is None else of_windows(prepared, rows, linked, own)
 
     def _needs_all_spans(self, prepared: Prepared) -> bool:
