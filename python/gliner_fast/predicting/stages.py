@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import ExitStack, suppress
 from threading import Lock
-from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
-
-from typing_extensions import Self
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 
-class HostStages(AbstractContextManager["HostStages"]):
+class HostStages(ExitStack):
     """Where the host's two stages run: in a thread each, or, on a CPU, which has no time to give, in their turn.
 
     Attributes:
@@ -25,22 +22,16 @@ class HostStages(AbstractContextManager["HostStages"]):
     """
 
     def __init__(self, *, overlap: bool) -> None:
+        super().__init__()
         self.overlap = overlap
         self.most_in_flight = 3 if overlap else 1
-        self._threads = ExitStack()
-        self._layer: ThreadPoolExecutor | None = None
-        self._decoder: ThreadPoolExecutor | None = None
+        self._layer, self._decoder = self._thread("lay-out"), self._thread("decode")
 
-    def __enter__(self) -> Self:
-        if self.overlap:
-            self._layer = self._threads.enter_context(ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-lay-out"))
-            self._decoder = self._threads.enter_context(ThreadPoolExecutor(1, thread_name_prefix="gliner_fast-decode"))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._threads.close()
+    def _thread(self, name: str) -> ThreadPoolExecutor | None:
+        """A pool of one thread, which ends with this context; None where stages do not overlap."""
+        if not self.overlap:
+            return None
+        return self.enter_context(ThreadPoolExecutor(1, thread_name_prefix=f"gliner_fast-{name}"))
 
     def lay_out(self, work: Callable[Given, Result], *given: Given.args, **options: Given.kwargs) -> Future[Result]:
         """Starts laying out a batch."""
