@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from gliner_fast.devices import predict_on_all, spread
+from gliner_fast.devices import Devices, parse_devices, predict_on_all, spread
 from gliner_fast.errors import shown
 from gliner_fast.labels import Labels
 from gliner_fast.predicting.preparing import Prepared
@@ -200,7 +200,7 @@ def stream_texts(
     *,
     as_tuples: bool,
     most_texts: int,
-    devices: Sequence[torch.device] | None = None,
+    devices: Devices | None,
 ) -> Iterator[Any]:
     """What `GLiNER.stream` gives, which describes the arguments and errors."""
     if isinstance(texts, str) or not isinstance(texts, Iterable):
@@ -224,7 +224,8 @@ def stream_texts(
     if isinstance(options.relations, list):
         options = replace(options, relations=list[Any](options.relations))
     model.predictor().check(Request.read([], own, options))  # complains now, not when the first text is asked for
-    return _stream(model, texts, own, options, as_tuples=as_tuples, most_texts=most_texts, devices=devices)
+    places = None if devices is None else parse_devices(devices)
+    return _stream(model, texts, own, options, as_tuples=as_tuples, most_texts=most_texts, devices=places)
 
 
 def _stream(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gliner_fast.data_processor import whitespace_words
-from gliner_fast.devices import Devices, parse_devices
+from gliner_fast.devices import Devices
 from gliner_fast.label_vectors import LabelVectorMethods
 from gliner_fast.labels import Labels, Threshold
 from gliner_fast.pipeline import predict_parts, stream_texts
@@ -250,26 +250,7 @@ class PredictionMethods(LabelVectorMethods):
             return_label_vectors=return_label_vectors,
             on_long=on_long,
         )
-        return self._stream(texts, labels, options, as_tuples, window_size, devices)
-
-    def _stream(
-        self,
-        texts: Iterable[Any],
-        labels: str | Sequence[str] | Mapping[str, str],
-        options: Options,
-        as_tuples: bool,
-        window_size: int,
-        devices: Devices | None,
-    ) -> Iterator[Any]:
-        return stream_texts(
-            self,
-            texts,
-            labels,
-            options,
-            as_tuples=as_tuples,
-            most_texts=window_size,
-            devices=None if devices is None else parse_devices(devices),
-        )
+        return stream_texts(self, texts, labels, options, as_tuples=as_tuples, most_texts=window_size, devices=devices)
 
     def batch_predict_entities(
         self,

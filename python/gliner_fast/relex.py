@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from gliner_fast.errors import UnsupportedCheckpointError
 from gliner_fast.labels import Labels, Relations, Threshold
 from gliner_fast.model import GLiNER
+from gliner_fast.pipeline import stream_texts
 from gliner_fast.predicting.request import OnLong, Options, Request
 from gliner_fast.relations.relation import Relation, relations_of
 
@@ -243,7 +244,9 @@ class RelexGLiNER(GLiNER):
             relation_threshold=relation_threshold,
             on_long=on_long,
         )
-        results = self._stream(texts, labels, options, as_tuples, window_size, devices)
+        results = stream_texts(
+            self, texts, labels, options, as_tuples=as_tuples, most_texts=window_size, devices=devices
+        )
         if not options.relations:
             return results
         if as_tuples:
