@@ -33,6 +33,10 @@ _CACHED_WORDS = 2**18
 _CACHED_PROMPTS = ((2**13, 1024), (2**17, 16))
 _WORDS_PER_CALL = 4096  # unseen words handed to the tokenizer at once
 _NO_TOKEN = -1
+# What the network indexes with, on its device: all int64, so that one copy moves them.
+_ON_DEVICE = (
+    "input_ids", "pooled_positions", "pooled_words", "class_positions", "offsets", "relation_positions", "label_rows",
+)  # fmt: skip
 _left_behind: list[_rust.SubwordCache] = []  # caches of the processes that this one was forked from
 
 
@@ -85,44 +89,30 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Moves what the network indexes with, in one copy; counts and lengths stay on the CPU, where they steer it."""
-        parts = self._moved()
-        if self.staged is not None:
-            moved = iter(send(self.staged, [part.shape for part in parts], device))
-        elif device.type == "cpu":
+        if self.staged is None and device.type == "cpu":
             return self
+        parts = self._to_be_moved()
+        if self.staged is None:
+            moved = upload(list(parts.values()), device)
         else:
-            moved = iter(upload(parts, device))
-        return replace(
-            self,
-            input_ids=next(moved),
-            pooled_positions=next(moved),
-            pooled_words=next(moved),
-            class_positions=next(moved),
-            offsets=None if self.offsets is None else next(moved),
-            word_order=None if self.word_order is None else (next(moved), self.word_order[1]),
-            relation_positions=None if self.relation_positions is None else next(moved),
-            label_rows=None if self.label_rows is None else next(moved),
-            staged=None,
-        )
+            moved = send(self.staged, [part.shape for part in parts.values()], device)
+        changes: dict[str, Any] = dict(zip(parts, moved, strict=True))
+        if self.word_order is not None:
+            changes["word_order"] = (changes["word_order"], self.word_order[1])
+        return replace(self, **changes, staged=None)
 
     def stage(self, *, pin: bool) -> Batch:
         """The same with what `to` moves gathered already, in pinned memory where a CUDA device is to read it.
 
         The thread that starts kernels need not do it then.
         """
-        return replace(self, staged=gather(self._moved(), pin=pin))
+        return replace(self, staged=gather(list(self._to_be_moved().values()), pin=pin))
 
-    def _moved(self) -> list[Tensor]:
-        parts = [self.input_ids, self.pooled_positions, self.pooled_words, self.class_positions]
-        if self.offsets is not None:
-            parts.append(self.offsets)
-        if self.word_order is not None:
-            parts.append(self.word_order[0])
-        if self.relation_positions is not None:
-            parts.append(self.relation_positions)
-        if self.label_rows is not None:
-            parts.append(self.label_rows)
-        return parts
+    def _to_be_moved(self) -> dict[str, Tensor]:
+        """What `to` moves, by its attribute; of `word_order` the order alone."""
+        parts = {name: getattr(self, name) for name in _ON_DEVICE}
+        parts["word_order"] = None if self.word_order is None else self.word_order[0]
+        return {name: part for name, part in parts.items() if part is not None}
 
 
 @dataclass(frozen=True)
