@@ -1,7 +1,7 @@
-"""Which modules go through `torch.compile`, and those that it wraps compiled in place, as by their own `compile`.
+"""Which modules go through `torch.compile`; what it has wrapped is compiled in place, as by the module's own `compile`.
 
-A wrapper hides what the module inside does before it is called: batches are made as it reads them, and parts that run
-kernels of their own are left out of what is compiled.
+A wrapper would hide what has to be asked of the module before it is called: how it reads batches, and which of its
+parts run kernels of their own and are left out of what is compiled.
 """
 
 from __future__ import annotations

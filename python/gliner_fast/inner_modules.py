@@ -13,7 +13,7 @@ _training = itemgetter("training")
 
 
 class InnerModules:
-    """What is inside a module: found once, and again where somebody has put another module in.
+    """The modules inside a module: looked up once, and again where one of them has been replaced.
 
     It does not hold the module itself, which is likely to hold this: that reference cycle would keep the weights in
     memory until the garbage collector runs.

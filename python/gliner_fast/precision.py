@@ -103,7 +103,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def expect_computing(device: torch.device) -> torch.device:
-    """The device, which answers are to be had from.
+    """Returns a device that can compute.
 
     Raises:
         ValueError: it is torch's "meta", which has shapes alone.

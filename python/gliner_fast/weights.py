@@ -192,7 +192,7 @@ def load_weights(
 
 
 def is_unread(network: Network, name: str) -> bool:
-    """Whether a stored tensor is none that is missed where it is not read."""
+    """Whether a stored tensor may stay unread without a warning."""
     # Bi-encoders carry an LSTM that nobody runs (Q11).
     return bool(_IGNORABLE.match(name)) or (network.label_encoder is not None and name.startswith("rnn."))
 

@@ -29,8 +29,8 @@ class HubOptions:
     token: str | bool | None = None
 
     @property
-    def of_others(self) -> dict[str, Any]:
-        """Those for what another model lends a checkpoint, such as its encoder's tokenizer."""
+    def of_encoder(self) -> dict[str, Any]:
+        """Those for files of the encoder's own model, such as its tokenizer: the others are the checkpoint's alone."""
         return {"cache_dir": self.cache_dir, "local_files_only": self.local_files_only}
 
 
@@ -117,7 +117,7 @@ def _own_or_fetched(setting: str, own: Mapping[str, Any] | None, model_name: str
     from transformers import AutoConfig
 
     try:
-        found = AutoConfig.from_pretrained(model_name, **hub.of_others)
+        found = AutoConfig.from_pretrained(model_name, **hub.of_encoder)
     except Exception as error:
         raise CheckpointError(
             f"the checkpoint has no {setting}, and that of {model_name!r} cannot be had: {reason_of(error)}. "

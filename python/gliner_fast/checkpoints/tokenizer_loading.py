@@ -162,7 +162,7 @@ def load_label_tokenizer(folder: Path, config: GLiNERConfig, hub: HubOptions) ->
     own = folder / LABEL_TOKENIZER_FOLDER
     source = own if (own / TOKENIZER_CONFIG_NAME).is_file() else config.labels_encoder
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **hub.of_others)
+        tokenizer = AutoTokenizer.from_pretrained(source, **hub.of_encoder)
     except Exception as error:
         raise CheckpointError(
             f"the tokenizer of the bi-encoder's labels cannot be had from {source}: {reason_of(error)}. Put its files "
@@ -199,7 +199,7 @@ def load_from_transformers(folder: Path | None, config: GLiNERConfig, hub: HubOp
             from transformers import AutoTokenizer
 
             load = AutoTokenizer.from_pretrained
-        tokenizer: PreTrainedTokenizerBase = load(source, **hub.of_others)
+        tokenizer: PreTrainedTokenizerBase = load(source, **hub.of_encoder)
     except Exception as error:
         reason = reason_of(error)
         if own:

@@ -1,7 +1,6 @@
-"""What a process that is forked from one with a model needs to compute: by itself it would wait for ever.
+"""Lets a process that was forked from one with a loaded model compute; by itself it would wait for ever.
 
-The threads of the other process are not there. Nobody has torch's work done, and nobody gives back the locks that one
-of them had.
+The parent's threads do not exist in the child: nobody does torch's work there, or releases the locks that they held.
 """
 
 from __future__ import annotations

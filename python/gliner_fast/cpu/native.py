@@ -85,7 +85,7 @@ def rust_takes(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def is_bare(module: nn.Module) -> bool:
-    """Whether to call a module is to call its class's `forward`, as in inference."""
+    """Whether calling a module does no more than its class's `forward`, in eval mode."""
     return not module.training and has_nothing_added(module) and not all_have_hooks()
 
 

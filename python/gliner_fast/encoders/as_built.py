@@ -1,7 +1,7 @@
-"""Whether a model of transformers still computes what its code says, so that others may compute it.
+"""Whether a model of transformers still computes what its code says, so that it may be run in another way.
 
-Who runs a model over packed texts passes over some of its modules, and shows others rows that are not padded: hooks,
-adapters and modules put in the place of others are for transformers to call, as it would.
+A run over packed texts skips some of the modules, and gives others rows without padding. Where there are hooks,
+adapters or modules in the place of others, transformers has to call them itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class AsBuilt:
         self._seen: list[tuple[dict[str, nn.Module | None], str, nn.Module, type]] = []
 
     def __call__(self) -> bool:
-        """Whether it is."""
+        """Whether the model is as it was built."""
         if all_have_hooks() or not has_nothing_added(self._model):
             return False
         if self._is_as_seen():

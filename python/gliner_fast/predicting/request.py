@@ -77,7 +77,7 @@ class Options:
 
 
 def _one_vector_a_label(vectors: Any, labels: Any, plan: LabelPlan) -> Tensor:
-    """The vector of each distinct label, of one for each label as they were given.
+    """One vector for each distinct label, from one for each label as they were given.
 
     Raises:
         TypeError: no tensor (labels, width).
