@@ -2,7 +2,7 @@
 
 Prints the speed of each budget, rounds interleaved, with the most memory that a batch takes. A larger one keeps the
 card in longer products and asks the host less often, but begins and ends with more that nothing overlaps. The default
-is in `gliner_fast/token_budget.py`.
+is in `gliner_fast/predicting/token_budget.py`.
 """
 
 from __future__ import annotations
