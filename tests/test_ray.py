@@ -198,7 +198,7 @@ def test_a_column_that_cannot_hold_labels_is_refused():
 
 
 def test_the_column_has_the_type_that_shards_have(tmp_path: Path):
-    block = Block(0, 1, np.array([0]), ["a"], None, pa.table({"text": ["a"]}), [], ["in"], np.array([1]))
+    block = Block(1, np.array([0]), ["a"], None, pa.table({"text": ["a"]}), [], ["in"], np.array([1]))
     write_shard(tmp_path / "shard", block, [[]], format="parquet")
     assert pq.read_schema(tmp_path / "shard").field("entities").type == entities_type()
 
@@ -257,7 +257,7 @@ def test_relations_are_those_of_inference_in_a_column_of_their_own(linker: Extra
     assert out.column_names == ["text", "entities", "links"]
     assert out["entities"].to_pylist() == [*map(rounded, found), None]
     assert out["links"].to_pylist() == pa.array([*linked, None], relations_type()).to_pylist()
-    block = Block(0, 1, np.array([0]), ["a"], None, pa.table({"text": ["a"]}), [], ["in"], np.array([1]))
+    block = Block(1, np.array([0]), ["a"], None, pa.table({"text": ["a"]}), [], ["in"], np.array([1]))
     write_shard(tmp_path / "shard", block, [[]], format="parquet", relations_column="links")
     assert pq.read_schema(tmp_path / "shard").field("links").type == out.schema.field("links").type
 

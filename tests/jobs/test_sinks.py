@@ -34,7 +34,7 @@ def entity(text: str, start: int, end: int, label: str = "thing", score: float =
 
 
 def make_block(columns: Any, rows: list[int], texts: list[str]) -> Block:
-    return Block(0, len(rows), np.array(rows, np.int64), texts, None, columns, [], [], np.array([], np.int64))
+    return Block(len(rows), np.array(rows, np.int64), texts, None, columns, [], [], np.array([], np.int64))
 
 
 TEXTS = ["Ada \U0001f680 wrote\n", "", "\0 é"]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+from gliner_fast.jobs._arrow import pa
+
+Labels: TypeAlias = Sequence[str] | Mapping[str, str]
+"""A row's own labels: names, or label to description."""
+Columns: TypeAlias = pa.Table | list[dict[str, Any]]
+"""What rows pass through: a table or, read from JSON lines for a JSON lines output, objects as they came."""
 
 
 @dataclass(frozen=True)
@@ -37,24 +41,21 @@ class Block:
     """Consecutive input rows, of which R can be used.
 
     Attributes:
-        first_row: number of the first row in the whole input, from 0.
         count: rows read, good ones and rejects.
-        rows: (R,) number of each good row in the whole input.
+        rows: (R,) number of each good row in the whole input, from 0.
         texts: R texts.
         labels: for each good row its own labels; None where the job has one list of labels for all rows.
-        columns: R rows of input columns to pass through: a table or, read from JSON lines for a JSON lines output,
-            objects as they came. A table without columns has no rows either: count by `rows`.
-        rejects: the other rows.
+        columns: R rows of input columns to pass through. A table without columns has no rows either: count by `rows`.
+        rejects: the other rows, in order.
         files: for each good row where it stands.
         lines: (R,) line of each good row in its file, from 1, as in `Reject`.
     """
 
-    first_row: int
     count: int
     rows: NDArray[np.int64]
     texts: Sequence[str]
-    labels: Sequence[Sequence[str] | Mapping[str, str]] | None
-    columns: pa.Table | list[dict[str, Any]]
+    labels: Sequence[Labels] | None
+    columns: Columns
     rejects: Sequence[Reject]
     files: Sequence[str]
     lines: NDArray[np.int64]

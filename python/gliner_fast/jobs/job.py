@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from gliner_fast.jobs._arrow import pa
-from gliner_fast.jobs.block import Block, Reject
+from gliner_fast.jobs.block import Block, Columns, Labels, Reject
 from gliner_fast.jobs.inputs import InputFile, fingerprint, name_of
 from gliner_fast.jobs.job_folder import Paths, SliceRecord, rejects_name, shard_name, write_aside
 from gliner_fast.jobs.json_columns import is_misfit
 from gliner_fast.jobs.plan import JobError, Plan, Settings
-from gliner_fast.jobs.records import Labels, RowCheck
+from gliner_fast.jobs.records import RowCheck
 from gliner_fast.jobs.sinks import added_columns, write_rejects, write_shard
 from gliner_fast.jobs.slices import Slice
 from gliner_fast.jobs.sources import RowReader, Selection, plan_schema
@@ -251,7 +251,7 @@ def select_columns(settings: Settings) -> Selection:
     )
 
 
-def _replace_column(columns: pa.Table | list[dict[str, Any]], name: str, values: Sequence[str]) -> Any:
+def _replace_column(columns: Columns, name: str, values: Sequence[str]) -> Columns:
     if isinstance(columns, list):
         return [{**row, name: value} if name in row else row for row, value in zip(columns, values, strict=True)]
     place = columns.schema.get_field_index(name)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from gliner_fast.errors import is_of_system, listed
 from gliner_fast.jobs._arrow import pa, pq
 from gliner_fast.jobs.arrow_types import as_labels, holds_labels, holds_strings, plain_type
+from gliner_fast.jobs.block import Block, Labels, Reject
 from gliner_fast.jobs.inputs import InputFile, JobInputError
 from gliner_fast.jobs.json_values import dump_json, read_json_rows, without_json
-from gliner_fast.jobs.records import BadRow, Fault, Labels, Part, RowCheck, expect_usable
+from gliner_fast.jobs.records import BadRow, RowCheck, expect_usable
 from gliner_fast.jobs.row_labels import read_row_labels
 from gliner_fast.jobs.selection import Selection
 
@@ -81,8 +84,8 @@ class ParquetRows:
         """The share of the file's bytes that the rows so far stand for."""
         return (self._file.size or 0) * self._row // max(1, self._rows)
 
-    def read(self, count: int) -> Part:
-        """Reads the next `count` rows, fewer only where the file ends."""
+    def read(self, count: int, first_row: int) -> Block:
+        """Reads the next `count` rows, fewer only where the file ends; `first_row` is the next one's number."""
         first_line = self._row + 1
         end = min(self._row + count, self._rows)
         pieces = []
@@ -91,7 +94,7 @@ class ParquetRows:
         # Not empty_table(): lists of an extension type have no empty array.
         table = pa.Table.from_batches(pieces, None if pieces else self._opened.schema_arrow).select(self._names)
         try:
-            return self._make_part(table.cast(self._plain_schema), first_line)
+            return self._make_block(table.cast(self._plain_schema), first_line, first_row)
         except pa.ArrowException as error:
             odd = [name for name in self._names if not self._can_be_read(table.select([name]))]
             raise JobInputError(
@@ -149,18 +152,18 @@ class ParquetRows:
             return False
         return True
 
-    def _make_part(self, table: pa.Table, first_line: int) -> Part:
+    def _make_block(self, table: pa.Table, first_line: int, first_row: int) -> Block:
         selection = self._selection
         reasons = _find_broken_strings(table)
         whole = [position for position in range(table.num_rows) if position not in reasons]
-        good = _pick(table, whole)
+        sound = _pick(table, whole)
         own_labels = [None] * len(whole)
         if selection.labels_column is not None:
-            own_labels = good.column(selection.labels_column).to_pylist()
+            own_labels = sound.column(selection.labels_column).to_pylist()
         positions: list[int] = []
         texts: list[str] = []
-        labels: list[Labels | None] = []
-        for position, text, own in zip(whole, good.column(selection.text_column).to_pylist(), own_labels, strict=True):
+        labels: list[Labels] = []
+        for position, text, own in zip(whole, sound.column(selection.text_column).to_pylist(), own_labels, strict=True):
             try:
                 row_labels = _read_row(text, own, selection)
                 expect_usable(text, row_labels, self._check)
@@ -169,14 +172,22 @@ class ParquetRows:
             else:
                 positions.append(position)
                 texts.append(text)
-                labels.append(row_labels)
-        faults = [
-            Fault(position, first_line + position, reasons[position], _show_row(table, position))
-            for position in sorted(reasons)
-        ]
-        kept = _pick(table, positions).select(self._schema.names).cast(self._schema)
-        lines = [first_line + position for position in positions]
-        return Part(table.num_rows, positions, texts, labels, kept, lines, faults)
+                if row_labels is not None:
+                    labels.append(row_labels)
+        path, good = self._file.path, np.array(positions, np.int64)
+        return Block(
+            count=table.num_rows,
+            rows=first_row + good,
+            texts=texts,
+            labels=labels,
+            columns=_pick(table, positions).select(self._schema.names).cast(self._schema),
+            rejects=[
+                Reject(first_row + position, path, first_line + position, reasons[position], _show_row(table, position))
+                for position in sorted(reasons)
+            ],
+            files=[path] * len(positions),
+            lines=first_line + good,
+        )
 
 
 def _open(file: InputFile) -> pq.ParquetFile:

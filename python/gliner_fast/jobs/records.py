@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from gliner_fast.jobs._arrow import pa
+import numpy as np
+
+from gliner_fast.jobs.block import Block, Columns, Labels, Reject
 from gliner_fast.jobs.byte_stream import ByteStream
 from gliner_fast.jobs.inputs import InputFile
 
-Labels = Sequence[str] | Mapping[str, str]
-Columns: TypeAlias = pa.Table | list[dict[str, Any]]
 # Says why a row of this text and these labels of its own, if any, cannot be used; None: it can.
 RowCheck: TypeAlias = Callable[[str, Labels | None], str | None]
 
@@ -46,38 +45,6 @@ class Row(NamedTuple):
     kept: Any
 
 
-class Fault(NamedTuple):
-    """A row that cannot be used: place in its part, line in the file, reason and the raw line."""
-
-    position: int
-    line: int
-    reason: str
-    raw: str
-
-
-@dataclass(frozen=True)
-class Part:
-    """Consecutive rows of one file.
-
-    Attributes:
-        count: rows read, good ones and faults.
-        positions: of each good row, counted from the part's first.
-        texts: of the good rows.
-        labels: of the good rows; all None without a labels column.
-        columns: of the good rows.
-        lines: of the good rows, in the file.
-        faults: the other rows, in order.
-    """
-
-    count: int
-    positions: Sequence[int]
-    texts: Sequence[str]
-    labels: Sequence[Labels | None]
-    columns: Columns
-    lines: Sequence[int]
-    faults: Sequence[Fault] = field(default=())
-
-
 class RecordFormat(Protocol):
     """How a format's records are told apart, read and put together again."""
 
@@ -100,6 +67,7 @@ class RecordReader:
 
     def __init__(self, file: InputFile, record_format: RecordFormat, check: RowCheck | None = None) -> None:
         self.format = record_format
+        self._path = file.path
         self._check = check
         self._stream = ByteStream(file)
         self._records = record_format.split(self._stream)
@@ -115,28 +83,28 @@ class RecordReader:
         self._records = chain(head, self._records)
         return head
 
-    def read(self, count: int) -> Part:
-        """Reads the next `count` rows, fewer only where the file ends."""
-        positions, lines, rows, faults = [], [], [], []
-        position = -1
-        for position, record in enumerate(islice(self._records, count)):
+    def read(self, count: int, first_row: int) -> Block:
+        """Reads the next `count` rows, fewer only where the file ends; `first_row` is the next one's number."""
+        numbers, lines, rows, rejects = [], [], [], []
+        for number, record in enumerate(islice(self._records, count), start=first_row):
             try:
                 row = self.format.parse(record)
                 expect_usable(row.text, row.labels, self._check)
             except BadRow as error:  # noqa: PERF203  # each row for itself
-                faults.append(Fault(position, record.line, str(error), show_raw(record.raw)))
+                rejects.append(Reject(number, self._path, record.line, str(error), show_raw(record.raw)))
             else:
-                positions.append(position)
+                numbers.append(number)
                 lines.append(record.line)
                 rows.append(row)
-        return Part(
-            position + 1,
-            positions,
-            [row.text for row in rows],
-            [row.labels for row in rows],
-            self.format.gather([row.kept for row in rows]),
-            lines,
-            faults,
+        return Block(
+            count=len(rows) + len(rejects),
+            rows=np.array(numbers, np.int64),
+            texts=[row.text for row in rows],
+            labels=[row.labels for row in rows if row.labels is not None],
+            columns=self.format.gather([row.kept for row in rows]),
+            rejects=rejects,
+            files=[self._path] * len(rows),
+            lines=np.array(lines, np.int64),
         )
 
     def skip(self, count: int) -> int:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from gliner_fast.errors import shown
+from gliner_fast.jobs.block import Labels
 from gliner_fast.jobs.records import BadRow, expect_whole_characters
 
 _EXPECTED = "expected a list such as ['person', 'city'], a mapping of label to description, or 'person, city'"
 
 
-def read_row_labels(value: Any, column: str) -> Sequence[str] | Mapping[str, str]:
+def read_row_labels(value: Any, column: str) -> Labels:
     """Reads a row's own labels: a list, a mapping of label to description, or text: comma-separated, or either as JSON.
 
     Raises:

@@ -9,12 +9,12 @@ from contextlib import closing
 import numpy as np
 
 from gliner_fast.jobs._arrow import pa
-from gliner_fast.jobs.block import Block, Reject
+from gliner_fast.jobs.block import Block, Columns
 from gliner_fast.jobs.csv_records import CsvRecords, plan_csv_schema
 from gliner_fast.jobs.inputs import InputFile, JobInputError
 from gliner_fast.jobs.json_lines import JsonFields, JsonLines, plan_json_schema
 from gliner_fast.jobs.parquet_rows import ParquetRows, count_parquet_rows, plan_parquet_schema
-from gliner_fast.jobs.records import Columns, Part, Record, RecordReader, RowCheck
+from gliner_fast.jobs.records import Record, RecordReader, RowCheck
 from gliner_fast.jobs.selection import Selection
 from gliner_fast.jobs.text_lines import TextLines, expect_no_json_lines, plan_text_schema
 
@@ -129,31 +129,21 @@ class RowReader:
         if self._fields is not None:
             self._look_at_fields(self._fields, count)
         first_row = self._row
-        parts: list[Part] = []
-        rows: list[int] = []
-        rejects: list[Reject] = []
-        paths: list[str] = []
+        parts: list[Block] = []  # one a file
         while (missing := count - (self._row - first_row)) and (reader := self._current()) is not None:
-            part = reader.read(missing)
-            path = self._files[self._next_file - 1].path
-            rows.extend(self._row + position for position in part.positions)
-            paths += [path] * len(part.positions)
-            rejects.extend(
-                Reject(self._row + position, path, line, reason, raw) for position, line, reason, raw in part.faults
-            )
-            parts.append(part)
-            self._advance(part.count, missing)
+            parts.append(reader.read(missing, self._row))
+            self._advance(parts[-1].count, missing)
         has_labels = self._selection.labels_column is not None
+        none = np.zeros(0, np.int64)
         return Block(
-            first_row=first_row,
             count=self._row - first_row,
-            rows=np.array(rows, np.int64),
+            rows=np.concatenate([none, *(part.rows for part in parts)]),
             texts=[text for part in parts for text in part.texts],
-            labels=[own for part in parts for own in part.labels if own is not None] if has_labels else None,
+            labels=[own for part in parts for own in part.labels or ()] if has_labels else None,
             columns=self._join([part.columns for part in parts]),
-            rejects=rejects,
-            files=paths,
-            lines=np.array([line for part in parts for line in part.lines], np.int64),
+            rejects=[reject for part in parts for reject in part.rejects],
+            files=[path for part in parts for path in part.files],
+            lines=np.concatenate([none, *(part.lines for part in parts)]),
         )
 
     def skip(self, count: int) -> int:
