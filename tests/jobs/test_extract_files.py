@@ -20,8 +20,7 @@ from gliner_fast import GLiNER, JobError, JobInputError, Redaction, extract_file
 from gliner_fast.jobs import job as job_module
 from gliner_fast.jobs import local_engine
 from gliner_fast.jobs.job_folder import SliceRecord
-from gliner_fast.jobs.pace import Pace
-from gliner_fast.jobs.progress import Watch
+from gliner_fast.jobs.progress import Pace, Watch
 from gliner_fast.jobs.report import JobReport
 from tests.jobs.conftest import as_told, read_jsonl, texts_of, write_jsonl, write_lines
 from tests.samples import BOOKS, CROSSNER, LABELS

@@ -11,8 +11,7 @@ import pytest
 
 from gliner_fast.jobs import progress
 from gliner_fast.jobs.job_folder import JobFolder, Paths, SliceRecord
-from gliner_fast.jobs.pace import Pace
-from gliner_fast.jobs.progress import Watch, show_lines
+from gliner_fast.jobs.progress import Pace, Watch, show_lines
 from tests.jobs.test_job_folder import PLAN, put
 
 

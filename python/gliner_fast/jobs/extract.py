@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, SupportsFloat
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, SupportsFloat, get_args
 
 import torch
 
@@ -19,7 +19,7 @@ from gliner_fast.jobs.plan import JobError, Settings, digest_model
 from gliner_fast.jobs.progress import Progress, show_nothing
 from gliner_fast.jobs.report import JobReport
 from gliner_fast.jobs.runner import run_job
-from gliner_fast.jobs.sinks import Layout, ShardFormat
+from gliner_fast.jobs.sinks import CODECS, Layout, ShardFormat
 from gliner_fast.jobs.to_stream import run_to_stream
 from gliner_fast.model import GLiNER
 from gliner_fast.precision import INT16, choose_device, expect_computing, parse_precision
@@ -35,10 +35,9 @@ _NO_FOLDERS = frozenset(
     | {".orc", ".xlsx", ".gz", ".zst", ".xz", ".bz2", ".lz4", ".lzma", ".br", ".sz", ".snappy", ".z", ".zip", ".7z"}
     | {".rar", ".tar", ".tgz", ".tbz", ".txz"}
 )
-_CODECS_OF_LINES = frozenset({"jsonl.gz", "jsonl.zst"})
 OnError = Literal["skip", "fail"]
 # As an extension, each makes the output one file.
-_FILE_FORMATS: tuple[ShardFormat, ...] = ("parquet", "jsonl", "jsonl.gz", "jsonl.zst")
+_FILE_FORMATS: tuple[ShardFormat, ...] = get_args(ShardFormat)
 
 
 def extract_files(
@@ -131,7 +130,7 @@ def extract_files(
     """
     if max_rejects is not None and max_rejects < 0:
         raise JobError(f"max_rejects is {max_rejects}: expected 0 or more, or None for any number")
-    if on_error not in OnError.__args__:  # type: ignore[attr-defined]
+    if on_error not in get_args(OnError):
         raise JobError(f"on_error is {on_error!r}: expected 'skip' or 'fail'")
     paths, file_format = _plan_output(output, output_format)
     if ray is not None and paths is None:
@@ -294,7 +293,7 @@ def _plan_output(
 ) -> tuple[Paths | None, ShardFormat]:
     """Where the output goes, None for a stream, and its format."""
     if not isinstance(output, (str, PathLike)):
-        if output_format in _CODECS_OF_LINES:
+        if output_format in CODECS:
             raise JobError(f"a stream gets plain JSON lines, not {output_format}: compress behind it, or name a file")
         return None, "jsonl"
     if not str(output):

@@ -17,7 +17,7 @@ from gliner_fast.devices import is_same
 from gliner_fast.jobs.block import Block
 from gliner_fast.jobs.garbage import spare_what_is_there
 from gliner_fast.jobs.job import Job
-from gliner_fast.jobs.pace import Pace
+from gliner_fast.jobs.progress import Pace
 from gliner_fast.jobs.slices import Slice, cut_slices
 from gliner_fast.jobs.sources import RowReader
 from gliner_fast.model import GLiNER

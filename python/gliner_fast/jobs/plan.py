@@ -6,10 +6,11 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from gliner_fast import __version__
 from gliner_fast.config import LABEL_TOKENIZER_FOLDER
+from gliner_fast.errors import listed
 from gliner_fast.jobs.sinks import Layout, ShardFormat
 from gliner_fast.labels import LabelSet, expect_relations, plan_thresholds
 from gliner_fast.predicting.request import OnLong
@@ -104,9 +105,8 @@ class Settings:
         if self.rows_per_shard < 1:
             raise JobError(f"rows_per_shard is {self.rows_per_shard}: expected at least 1")
         for name, allowed in (("on_long", OnLong), ("layout", Layout), ("format", ShardFormat)):
-            if getattr(self, name) not in allowed.__args__:  # type: ignore[attr-defined]
-                choices = ", ".join(map(repr, allowed.__args__))  # type: ignore[attr-defined]
-                raise JobError(f"{name} is {getattr(self, name)!r}: expected one of {choices}")
+            if getattr(self, name) not in get_args(allowed):
+                raise JobError(f"{name} is {getattr(self, name)!r}: expected one of {listed(get_args(allowed))}")
 
     def _expect_relations(self) -> None:
         try:

@@ -8,18 +8,40 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TextIO
 
 from gliner_fast.jobs.job_folder import SliceRecord
-from gliner_fast.jobs.pace import Pace
-
-# Takes the finished slices, which grow while it shows them, and the pace of the engine.
-Progress = Callable[[Mapping[int, SliceRecord], Pace], AbstractContextManager[None]]
+from gliner_fast.stats import Stats
 
 _FIRST_LINE_S = 5.0
 _LINE_EVERY_S = 30.0
 _BAR_EVERY_S = 0.5
+
+
+@dataclass
+class Pace:
+    """How far an engine is, for whoever shows it; read while it runs.
+
+    Attributes:
+        rows_read: input rows read or passed over.
+        bytes_read: of the files, as they lie on the disk.
+        bytes_total: of all files; 0 where nobody knows.
+        rows_total: of the whole input; None where it is not known.
+        computing_since: when the model was there, by `time.monotonic`; None before.
+        live: what the pipeline has done since the job went on.
+    """
+
+    rows_read: int = 0
+    bytes_read: int = 0
+    bytes_total: int = 0
+    rows_total: int | None = None
+    computing_since: float | None = None
+    live: Stats = field(default_factory=Stats)
+
+
+# Takes the finished slices, which grow while it shows them, and the pace of the engine.
+Progress = Callable[[Mapping[int, SliceRecord], Pace], AbstractContextManager[None]]
 
 
 def show_nothing(finished: Mapping[int, SliceRecord], pace: Pace) -> AbstractContextManager[None]:

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from gliner_fast.jobs.garbage import spare_what_is_there
 from gliner_fast.jobs.job import Job, select_columns
 from gliner_fast.jobs.job_folder import Paths, SliceRecord
-from gliner_fast.jobs.pace import Pace
 from gliner_fast.jobs.plan import JobError
+from gliner_fast.jobs.progress import Pace
 from gliner_fast.jobs.slices import Slice, cut_slices
 from gliner_fast.jobs.sources import RowReader, count_rows
 from gliner_fast.model import GLiNER

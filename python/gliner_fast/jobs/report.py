@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gliner_fast.jobs.job_folder import SliceRecord, write_aside
+from gliner_fast.jobs.job_folder import Paths, SliceRecord, write_aside
 
 _STAGES = ("read", "prepare", "encode", "score", "decode", "write")
 
@@ -44,6 +44,37 @@ class JobReport:
     seconds: float
     stats: dict[str, float]
     relations: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        records: Collection[SliceRecord],
+        paths: Paths | None,
+        *,
+        is_complete: bool,
+        rows_before: int,
+        seconds: float,
+        has_relations: bool,
+    ) -> JobReport:
+        """Adds up finished slices, `rows_before` of whose rows earlier runs did; `paths` is None for a stream."""
+        stats: dict[str, float] = {}
+        for record in records:
+            for name, value in record.stats.items():
+                stats[name] = stats.get(name, 0) + value
+        rows, rejects = sum(record.rows for record in records), sum(record.rejects for record in records)
+        return cls(
+            output="the stream" if paths is None else str(paths.output),
+            is_complete=is_complete,
+            rows=rows,
+            rejects=rejects,
+            rejects_file=str(paths.all_rejects) if paths is not None and rejects else None,
+            entities=sum(record.entities for record in records),
+            shards=0 if paths is None else len(records),
+            rows_here=rows - rows_before,
+            seconds=seconds,
+            stats=stats,
+            relations=sum(record.relations for record in records) if has_relations else None,
+        )
 
     @property
     def stage_shares(self) -> dict[str, float]:
@@ -111,12 +142,3 @@ def count(noun: str, number: int) -> str:
     """A number of things, in a message: "1 row", "2,000 rows", "3 entities"."""
     plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{number:,} {noun if number == 1 else plural}"
-
-
-def add_stats(records: Iterable[SliceRecord]) -> dict[str, float]:
-    """Sums the statistics of slices, name by name."""
-    total: dict[str, float] = {}
-    for record in records:
-        for name, value in record.stats.items():
-            total[name] = total.get(name, 0) + value
-    return total

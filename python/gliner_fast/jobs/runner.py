@@ -15,10 +15,9 @@ from gliner_fast.jobs.inputs import name_of
 from gliner_fast.jobs.job import Job
 from gliner_fast.jobs.job_folder import JobFolder, Paths, SliceRecord, rejects_name
 from gliner_fast.jobs.local_engine import run_here
-from gliner_fast.jobs.pace import Pace
 from gliner_fast.jobs.plan import JobError
-from gliner_fast.jobs.progress import Progress
-from gliner_fast.jobs.report import JobReport, add_stats, count
+from gliner_fast.jobs.progress import Pace, Progress
+from gliner_fast.jobs.report import JobReport, count
 from gliner_fast.jobs.sinks import join_shards
 from gliner_fast.jobs.sources import SAMPLE
 from gliner_fast.jobs.stopping import stop_on_interrupt
@@ -89,9 +88,13 @@ def run_job(
                 folder.join(lambda shards, out: join_shards(shards, out, job.plan.settings.format))
             elif folder.rejects:
                 folder.gather_rejects()
-        has_relations = job.relations_column is not None
-        report = _report(
-            paths, folder, folder.rows - rows_before, time.monotonic() - begin, has_relations=has_relations
+        report = JobReport.of(
+            folder.finished.values(),
+            paths,
+            is_complete=folder.is_joined,
+            rows_before=rows_before,
+            seconds=time.monotonic() - begin,
+            has_relations=job.relations_column is not None,
         )
         if not was_joined or not paths.report.exists():  # a process may have died between joining and reporting
             report.write(paths.report)
@@ -104,23 +107,6 @@ def run_job(
             stacklevel=3,
         )
     return report
-
-
-def _report(paths: Paths, folder: JobFolder, rows_here: int, seconds: float, *, has_relations: bool) -> JobReport:
-    records = folder.finished.values()
-    return JobReport(
-        output=str(paths.output),
-        is_complete=folder.is_joined,
-        rows=folder.rows,
-        rejects=folder.rejects,
-        rejects_file=str(paths.all_rejects) if folder.rejects else None,
-        entities=sum(record.entities for record in records),
-        shards=len(records),
-        rows_here=rows_here,
-        seconds=seconds,
-        stats=add_stats(records),
-        relations=sum(record.relations for record in records) if has_relations else None,
-    )
 
 
 def _remember_within(folder: JobFolder, limit: int | None) -> Callable[[SliceRecord], None]:

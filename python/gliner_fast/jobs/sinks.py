@@ -24,7 +24,8 @@ from gliner_fast.relations.relation import Relation, relations_of
 ShardFormat = Literal["parquet", "jsonl", "jsonl.gz", "jsonl.zst"]
 Layout = Literal["list", "rows"]
 
-_CODECS = {"jsonl.gz": "gzip", "jsonl.zst": "zstd"}
+CODECS = {"jsonl.gz": "gzip", "jsonl.zst": "zstd"}
+"""Of compressed JSON lines, by their format."""
 
 
 def added_columns(layout: Layout, entities_column: str, relations_column: str | None = None) -> list[str]:
@@ -70,7 +71,7 @@ def write_shard(
         with path.open("wb") as file:
             pq.write_table(table.combine_chunks(), file, compression="zstd")
         return
-    with path.open("wb") as file, _compressed(file, _CODECS.get(format)) as out:
+    with path.open("wb") as file, _compressed(file, CODECS.get(format)) as out:
         for line in json_lines(block, entities, layout, entities_column, relations_column):
             out.write(line)
 

@@ -15,10 +15,9 @@ from gliner_fast.jobs.inputs import name_of
 from gliner_fast.jobs.job import Job, count_relations
 from gliner_fast.jobs.job_folder import SliceRecord
 from gliner_fast.jobs.local_engine import run_here
-from gliner_fast.jobs.pace import Pace
 from gliner_fast.jobs.plan import JobError
-from gliner_fast.jobs.progress import Progress
-from gliner_fast.jobs.report import JobReport, add_stats
+from gliner_fast.jobs.progress import Pace, Progress
+from gliner_fast.jobs.report import JobReport
 from gliner_fast.jobs.sinks import json_lines
 from gliner_fast.jobs.slices import Slice
 from gliner_fast.jobs.stopping import stop_on_interrupt
@@ -74,18 +73,11 @@ def run_to_stream(
 
     with stop_on_interrupt() as stop, progress(finished, pace):
         ended = run_here(job, model or job.load_model(devices[0]), devices, (), write=write, stop=stop, pace=pace)
-    records = finished.values()
-    rows = sum(record.rows for record in records)
-    return JobReport(
-        output="the stream",
+    return JobReport.of(
+        finished.values(),
+        None,
         is_complete=ended,
-        rows=rows,
-        rejects=sum(record.rejects for record in records),
-        rejects_file=None,
-        entities=sum(record.entities for record in records),
-        shards=0,
-        rows_here=rows,
+        rows_before=0,
         seconds=time.monotonic() - begin,
-        stats=add_stats(records),
-        relations=None if job.relations_column is None else sum(record.relations for record in records),
+        has_relations=job.relations_column is not None,
     )
