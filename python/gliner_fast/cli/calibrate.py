@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gliner_fast.cli import options
-from gliner_fast.cli.data import Format, IgnoreKey, Misaligned, TagColumn, WordColumn
+from gliner_fast.cli.data import Format, IgnoreKey, Misaligned, TagColumn, WordColumn, reader
 from gliner_fast.cli.evaluate import ModelArgument, labels_beside
-from gliner_fast.cli.reading import InputError, read_labels, split_commas
+from gliner_fast.cli.reading import InputError, read_labels
 from gliner_fast.cli.writing import STDOUT, check_outputs, write_record
 
 if TYPE_CHECKING:
@@ -61,27 +61,14 @@ def calibrate(
         raise InputError("--json - would share stdout with the labels: give them a file with --output, or --json one")
     wanted = read_labels(labels or [], labels_file).labels if labels or labels_file else labels_beside(data)
 
-    from gliner_fast.annotated.examples import read_examples
     from gliner_fast.evaluation.calibrate import calibrate as choose_thresholds
 
+    read = reader(format, ignore_key, misaligned, word_column, tag_column)
     data.stat()  # where it is missing, that is told before anything is loaded
     loaded = options.load_model(model, device, dtype)
-    examples = read_examples(
-        data,
-        format=format,
-        ignore_keys=split_commas(ignore_key or []),
-        misaligned=misaligned,
-        word_column=word_column,
-        tag_column=tag_column,
-        splitter=loaded.data_processor.custom_splitter,
-    )
+    examples = read(data, splitter=loaded.data_processor.custom_splitter)
     calibration = choose_thresholds(
-        loaded,
-        examples,
-        wanted,
-        flat_ner=not nested,
-        multi_label=multi_label,
-        min_entities=min_entities,
+        loaded, examples, wanted, flat_ner=not nested, multi_label=multi_label, min_entities=min_entities
     )
     _print_scores(calibration)
     descriptions = wanted if isinstance(wanted, dict) else {}

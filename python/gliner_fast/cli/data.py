@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json as json_module
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +15,7 @@ from gliner_fast.cli.reading import InputError, split_commas
 from gliner_fast.cli.writing import check_outputs
 
 if TYPE_CHECKING:
+    from gliner_fast.annotated.example import Example
     from gliner_fast.annotated.summary import Summary
 
 _MOST_FAULTS = 20  # told of one file
@@ -59,6 +62,30 @@ WordColumn = Annotated[int, typer.Option(help="Of the word in conll, from 0; -1 
 TagColumn = Annotated[int, typer.Option(help="Of the tag in conll.")]
 
 
+def reader(
+    format: Format,  # noqa: A002
+    ignore_key: IgnoreKey,
+    misaligned: Misaligned,
+    word_column: WordColumn,
+    tag_column: TagColumn,
+) -> Callable[..., list[Example]]:
+    """`read_examples` as these options have it.
+
+    Raises:
+        InputError: the name of a key is not UTF-8.
+    """
+    from gliner_fast.annotated.examples import read_examples
+
+    return partial(
+        read_examples,
+        format=format,
+        ignore_keys=split_commas(ignore_key or []),
+        misaligned=misaligned,
+        word_column=word_column,
+        tag_column=tag_column,
+    )
+
+
 @data.command()
 def stats(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files, or folders of Hugging Face datasets.")],
@@ -77,22 +104,14 @@ def stats(
 
     [bold]gliner-fast data stats train.jsonl dev.conll[/bold]
     """
-    from gliner_fast.annotated.examples import read_examples
     from gliner_fast.annotated.summary import summarise
 
+    read = reader(format, ignore_key, misaligned, word_column, tag_column)
     summaries = {}
     is_sound = True
     for file in files:
         faults = _Faults()
-        examples = read_examples(
-            file,
-            format=format,
-            ignore_keys=split_commas(ignore_key or []),
-            misaligned=misaligned,
-            word_column=word_column,
-            tag_column=tag_column,
-            report=faults.tell,
-        )
+        examples = read(file, report=faults.tell)
         if faults.count:
             is_sound = False
             noun = "fault" if faults.count == 1 else "faults"
@@ -132,18 +151,11 @@ def convert(
     names = _read_names(rename or [])
     check_outputs({"OUT": target}, [("IN", source)])
 
-    from gliner_fast.annotated.examples import read_examples, rename_labels
+    from gliner_fast.annotated.examples import rename_labels
     from gliner_fast.annotated.writers import write_examples
 
-    examples = read_examples(
-        source,
-        format=format,
-        ignore_keys=split_commas(ignore_key or []),
-        misaligned=misaligned,
-        word_column=word_column,
-        tag_column=tag_column,
-    )
-    examples = rename_labels(examples, names)
+    read = reader(format, ignore_key, misaligned, word_column, tag_column)
+    examples = rename_labels(read(source), names)
     write_examples(examples, target, to)
     spans = sum(len(example.spans) for example in examples)
     print(f"{target}: {len(examples):,} examples, {spans:,} spans", file=sys.stderr)
@@ -171,18 +183,11 @@ def sample(
     """
     check_outputs({"OUT": target, "--rest": rest}, [("IN", source)])
 
-    from gliner_fast.annotated.examples import draw_examples, read_examples
+    from gliner_fast.annotated.examples import draw_examples
     from gliner_fast.annotated.writers import write_examples
 
-    found = read_examples(
-        source,
-        format=format,
-        ignore_keys=split_commas(ignore_key or []),
-        misaligned=misaligned,
-        word_column=word_column,
-        tag_column=tag_column,
-    )
-    drawn, others = draw_examples(found, examples, seed)
+    read = reader(format, ignore_key, misaligned, word_column, tag_column)
+    drawn, others = draw_examples(read(source), examples, seed)
     for file, own in ((target, drawn), (rest, others)):
         if file is not None:
             write_examples(own, file, "gliner")

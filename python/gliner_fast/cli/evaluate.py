@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gliner_fast.cli import options
-from gliner_fast.cli.data import Format, IgnoreKey, Misaligned, TagColumn, WordColumn
+from gliner_fast.cli.data import Format, IgnoreKey, Misaligned, TagColumn, WordColumn, reader
 from gliner_fast.cli.reading import InputError, WantedLabels, read_labels, read_thresholds, split_commas
 from gliner_fast.cli.writing import STDOUT, check_outputs, write_record, write_text
 
@@ -81,24 +81,14 @@ def evaluate(
     if twice is not None:
         raise InputError(f"two sets are named {twice!r}: evaluate them one by one, or rename a file")
 
-    from gliner_fast.annotated.examples import read_examples
     from gliner_fast.evaluation import evaluate as evaluate_examples
 
+    read = reader(format, ignore_key, misaligned, word_column, tag_column)
     for path in data:
         path.stat()  # a missing one is told before anything is loaded
     loaded = options.load_model(model, device, dtype)
-    sets = [
-        read_examples(
-            path,
-            format=format,
-            ignore_keys=split_commas(ignore_key or []),
-            misaligned=misaligned,
-            word_column=word_column,
-            tag_column=tag_column,
-            splitter=loaded.data_processor.custom_splitter,
-        )[:limit]
-        for path in data
-    ]  # all of them first: what is wrong with the last one is told now, not when the others are done
+    # All of them first: what is wrong with the last one is told now, not when the others are done.
+    sets = [read(path, splitter=loaded.data_processor.custom_splitter)[:limit] for path in data]
     evaluations = []
     for path, name, examples in zip(data, names, sets, strict=True):
         began = perf_counter()
