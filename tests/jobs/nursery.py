@@ -69,9 +69,11 @@ class Nursery:
 
 
 def _main() -> None:
-    from gliner_fast import GLiNER
+    from gliner_fast import GLiNER, extract_files
 
+    assert extract_files  # loaded here, and what the model loads late too, once and not by each child
     model = GLiNER.from_pretrained(sys.argv[1])
+    model.predict_entities("Ada Lovelace lived in London.", ["person"])
     print("ready", flush=True)
     for line in sys.stdin:
         question = json.loads(line)

@@ -25,10 +25,15 @@ KILLED = -signal.SIGKILL
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rows: list[dict[str, Any]] = [{"id": number, "text": text} for number, text in enumerate(texts_of(ROWS))]
+    return write_rows(tmp_path_factory.mktemp("source") / "in.jsonl", ROWS)
+
+
+def write_rows(path: Path, count: int) -> Path:
+    """Rows of which two are rejects."""
+    rows: list[dict[str, Any]] = [{"id": number, "text": text} for number, text in enumerate(texts_of(count))]
     rows[7] = {"id": 7, "text": None}
-    rows[200] = {"id": 200}
-    return write_jsonl(tmp_path_factory.mktemp("source") / "in.jsonl", rows)
+    rows[-40] = {"id": count - 40}
+    return write_jsonl(path, rows)
 
 
 def content_of(output: Path) -> dict[str, bytes]:
@@ -74,12 +79,14 @@ def test_twenty_kills_at_random_moments_change_nothing(
         jobs += 1
 
 
-def test_a_death_at_any_step_to_the_disk_changes_nothing(
-    unbroken: tuple[str, dict[str, bytes], float], nursery: Nursery, source: Path, tmp_path: Path
-):
-    name, expected, _ = unbroken
-    codes = []
-    for step in (*range(7), *range(9, 200, 19)):
+@pytest.mark.parametrize("name", ["found.parquet", "found.jsonl", "found"])
+def test_a_death_at_any_step_to_the_disk_changes_nothing(name: str, nursery: Nursery, tmp_path: Path):
+    source = write_rows(tmp_path / "in.jsonl", 56)  # four slices: each step takes two jobs
+    unbroken = tmp_path / "unbroken" / name
+    unbroken.parent.mkdir()
+    assert nursery.run(inputs=str(source), output=str(unbroken), **OPTIONS) == COMPLETE
+    expected, codes = content_of(unbroken), []
+    for step in (*range(7), *range(9, 200, 6)):
         output = tmp_path / str(step) / name
         output.parent.mkdir()
         codes.append(nursery.run(inputs=str(source), output=str(output), die_at=step, **OPTIONS))
