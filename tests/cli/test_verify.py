@@ -147,6 +147,7 @@ def test_verify_compares_relations(run, checkpoint, tmp_path):
     assert code == 0
     assert " relations found by gliner\n" in out
     assert out.endswith("The same answers.\n")
+    arguments += ("--limit", "4")
     code, out, _ = run(*arguments, *asked, "--json")
     assert code == 0
     report = json.loads(out)

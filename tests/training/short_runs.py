@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from gliner_fast.training.config import TrainingConfig, TrainingFile
+from gliner_fast.training.trainer import TrainingReport, train
 from tests.training.sentences import write_sentences
 
 
@@ -35,4 +37,28 @@ def steps_without_dropout(checkpoint: Path, folder: Path) -> TrainingConfig:
         lr_others=1e-4,
         dropout=0.0,
         device="cpu",
+    )
+
+
+def learn_by_heart(checkpoint: Path, folder: Path, **settings: Any) -> TrainingReport:
+    """Trains a checkpoint on the twenty sentences until it knows them; the run's output is `folder` / "run"."""
+    data = str(write_sentences(folder / "data.jsonl"))
+    return train(
+        TrainingConfig(
+            output_dir=str(folder / "run"),
+            train=(TrainingFile(path=data, labels="file"),),
+            eval=(data,),
+            model=str(checkpoint),
+            steps=120,
+            eval_steps=60,
+            save_steps=200,
+            log_steps=40,
+            dropout=0.0,
+            random_drop=False,
+            lr_encoder=2e-3,
+            lr_others=2e-3,
+            batch_tokens=4096,
+            device="cpu",
+            **settings,
+        )
     )

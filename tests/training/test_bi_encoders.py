@@ -26,6 +26,7 @@ from gliner_fast.training.targets import locate_logits, make_targets
 from gliner_fast.training.trainer import prepare_model
 from tests.parity.pairs import Pair
 from tests.training.sentences import annotated_sentences, write_sentences
+from tests.training.short_runs import learn_by_heart
 from tests.training.test_drop_in import configured
 
 ROWS: list[dict[str, Any]] = [
@@ -249,26 +250,7 @@ def test_components_are_frozen_by_the_package_s_names(checkpoint: Callable[[str]
 def test_twenty_sentences_are_learned_by_heart_and_gliner_finds_the_same(
     kind: str, sampling: Any, checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    data = str(write_sentences(tmp_path / "data.jsonl"))
-    report = train(
-        TrainingConfig(
-            output_dir=str(tmp_path / "run"),
-            train=(TrainingFile(path=data, labels="file"),),
-            eval=(data,),
-            model=str(checkpoint(kind)),
-            sampling=sampling,
-            steps=120,
-            eval_steps=60,
-            save_steps=200,
-            log_steps=40,
-            dropout=0.0,
-            random_drop=False,
-            lr_encoder=2e-3,
-            lr_others=2e-3,
-            batch_tokens=4096,
-            device="cpu",
-        )
-    )
+    report = learn_by_heart(checkpoint(kind), tmp_path, sampling=sampling)
     assert report.best is not None
     assert report.best.f1 > 0.9
     texts: Any = [" ".join(row["tokenized_text"]) for row in annotated_sentences()]  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -69,34 +69,22 @@ def test_a_batch_in_pieces_is_the_same_step(
     assert_same_weights(tmp_path / "pieces", tmp_path / "whole", tmp_path / "start")
 
 
-def test_every_process_learns_which_model_is_the_best(config: TrainingConfig, tmp_path: Path) -> None:
-    """Those that do not evaluate say the same as the one that does."""
-    config = config.replace(eval=(config.train[0].path,), steps=2)
-    (tmp_path / "config.yaml").write_text(config.to_yaml())
-    (tmp_path / "run.py").write_text(REPORTING)
+@pytest.fixture(scope="module")
+def told_by_two(
+    checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[dict[str, Any]]]:
+    """The folder of a run of two processes, and what each of them said of it."""
+    folder = tmp_path_factory.mktemp("two")
+    config = steps_without_dropout(checkpoint("deberta"), folder)
+    (folder / "config.yaml").write_text(config.replace(eval=(config.train[0].path,), steps=2).to_yaml())
+    (folder / "run.py").write_text(TELLING)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*launch, tmp_path / "run.py", tmp_path / "config.yaml", tmp_path], check=True, timeout=400)
-    reports = [(tmp_path / f"report-{process}").read_text() for process in (0, 1)]
-    assert reports[0] == reports[1]
-    assert str(tmp_path / "whole" / "best") in reports[0]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads a process's threads from /proc")
-def test_no_thread_of_the_group_outlives_python(config: TrainingConfig, tmp_path: Path) -> None:
-    """One that takes the GIL when Python has begun to end aborts the process: seen in a run of CI."""
-    config = config.replace(steps=1)
-    (tmp_path / "config.yaml").write_text(config.to_yaml())
-    (tmp_path / "run.py").write_text(WATCHING_THREADS)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*launch, tmp_path / "run.py", tmp_path / "config.yaml", tmp_path], check=True, timeout=400)
-    for process in (0, 1):
-        while_training, at_the_end = json.loads((tmp_path / f"threads-{process}").read_text())
-        assert "pt_gloo_runloop" in while_training
-        assert "pt_gloo_runloop" not in at_the_end
+    subprocess.run([*launch, folder / "run.py", folder / "config.yaml", folder], check=True, timeout=400)
+    return folder / "whole", [json.loads((folder / f"told-{process}").read_text()) for process in (0, 1)]
 
 
 # What is registered first is called last: after the run has left its group.
-WATCHING_THREADS = """
+TELLING = """
 import atexit, json, os, sys
 from pathlib import Path
 from gliner_fast.training import TrainingConfig, train
@@ -104,23 +92,29 @@ from gliner_fast.training import TrainingConfig, train
 def threads():
     return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
 
-def report():
-    Path(sys.argv[2], "threads-" + os.environ["RANK"]).write_text(json.dumps([while_training, threads()]))
+def tell():
+    told["threads at the end"] = threads()
+    Path(sys.argv[2], "told-" + os.environ["RANK"]).write_text(json.dumps(told))
 
-atexit.register(report)
-train(TrainingConfig.from_yaml(sys.argv[1]))
-while_training = threads()
-"""
-
-
-REPORTING = """
-import os, sys
-from pathlib import Path
-from gliner_fast.training import TrainingConfig, train
-
+atexit.register(tell)
 report = train(TrainingConfig.from_yaml(sys.argv[1]))
-Path(sys.argv[2], "report-" + os.environ["RANK"]).write_text(f"{report.best} {report.model}")
+told = {"best": str(report.best), "model": str(report.model), "threads": threads()}
 """
+
+
+def test_every_process_learns_which_model_is_the_best(told_by_two: tuple[Path, list[dict[str, Any]]]) -> None:
+    """Those that do not evaluate say the same as the one that does."""
+    output, told = told_by_two
+    assert told[0]["best"] == told[1]["best"] != "None"
+    assert told[0]["model"] == told[1]["model"] == str(output / "best")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads a process's threads from /proc")
+def test_no_thread_of_the_group_outlives_python(told_by_two: tuple[Path, list[dict[str, Any]]]) -> None:
+    """One that takes the GIL when Python has begun to end aborts the process: seen in a run of CI."""
+    for told in told_by_two[1]:
+        assert "pt_gloo_runloop" in told["threads"]
+        assert "pt_gloo_runloop" not in told["threads at the end"]
 
 
 def in_two_processes(config: Path) -> str:

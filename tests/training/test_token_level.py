@@ -23,6 +23,7 @@ from gliner_fast.training.trainer import start_model
 from tests.parity.pairs import Pair
 from tests.samples import CROSSNER, LABELS
 from tests.training.sentences import annotated_sentences, write_sentences
+from tests.training.short_runs import learn_by_heart
 from tests.training.test_drop_in import configured
 from tests.training.test_encoders import make_encoder
 
@@ -132,26 +133,7 @@ def test_a_mean_is_over_pairs_of_words_and_types() -> None:
 @pytest.fixture(scope="module")
 def learned(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A run on twenty sentences, until it knows them; its report."""
-    folder = tmp_path_factory.mktemp("token-level")
-    data = str(write_sentences(folder / "data.jsonl"))
-    return train(
-        TrainingConfig(
-            output_dir=str(folder / "run"),
-            train=(TrainingFile(path=data, labels="file"),),
-            eval=(data,),
-            model=str(checkpoint("token")),
-            steps=120,
-            eval_steps=60,
-            save_steps=200,
-            log_steps=40,
-            dropout=0.0,
-            random_drop=False,
-            lr_encoder=2e-3,
-            lr_others=2e-3,
-            batch_tokens=4096,
-            device="cpu",
-        )
-    )
+    return learn_by_heart(checkpoint("token"), tmp_path_factory.mktemp("token-level"))
 
 
 def test_twenty_sentences_are_learned_by_heart(learned: Any) -> None:

@@ -28,6 +28,7 @@ from gliner_fast.training.trainer import TrainingReport, train
 from gliner_fast.weights import find_weights, read_weights
 from tests.parity.pairs import Pair
 from tests.training.sentences import annotated_sentences, write_sentences
+from tests.training.short_runs import learn_by_heart
 
 TEXTS = [" ".join(row["tokenized_text"]) for row in annotated_sentences()]
 LABELS = ["person", "place"]
@@ -69,13 +70,9 @@ def unbroken(configure: Callable[..., TrainingConfig], tmp_path_factory: pytest.
 
 
 @pytest.fixture(scope="module")
-def overfitted(configure: Callable[..., TrainingConfig], data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def overfitted(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> TrainingReport:
     """A run on twenty sentences, until it knows them; its report."""
-    folder = tmp_path_factory.mktemp("overfitted")
-    settings = {"dropout": 0.0, "random_drop": False, "lr_encoder": 2e-3, "lr_others": 2e-3, "batch_tokens": 4096}
-    return train(
-        configure(folder, steps=120, eval=(str(data),), eval_steps=60, save_steps=200, log_steps=40, **settings)
-    )
+    return learn_by_heart(checkpoint("deberta"), tmp_path_factory.mktemp("overfitted"))
 
 
 def final_weights(folder: Path) -> dict[str, torch.Tensor]:
