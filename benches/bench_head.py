@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from benches.compare import Race
+from benches.compare import Race, relative_error
 from benches.conftest import DEVICES, SIZES, Pair
 
 TEXTS = 8
@@ -45,7 +45,7 @@ def bench_head(race: Race, pair: Callable[[str, str], Pair], words: int, classes
 
     expected = run_theirs()[inside]  # (spans, C)
     got = run_ours().view(TEXTS, words, max_width, classes)[inside]
-    error = float((got - expected).abs().max() / expected.abs().max())
+    error = relative_error(got, expected)
     assert error <= TOLERANCE
     race.run(
         run_ours,

@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from benches.bench_end_to_end import THRESHOLD, Answers, race_texts
-from benches.compare import SCALE, Race, words_of
+from benches.bench_end_to_end import THRESHOLD, Answers, race_texts, same_answers
+from benches.compare import SCALE, Race, relative_error, words_of
 from benches.conftest import DEVICES, LABELS, SIZES, Pair, texts_of
-from gliner_fast.comparing.reference_candidates import find_reference_candidates
-from gliner_fast.comparing.verification import compare
 from gliner_fast.decode import Selection, resolve
 from gliner_fast.marked_spans import find_marked_spans
 
@@ -49,13 +47,7 @@ def bench_kind_single(race: Race, pair: Callable[..., Pair], name: str, kind: st
         return lambda: [model.predict_entities(text, labels, threshold=THRESHOLD) for text in texts]
 
     ours, shipped = one_by_one(models.ours), one_by_one(models.reference)
-    report = compare(
-        ours(),
-        shipped(),
-        lambda index: find_reference_candidates(models.reference, texts[index], labels, floor=THRESHOLD - 1e-4),
-        threshold=THRESHOLD,
-    )
-    assert report.ok, str(report)
+    report = same_answers(ours(), shipped(), models, texts, labels)
     race.run(
         ours,
         {"gliner": shipped},
@@ -89,7 +81,7 @@ def bench_token_head(race: Race, pair: Callable[..., Pair], words: int, classes:
         return logits
 
     expected = run_theirs()
-    error = float((run_ours().view(expected.shape) - expected).abs().max() / expected.abs().max())
+    error = relative_error(run_ours().view(expected.shape), expected)
     assert error <= TOLERANCE
     race.run(
         run_ours,

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benches.compare import SCALE, Race
+from benches.compare import SCALE, Race, relative_error
 from gliner_fast.cpu.linear import VARIABLE, Linear, choose_linear, linear
 
 LAYERS = 12 if SCALE > 0.1 else 2
@@ -50,7 +50,7 @@ def bench_linear(race: Race, size: str, rows: int) -> None:
             given = vectors[layer.in_features]
             found, expected = layer(given), by_torch(layer, given)
             executors.add("packed" if layer.float32 is not None else choose_linear(given, layer.weight))
-            error = max(error, float((found - expected).abs().max() / expected.abs().max()))
+            error = max(error, relative_error(found, expected))
     assert error <= TOLERANCE
     rivals = {} if executors == {"torch"} else {"torch": run(by_torch)}  # MKL is chosen on some CPUs
     if "onednn" not in executors:

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from benches import peers
-from benches.compare import Race, words_of
+from benches.compare import Race, keys_of, words_of
 from benches.conftest import LABELS, SIZES, checkpoint, texts_of
 from benches.peer_process import PeerProcess
-from benches.peers import INT16, OURS, PACKAGES, PORTS, SHIPPED, THRESHOLD, Answers
+from benches.peers import INT16, OURS, PACKAGES, PORTS, SHIPPED, THRESHOLD
 
 TEXT_COUNTS = {"short": 16, "mixed": 4}
 
@@ -43,7 +43,7 @@ def bench_peers(race: Race, way: str, name: str, size: str) -> None:
             peer: stack.enter_context(closing(PeerProcess(load, folder, calls, labels)))
             for peer, load, folder in loaders
         }
-        answers = {peer: keys(process.answers()) for peer, process in processes.items()}
+        answers = {peer: keys_of(process.answers()) for peer, process in processes.items()}
         expected = answers[SHIPPED]
         assert answers[OURS] == expected
         race.run(
@@ -53,11 +53,6 @@ def bench_peers(race: Race, way: str, name: str, size: str) -> None:
             agreements={peer: f"its own: {agreement(answers[peer], expected)}" for peer in (*PORTS, INT16)},
             **words_of(texts, corpus=name, labels=len(labels), size=size, threshold=THRESHOLD, way=way),
         )
-
-
-def keys(answers: Answers) -> set[tuple[Any, ...]]:
-    """Entities as (text, start, end, label)."""
-    return {(row, e["start"], e["end"], e["label"]) for row, entities in enumerate(answers) for e in entities}
 
 
 def agreement(found: set[tuple[Any, ...]], expected: set[tuple[Any, ...]]) -> str:

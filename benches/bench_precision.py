@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from benches.bench_end_to_end import add_share_of_peak, useful_operations
-from benches.compare import SCALE, Race, words_of
+from benches.compare import SCALE, Race, keys_of, words_of
 from benches.conftest import LABELS, SIZES, Pair, checkpoint, texts_of
 from benches.floor import cpu_peak
 from gliner_fast import GLiNER, _rust
@@ -95,7 +95,7 @@ def bench_precision(race: Race, pair: Callable[[str, str], Pair], dtype: str, wa
     rivals = {"gliner as shipped": run(models.reference), "float32": run(models.ours)}
     if has_native_bf16():
         rivals["gliner in bf16"] = run(load_reference(models.ours).to(torch.bfloat16))
-    mine, theirs = (keys(run(model)()) for model in (ours, models.ours))
+    mine, theirs = (keys_of(run(model)()) for model in (ours, models.ours))
     assert len(mine & theirs) > LEAST_AGREEMENT[dtype] * len(mine | theirs)
     work = useful_operations(ours, run(ours)) if dtype == "bf16" else 0
     peak = cpu_peak(torch.bfloat16) if work else 0.0
@@ -106,8 +106,3 @@ def bench_precision(race: Race, pair: Callable[[str, str], Pair], dtype: str, wa
         **words_of(texts, corpus=name, labels=len(labels), size=size, threshold=THRESHOLD, way=way, dtype=dtype),
     )
     add_share_of_peak(race, work, peak, torch.bfloat16)
-
-
-def keys(answers: list[list[dict[str, Any]]]) -> set[tuple[Any, ...]]:
-    """Entities as (text, start, end, label)."""
-    return {(row, own["start"], own["end"], own["label"]) for row, found in enumerate(answers) for own in found}

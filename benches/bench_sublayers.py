@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benches.compare import SCALE, Race
+from benches.compare import SCALE, Race, relative_error
 from gliner_fast.cpu.int16 import quantize
 from gliner_fast.cpu.linear import VARIABLE, Linear
 from gliner_fast.encoders.sublayers import finish_layer
@@ -56,7 +56,7 @@ def bench_sublayers(race: Race, dtype: str, size: str, rows: int, monkeypatch: p
         for layer in layers:
             found, expected = at_once(layer), apart(layer)
             assert found is not None
-            error = max(error, float((found - expected).abs().max() / expected.abs().max()))
+            error = max(error, relative_error(found, expected))
     assert error <= TOLERANCES[dtype]
     race.run(
         run(at_once),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from benches.compare import Race
+from benches.compare import Race, relative_error
 from gliner_fast.cpu.native_lstm import native_lstm
 from gliner_fast.word_vectors import WordLSTM, time_major
 
@@ -45,9 +45,7 @@ def bench_word_lstm(race: Race, size: str, texts: str) -> None:
 
     ours = gradients(lambda: module(vectors, word_counts))
     theirs = gradients(torchs)
-    error = max(
-        float((own - other).abs().max() / other.abs().max()) for own, other in zip(ours(), theirs(), strict=True)
-    )
+    error = max(relative_error(own, other) for own, other in zip(ours(), theirs(), strict=True))
     assert error <= TOLERANCE
     race.run(
         ours,

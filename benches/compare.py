@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 # How much work a bench does: 1 is meant for two cores; 0.1 is a quick look, 10 a patient one.
 SCALE = float(os.environ.get("GLINER_FAST_BENCH_SCALE", "1"))
 # Wall-clock seconds that one bench may spend on its rounds, and the rounds that it makes at least and at most.
@@ -105,6 +107,16 @@ class Race:
 def words_of(texts: Sequence[str], **conditions: object) -> dict[str, Any]:
     """What `Race.run` is told of work on texts: their words, their number, and the conditions."""
     return {"amount": sum(len(text.split()) for text in texts), "unit": "words", "texts": len(texts), **conditions}
+
+
+def keys_of(answers: Sequence[Sequence[Mapping[str, Any]]]) -> set[tuple[Any, ...]]:
+    """Entities of texts without their scores: (text, start, end, label)."""
+    return {(text, own["start"], own["end"], own["label"]) for text, found in enumerate(answers) for own in found}
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """Largest difference over the largest value."""
+    return float((found - expected).abs().max() / expected.abs().max())
 
 
 def summarize(seconds: list[float], ours: list[float] | None = None) -> dict[str, float]:

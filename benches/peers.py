@@ -45,46 +45,32 @@ def load_ours(folder: Path) -> Predict:
     """gliner_fast."""
     from gliner_fast import GLiNER
 
-    model = GLiNER.from_pretrained(folder)
-
-    def predict(texts: Sequence[str], labels: list[str]) -> Answers:
-        answers: Answers = model.inference(texts, labels, threshold=THRESHOLD)
-        return answers
-
-    return predict
+    return inference_of(GLiNER.from_pretrained(folder))
 
 
 def load_int16(folder: Path) -> Predict:
     """gliner_fast in whole numbers of 16 bits."""
     from gliner_fast import GLiNER
 
-    model = GLiNER.from_pretrained(folder, dtype="int16")
-
-    def predict(texts: Sequence[str], labels: list[str]) -> Answers:
-        answers: Answers = model.inference(texts, labels, threshold=THRESHOLD)
-        return answers
-
-    return predict
+    return inference_of(GLiNER.from_pretrained(folder, dtype="int16"))
 
 
 def load_gliner(folder: Path) -> Predict:
     """The gliner package as it ships."""
     from gliner import GLiNER
 
-    model = GLiNER.from_pretrained(folder)
-
-    def predict(texts: Sequence[str], labels: list[str]) -> Answers:
-        answers: Answers = model.inference(list(texts), labels, threshold=THRESHOLD)
-        return answers
-
-    return predict
+    return inference_of(GLiNER.from_pretrained(folder))
 
 
 def load_onnx(folder: Path) -> Predict:
     """The gliner package, its network run by ONNX Runtime."""
     from gliner import GLiNER
 
-    model = GLiNER.from_pretrained(folder, load_onnx_model=True)
+    return inference_of(GLiNER.from_pretrained(folder, load_onnx_model=True))
+
+
+def inference_of(model: Any) -> Predict:
+    """What a model of either package predicts."""
 
     def predict(texts: Sequence[str], labels: list[str]) -> Answers:
         answers: Answers = model.inference(list(texts), labels, threshold=THRESHOLD)

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from benches.agreement import gold_entities, micro_f1
+from benches.compare import keys_of
 from benches.hardware import device_name
 from gliner_fast import GLiNER
 from gliner_fast.annotated.examples import read_examples
@@ -83,10 +84,7 @@ def measure(folder: Path, name: str, models: dict[tuple[str, str], Any], limit: 
 
 def agreement(one: Sequence[Sequence[Any]], other: Sequence[Sequence[Any]]) -> float:
     """Percent of the entities of either that are of both."""
-    mine, theirs = (
-        {(index, entity["start"], entity["end"], entity["label"]) for index, own in enumerate(found) for entity in own}
-        for found in (one, other)
-    )
+    mine, theirs = keys_of(one), keys_of(other)
     return 100 * len(mine & theirs) / max(1, len(mine | theirs))
 
 
