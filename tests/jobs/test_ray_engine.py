@@ -35,6 +35,7 @@ pytestmark = QUIET_RAY
 ROWS = 400
 OPTIONS: dict[str, Any] = {"labels": ["person", "city", "event"], "threshold": 0.3, "rows_per_shard": 32}
 ON_RAY = RayOptions(actors=2)
+ONE_ACTOR = RayOptions(actors=1)  # each takes seconds to start
 
 
 @pytest.fixture(scope="module")
@@ -83,39 +84,19 @@ def answers_here(job: Job, paths: Paths, parts: list[Slice], options: RayOptions
 
 
 @pytest.mark.ray
-def test_shards_are_those_of_the_local_engine_byte_for_byte(
-    ray: Any, small_model: GLiNER, source: Path, expected: dict[str, bytes], tmp_path: Path
-):
-    report = extract_files(source, tmp_path / "found", model=small_model, ray=ON_RAY, **OPTIONS)
-    assert content_of(tmp_path / "found") == expected
-    assert report.is_complete
-    assert (report.rows, report.rejects, report.shards) == (ROWS, 2, 14)
-    assert report.stats["texts"] == ROWS - 2
-    assert report.stats["read_seconds"] > 0
-
-
-@pytest.mark.ray
-def test_relative_names_mean_the_callers_folder_and_redaction_its_key(
-    ray: Any, small_model: GLiNER, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_actors_have_the_callers_folder_the_key_of_redaction_and_the_options_of_the_loaded_model(
+    ray: Any, checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts_of(40)])
-    options = OPTIONS | {"redaction": Redaction("hash", key="correct horse battery staple"), "model": small_model}
-    extract_files("in.jsonl", "here.jsonl", **options)
-    extract_files("in.jsonl", "ray.jsonl", ray=RayOptions(), **options)
-    assert Path("ray.jsonl").read_bytes() == Path("here.jsonl").read_bytes()
-    assert b":" in Path("ray.jsonl").read_bytes()
-
-
-@pytest.mark.ray
-def test_actors_have_the_options_of_the_loaded_model(ray: Any, checkpoint: Callable[[str], Path], tmp_path: Path):
-    source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts_of(40)])
+    options = OPTIONS | {"redaction": Redaction("hash", key="correct horse battery staple")}
     plain, narrow = (GLiNER.from_pretrained(checkpoint("deberta"), max_width=width) for width in (None, 1))
-    extract_files(source, tmp_path / "plain.jsonl", model=plain, **OPTIONS)
-    extract_files(source, tmp_path / "here.jsonl", model=narrow, **OPTIONS)
-    extract_files(source, tmp_path / "ray.jsonl", model=narrow, ray=RayOptions(), **OPTIONS)
-    assert (tmp_path / "ray.jsonl").read_bytes() == (tmp_path / "here.jsonl").read_bytes()
-    assert (tmp_path / "ray.jsonl").read_bytes() != (tmp_path / "plain.jsonl").read_bytes()
+    extract_files("in.jsonl", "plain.jsonl", model=plain, **options)
+    extract_files("in.jsonl", "here.jsonl", model=narrow, **options)
+    extract_files("in.jsonl", "ray.jsonl", model=narrow, ray=ONE_ACTOR, **options)
+    assert Path("ray.jsonl").read_bytes() == Path("here.jsonl").read_bytes()
+    assert Path("ray.jsonl").read_bytes() != Path("plain.jsonl").read_bytes()
+    assert b":" in Path("ray.jsonl").read_bytes()
 
 
 @pytest.mark.ray
@@ -130,7 +111,7 @@ def test_actors_split_words_as_the_checkpoint_says(ray: Any, checkpoint: Callabl
     options = OPTIONS | {"threshold": 0.02}
     model = GLiNER.from_pretrained(folder)
     report = extract_files(source, tmp_path / "here.jsonl", model=folder, **options)
-    extract_files(source, tmp_path / "ray.jsonl", model=model, ray=RayOptions(), **options)
+    extract_files(source, tmp_path / "ray.jsonl", model=model, ray=ONE_ACTOR, **options)
     assert (tmp_path / "ray.jsonl").read_bytes() == (tmp_path / "here.jsonl").read_bytes()
     assert report.entities > 1
 
@@ -165,7 +146,7 @@ class Mortal(SliceWorker):
 
 
 @pytest.mark.ray
-def test_killed_actors_are_replaced_and_change_nothing(
+def test_killed_actors_are_replaced_and_shards_are_those_of_the_local_engine_byte_for_byte(
     ray: Any,
     small_model: GLiNER,
     source: Path,
@@ -175,9 +156,12 @@ def test_killed_actors_are_replaced_and_change_nothing(
 ):
     monkeypatch.setattr(ray_engine, "SliceWorker", Mortal)
     report = extract_files(source, tmp_path / "found", model=small_model, ray=ON_RAY, **OPTIONS)
-    assert report.is_complete
     assert content_of(tmp_path / "found") == expected
     assert sorted(path.name for path in tmp_path.glob("died-*")) == ["died-2", "died-8"]
+    assert report.is_complete
+    assert (report.rows, report.rejects, report.shards) == (ROWS, 2, 14)
+    assert report.stats["texts"] == ROWS - 2
+    assert report.stats["read_seconds"] > 0
 
 
 # A process that does a job on a running Ray, and gets a signal when three slices are remembered.
@@ -256,7 +240,7 @@ def test_an_error_of_an_actor_is_raised_as_it_was_raised_there(ray: Any, small_m
     with pytest.raises(ValueError, match="5,000 words") as here:
         extract_files(source, tmp_path / "here", model=small_model, on_long="error", **OPTIONS)
     with pytest.raises(ValueError, match="5,000 words") as there:
-        extract_files(source, tmp_path / "there", model=small_model, on_long="error", ray=RayOptions(), **OPTIONS)
+        extract_files(source, tmp_path / "there", model=small_model, on_long="error", ray=ONE_ACTOR, **OPTIONS)
     assert (there.type, str(there.value)) == (here.type, str(here.value))
 
 
