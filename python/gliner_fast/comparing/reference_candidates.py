@@ -40,11 +40,10 @@ def find_reference_candidates(
     Taken from the logits: `inference` returns only what survives, and even nested decoding drops crossing spans.
     A model of relations reads `relations` beside the labels.
     """
-    prepared = reference.prepare_batch([text], labels, **({"relations": relations} if relations else {}))
-    if not prepared["valid_texts"] or not prepared["entity_types"]:
+    read = read_by_reference(reference, text, labels, relations)
+    if read is None:
         return []
-    read = {"relation_types": prepared["relation_types"]} if relations else {}
-    batch = reference.collate_batch(prepared["input_x"], prepared["entity_types"], **read)
+    prepared, batch = read
     names = prepared["label_names"]
     names = names[0] if names and isinstance(names[0], list) else names
     output = run_reference(reference, batch)
@@ -65,6 +64,15 @@ def find_reference_candidates(
         for word, width, label in np.argwhere(scores > floor).tolist()
         if word + width < words and label < len(names)
     ]
+
+
+def read_by_reference(reference: Any, text: str, labels: Any, relations: Any) -> tuple[dict[str, Any], Any] | None:
+    """One text as a loaded `gliner` model prepares it, and its batch; None where nothing is read or asked for."""
+    prepared = reference.prepare_batch([text], labels, **({"relations": relations} if relations else {}))
+    if not prepared["valid_texts"] or not prepared["entity_types"]:
+        return None
+    asked = {"relation_types": prepared["relation_types"]} if relations else {}
+    return prepared, reference.collate_batch(prepared["input_x"], prepared["entity_types"], **asked)
 
 
 def run_reference(reference: Any, batch: Any, **thresholds: float) -> Any | None:

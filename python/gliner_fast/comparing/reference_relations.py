@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gliner_fast.comparing.reference_candidates import is_break_down, labels_of_text, run_reference
+from gliner_fast.comparing.reference_candidates import (
+    is_break_down,
+    labels_of_text,
+    read_by_reference,
+    run_reference,
+)
 from gliner_fast.errors import reason_of
 
 if TYPE_CHECKING:
@@ -99,12 +104,10 @@ def find_reference_relations(
             all pairs.
         between: which ends are of interest; of a random model nearly all spans may be some.
     """
-    prepared = reference.prepare_batch([text], labels, relations=relations)
-    if not (prepared["valid_texts"] and prepared["entity_types"] and prepared["relation_types"]):
+    read = read_by_reference(reference, text, labels, relations) if relations else None
+    if read is None:
         return []
-    batch = reference.collate_batch(
-        prepared["input_x"], prepared["entity_types"], relation_types=prepared["relation_types"]
-    )
+    prepared, batch = read
     output = run_reference(reference, batch, threshold=threshold, adjacency_threshold=adjacency_threshold)
     if output is None:
         return []

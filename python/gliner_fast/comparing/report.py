@@ -171,8 +171,7 @@ def _lines(part: VerificationReport | RelationReport, tolerance: float) -> list[
 
 
 def _counts(part: VerificationReport | RelationReport) -> dict[str, Any]:
-    names = part.__dataclass_fields__.keys() - {"differences", "relations"}
-    return {name: getattr(part, name) for name in part.__dataclass_fields__ if name in names}
+    return {name: value for name, value in vars(part).items() if name not in {"differences", "relations"}}
 
 
 def _as_dicts(differences: Sequence[Difference | RelationDifference]) -> list[dict[str, Any]]:
