@@ -1,4 +1,4 @@
-"""Jobs in processes of their own, to be killed: one process loads everything, and forks a child for each job.
+"""Jobs and commands in processes of their own, to be killed: one loads everything, and forks a child for each.
 
 A child starts within milliseconds, where a new Python would take seconds to import torch; 20 kills stay affordable.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,11 @@ class Nursery:
     """Forks jobs of one checkpoint."""
 
     def __init__(self, checkpoint: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "tests.jobs.nursery", str(checkpoint)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._connection, theirs = socket.socketpair()
+        handle = theirs.fileno()
+        command = [sys.executable, "-W", "ignore", "-m", "tests.jobs.nursery", str(checkpoint), str(handle)]
+        self._process = subprocess.Popen(command, pass_fds=[handle], stdin=subprocess.DEVNULL)
+        theirs.close()
         assert self._answer() == "ready"
 
     def start(self, **arguments: Any) -> int:
@@ -36,8 +37,13 @@ class Nursery:
         """
         return int(self._ask(arguments))
 
+    def command(self, *arguments: object, streams: Sequence[int], folder: Path, **environment: str) -> int:
+        """Starts `gliner-fast` in a child, with three open files as its streams, and returns its process number."""
+        question = {"arguments": [*map(str, arguments)], "folder": str(folder), "environment": environment}
+        return int(self._ask(question, streams))
+
     def wait(self, child: int) -> int:
-        """Waits for a child; returns COMPLETE, STOPPED, FAILED, or minus the signal that ended it."""
+        """Waits for a child; returns its exit code (of a job: COMPLETE, STOPPED, FAILED), or minus a signal."""
         return int(self._ask({"wait": child}))
 
     def poll(self, child: int) -> int | None:
@@ -51,45 +57,52 @@ class Nursery:
 
     def close(self) -> None:
         """Ends the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        self._connection.close()
         self._process.wait(30)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
 
-    def _ask(self, question: dict[str, Any]) -> str:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
+    def _ask(self, question: dict[str, Any], handles: Sequence[int] = ()) -> str:
+        socket.send_fds(self._connection, [json.dumps(question).encode()], handles)
         return self._answer()
 
     def _answer(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
+        answer = self._connection.recv(2**16).decode()
+        assert answer, "the nursery has ended"
+        return answer
 
 
 def _main() -> None:
     from gliner_fast import GLiNER, extract_files
+    from gliner_fast.cli import main
 
     assert extract_files  # loaded here, and what the model loads late too, once and not by each child
     model = GLiNER.from_pretrained(sys.argv[1])
     model.predict_entities("Ada Lovelace lived in London.", ["person"])
-    print("ready", flush=True)
-    for line in sys.stdin:
-        question = json.loads(line)
-        if "wait" in question:
-            _, status = os.waitpid(question["wait"], 0)
-            print(os.waitstatus_to_exitcode(status), flush=True)
-            continue
-        if "poll" in question:
-            ended, status = os.waitpid(question["poll"], os.WNOHANG)
-            print(os.waitstatus_to_exitcode(status) if ended else None, flush=True)
+    connection = socket.socket(fileno=int(sys.argv[2]))
+    connection.sendall(b"ready")
+    while True:
+        message, handles, _, _ = socket.recv_fds(connection, 2**16, 3)
+        if not message:
+            return
+        question = json.loads(message)
+        if "wait" in question or "poll" in question:
+            child, flags = (question["wait"], 0) if "wait" in question else (question["poll"], os.WNOHANG)
+            ended, status = os.waitpid(child, flags)
+            connection.sendall(str(os.waitstatus_to_exitcode(status) if ended else None).encode())
             continue
         child = os.fork()
+        if child == 0 and handles:
+            connection.close()
+            for number, handle in enumerate(handles):
+                os.dup2(handle, number)
+                os.close(handle)
+            os.chdir(question["folder"])
+            os.environ.update(question["environment"])
+            main(question["arguments"])  # which exits
         if child == 0:
-            sys.stdin.close()
             _run(model, question)
-        print(child, flush=True)
+        for handle in handles:
+            os.close(handle)
+        connection.sendall(str(child).encode())
 
 
 def _run(model: Any, arguments: dict[str, Any]) -> None:

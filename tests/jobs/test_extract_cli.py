@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import pty
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -171,92 +171,92 @@ def test_errors_are_one_line_and_code_2(arguments, complaint, run, tmp_path):
     assert complaint in err
 
 
-def test_ctrl_c_stops_and_says_how_to_go_on(tmp_path):
+@pytest.fixture
+def start(nursery, tmp_path):
+    """Starts `gliner-fast extract` in a process of its own, with those open files as its streams that are given."""
+    with Path(os.devnull).open("r+b") as nothing:
+
+        def starter(*arguments, stdin=nothing, stdout=nothing, stderr=nothing, **environment):
+            streams = [stream.fileno() for stream in (stdin, stdout, stderr)]
+            return nursery.command("extract", *arguments, streams=streams, folder=tmp_path, **environment)
+
+        yield starter
+
+
+@contextlib.contextmanager
+def pipe():
+    """The two ends of a pipe."""
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as read, os.fdopen(writer, "wb", buffering=0) as write:
+        yield read, write
+
+
+def test_ctrl_c_stops_and_says_how_to_go_on(start, nursery, checkpoint, tmp_path):
     write_jsonl(tmp_path / "in.jsonl", [{"text": f"{ADA} Number {number}."} for number in range(200)])
-    command = [
-        sys.executable,
-        "-c",
-        "from gliner_fast.cli import main; main()",
-        "extract",
-        "in.jsonl",
-        "-o",
-        "out.jsonl",
-    ]
-    command += ["-l", "person", "--rows-per-shard", "16"]
+    arguments = ["in.jsonl", "-o", "out.jsonl", "-l", "person", "-m", checkpoint("deberta"), "--rows-per-shard", "4"]
     manifest = tmp_path / "out.jsonl.job" / "manifest.jsonl"
-    python_path = os.pathsep.join(
-        str(Path(path).resolve()) for path in os.environ.get("PYTHONPATH", "").split(":") if path
-    )
-    environment = os.environ | {"PYTHONPATH": python_path}
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with (tmp_path / "told").open("w+", encoding="utf-8") as told:
+        process = start(*arguments, stderr=told)
         while not manifest.exists() or manifest.read_bytes().count(b"\n") < 3:
-            assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "stopped: " in err
-    assert err.endswith("gliner-fast: stopped. The same command goes on from here.\n")
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert "done: 200 rows" in done.stderr
+            assert nursery.poll(process) is None
+            time.sleep(0.01)
+        os.kill(process, signal.SIGINT)
+        assert nursery.wait(process) == 130
+        err = (tmp_path / "told").read_text(encoding="utf-8")
+        assert "stopped: " in err
+        assert err.endswith("gliner-fast: stopped. The same command goes on from here.\n")
+        assert nursery.wait(start(*arguments, stderr=told)) == 0
+    assert "done: 200 rows" in (tmp_path / "told").read_text(encoding="utf-8")
     assert len(read_jsonl(tmp_path / "out.jsonl")) == 200
 
 
 @pytest.mark.parametrize("input_format", ["jsonl", "text"])
-def test_who_sends_rows_may_wait_for_the_answer_to_each(input_format):
-    command = [sys.executable, "-c", "from gliner_fast.cli import main; main()", "extract", "-", "-l", "person", "-q"]
-    command += ["--input-format", input_format, "--rows-per-shard", "1"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
+def test_who_sends_rows_may_wait_for_the_answer_to_each(input_format, start, nursery, checkpoint):
+    options = ("-", "-l", "person", "-q", "-m", checkpoint("deberta"), "--input-format", input_format)
+    with pipe() as (stdin, rows), pipe() as (answers, stdout):
+        process = start(*options, "--rows-per-shard", "1", stdin=stdin, stdout=stdout)
         for name in ("Ada Lovelace", "Charles Babbage"):
             row = json.dumps({"text": name}) if input_format == "jsonl" else name
-            process.stdin.write(row + "\n")
-            process.stdin.flush()
-            assert json.loads(process.stdout.readline())["text"] == name
-        process.stdin.close()
-        assert process.wait(timeout=120) == 0
+            rows.write(f"{row}\n".encode())
+            assert json.loads(answers.readline())["text"] == name
+        rows.close()
+        assert nursery.wait(process) == 0
 
 
-def test_a_terminal_shows_a_bar(tmp_path):
+def test_a_terminal_shows_a_bar(start, nursery, tmp_path):
     write_jsonl(tmp_path / "in.jsonl", [{"text": f"{ADA} Number {number}."} for number in range(300)])
-    code = "from gliner_fast.cli import main; main()"
-    command = [sys.executable, "-c", code, "extract", str(tmp_path / "in.jsonl"), "-o", str(tmp_path / "out.jsonl")]
     parent, child = pty.openpty()
-    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "140"}
-    with subprocess.Popen([*command, "-l", "person"], stderr=child, env=environment) as process:
-        os.close(child)
-        shown = b""
-        try:
-            while block := os.read(parent, 4096):
-                shown += block
-        except OSError:  # Linux says so when the other end has closed
-            pass
+    with os.fdopen(child, "wb") as terminal:
+        process = start(
+            "in.jsonl", "-o", "out.jsonl", "-l", "person", stderr=terminal, TERM="xterm-256color", COLUMNS="140"
+        )
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux says so when the other end has closed
+        while block := os.read(parent, 4096):
+            shown += block
     os.close(parent)
-    assert process.returncode == 0
+    assert nursery.wait(process) == 0
     assert b"loading the model" in shown
     assert b"rows/s" in shown
     assert b"done: 300 rows" in shown
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at Linux's times of a process")
-@pytest.mark.parametrize("stdin", [b"", b"Ada Lovelace\n"])
-def test_a_second_sigterm_ends_a_job_that_waits_for_standard_input(stdin):
-    command = [sys.executable, "-c", "from gliner_fast.cli import main; main()", "extract", "-", "-l", "person", "-q"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stderr is not None
-        process.stdin.write(stdin)
-        process.stdin.flush()
+@pytest.mark.parametrize("sent", [b"", b"Ada Lovelace\n"])
+def test_a_second_sigterm_ends_a_job_that_waits_for_standard_input(sent, start, nursery):
+    with pipe() as (stdin, rows), pipe() as (told, stderr):
+        process = start("-", "-l", "person", "-q", stdin=stdin, stderr=stderr)
+        rows.write(sent)
         spent, idle = -1, 0
         while idle < 8:  # while it loads it takes time, and then none
             time.sleep(0.25)
-            stat = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
             before, spent = spent, int(stat[11]) + int(stat[12])
-            idle = idle + 1 if before == spent and spent > 50 else 0
-        process.send_signal(signal.SIGTERM)
-        assert b"Ctrl-C or SIGTERM again stops at once" in process.stderr.readline()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 130
+            idle = idle + 1 if before == spent and spent > 5 else 0
+        os.kill(process, signal.SIGTERM)
+        assert b"Ctrl-C or SIGTERM again stops at once" in told.readline()
+        os.kill(process, signal.SIGTERM)
+        assert nursery.wait(process) == 130
 
 
 @pytest.mark.parametrize("extension", ["xz", "bz2", "lz4", "zip", "tar", "7z", "orc"])
