@@ -3,7 +3,7 @@
 import pytest
 
 from gliner_fast.cli.reading import WantedLabels, in_chunks, read_labels, read_thresholds
-from gliner_fast.cli.showing import coloured, coloured_relations, json_line
+from gliner_fast.cli.showing import coloured, coloured_relations
 
 
 def _plain(text, spans):
@@ -38,11 +38,6 @@ def test_relations_are_a_line_each_below_their_text():
     lines = coloured_relations(relations, ["a", "b"]).plain.split("\n")
     assert lines == ["", "  Ada → lives in → New York 0.88", "  \u241b[1m → \u2407 → [bold]x 0.50"]
     assert coloured_relations([], ["a"]).plain == ""
-
-
-def test_json_lines_are_utf8():
-    assert json_line({"text": "Zoë"}) == '{"text": "Zoë"}\n'.encode()
-    assert json_line({"text": "\ud800ë"}) == b'{"text": "\\ud800\\u00eb"}\n'
 
 
 def test_chunks_and_settings():

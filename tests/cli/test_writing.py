@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gliner_fast.cli.reading import InputError
-from gliner_fast.cli.writing import check_outputs, write_record
+from gliner_fast.cli.writing import check_outputs, dump_json, write_record
 
 RECORD = {"tokenized_text": ["Ada", "sang"], "ner": [[0, 0, "person"]]}
 
@@ -92,3 +92,5 @@ def test_a_failed_conversion_leaves_the_earlier_file(run, data, monkeypatch):
 def test_halves_of_characters_are_escaped(tmp_path):
     write_record(tmp_path / "a.json", {"Zoë": "\ud800"})
     assert json.loads((tmp_path / "a.json").read_text(encoding="ascii")) == {"Zoë": "\ud800"}
+    assert dump_json({"text": "Zoë"}) == '{"text": "Zoë"}'
+    assert dump_json({"text": "\ud800ë"}) == '{"text": "\\ud800\\u00eb"}'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import sys
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from gliner_fast.cli import options
 from gliner_fast.cli.reading import InputError, read_labels, read_texts
+from gliner_fast.cli.writing import dump_json
 
 
 def bench(
@@ -56,5 +56,5 @@ def bench(
         compare=not alone,
         tell=lambda line: print(line, file=sys.stderr),
     )
-    print(json_module.dumps(report.to_dict(), ensure_ascii=False) if json else report)
+    print(dump_json(report.to_dict()) if json else report)
     return 0 if report.agreement is None or report.agreement.ok else 1

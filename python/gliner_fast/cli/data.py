@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gliner_fast.cli.reading import InputError, split_commas
-from gliner_fast.cli.writing import check_outputs
+from gliner_fast.cli.writing import check_outputs, dump_json
 
 if TYPE_CHECKING:
     from gliner_fast.annotated.example import Example
@@ -120,7 +119,7 @@ def stats(
         if not json:
             _print_summary(str(file), summaries[str(file)])
     if json:
-        print(json_module.dumps({name: own.to_dict() for name, own in summaries.items()}, ensure_ascii=False))
+        print(dump_json({name: own.to_dict() for name, own in summaries.items()}))
     if not is_sound:
         raise typer.Exit(2)
 

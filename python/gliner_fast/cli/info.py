@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gliner_fast.cli.writing import dump_json
+
 if TYPE_CHECKING:
     from gliner_fast.config import GLiNERConfig
 
@@ -37,7 +39,7 @@ def info(
         "checkpoint": describe_checkpoint(model),
     }
     if json:
-        print(json_module.dumps(found, ensure_ascii=False))
+        print(dump_json(found))
         return
     is_terminal = sys.stdout.isatty()
     for title, rows in found.items():

@@ -17,7 +17,8 @@ from gliner_fast.cli.reading import (
     read_relations,
     read_thresholds,
 )
-from gliner_fast.cli.showing import coloured, coloured_relations, json_line
+from gliner_fast.cli.showing import coloured, coloured_relations
+from gliner_fast.cli.writing import dump_json
 
 _CHUNK = 256  # texts in memory at a time
 
@@ -92,7 +93,7 @@ def _writer(labels: list[str], *, as_json: bool) -> Callable[[dict[str, Any]], N
         return show
 
     def write(row: dict[str, Any]) -> None:
-        sys.stdout.buffer.write(json_line(row))
+        sys.stdout.buffer.write(dump_json(row).encode() + b"\n")
         sys.stdout.buffer.flush()  # who reads the pipe wants each answer when it is there
 
     return write

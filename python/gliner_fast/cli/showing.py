@@ -1,10 +1,9 @@
-"""What the commands write: JSON lines for programs, coloured text for people."""
+"""What a terminal shows: texts with their entities and relations, coloured."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -18,14 +17,6 @@ _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "red", "bright_cyan", 
 # A text must not be able to steer the terminal. One character for one, so that offsets still hold.
 _VISIBLE = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"}
 _VISIBLE |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD) | dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
-
-
-def json_line(row: dict[str, Any]) -> bytes:
-    """Returns a row as one line of UTF-8; one that holds lone surrogates, which UTF-8 has not, with escapes."""
-    try:
-        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:
-        return json.dumps(row).encode() + b"\n"
 
 
 def coloured(text: str, entities: Sequence[Entity], labels: Sequence[str]) -> Text:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ import typer
 
 from gliner_fast.cli import options
 from gliner_fast.cli.reading import InputError, read_labels, read_relations, read_texts
+from gliner_fast.cli.writing import dump_json
 
 # How far scores may lie apart: rounding amplifies to about this in a trained model; bf16 has 8 bits.
 _TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05}
@@ -105,7 +105,7 @@ def verify(
         tolerance=tolerance,
         tell=_tell,
     )
-    print(json_module.dumps(report.to_dict(), ensure_ascii=False) if json else report)
+    print(dump_json(report.to_dict()) if json else report)
     have_moved = any(part.moved for part in report.parts) and not any(part.unexplained for part in report.parts)
     if have_moved and dtype.lower() not in ("fp32", "float32", "float"):
         largest = max(part.max_score_difference for part in report.parts)

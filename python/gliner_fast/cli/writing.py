@@ -50,10 +50,15 @@ def write_text(file: Path, text: str) -> None:
 
 
 def write_record(file: Path, record: dict[str, Any]) -> None:
-    """Writes a record as JSON; "-" is standard output. One that holds lone surrogates, which UTF-8 has not: escaped."""
-    text = json.dumps(record, ensure_ascii=False, indent=1)
+    """Writes a record as JSON; "-" is standard output."""
+    write_text(file, dump_json(record, indent=1) + "\n")
+
+
+def dump_json(value: Any, *, indent: int | None = None) -> str:
+    """JSON in which characters stand as they are; all of it is escaped where one is a lone surrogate, not in UTF-8."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
     try:
         text.encode()
     except UnicodeEncodeError:
-        text = json.dumps(record, indent=1)
-    write_text(file, text + "\n")
+        return json.dumps(value, indent=indent)
+    return text

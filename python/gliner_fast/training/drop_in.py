@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 from torch import nn
 
@@ -31,20 +31,12 @@ _SCHEDULES: dict[str, Literal["linear", "cosine", "constant"]] = {
     "constant": "constant",
     "constant_with_warmup": "constant",
 }
-_REDUCTIONS: dict[str, Literal["sum", "mean"]] = {"sum": "sum", "mean": "mean"}
-_MASKINGS: dict[str, Literal["none", "global", "label", "span"]] = {
-    "none": "none",
-    "global": "global",
-    "label": "label",
-    "span": "span",
-}
 # Settings that `create_training_args` of the package gives another default than its class; they change nothing here.
 _CREATED = {"dataloader_num_workers": 1}
 # Those that their class sets by others, or by the time of day.
 _DERIVED = {"logging_dir", "do_eval", "metric_for_best_model", "greater_is_better"}
 _KNOWING = {"transformers", "gliner"}  # packages whose classes have defaults
 _MAY_BE_NONE = {"save_total_limit"}
-_Word = TypeVar("_Word", bound=str)
 
 
 @dataclass(kw_only=True)
@@ -267,9 +259,9 @@ def _configure(
         label_smoothing=a.label_smoothing,
         dice_gamma=a.dice_gamma,
         span_width_weight=a.use_span_width_weight,
-        reduction=_known(a, "loss_reduction", _REDUCTIONS, "sum"),
+        reduction=_known(a, "loss_reduction", "reduction"),
         negatives=a.negatives,
-        masking=_known(a, "masking", _MASKINGS, "none"),
+        masking=_known(a, "masking", "masking"),
         steps=steps,
         lr_encoder=a.learning_rate,
         # `or`, as there: a rate of 0 falls back too.
@@ -291,15 +283,16 @@ def _configure(
     )
 
 
-def _known(arguments: Arguments, name: str, known: Mapping[str, _Word], otherwise: _Word) -> _Word:
-    """A word among those that are known, and what the package does with any other one, which is told."""
-    given = getattr(arguments, name)
-    if given not in known:
-        warnings.warn(
-            f"{name} is {given!r}: expected one of {', '.join(known)}; {otherwise!r} is used, as in gliner",
-            stacklevel=4,
-        )
-    return known.get(given, otherwise)
+def _known(arguments: Arguments, name: str, setting: str) -> Any:
+    """A word that our setting takes; for any other one its default, as in the package, and that is told."""
+    given, known = getattr(arguments, name), get_args(get_type_hints(TrainingConfig)[setting])
+    if given in known:
+        return given
+    otherwise = getattr(TrainingConfig, setting)
+    warnings.warn(
+        f"{name} is {given!r}: expected one of {', '.join(known)}; {otherwise!r} is used, as in gliner", stacklevel=4
+    )
+    return otherwise
 
 
 def _steps_of_epochs(arguments: Arguments, examples: int) -> int:
