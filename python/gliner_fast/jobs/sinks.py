@@ -19,7 +19,7 @@ from gliner_fast.jobs._arrow import pa, pq
 from gliner_fast.jobs.arrow_types import ENTITY_FIELDS, RELATION_FIELDS
 from gliner_fast.jobs.block import Block, Reject
 from gliner_fast.jobs.json_values import dump_json_line, read_json_rows
-from gliner_fast.relations.relation import Relation, relations_of
+from gliner_fast.relations.relation import relations_of
 
 ShardFormat = Literal["parquet", "jsonl", "jsonl.gz", "jsonl.zst"]
 Layout = Literal["list", "rows"]
@@ -162,16 +162,17 @@ def _field_arrays(
 def _make_list_objects(
     block: Block, entities: Sequence[Sequence[Entity]], entities_column: str, relations_column: str | None
 ) -> Iterator[dict[str, Any]]:
-    columns = {entities_column: _entity_objects(entities)}
+    columns = {entities_column: _objects(entities, ENTITY_FIELDS)}
     if relations_column is not None:
-        columns[relations_column] = _relation_objects([relations_of(own) for own in entities])
+        columns[relations_column] = _objects([relations_of(own) for own in entities], RELATION_FIELDS)
     for row, *values in zip(_read_kept(block), *columns.values(), strict=True):
         row.update(zip(columns, values, strict=True))
         yield row
 
 
 def _make_rows_objects(block: Block, entities: Sequence[Sequence[Entity]]) -> Iterator[dict[str, Any]]:
-    for number, row, own in zip(block.rows.tolist(), _read_kept(block), _entity_objects(entities), strict=True):
+    found = _objects(entities, ENTITY_FIELDS)
+    for number, row, own in zip(block.rows.tolist(), _read_kept(block), found, strict=True):
         for entity in own:
             yield {**row, "row": number, **entity}
 
@@ -185,28 +186,13 @@ def _read_kept(block: Block) -> Iterator[dict[str, Any]]:
     return iter(read_json_rows(block.columns))
 
 
-def _entity_objects(entities: Sequence[Sequence[Entity]]) -> Iterator[list[dict[str, Any]]]:
-    rounded = _rounded_scores(entities)
-    for own in entities:
-        yield [
-            {
-                "start": entity["start"],
-                "end": entity["end"],
-                "text": entity["text"],
-                "label": entity["label"],
-                "score": next(rounded),
-            }
-            for entity in own
-        ]
-
-
-def _relation_objects(relations: Sequence[Sequence[Relation]]) -> Iterator[list[dict[str, Any]]]:
-    rounded = _rounded_scores(relations)
-    for own in relations:
-        yield [
-            {"head": one["head"], "tail": one["tail"], "relation": one["relation"], "score": next(rounded)}
-            for one in own
-        ]
+def _objects(
+    rows: Sequence[Sequence[Mapping[str, Any]]], fields: Sequence[tuple[str, pa.DataType]]
+) -> Iterator[list[dict[str, Any]]]:
+    """What each row has, with the fields in their order; scores, the last of them, are rounded."""
+    names, rounded = [name for name, _ in fields], _rounded_scores(rows)
+    for own in rows:
+        yield [{**{name: one[name] for name in names}, "score": next(rounded)} for one in own]
 
 
 def _rounded_scores(rows: Sequence[Sequence[Mapping[str, Any]]]) -> Iterator[float]:
