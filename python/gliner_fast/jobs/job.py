@@ -35,14 +35,13 @@ if TYPE_CHECKING:
 # Characters that are prepared at once: their words and subwords take some twenty times as many bytes.
 _MOST_CHARACTERS = 2**22
 
-# Of a row that is to be redacted.
+# Why a row that is to be redacted becomes a reject.
 _NOT_READ_WHOLE = (
     "it has a word of more subwords than the tokenizer's limit leaves beside the labels, and what the model does not "
     "read cannot be redacted: ask for fewer labels, or break the word up"
 )
 
-
-# What `on_long="error"` says of a text by its number, which in a job is its row's.
+# The error of `on_long="error"`: it names the text by its number, which in a job is that of its row.
 _TOO_LONG = re.compile(r"text (?P<row>\d+) (?P<size>has .+): on_long=")
 
 

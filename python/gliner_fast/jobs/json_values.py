@@ -156,7 +156,7 @@ def _encode_other(value: Any) -> str:
 # Made once: json.dumps would make one for each row.
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_encode_other)
 _DENSE_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_encode_other, separators=(",", ":"))
-# Of what has no kind in JSON it is to take no more than the others do.
+# orjson would write dates and dataclasses by itself: they are refused, as by the encoders above.
 _LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 
 

@@ -132,7 +132,7 @@ def _remember_within(folder: JobFolder, limit: int | None) -> Callable[[SliceRec
 
 
 def _expect_within(folder: JobFolder, limit: int | None) -> None:
-    """Holds what earlier calls rejected, under a limit of their own, to this call's.
+    """Holds the rejects of earlier calls, which had limits of their own, to the limit of this one.
 
     Raises:
         JobError: it is more; names the first.
@@ -149,7 +149,7 @@ def _expect_within(folder: JobFolder, limit: int | None) -> None:
 
 
 def _first_reject(file: Path) -> str:
-    """Place and reason of the first reject in a file."""
+    """Place and reason of the first reject in a file, for a message."""
     try:
         with file.open(encoding="utf-8") as lines:
             first = json.loads(next(lines))

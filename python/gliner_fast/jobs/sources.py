@@ -129,7 +129,7 @@ class RowReader:
         if self._fields is not None:
             self._look_at_fields(self._fields, count)
         first_row = self._row
-        parts: list[Block] = []  # one a file
+        parts: list[Block] = []  # one for each file that is reached
         while (missing := count - (self._row - first_row)) and (reader := self._current()) is not None:
             parts.append(reader.read(missing, self._row))
             self._advance(parts[-1].count, missing)
@@ -179,7 +179,7 @@ class RowReader:
         return pa.concat_tables(columns) if columns else pa.Table.from_batches([], self.schema)
 
     def _look_at_fields(self, fields: JsonFields, count: int) -> None:
-        """No further than what is read now: whoever sends rows may wait for the answers."""
+        """Checks the fields of the rows that are read next, no others: who sends rows may wait for the answers."""
         assert isinstance(self._reader, RecordReader), "standard input is open until its rows end"
         head = self._reader.peek(count)
         fields.add(head, self._files[0].name)
