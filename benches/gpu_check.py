@@ -70,7 +70,7 @@ def _by_dtype(*benches: str, lengths: Sequence[int]) -> list[str]:
     return [f"{name}[{length}-torch.{dtype}-cuda]" for dtype in dtypes for length in lengths for name in benches]
 
 
-TESTS = ("tests/test_gpu.py", "tests/test_upload.py", "tests/kernels", "tests/encoders/test_card_layers.py")
+TESTS = ("tests/test_gpu.py", "tests/test_upload.py", "tests/kernels", "tests/encoders/test_gpu_layers.py")
 PARTS = {
     "card": _benches(
         "ours alone: subwords a second, how busy the card is", 100, "bench_gpu.py", *_end_to_end("bench_gpu_card", 5)
