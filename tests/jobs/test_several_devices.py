@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import threading
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from gliner_fast.devices import spread
 from gliner_fast.jobs import job as job_module
 from gliner_fast.jobs import runner
 from gliner_fast.jobs.job_folder import SliceRecord
+from gliner_fast.jobs.stopping import Stop
 from tests.jobs.conftest import as_told, read_jsonl, texts_of, write_jsonl
 from tests.samples import LABELS
 
@@ -64,7 +64,7 @@ def test_a_stop_on_several_devices_loses_nothing(
     rows: list[dict[str, Any]] = [{"text": text} for text in texts]
     rows[3] = {"text": None}
     source = write_jsonl(tmp_path / "in.jsonl", rows)
-    stop = threading.Event()
+    stop = Stop()
     write = job_module.Job.write
 
     def write_and_stop(*arguments: Any) -> SliceRecord:

@@ -14,6 +14,7 @@ from typing import IO, Any
 from gliner_fast.errors import is_of_system
 from gliner_fast.jobs._arrow import pa
 from gliner_fast.jobs.inputs import InputFile, JobInputError
+from gliner_fast.jobs.stopping import Stop
 
 _BUFFER = 2**18
 
@@ -21,10 +22,11 @@ _BUFFER = 2**18
 class ByteStream:
     """One pass over an input's lines, in memory that the longest line bounds."""
 
-    def __init__(self, file: InputFile) -> None:
+    def __init__(self, file: InputFile, stop: Stop | None = None) -> None:
+        """Opens an input; once `stop` is set, nothing more is taken from standard input."""
         self._file = file
         self._opened = _open(file)
-        self._counted = _CountedFile(self._opened)
+        self._counted = _CountedFile(self._opened, stop if file.is_stdin else None)
         self._plain = self._counted  # what leaves the decompressor, if there is one
         if file.compression == "gzip":
             # Not pyarrow's, which takes the zeros that tapes and some tools put behind a file for a broken one.
@@ -47,6 +49,7 @@ class ByteStream:
         Raises:
             JobInputError: broken compression, or UTF-16.
             OSError: the disk cannot be read.
+            InputStopped: standard input is left; what has come of the next line is dropped.
         """
         try:
             for number, line in enumerate(self._buffer, start=1):
@@ -86,8 +89,10 @@ def _open(file: InputFile) -> IO[bytes]:
 class _CountedFile(io.RawIOBase):
     """Counts what is read of a file, for the time that is left: a decompressor does not tell."""
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Any, stop: Stop | None = None) -> None:
         self.count = 0
+        self._stop = stop
+        self._source = source
         # Of standard input take what is there: waiting for a full buffer would hold back the rows of a slow pipe.
         self._read_into = getattr(source, "readinto1", source.readinto)
 
@@ -95,6 +100,17 @@ class _CountedFile(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
+        if self._stop is not None and hasattr(self._source, "peek"):  # standard input may be replaced by what has none
+            # A look takes nothing out, so that whatever interrupts it loses nothing.
+            seen = self._stop.wait_for(self._look)
+            if seen:
+                buffer = buffer[: len(seen)]  # for more it would wait
+            elif self._source.isatty():  # would be asked for its end once more
+                return 0
         count: int = self._read_into(buffer)
         self.count += count
         return count
+
+    def _look(self) -> bytes:
+        seen: bytes = self._source.peek(1)
+        return seen

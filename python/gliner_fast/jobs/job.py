@@ -22,6 +22,7 @@ from gliner_fast.jobs.records import RowCheck
 from gliner_fast.jobs.sinks import added_columns, write_rejects, write_shard
 from gliner_fast.jobs.slices import Slice
 from gliner_fast.jobs.sources import RowReader, Selection, plan_schema
+from gliner_fast.jobs.stopping import Stop
 from gliner_fast.model import GLiNER
 from gliner_fast.pipeline import Window
 from gliner_fast.predicting.request import Options, Request
@@ -88,10 +89,13 @@ class Job:
             settings.model, map_location=device, dtype=settings.dtype, **settings.model_options
         )
 
-    def open_rows(self, model: GLiNER) -> RowReader:
-        """Opens the input at its first row; a row that the model cannot read whole, where it must, is a reject."""
+    def open_rows(self, model: GLiNER, stop: Stop | None = None) -> RowReader:
+        """Opens the input at its first row; a row that the model cannot read whole, where it must, is a reject.
+
+        Once `stop` is set, standard input ends with what was taken of it.
+        """
         check = self._expect_read_whole(model) if self.options.must_read_all else None
-        return RowReader(self.files, select_columns(self.plan.settings), self.plan.schema, check)
+        return RowReader(self.files, select_columns(self.plan.settings), self.plan.schema, check, stop)
 
     def _expect_read_whole(self, model: GLiNER) -> RowCheck:
         predictor, options, labels = model.predictor(), self.options, self.plan.settings.labels

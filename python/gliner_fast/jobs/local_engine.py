@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from gliner_fast.jobs.job import Job
 from gliner_fast.jobs.progress import Pace
 from gliner_fast.jobs.slices import Slice, cut_slices
 from gliner_fast.jobs.sources import RowReader
+from gliner_fast.jobs.stopping import Stop
 from gliner_fast.model import GLiNER
 from gliner_fast.pipeline import Window, predict_windows
 from gliner_fast.stats import Stats
@@ -41,7 +41,7 @@ def run_here(
     finished: Collection[int],
     *,
     write: Write,
-    stop: threading.Event,
+    stop: Stop,
     pace: Pace,
 ) -> bool:
     """Works through the slices that are not finished, in order.
@@ -57,7 +57,8 @@ def run_here(
         devices: where to compute; one is the model's own.
         finished: numbers of the slices to pass over.
         write: puts a slice where it belongs; called in order, from another thread.
-        stop: once set, no further slice is begun.
+        stop: once set, no further slice is begun. Standard input, which cannot be read again, ends: what was taken of
+            it is done.
         pace: kept up to date.
 
     Returns:
@@ -65,13 +66,13 @@ def run_here(
     """
     pace.computing_since = time.monotonic()
     with (
-        closing(job.open_rows(model)) as reader,
+        closing(job.open_rows(model, stop)) as reader,
         ThreadPoolExecutor(1, "writer") as writer,
         spare_what_is_there(devices),
     ):
         source = _Source(job, reader, finished, stop, pace)
         # Who waits for standard input must be the thread that Ctrl-C reaches.
-        read_ahead = not any(file.is_stdin for file in job.files)
+        read_ahead = not source.is_stdin
         results = predict_windows(
             model,
             source.windows(),
@@ -92,7 +93,7 @@ def run_here(
                 stats = {**spent.to_dict(), "read_seconds": read_seconds}
                 writing = writer.submit(write, part, block, entities, stats)
                 done += 1
-                if stop.is_set():
+                if stop.is_set() and not source.is_stdin:
                     break
         if writing is not None:
             writing.result()
@@ -115,13 +116,13 @@ class _Source:
     """The slices to do, read as windows; it runs in the pipeline's thread, or where devices are several, the caller's.
 
     Attributes:
+        is_stdin: the input is standard input.
         reached_end: the input has no more rows.
         given: slices that were read to be computed.
     """
 
-    def __init__(
-        self, job: Job, reader: RowReader, finished: Collection[int], stop: threading.Event, pace: Pace
-    ) -> None:
+    def __init__(self, job: Job, reader: RowReader, finished: Collection[int], stop: Stop, pace: Pace) -> None:
+        self.is_stdin = any(file.is_stdin for file in job.files)
         self.reached_end = False
         self.given = 0
         self._job = job
@@ -133,7 +134,7 @@ class _Source:
     def windows(self) -> Iterator[Window]:
         """Yields the windows of slices that are not finished; a slice's last has the slice as its key."""
         for part in cut_slices(self._job.plan.settings.rows_per_shard):
-            if self._stop.is_set():
+            if self._stop.is_set() and not self.is_stdin:
                 return
             if part.number in self._finished:
                 read = self._reader.skip(part.rows)
@@ -150,7 +151,7 @@ class _Source:
                     yield from others
                     yield replace(last, key=(part, block, seconds))
             if read < part.rows:
-                self.reached_end = True
+                self.reached_end = not self._stop.has_cut_input
                 return
 
     def _note(self, rows: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain, islice
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -12,6 +13,7 @@ import numpy as np
 from gliner_fast.jobs.block import Block, Columns, Labels, Reject
 from gliner_fast.jobs.byte_stream import ByteStream
 from gliner_fast.jobs.inputs import InputFile
+from gliner_fast.jobs.stopping import InputStopped, Stop
 
 # Says why a row of this text and these labels of its own, if any, cannot be used; None: it can.
 RowCheck: TypeAlias = Callable[[str, Labels | None], str | None]
@@ -63,14 +65,23 @@ class RecordFormat(Protocol):
 
 
 class RecordReader:
-    """The rows of one file of records, read once from the start; `check` may reject more of them."""
+    """The rows of one file of records, read once from the start; `check` may reject more of them.
 
-    def __init__(self, file: InputFile, record_format: RecordFormat, check: RowCheck | None = None) -> None:
+    Once `stop` is set, standard input ends with what was taken of it.
+    """
+
+    def __init__(
+        self,
+        file: InputFile,
+        record_format: RecordFormat,
+        check: RowCheck | None = None,
+        stop: Stop | None = None,
+    ) -> None:
         self.format = record_format
         self._path = file.path
         self._check = check
-        self._stream = ByteStream(file)
-        self._records = record_format.split(self._stream)
+        self._stream = ByteStream(file, stop)
+        self._records = _until_stopped(record_format.split(self._stream))
 
     @property
     def bytes_read(self) -> int:
@@ -114,6 +125,11 @@ class RecordReader:
     def close(self) -> None:
         """Closes the file."""
         self._stream.close()
+
+
+def _until_stopped(records: Iterator[Record]) -> Iterator[Record]:
+    with suppress(InputStopped):
+        yield from records
 
 
 def expect_usable(text: str, labels: Labels | None, check: RowCheck | None) -> None:

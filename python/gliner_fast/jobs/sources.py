@@ -16,6 +16,7 @@ from gliner_fast.jobs.json_lines import JsonFields, JsonLines, plan_json_schema
 from gliner_fast.jobs.parquet_rows import ParquetRows, count_parquet_rows, plan_parquet_schema
 from gliner_fast.jobs.records import Record, RecordReader, RowCheck
 from gliner_fast.jobs.selection import Selection
+from gliner_fast.jobs.stopping import Stop
 from gliner_fast.jobs.text_lines import TextLines, expect_no_json_lines, plan_text_schema
 
 __all__ = ["SAMPLE", "RowReader", "Selection", "count_rows", "plan_schema"]
@@ -82,6 +83,7 @@ class RowReader:
         selection: Selection,
         schema: str | None = None,
         check: RowCheck | None = None,
+        stop: Stop | None = None,
     ) -> None:
         """Opens the first file.
 
@@ -90,6 +92,7 @@ class RowReader:
             selection: what is read of each row.
             schema: as `plan_schema` gave it; None plans it now.
             check: rejects rows that could be read.
+            stop: once set, standard input ends with what was taken of it; other files are read on.
 
         Raises:
             JobInputError: the first file cannot be read, or lacks a column; or standard input, of whose format nothing
@@ -99,6 +102,7 @@ class RowReader:
         self._files = files
         self._selection = selection
         self._check = check
+        self._stop = stop
         self._next_file = 0
         self._reader: _Reader | None = None
         self._bytes_finished = 0
@@ -162,9 +166,12 @@ class RowReader:
     def _current(self) -> _Reader | None:
         """The reader of the file that is open, or else of the next; None behind the last."""
         if self._reader is None and self._next_file < len(self._files):
-            self._reader = _open(self._files[self._next_file], self._selection, self.schema, self._check)
+            self._reader = self._open(self._files[self._next_file])
             self._next_file += 1
         return self._reader
+
+    def _open(self, file: InputFile) -> _Reader:
+        return _open(file, self._selection, self.schema, self._check, self._stop)
 
     def _advance(self, count: int, asked: int) -> None:
         self._row += count
@@ -191,7 +198,7 @@ class RowReader:
         """Decides on columns by the first rows, which stay to be read."""
         if self._files[0].format == "text":
             self.schema = plan_text_schema(self._files[0], self._selection)
-        reader = _open(self._files[0], self._selection, self.schema, self._check)
+        reader = self._open(self._files[0])
         assert isinstance(reader, RecordReader), "Parquet is not read from standard input"
         self._reader, self._next_file = reader, 1
         if isinstance(reader.format, TextLines):
@@ -209,14 +216,20 @@ class RowReader:
             reader.format = JsonLines(self._selection, self.schema)
 
 
-def _open(file: InputFile, selection: Selection, schema: pa.Schema | None, check: RowCheck | None = None) -> _Reader:
+def _open(
+    file: InputFile,
+    selection: Selection,
+    schema: pa.Schema | None,
+    check: RowCheck | None = None,
+    stop: Stop | None = None,
+) -> _Reader:
     if file.format == "jsonl":
-        return RecordReader(file, JsonLines(selection, schema), check)
+        return RecordReader(file, JsonLines(selection, schema), check, stop)
     if file.format in {"csv", "tsv"}:
-        return RecordReader(file, CsvRecords(file, selection, schema), check)
+        return RecordReader(file, CsvRecords(file, selection, schema), check, stop)
     assert schema is not None, "the columns of plain text and Parquet are planned before they are opened"
     if file.format == "text":
-        return RecordReader(file, TextLines(schema), check)
+        return RecordReader(file, TextLines(schema), check, stop)
     return ParquetRows(file, selection, schema, check)
 
 
