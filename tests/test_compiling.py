@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from gliner_fast import GLiNER
 from gliner_fast.compiling import is_compiled
+from gliner_fast.network import Network
 from tests.small_network import small_batch, small_network
 
 TEXT, LABELS = "Ada Lovelace wrote to Charles Babbage in London.", ["person", "city"]
@@ -70,12 +72,13 @@ def test_what_torch_wraps_answers_as_before(way: Any, kind: str, checkpoint: Cal
     assert model.precision == "float32"
     with pytest.raises(ValueError, match="int16 is not compiled"):
         model.quantize()
-    again = copy.deepcopy(model)
+    copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
     with torch.no_grad():
         for weight in model.parameters():
             weight.zero_()
-    assert not again.model.is_compiled
-    assert agree(again.predict_entities(TEXT, LABELS, threshold=0.1), wanted)
+    for again in copies:
+        assert not again.model.is_compiled
+        assert agree(again.predict_entities(TEXT, LABELS, threshold=0.1), wanted)
 
 
 def test_a_wrapped_network_is_compiled_as_by_its_own_method(checkpoint: Callable[[str], Path]) -> None:
@@ -87,6 +90,33 @@ def test_a_wrapped_network_is_compiled_as_by_its_own_method(checkpoint: Callable
         model.predict_entities(TEXT, LABELS)
         pieces.append(backend.pieces)
     assert pieces[0] == pieces[1] > 0
+
+
+def copied(network: Network) -> Network:
+    return copy.copy(network)
+
+
+def pickled(network: Network) -> Network:
+    again: Network = pickle.loads(pickle.dumps(network))
+    return again
+
+
+@pytest.mark.parametrize("make", [copied, copy.deepcopy, pickled])
+def test_a_copy_is_not_compiled_and_leaves_the_original_so(make: Callable[[Network], Network]) -> None:
+    network = small_network()
+    with torch.inference_mode():
+        wanted = network(small_batch()).logits
+    network.compile(backend=Backend())
+    parts = {"scorer": network.scorer, "rnn": network.rnn}
+    left_out = {name: {*part.__dict__} & {"forward", "find", "executor_for"} for name, part in parts.items() if part}
+    again = make(network)
+    assert network.is_compiled
+    assert {name: {*part.__dict__} & left_out[name] for name, part in parts.items() if part} == left_out
+    assert not again.is_compiled
+    for module in (again, again.scorer, again.rnn):
+        assert module is None or not {*module.__dict__} & {"forward", "find", "executor_for", "label_vectors"}
+    with torch.inference_mode():
+        torch.testing.assert_close(again(small_batch()).logits, wanted)
 
 
 @pytest.mark.parametrize("part", ["scorer", "rnn", "projection"])

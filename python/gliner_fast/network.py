@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -270,8 +271,19 @@ class Network(nn.Module):
             as_they_are.append((self.rnn, "forward"))
         return as_they_are
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Takes what is copied: as of torch's modules, the copy of a compiled one is not compiled."""
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        for module, name in self._left_out_of_compiling():
-            module.__dict__.pop(name, None)  # of the original's weights
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: as of torch's modules, the copy of a compiled one is not compiled.
+
+        Nor does it have what compilers call here as it is: these are functions of this one's weights.
+        """
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        state["_modules"] = modules = dict(self._modules)
+        for owner, method in self._left_out_of_compiling():
+            if owner is self:
+                state.pop(method, None)
+            elif method in owner.__dict__:
+                (name,) = (name for name, part in self._modules.items() if part is owner)
+                if modules[name] is owner:
+                    modules[name] = copy.copy(owner)  # of the same weights
+                del modules[name].__dict__[method]
+        return state
