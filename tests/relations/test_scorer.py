@@ -17,6 +17,7 @@ from gliner_fast.config import RELATIONS_LAYERS
 from gliner_fast.relations import scorer as scorer_module
 from gliner_fast.relations.adjacency import PairwiseAdjacency
 from gliner_fast.relations.scorer import Answer, Question, RelationScorer, just_below
+from gliner_fast.relations.triples import triple_scorer
 from tests.reference.examples import examples
 
 WIDTH = 16
@@ -354,3 +355,34 @@ def test_dropout_is_for_training_alone():
         np.testing.assert_array_equal(scorer(vectors, question).scores, before)
         scorer.train()
         assert not np.array_equal(scorer(vectors, question).scores, before)
+
+
+@pytest.mark.parametrize(
+    ("relations_layer", "part"), [("dot", "pairs.inner"), ("none", "pairs.outer"), ("mlp", "adjacency.mlp.0")]
+)
+def test_an_adapter_around_a_layer_that_is_read_by_its_weights_is_refused(relations_layer: str, part: str):
+    scorer = make_scorer(relations_layer)
+    scorer.set_submodule(part, torch.nn.Sequential(scorer.get_submodule(part)))
+    told = rf"relations\.{part} is a Sequential: this layer is read by its weights.*merge the adapter"
+    with torch.no_grad(), pytest.raises(TypeError, match=told):
+        scorer(*make_question(threshold=0.0))
+
+
+@pytest.mark.parametrize(
+    ("triples_layer", "part"), [("ERMLP", "mlp.0"), ("ERMLP", "mlp.2"), ("ConvKB", "conv"), ("ConvKB", "fc")]
+)
+def test_nor_does_a_layer_of_triples_pass_over_one(triples_layer: str, part: str):
+    layer = triple_scorer(triples_layer, 768).interaction
+    layer.set_submodule(part, torch.nn.Sequential(layer.get_submodule(part)))
+    told = rf"relations\.triples\.interaction\.{part} is a Sequential: .*merge the adapter"
+    with torch.no_grad(), pytest.raises(TypeError, match=told):
+        layer(*torch.randn(3, 1, 768))
+
+
+def test_an_adapter_around_a_layer_that_is_called_takes_part():
+    scorer = make_scorer("bilinear")
+    vectors, question = make_question(threshold=0.0)
+    found = answer_of(scorer, vectors, question)
+    scorer.adjacency.proj = torch.nn.Sequential(scorer.adjacency.proj, torch.nn.Softplus())
+    assert rows(answer_of(scorer, vectors, question)) != rows(found)
+    assert check(scorer, vectors, question)

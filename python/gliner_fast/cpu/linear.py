@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     from gliner_fast._rust import Int16Weights, PackedWeights
 
+Layer = TypeVar("Layer", bound=nn.Module)
 Activation = Literal["none", "gelu"]
 LinearExecutor = Literal["torch", "onednn", "rust"]
 Asked = Literal["", LinearExecutor, "packed"]
@@ -275,12 +276,17 @@ class Linear(nn.Linear):
 
 
 def expect_weights(module: nn.Module, name: str) -> Linear:
-    """A layer that is read by its weights, and not called.
+    """A layer that is read by its weights, and not called: `expect_layer` of a `Linear`."""
+    return expect_layer(module, Linear, name)
+
+
+def expect_layer(module: nn.Module, kind: type[Layer], name: str) -> Layer:
+    """A layer of this class that is read by its weights, and not called.
 
     Raises:
         TypeError: something else has taken its place, which would not take part.
     """
-    if not isinstance(module, Linear) or type(module).forward is not Linear.forward:
+    if not isinstance(module, kind) or type(module).forward is not kind.forward:
         raise TypeError(
             f"{name} is a {type(module).__name__}: this layer is read by its weights and never called, so that an "
             "adapter around it would take no part; merge the adapter into the weights (of peft: merge_and_unload)"

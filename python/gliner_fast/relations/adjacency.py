@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gliner_fast.cpu.linear import expect_layer
 from gliner_fast.errors import UnsupportedCheckpointError
 from gliner_fast.precision import widened
 
@@ -75,13 +76,13 @@ class MLPAdjacency(PairwiseAdjacency):
 
     def project(self, entities: Tensor) -> tuple[Tensor, Tensor]:
         """What the first layer makes of each entity, its bias with the head: (E, D) -> (E, D), (E, D)."""
-        first = cast(nn.Linear, self.mlp[0])
+        first = expect_layer(self.mlp[0], nn.Linear, "relations.adjacency.mlp.0")
         of_head, of_tail = first.weight.chunk(2, dim=1)
         return widened(F.linear(entities, of_head, first.bias)), widened(F.linear(entities, of_tail))
 
     def score(self, heads: Tensor, tails: Tensor) -> Tensor:
         """The second layer on the sum of both, (P, H), (P, H) -> (P,)."""
-        out = cast(nn.Linear, self.mlp[2])
+        out = expect_layer(self.mlp[2], nn.Linear, "relations.adjacency.mlp.2")
         inner = (heads + tails).relu_()  # (P, H)
         return F.linear(inner, widened(out.weight), widened(out.bias))[:, 0].sigmoid()
 

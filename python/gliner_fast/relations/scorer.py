@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gliner_fast.cpu.linear import expect_layer
 from gliner_fast.relations.adjacency import ContextualAdjacency, PairwiseAdjacency, adjacency_layer
 from gliner_fast.relations.pairs import ordered_pairs, padded_blocks
 from gliner_fast.relations.triples import TripleScorer, triple_scorer
@@ -86,8 +87,9 @@ class PairScorer(nn.Module):
 
     def halves(self, spans: Tensor) -> tuple[Tensor, Tensor]:
         """What each entity adds as head and as tail, each (S, 4D)."""
-        head, tail = self.inner.weight.chunk(2, dim=1)
-        return F.linear(spans, head, self.inner.bias), F.linear(spans, tail)
+        inner = expect_layer(self.inner, nn.Linear, "relations.pairs.inner")
+        head, tail = inner.weight.chunk(2, dim=1)
+        return F.linear(spans, head, inner.bias), F.linear(spans, tail)
 
     def forward(self, heads: Tensor, tails: Tensor, prompts: Tensor) -> Tensor:
         """Logits of G texts.
@@ -100,7 +102,8 @@ class PairScorer(nn.Module):
         Returns:
             (G, P, C).
         """
-        types, constant = prompts @ self.outer.weight, prompts @ self.outer.bias  # (G, C, 4D), (G, C)
+        outer = expect_layer(self.outer, nn.Linear, "relations.pairs.outer")
+        types, constant = prompts @ outer.weight, prompts @ outer.bias  # (G, C, 4D), (G, C)
         return torch.baddbmm(constant[:, None], self._joint(heads, tails), types.mT)
 
     def vectors(self, heads: Tensor, tails: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gliner_fast.cpu.linear import expect_layer
 from gliner_fast.errors import UnsupportedCheckpointError
 from gliner_fast.precision import widened
 
@@ -160,7 +161,7 @@ class ERMLP(nn.Module):
 
     def forward(self, heads: Tensor, relations: Tensor, tails: Tensor) -> Tensor:
         """(..., D) three times -> (...)."""
-        first, out = cast(nn.Linear, self.mlp[0]), cast(nn.Linear, self.mlp[2])
+        first, out = (expect_layer(self.mlp[at], nn.Linear, f"relations.triples.interaction.mlp.{at}") for at in (0, 2))
         of_head, of_relation, of_tail = first.weight.chunk(3, dim=1)
         of_pair = widened(F.linear(heads, of_head, first.bias)) + widened(F.linear(tails, of_tail))
         inner = (of_pair + widened(F.linear(relations, of_relation))).relu_()  # (..., 2048)
@@ -178,9 +179,11 @@ class ConvKB(nn.Module):
     def forward(self, heads: Tensor, relations: Tensor, tails: Tensor) -> Tensor:
         """(..., D) three times -> (...)."""
         heads, relations, tails = widened(heads), widened(relations), widened(tails)
-        filters, biases = widened(self.conv.weight)[..., 0], widened(cast(Tensor, self.conv.bias))  # (F, 3), (F,)
-        outs = widened(self.fc.weight).view(len(filters), -1)  # (F, D)
-        scores = widened(self.fc.bias)
+        conv = expect_layer(self.conv, nn.Conv1d, "relations.triples.interaction.conv")
+        fc = expect_layer(self.fc, nn.Linear, "relations.triples.interaction.fc")
+        filters, biases = widened(conv.weight)[..., 0], widened(cast(Tensor, conv.bias))  # (F, 3), (F,)
+        outs = widened(fc.weight).view(len(filters), -1)  # (F, D)
+        scores = widened(fc.bias)
         # A filter at a time: all at once would be F times as much memory, and repeat what is made of the pair alone.
         for (of_head, of_relation, of_tail), bias, out in zip(filters, biases, outs, strict=True):
             inner = (of_head * heads + of_tail * tails) + (of_relation * relations + bias)  # (..., D)
