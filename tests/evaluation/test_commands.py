@@ -182,6 +182,16 @@ def test_what_calibrate_writes_is_a_labels_file(run, file, tmp_path):
     assert own["f1"] == best["same"]["f1"] >= usual["f1"]
 
 
+@pytest.mark.parametrize("command", [("calibrate", "-o"), ("calibrate", "--json"), ("evaluate", "--json")])
+@pytest.mark.parametrize("labels", [[], ["-l", "person"]])
+def test_the_labels_beside_the_data_are_not_written_over(run, file, tmp_path, command, labels):
+    beside = tmp_path / "crossner_ai.labels.json"
+    beside.write_text('{"person": {"description": "by hand"}}')
+    with pytest.raises(InputError, match=r"the labels beside DATA and --\w+ are the same file, .*: name another one"):
+        run(command[0], "no-model", file, *labels, command[1], beside)
+    assert "by hand" in beside.read_text()
+
+
 def test_calibrate_writes_scores_to_stdout_where_the_labels_do_not_go_there(run, file, tmp_path):
     out, _ = run("calibrate", "built-in", file, "-o", tmp_path / "labels.json", "--json", "-")
     assert json.loads(out)["per_label"]["threshold"]

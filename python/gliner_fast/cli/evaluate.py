@@ -71,9 +71,10 @@ def evaluate(
     """
     wanted = read_labels(labels or [], labels_file) if labels or labels_file else None
     limits = _read_limits(thresholds, wanted)
-    check_outputs(
-        {"--json": json, "--chart": chart}, [*(("DATA", path) for path in data), ("--labels-file", labels_file)]
-    )
+    inputs: list[tuple[str, Path | None]] = [("--labels-file", labels_file)]
+    for path in data:
+        inputs += [("DATA", path), ("the labels beside DATA", labels_file_beside(path))]
+    check_outputs({"--json": json, "--chart": chart}, inputs)
     if chart is not None and str(chart) == STDOUT:
         raise InputError("--chart - : a chart is a file, such as f1.svg")
     names = [set_name(path) for path in data]
@@ -137,8 +138,14 @@ def set_name(path: Path) -> str:
 
 def labels_beside(path: Path) -> list[str] | dict[str, str] | None:
     """The labels in NAME.labels.json beside a data file, if it is there."""
+    file = labels_file_beside(path)
+    return None if file is None else read_labels([], file).labels
+
+
+def labels_file_beside(path: Path) -> Path | None:
+    """NAME.labels.json beside a data file, if it is there."""
     file = path.with_name(f"{set_name(path)}.labels.json")
-    return read_labels([], file).labels if file.is_file() else None
+    return file if file.is_file() else None
 
 
 def _print_notes(evaluation: Evaluation, seconds: float, max_len: int) -> None:
