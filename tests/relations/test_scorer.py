@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gliner_fast.config import RELATIONS_LAYERS
 from gliner_fast.relations import scorer as scorer_module
@@ -355,6 +357,39 @@ def test_dropout_is_for_training_alone():
         np.testing.assert_array_equal(scorer(vectors, question).scores, before)
         scorer.train()
         assert not np.array_equal(scorer(vectors, question).scores, before)
+
+
+class Waits(TorchDispatchMode):
+    """Counts what the host waits for on CUDA: how many places a mask has, and, by `copied`, what comes from there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        masks = args[1] if func.overloadpacket is torch.ops.aten.index else ()
+        self.count += func.overloadpacket in (torch.ops.aten.nonzero, torch.ops.aten.masked_select)
+        self.count += any(mask is not None and mask.dtype == torch.bool for mask in masks)
+        return func(*args, **(kwargs or {}))
+
+    def copied(self, tensor: Tensor) -> NDArray[Any]:
+        self.count += 1
+        return tensor.numpy().copy()
+
+
+@pytest.mark.parametrize(("threshold", "most"), [(0.0, 3), (1.0, 1)])
+def test_the_host_waits_three_times_a_block_and_once_where_nothing_passes(
+    threshold: float, most: int, monkeypatch: pytest.MonkeyPatch
+):
+    scorer, waits, blocks = make_scorer("none"), Waits(), []
+    cut = scorer_module.padded_blocks
+    monkeypatch.setattr(scorer_module, "_copied", waits.copied)
+    monkeypatch.setattr(scorer_module, "padded_blocks", lambda *given: (blocks.append(b) or b for b in cut(*given)))
+    vectors, question = make_question(threshold=threshold)
+    with waits:
+        found = answer_of(scorer, vectors, question)
+    assert (len(found.scores) > 0) == (threshold == 0.0)
+    assert 0 < waits.count <= most * len(blocks)
 
 
 @pytest.mark.parametrize(

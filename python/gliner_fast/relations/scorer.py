@@ -245,10 +245,12 @@ class RelationScorer(nn.Module):
             logits = self._logits(of_heads[head], of_tails[tail], question.prompts[type_])  # (G, P, C)
             scores = torch.sigmoid(logits).float()
             passes = (scores > limit[:, None]) & are_pairs[:, :, None]
-            rows, chosen, classes = (_copied(part) for part in torch.nonzero(passes, as_tuple=True))
-            if len(rows):
+            # On CUDA the host waits three times: for how many there are, for their places and for their scores.
+            places = torch.nonzero(passes, as_tuple=True)
+            if len(places[0]):
+                rows, chosen, classes = _copied(torch.stack(places))
                 pairs = own.pairs[rows, chosen]
-                yield heads[pairs], tails[pairs], classes, _copied(scores[passes])
+                yield heads[pairs], tails[pairs], classes, _copied(scores[places])
 
     def _logits(self, heads: Tensor, tails: Tensor, prompts: Tensor) -> Tensor:
         """(G, P, H) twice and (G, C, D) -> (G, P, C)."""
