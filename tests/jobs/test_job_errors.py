@@ -42,6 +42,28 @@ BAD_ROWS = [
 ]
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("on_long", ["window", "truncate"])
+def test_a_word_that_would_keep_the_job_for_hours_is_a_reject(small_model: GLiNER, tmp_path: Path, on_long: str):
+    assert small_model.predictor().batcher.tokenizer.max_subwords is None
+    source = write_jsonl(
+        tmp_path / "in.jsonl", [{"text": "Ada and " + "ACGT" * 25_000}, {"text": "Ada lived in Rome."}]
+    )
+    report = extract_files(source, tmp_path / "out.jsonl", LABELS, model=small_model, on_long=on_long)
+    assert (report.rows, report.rejects) == (2, 1)
+    (reject,) = read_jsonl(Path(report.rejects_file or ""))
+    assert reject["line"] == 1
+    assert "it has a word of 100,000 characters, and a job reads words of up to 16,384: " in reject["reason"]
+
+
+def test_only_words_are_too_long(small_model: GLiNER, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(job_module, "_LONGEST_WORD", 50)
+    texts = ["x" * 50, "x y " * 30, "x" * 40 + "/" + "y" * 40, "x" * 30 + "-" + "y" * 20, "\U0001f600" * 51, ""]
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])
+    report = extract_files(source, tmp_path / "out.jsonl", LABELS, model=small_model)
+    assert [reject["line"] for reject in read_jsonl(Path(report.rejects_file or ""))] == [4]
+
+
 def test_a_thousand_bad_rows_among_ten_thousand(small_model: GLiNER, tmp_path: Path):
     texts = texts_of(500) * 20
     bad = dict(zip(sorted(random.Random(3).sample(range(10_000), 1_000)), BAD_ROWS * 100, strict=True))

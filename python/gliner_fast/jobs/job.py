@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 # Characters that are prepared at once: their words and subwords take some twenty times as many bytes.
 _MOST_CHARACTERS = 2**22
 
+# Characters of a word. Where the tokenizer has no limit, a window holds all subwords of each of its words, and one
+# such word would keep a job for hours, or end it for want of memory, whenever it is begun again.
+_LONGEST_WORD = 2**14
+
 # Why a row that is to be redacted becomes a reject.
 _NOT_READ_WHOLE = (
     "it has a word of more subwords than the tokenizer's limit leaves beside the labels, and what the model does not "
@@ -90,11 +94,15 @@ class Job:
         )
 
     def open_rows(self, model: GLiNER, stop: Stop | None = None) -> RowReader:
-        """Opens the input at its first row; a row that the model cannot read whole, where it must, is a reject.
+        """Opens the input at its first row.
 
+        A row that would stall the job, or must be read whole and cannot, is a reject.
         Once `stop` is set, standard input ends with what was taken of it.
         """
-        check = self._expect_read_whole(model) if self.options.must_read_all else None
+        has_no_limit = model.predictor().batcher.tokenizer.max_subwords is None
+        check = _expect_words_to_end(model) if has_no_limit else None
+        if self.options.must_read_all and not has_no_limit:
+            check = self._expect_read_whole(model)
         return RowReader(self.files, select_columns(self.plan.settings), self.plan.schema, check, stop)
 
     def _expect_read_whole(self, model: GLiNER) -> RowCheck:
@@ -205,6 +213,25 @@ class Job:
             {**stats, "misfits": misfits, "write_seconds": perf_counter() - begin},
             count_relations(told_entities),
         )
+
+
+def _expect_words_to_end(model: GLiNER) -> RowCheck:
+    predictor = model.predictor()
+
+    def check(text: str, own: Labels | None) -> str | None:
+        del own
+        if len(text) <= _LONGEST_WORD or max(map(len, text.split()), default=0) <= _LONGEST_WORD:
+            return None
+        longest = predictor.longest_word(text)
+        if longest <= _LONGEST_WORD:
+            return None
+        return (
+            f"it has a word of {longest:,} characters, and a job reads words of up to {_LONGEST_WORD:,}: the time and "
+            "memory that a model takes grow with the square of a word's subwords, of which this model's tokenizer "
+            "makes as many as there are. Break it up, or leave it out"
+        )
+
+    return check
 
 
 def count_relations(entities: Sequence[Sequence[Entity]]) -> int:

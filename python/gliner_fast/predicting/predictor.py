@@ -39,7 +39,7 @@ from gliner_fast.predicting.stages import HostStages
 from gliner_fast.predicting.window_relations import WindowRelations, of_windows
 from gliner_fast.stats import Stats, encoder_timed
 from gliner_fast.word_vectors import time_major
-from gliner_fast.words import WordTriples
+from gliner_fast.words import WordTriples, split_words
 
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
@@ -94,6 +94,11 @@ class Predictor:
     def can_read_whole(self, request: Request) -> bool:
         """Whether windows leave out no word of the request's texts: none has more subwords than there is room for."""
         return can_read_whole(request, self.batcher, self.splitter)
+
+    def longest_word(self, text: str) -> int:
+        """Characters of a text's longest word; 0 where it has none."""
+        words = split_words([text], len(text), self.splitter).words
+        return int((words.ends - words.starts).max(initial=0))
 
     @torch.no_grad()
     def encode_labels(self, labels: Sequence[str] | Mapping[str, str]) -> torch.Tensor:
