@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -441,3 +442,17 @@ def test_a_report_that_a_death_prevented_is_written_by_the_next_call(
         written = json.loads(path.read_text(encoding="utf-8"))
         assert (written["rows"], written["rows_here"], report.rows_here) == (150, 0, 0)
         assert written["stats"]["texts"] == 150
+
+
+def test_a_job_goes_on_where_no_thread_can_be_started(
+    small_model: GLiNER, texts: list[str], expected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source = write_lines(tmp_path / "in.txt", texts)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)  # as once the main thread has ended
+    report = extract_files(source, tmp_path / "out.jsonl", LABELS, model=small_model, **OPTIONS)
+    assert report.is_complete
+    assert [as_told(row["entities"]) for row in read_jsonl(tmp_path / "out.jsonl")] == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -166,3 +167,15 @@ def test_texts_that_the_tokenizer_cuts_are_told_once(checkpoint: Callable[[str],
         stream.close()
     assert [str(own.message)[:44] for own in told] == ["1 of 2 texts are longer, with the labels tha"]
     assert "than the 96 subwords that the tokenizer reads" in str(told[0].message)
+
+
+def test_batches_come_where_no_thread_can_be_started(
+    stream: Callable[..., BatchStream], monkeypatch: pytest.MonkeyPatch
+):
+    expected = [key(next(own)) for own in [stream()] for _ in range(3)]
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)  # as once the main thread has ended
+    assert [key(next(own)) for own in [stream()] for _ in range(3)] == expected

@@ -22,6 +22,7 @@ from gliner_fast.jobs.sources import RowReader
 from gliner_fast.jobs.stopping import Stop
 from gliner_fast.model import GLiNER
 from gliner_fast.pipeline import Window, predict_windows
+from gliner_fast.predicting.stages import start
 from gliner_fast.stats import Stats
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def run_here(
                 if writing is not None:
                     writing.result()  # raises what writing raised
                 stats = {**spent.to_dict(), "read_seconds": read_seconds}
-                writing = writer.submit(write, part, block, entities, stats)
+                writing = start(writer, write, part, block, entities, stats)
                 done += 1
                 if stop.is_set() and not source.is_stdin:
                     break

@@ -20,6 +20,7 @@ from gliner_fast.annotated.example import DataError, Span
 from gliner_fast.batch import Batch, Batcher, EncodedPrompts, plan_batches
 from gliner_fast.label_encoder import LabelTexts
 from gliner_fast.labels import LabelSet
+from gliner_fast.predicting.stages import start
 from gliner_fast.training.config import TrainingConfig
 from gliner_fast.training.corpus import Corpus, Judged, TrainingExample
 from gliner_fast.training.sampling import Asked, sample_types, share_types
@@ -95,14 +96,14 @@ class BatchStream:
         place = self.next_place
         with ThreadPoolExecutor(1) as thread:
             chunks = self._chunks(place)
-            coming = thread.submit(next, chunks)
+            coming = start(thread, next, chunks)
             while True:
-                start, chunk = coming.result()
+                first, chunk = coming.result()
                 self._warn_of_cut_texts(chunk)
-                coming = thread.submit(next, chunks)
+                coming = start(thread, next, chunks)
                 for number, rows in enumerate(chunk.batches):
-                    if start != Place(place.epoch, place.chunk) or number >= place.batch:
-                        yield chunk, rows, Place(start.epoch, start.chunk, number + 1)
+                    if first != Place(place.epoch, place.chunk) or number >= place.batch:
+                        yield chunk, rows, Place(first.epoch, first.chunk, number + 1)
 
     def _warn_of_cut_texts(self, chunk: Chunk) -> None:
         """Tells once, by the first process, that the tokenizer cuts texts."""
