@@ -89,6 +89,11 @@ from gliner.model import GLiNER
 import gliner
 assert GLiNER is gliner.GLiNER is gliner.model.GLiNER is gliner_fast.GLiNER, GLiNER
 assert GLiNER.__module__ == "gliner_fast.model"
+from gliner.config import GLiNERConfig
+assert GLiNERConfig is gliner.GLiNERConfig is gliner.config.GLiNERConfig is gliner_fast.GLiNERConfig, GLiNERConfig
+assert isinstance(gliner_fast.GLiNER.from_pretrained().config, GLiNERConfig)
+from gliner.infer_packing import InferencePackingConfig
+assert InferencePackingConfig is gliner_fast.InferencePackingConfig, InferencePackingConfig
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import sys
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from typing_extensions import Self
+
+if __name__ != "gliner_fast.config":
+    # Imported as gliner.config, by whom this package has been put in the place of `gliner` (in sys.modules): there is
+    # to be one class of this name.
+    sys.modules[__name__] = import_module("gliner_fast.config")
 
 Config = TypeVar("Config", bound="GLiNERConfig")
 

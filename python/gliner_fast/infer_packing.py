@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from importlib import import_module
+
+if __name__ != "gliner_fast.infer_packing":  # but gliner.infer_packing: see `gliner_fast.config`
+    sys.modules[__name__] = import_module("gliner_fast.infer_packing")
 
 
 @dataclass
