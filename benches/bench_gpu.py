@@ -22,9 +22,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benches.bench_end_to_end import THRESHOLD, Answers, fastest_batch_size, inference_sorted
-from benches.bench_precision import keys
 from benches.bench_span_scores import peak_bytes
-from benches.compare import SCALE, Race, words_of
+from benches.compare import SCALE, Race, keys_of, words_of
 from benches.conftest import LABELS, SIZES, checkpoint, distinct_texts
 from benches.floor import encoder_operations, measure_peaks, span_scores_work
 from benches.gpu_peers import gpu_peers
@@ -104,7 +103,7 @@ def agreement_of(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(torch.backends.cudnn, "allow_tf32", False)
         found, exact = ours(), shipped()
-        mine, theirs = keys(found), keys(exact)
+        mine, theirs = keys_of(found), keys_of(exact)
         if dtype == "fp32":
             report = compare(found, exact, candidates, threshold=THRESHOLD)
             return (told(mine, theirs), True) if report.ok else (f"NOT EQUAL: {report}", False)
@@ -286,7 +285,7 @@ def bench_gpu_attentions(race: Race, name: str, size: str, device: str, monkeypa
     if "disentangled-flash" in peers:
         calls["ours with disentangled-flash"] = partial(ours, "disentangled-flash")
     race.benchmark.extra_info["peers"] = dict(agreements)
-    agreements = {rival: told(keys(call()), keys(exact)) for rival, call in calls.items()}
+    agreements = {rival: told(keys_of(call()), keys_of(exact)) for rival, call in calls.items()}
     agreement, is_enough = agreement_of(ours, lambda: exact, lambda _: [], "bf16")
     race.run(
         ours,
@@ -346,7 +345,7 @@ def race_one_by_one(
             "ours with CUDA graphs": recorded,
         },
         agreement=agreement,
-        agreements={"ours with CUDA graphs": told(keys(recorded()), keys(one_by_one(shipped)))},
+        agreements={"ours with CUDA graphs": told(keys_of(recorded()), keys_of(one_by_one(shipped)))},
         amount=len(texts),
         unit="texts",
         labels=len(labels),
