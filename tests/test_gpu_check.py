@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,6 +91,22 @@ def test_what_parts_name_is_there():
     assert set(cases) <= set(listed.stdout.splitlines())
     modules = [part.given[0] for part in gpu_check.PARTS.values() if part.given[0] != "pytest"]
     assert modules == ["benches.profile_card", "benches.tune_budget", "benches.tune_attention"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a card")
+@pytest.mark.skipif(
+    torch.version.cuda is None or not (shutil.which("g++") and shutil.which("nm")),
+    reason="the hollow CUDA is built by g++ and nm, for a torch that is made for CUDA",
+)
+def test_what_is_for_a_card_runs_on_a_cuda_that_computes_nothing():
+    done = subprocess.run(
+        [sys.executable, "-m", "benches.hollow_cuda", "-q", "-m", "gpu", "-p", "no:cacheprovider",
+         "tests/test_gpu.py", "tests/test_upload.py", "tests/encoders/test_gpu_layers.py"],
+        cwd=ROOT, env=ENVIRONMENT | {"PYTHONPATH": "python"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-5_000:] + done.stderr
+    assert " passed" in done.stdout
+    assert "failed" not in done.stdout
 
 
 def test_a_part_is_told_where_results_go(tmp_path: Path):
