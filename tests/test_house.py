@@ -203,7 +203,7 @@ def test_maturin_is_new_enough_to_carry_a_linked_folder():
 
 def test_the_built_in_model_is_whole_and_small():
     files = {path.name: path.stat().st_size for path in (PACKAGE / "models" / "minilm").iterdir()}
-    assert {"MODEL_CARD.md", "gliner_config.json", "model.safetensors", "tokenizer.json"} <= set(files)
+    assert {"MODEL_CARD.md", "gliner_config.json", "model.int8.safetensors", "tokenizer.json"} <= set(files)
     assert sum(files.values()) < 60_000_000
 
 

@@ -286,7 +286,7 @@ def test_redacted_tables_have_relations_of_what_stands_in_them(linker: Extractor
 def test_columns_of_those_names_and_models_without_relations_are_refused_in_words(linker: Extractor):
     with pytest.raises(ValueError, match="has a column 'links': choose another relations_column"):
         linker(table_of(["a"], links=[1]))
-    with pytest.raises(ValueError, match="asked of a model that finds entities alone"):
+    with pytest.raises(ValueError, match="this model finds entities alone"):
         Extractor(labels=LABELS, relations=RELATIONS)
 
 

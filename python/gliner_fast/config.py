@@ -291,7 +291,7 @@ class GLiNERConfig:
         """
         if not self.is_relex:
             raise ValueError(
-                "relations are asked of a model that finds entities alone: leave them out, or take a relation "
+                "this model finds entities alone, and no relations: leave them out, or take a relation "
                 "extraction checkpoint, such as knowledgator/gliner-relex-large-v1.0"
             )
 

@@ -40,6 +40,13 @@ if __name__ != "gliner_fast.model":
     # be one class of this name.
     sys.modules[__name__] = import_module("gliner_fast.model")
 
+# Methods of `gliner`'s that no model has here.
+_LEFT_OUT = frozenset({
+    "collate_batch", "compress_prompt_embeddings", "create_collator", "decode_batch", "export_to_onnx",
+    "export_to_openvino", "generate_model_card", "load_from_config", "map_entities_to_text", "prepare_base_input",
+    "prepare_batch", "prepare_state_dict", "push_to_hub", "resize_embeddings", "run_batch", "set_class_indices",
+})  # fmt: skip
+
 
 class GLiNER(PredictionMethods, TrainingMethods, nn.Module):
     """Finds entities of any type, named in plain words.
@@ -261,11 +268,12 @@ class GLiNER(PredictionMethods, TrainingMethods, nn.Module):
         return model
 
     def __getattr__(self, name: str) -> Any:
-        """As torch's; says why other models lack the methods of bi-encoders."""
+        """As torch's; says so of `gliner`'s methods that no model has, and why a model lacks those of bi-encoders."""
         try:
             return super().__getattr__(name)
         except AttributeError as error:
-            raise AttributeError(why_missing(name) or str(error)) from None
+            left_out = f"gliner's {name} is not offered here: README, 'What differs from gliner'"
+            raise AttributeError(left_out if name in _LEFT_OUT else why_missing(name) or str(error)) from None
 
     @property
     def device(self) -> torch.device:

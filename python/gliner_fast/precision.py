@@ -98,7 +98,10 @@ def choose_device(name: str) -> torch.device:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:  # torch raises either, by device
-        raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        if reason.startswith("Expected one of"):  # all kinds of device that torch knows of
+            reason = "expected auto, cpu, cuda, cuda:1 or mps"
+        raise ValueError(f"device {name!r} cannot be used: {reason}") from error
     return torch.device(name)
 
 

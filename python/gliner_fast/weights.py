@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gliner_fast.checkpoints.locating import weight_files
+from gliner_fast.checkpoints.row_int8 import FILE_NAME as INT8_ROWS
 from gliner_fast.checkpoints.row_int8 import dequantize_rows
 from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.errors import CheckpointError, CheckpointWarning
@@ -46,7 +47,7 @@ def find_weights(folder: Path, variant: str | None = None) -> Path:
         FileNotFoundError: there is none.
         CheckpointError: the weights are sharded, which `gliner` does not write.
     """
-    names = weight_files(variant)
+    names = [*weight_files(variant), INT8_ROWS]
     for name in names:
         if (folder / name).is_file():
             if variant is not None and name != names[0]:
@@ -80,8 +81,8 @@ def write_weights(tensors: Mapping[str, Tensor], folder: Path, *, safe: bool) ->
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    read_before = ["model.fp16.safetensors", "model.bf16.safetensors"] + ([] if safe else ["model.safetensors"])
-    for name in read_before:
+    read_before = ["model.fp16.safetensors", "model.bf16.safetensors", INT8_ROWS]
+    for name in [*read_before, *([] if safe else ["model.safetensors"])]:
         (folder / name).unlink(missing_ok=True)
 
 

@@ -79,9 +79,9 @@ def test_the_whole_model_takes_what_gliner_s_would_give(model: GLiNER) -> None:
 def test_the_built_in_file_s_int8_rows_are_read(model: GLiNER) -> None:
     wanted = answers(model)
     spoil(model)
-    model.model.load_state_dict(load_file(BUILT_IN / "model.safetensors"))
+    model.model.load_state_dict(load_file(BUILT_IN / "model.int8.safetensors"))
     assert agree(answers(model), wanted)
-    assert read_weights(BUILT_IN / "model.safetensors").keys() == export_weights(model.model).keys()
+    assert read_weights(BUILT_IN / "model.int8.safetensors").keys() == export_weights(model.model).keys()
 
 
 def test_our_own_names_go_on_working_and_may_stand_beside_gliner_s(model: GLiNER) -> None:

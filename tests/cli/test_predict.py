@@ -84,6 +84,14 @@ def test_a_warning_is_one_line(run):
     assert re.fullmatch(r"gliner-fast: warning: .* pass the tokenizer's limit of 512 subwords; .*\n", err)
 
 
+def test_a_file_that_is_given_as_a_text_is_told(run, tmp_path):
+    (tmp_path / "notes.txt").write_text(ADA, encoding="utf-8")
+    code, out, err = run("predict", str(tmp_path / "notes.txt"), "-l", "person")
+    assert code == 0
+    assert _rows(out)[0]["text"].endswith("notes.txt")
+    assert "is a file, but read as a text: for files see gliner-fast extract" in err
+
+
 def test_long_texts_are_read_whole(run):
     text = " ".join([ADA] * 80)  # 480 words, of which the model reads 384 at a time
     code, out, err = run("predict", text, "-l", "person,city")
@@ -97,6 +105,8 @@ def test_long_texts_are_read_whole(run):
     [
         (["predict", ADA], b"", "no labels: name what to look for, such as --labels person,city"),
         (["predict", ADA, "-l", " , "], b"", "no labels"),
+        (["predict", ADA, "--labels-file", os.devnull], b"", "names no labels: expected one a line, or a JSON list"),
+        (["predict", ADA, "-l", "a", "--device", "gpu"], b"", "expected auto, cpu, cuda, cuda:1 or mps"),
         (["predict", ADA, "-l", "a", "--labels-file", "x.json"], b"", "name the labels in one place"),
         (["predict", ADA, "--labels-file", "no.json"], b"", "no.json: No such file or directory"),
         (["predict", ADA, "-l", "a", "-t", "2"], b"", "--threshold"),
@@ -111,7 +121,7 @@ def test_long_texts_are_read_whole(run):
         (["predict", ADA, "-l", "a", "--adjacency-threshold", "0.3"], b"", "belong to --relations"),
         (["predict", ADA, "-l", "a", "--relations", "b", "--adjacency-threshold", "2"], b"", "--adjacency-threshold"),
         (["predict", ADA, "-l", "a", "--relations", "b", "--relation-threshold", "x"], b"", "--relation-threshold"),
-        (["predict", ADA, "-l", "a", "--relations", "b"], b"", "asked of a model that finds entities alone"),
+        (["predict", ADA, "-l", "a", "--relations", "b"], b"", "this model finds entities alone"),
         (["predict", ADA, "-l", "a", "-m", "no/such/folder"], b"", "no/such/folder does not exist"),
         (["predict", ADA, "-l", "a", "-m", "."], b"", "No config file found"),
         (["predict", ADA, "-l", "a", "--device", "quantum"], b"", "device 'quantum'"),

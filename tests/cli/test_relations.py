@@ -112,7 +112,7 @@ def test_extract_writes_relations(run, folder, model, tmp_path, monkeypatch):
         (("--adjacency-threshold", "0"), "belong to --relations"),
         (("--relations", "a", "--adjacency-threshold", "2"), "--adjacency-threshold"),
         (("--relations", "a", "--layout", "rows"), "use 'list'"),
-        (("--relations", "a"), "asked of a model that finds entities alone"),
+        (("--relations", "a"), "this model finds entities alone"),
         (("--relations-column", "links"), "relations_column is given without relations"),
     ],
 )

@@ -173,7 +173,7 @@ def test_what_verify_is_asked_of_relations(run, monkeypatch):
     [
         (("--relation-threshold", "0.3"), "belong to --relations"),
         (("--relations", " , "), "--relations names none"),
-        (("--relations", "works for"), "a model that finds entities alone"),
+        (("--relations", "works for"), "this model finds entities alone"),
     ],
 )
 def test_relations_that_cannot_be_compared(given, complaint, run):

@@ -231,7 +231,7 @@ def test_rounding_at_the_threshold_of_entities(kind, loaded, planted):
 
 @pytest.mark.gliner
 def test_relations_are_asked_of_models_that_find_some(checkpoint):
-    with pytest.raises(ValueError, match="a model that finds entities alone"):
+    with pytest.raises(ValueError, match="this model finds entities alone"):
         verify(checkpoint("deberta"), ["Ada"], ["person"], relations=["born in"])
 
 

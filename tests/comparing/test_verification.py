@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import gliner_fast
+from gliner_fast.checkpoints.row_int8 import FILE_NAME as INT8_ROWS
 from gliner_fast.checkpoints.row_int8 import quantize_rows
 from gliner_fast.comparing.installed_gliner import require_reference
 from gliner_fast.comparing.reference_candidates import Candidate, find_reference_candidates, labels_of_text
@@ -263,7 +264,7 @@ def test_verify_compares_a_checkpoint_that_gliner_cannot_read(checkpoint, tmp_pa
     source = checkpoint("deberta")
     for path in source.glob("*.json"):
         shutil.copy(path, tmp_path)
-    save_file(quantize_rows(read_weights(find_weights(source))), tmp_path / "model.safetensors")
+    save_file(quantize_rows(read_weights(find_weights(source))), tmp_path / INT8_ROWS)
     report = verify(tmp_path, CROSSNER[:8], LABELS, threshold=0.3)
     assert report.ok, str(report)
     assert report.entities > 5

@@ -146,7 +146,7 @@ def test_labels_file_with_thresholds(run, tmp_path):
     [
         (["in.txt"], "no labels"),
         (["no.txt", "-l", "a"], "no such file: no.txt"),
-        (["*.parquet", "-l", "a"], "no file goes by *.parquet"),
+        (["*.parquet", "-l", "a"], "no file matches *.parquet"),
         (["in.bin", "-l", "a"], "unknown extension"),
         (["in.txt", "-l", "a", "-o", "out.csv"], "extension .csv"),
         (["in.csv", "-l", "a", "--text-column", "body"], "'body'"),

@@ -83,7 +83,7 @@ def test_standard_input_is_taken_for_text_where_nothing_says_otherwise():
     [
         ([], None, JobInputError, "no input"),
         (["none.jsonl"], None, FileNotFoundError, "no such file: none.jsonl"),
-        (["data/*.csv"], None, FileNotFoundError, "no file goes by data/\\*.csv"),
+        (["data/*.csv"], None, FileNotFoundError, "no file matches data/\\*.csv"),
         (["empty"], None, JobInputError, "no input in folder empty: expected files in .jsonl, .ndjson"),
         (["data/x.md"], None, JobInputError, "data/x.md: unknown extension; .*--input-format"),
         (["data/a.jsonl"], "xml", JobInputError, "'xml' is unknown: expected jsonl, parquet, csv, tsv or text"),

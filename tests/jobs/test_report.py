@@ -37,9 +37,9 @@ REPORT: dict[str, Any] = {
         ),
         (
             {"is_complete": False, "rows_here": 10},
-            ["stopped: 50 rows (40 of them before), 400 entities in out", "2.0 s: 5.0 rows/s, 0% padding"],
+            ["stopped: 50 rows (40 of them before), 400 entities", "2.0 s: 5.0 rows/s, 0% padding"],
         ),
-        ({"is_complete": False, "rows_here": 0, "rows": 0, "entities": 0}, ["stopped: 0 rows, 0 entities in out"]),
+        ({"is_complete": False, "rows_here": 0, "rows": 0, "entities": 0}, ["stopped: 0 rows, 0 entities"]),
         (
             {"rows": 1, "rows_here": 1, "entities": 1},
             ["done: 1 row, 1 entity in out", "2.0 s: 0.5 rows/s, 500 words/s, "],

@@ -1,9 +1,11 @@
 """The built-in model, a trained one, on real text."""
 
+import inspect
 import itertools
 
 import pytest
 
+from gliner_fast.checkpoints.locating import BUILT_IN
 from gliner_fast.comparing.verification import verify
 from tests.parity.pairs import Pair, spans
 from tests.samples import BOOKS, CROSSNER_LABELS, UNICODE, read_jsonl
@@ -58,3 +60,30 @@ def test_verify_says_so(both):
     report = verify(both.ours, BOOKS[:4], ["person", "place"], reference=both.reference)
     assert report.ok, str(report)
     assert report.entities > 3
+
+
+def test_gliner_refuses_rows_of_int8_as_weights():
+    import gliner
+
+    with pytest.raises(FileNotFoundError):
+        gliner.GLiNER.from_pretrained(str(BUILT_IN))
+
+
+def test_methods_of_gliner_that_are_missing_say_so():
+    from gliner.model import UniEncoderSpanGLiNER
+
+    import gliner_fast
+
+    ours = gliner_fast.GLiNER.from_pretrained()
+    theirs = {name for name, method in vars_of(UniEncoderSpanGLiNER).items() if inspect.isroutine(method)}
+    missing = {name for name in theirs if not name.startswith("_") and not hasattr(ours, name)}
+    assert len(missing) > 10
+    for name in missing - {"validate_special_token_config"}:  # asked by gliner itself alone
+        with pytest.raises(AttributeError, match=f"gliner's {name} is not offered here"):
+            getattr(ours, name)
+
+
+def vars_of(kind):
+    """What a class and those above it, torch's own left out, have by name."""
+    own = [above for above in kind.__mro__ if above.__module__.partition(".")[0] not in {"torch", "builtins", "abc"}]
+    return {name: value for above in own for name, value in vars(above).items()}

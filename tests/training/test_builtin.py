@@ -88,7 +88,7 @@ def test_the_command_runs_to_a_model_that_loads(tmp_path: Path) -> None:
     log = [json.loads(line) for line in (tmp_path / "out" / "further" / "log.jsonl").read_text().splitlines()]
     assert log[-1]["step"] == 2
     compact = tmp_path / "out" / "compact"
-    assert (compact / "model.safetensors").stat().st_size < 2_000_000
+    assert (compact / "model.int8.safetensors").stat().st_size < 2_000_000
     found = GLiNER.from_pretrained(compact).predict_entities("Ada left Cambridge.", ["person"], threshold=0.0)
     assert found
     encoder = json.loads((compact / "gliner_config.json").read_text())["encoder_config"]

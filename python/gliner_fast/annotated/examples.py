@@ -80,7 +80,7 @@ def read_examples(
         if format is None and Path(path.name.lower().removesuffix(".gz")).suffix == ".csv":
             raise DataError(
                 f"{path}: CSV is not read: expected JSON, conll columns, or a dataset in Parquet or a folder "
-                "(gliner-fast data --help shows each); conll by this name is read by format='conll' (--format conll)"
+                "(gliner-fast data --help shows each); if it is conll, say so: format='conll' (--format conll)"
             )
         read = columns.read_columns(path, word_column, tag_column, report=take_fault)
     else:

@@ -6,11 +6,12 @@ A matrix NAME is stored as int8 beside `NAME.row_scale`, (rows,) float32; NAME[i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+FILE_NAME = "model.int8.safetensors"  # not one that `gliner` reads, to which such rows are weights like others
 _SCALE = ".row_scale"
 _LEAST = 4096  # numbers; what is smaller is hardly worth a scale
 
@@ -32,11 +33,6 @@ def quantize_rows(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def is_scale(name: str) -> bool:
     """Whether a stored tensor holds the scales of another's rows."""
     return name.endswith(_SCALE)
-
-
-def has_int8_rows(names: Iterable[str]) -> bool:
-    """Whether tensors of these names are stored in int8 rows, which only we read."""
-    return any(map(is_scale, names))
 
 
 def dequantize_rows(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:

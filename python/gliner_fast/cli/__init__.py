@@ -47,7 +47,7 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 @app.callback(invoke_without_command=True)
 def _start(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
         from gliner_fast import __version__

@@ -47,7 +47,7 @@ data = typer.Typer(help=_HELP, no_args_is_help=True, rich_markup_mode="rich")
 
 Format = Annotated[
     Literal["gliner", "offsets", "tags", "conll", "dataset"] | None,
-    typer.Option("--format", help="Of the data, if not to be told from its content."),
+    typer.Option("--format", help="Format of the data, where it is not recognised."),
 ]
 IgnoreKey = Annotated[
     list[str] | None,
@@ -58,7 +58,7 @@ Misaligned = Annotated[
     typer.Option(help="Character spans that do not begin and end with a word: end here, or leave them out."),
 ]
 WordColumn = Annotated[int, typer.Option(help="Of the word in conll, from 0; -1 is the last.")]
-TagColumn = Annotated[int, typer.Option(help="Of the tag in conll.")]
+TagColumn = Annotated[int, typer.Option(help="Column of the tag in conll files.")]
 
 
 def reader(

@@ -78,7 +78,11 @@ def extract(
     ] = None,
     input_format: Annotated[
         options.FileFormat | None,
-        typer.Option("--input-format", help="Whatever the names say; stdin is text if not given.", rich_help_panel=_IN),
+        typer.Option(
+            "--input-format",
+            help="Format of the input, whatever its name ends in; stdin is text if not given.",
+            rich_help_panel=_IN,
+        ),
     ] = None,
     output_format: Annotated[
         Literal["parquet", "jsonl", "jsonl.gz", "jsonl.zst"],
@@ -157,7 +161,9 @@ def extract(
     actors: Annotated[
         int | None, typer.Option(min=1, help="Processes that each hold the model.", rich_help_panel=_RAY)
     ] = None,
-    num_cpus: Annotated[float | None, typer.Option(help="CPUs of each actor.", rich_help_panel=_RAY)] = None,
+    num_cpus: Annotated[
+        float | None, typer.Option(help="CPUs, and so threads, of each actor.", rich_help_panel=_RAY)
+    ] = None,
     num_gpus: Annotated[float | None, typer.Option(help="GPUs of each actor.", rich_help_panel=_RAY)] = None,
 ) -> int:
     """Find the entities of all texts in files.

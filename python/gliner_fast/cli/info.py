@@ -126,7 +126,7 @@ def describe_checkpoint(model: str | None) -> dict[str, Any]:
         "head": f"{config.hidden_size:,} wide, {_found_by(config)} ({config.span_mode})",
         **_relations(config),
         **words,
-        "longest text": f"{config.max_len:,} words; the rest is cut off",
+        "longest text": f"{config.max_len:,} words at a time; `predict` and `extract` read longer ones in windows",
         "pooling": f"{config.subtoken_pooling} subword of a word",
         "label vector": _label_vector(config),
         "parameters": f"{_count_parameters(weights):,}",

@@ -10,7 +10,10 @@ import typer
 if TYPE_CHECKING:
     from gliner_fast import GLiNER
 
-Labels = Annotated[list[str] | None, typer.Option("--labels", "-l", help="What to look for; commas or repeated.")]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option("--labels", "-l", help="Labels to look for: separated by commas, or repeat the option."),
+]
 LabelsFile = Annotated[
     Path | None,
     typer.Option(
@@ -45,7 +48,12 @@ AdjacencyThreshold = Annotated[
 ]
 RelationThreshold = Annotated[
     float | None,
-    typer.Option(min=0, max=1, metavar="NUMBER", help="Keep relations that score above this; the same if not given."),
+    typer.Option(
+        min=0,
+        max=1,
+        metavar="NUMBER",
+        help="Keep relations that score above this; as --adjacency-threshold if not given.",
+    ),
 ]
 Model = Annotated[str | None, typer.Option("--model", "-m", help="Folder or Hub id; the built-in model if not given.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto: the GPU if there is one.")]
@@ -59,7 +67,7 @@ Devices = Annotated[
 Dtype = Annotated[
     str,
     typer.Option(
-        help="fp32 (gliner's own answers), bf16, fp16; auto: the fastest of these; int16: faster on CPUs without AMX."
+        help="fp32 (gliner's own answers), bf16, fp16; auto: the fastest here; int16: faster on CPUs without AMX."
     ),
 ]
 
@@ -68,7 +76,7 @@ FileFormat = Literal["jsonl", "parquet", "csv", "tsv", "text"]
 TextColumn = Annotated[str, typer.Option(help="Column or field that holds the text.")]
 InputFormat = Annotated[
     FileFormat | None,
-    typer.Option("--input-format", help="Whatever the names say; stdin is text if not given."),
+    typer.Option("--input-format", help="Format of the input, whatever its name ends in; stdin is text if not given."),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -53,6 +54,12 @@ def predict(
     wanted = read_labels(labels or [], labels_file)
     thresholds = read_thresholds(threshold, label_threshold or [], wanted)
     asked = read_relations(relations, adjacency_threshold, relation_threshold)
+    for text in texts or []:
+        if os.path.isfile(text):  # noqa: PTH113  # which a text of any length and characters may be asked
+            print(
+                f"gliner-fast: {text!r} is a file, but read as a text: for files see gliner-fast extract",
+                file=sys.stderr,
+            )
     lines = open_lines(texts or [])
     given = texts or [] if lines is None else read_lines(lines, "stdin")
     predictor = options.load_model(model, device, dtype)

@@ -52,6 +52,8 @@ def read_labels(given: Sequence[str], file: Path | None) -> WantedLabels:
         if wanted.labels:
             raise InputError("--labels and --labels-file are both given: name the labels in one place")
         wanted = _read_labels_file(file)
+        if not wanted.labels:
+            raise InputError(f"{file} names no labels: expected one a line, or a JSON list or object")
     if not wanted.labels:
         raise InputError("no labels: name what to look for, such as --labels person,city")
     return wanted
@@ -129,10 +131,12 @@ def _read_labels_file(file: Path) -> WantedLabels:
         try:
             labels = json.loads(content)
         except RecursionError as error:
-            raise InputError(f"{file} is nested deeper than JSON is read: expected a list of labels") from error
+            raise InputError(
+                f"{file} is nested deeper than JSON is read: expected a list or object of labels"
+            ) from error
         except ValueError as error:  # of JSON, or a number of more than 4,300 digits
             if is_json or _MEANT_AS_JSON.match(content) or not isinstance(error, json.JSONDecodeError):
-                raise InputError(f"{file} is not JSON ({error}): expected a list of labels") from error
+                raise InputError(f"{file} is not JSON ({error}): expected a JSON list or object of labels") from error
         else:
             return _read_json_labels(labels, file)
     return WantedLabels([line.strip() for line in content.splitlines() if line.strip()], {})

@@ -28,7 +28,7 @@ def train(
     ] = False,
     show: Annotated[
         bool,
-        typer.Option("--show", help="Print all settings, with their meaning, and leave; CONFIG.yaml may be left out."),
+        typer.Option("--show", help="Print all settings, with their meaning, and exit; CONFIG.yaml may be left out."),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; errors only.")] = False,
 ) -> None:

@@ -51,7 +51,11 @@ def verify(
     relation_threshold: options.RelationThreshold = None,
     tolerance: Annotated[
         float | None,
-        typer.Option(min=0, help="How far scores may lie apart.", show_default="0.0001; bf16 0.05; fp16, int16 0.01"),
+        typer.Option(
+            min=0,
+            help="Largest difference of scores that counts as equal.",
+            show_default="0.0001; bf16 0.05; fp16, int16 0.01",
+        ),
     ] = None,
     device: options.Device = "cpu",
     dtype: options.Dtype = "fp32",

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from gliner_fast.checkpoints.row_int8 import has_int8_rows
+from gliner_fast.checkpoints.row_int8 import FILE_NAME as INT8_ROWS
 from gliner_fast.weights import find_weights, has_weights_of, read_weights
 
 if TYPE_CHECKING:
@@ -46,21 +46,17 @@ def load_reference(ours: GLiNER) -> Any:
 @contextmanager
 def _readable_by_reference(folder: Path) -> Iterator[Path]:
     """The folder itself; one whose weights are in int8 rows, as the built-in model's, in a copy that gliner reads."""
-    from safetensors import safe_open
     from safetensors.torch import save_file
 
     path = find_weights(folder)
-    if path.suffix == ".safetensors":
-        with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-        if has_int8_rows(names):
-            with TemporaryDirectory() as name:
-                for own in folder.glob("*.json"):
-                    shutil.copy(own, name)
-                save_file(read_weights(path), Path(name) / "model.safetensors")
-                yield Path(name)
-            return
-    yield folder
+    if path.name != INT8_ROWS:
+        yield folder
+        return
+    with TemporaryDirectory() as name:
+        for own in folder.glob("*.json"):
+            shutil.copy(own, name)
+        save_file(read_weights(path), Path(name) / "model.safetensors")
+        yield Path(name)
 
 
 def installed_version() -> str:

@@ -154,7 +154,7 @@ def _expand(given: str, format: str | None, ours: Collection[Path]) -> Iterator[
     elif glob.has_magic(given):
         found = [name for name in files_by_glob(given) if not _is_among(ours, Path(name))]
         if not found:
-            raise FileNotFoundError(f"no file goes by {given}")
+            raise FileNotFoundError(f"no file matches {given}")
         yield from found
     else:
         raise FileNotFoundError(f"no such file: {given}")

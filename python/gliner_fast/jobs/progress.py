@@ -86,7 +86,7 @@ class Standing:
         left = "" if self.seconds_left is None else f", {_show_time(self.seconds_left)} left"
         return (
             f"{self.rows:,}{total} rows{left} ({self.rows_per_second:,.1f} rows/s, {self.words_per_second:,.0f} "
-            f"words/s, {self.padding:.0%} padding, {self.rejects:,} rejected)"
+            f"words/s{f', {self.rejects:,} rejected' * bool(self.rejects)})"
         )
 
 

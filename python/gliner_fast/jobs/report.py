@@ -104,7 +104,8 @@ class JobReport:
         found = count("entity", self.entities)
         if self.relations is not None:
             found += f", {count('relation', self.relations)}"
-        lines = [f"{state}: {rows}, {found} in {self.output}"]
+        # A job that was stopped has written no file yet, but slices of it.
+        lines = [f"{state}: {rows}, {found}" + (f" in {self.output}" if self.is_complete else "")]
         if self.rows_here:
             shares = ", ".join(f"{name} {share:.0%}" for name, share in self.stage_shares.items() if share >= 0.005)
             lines.append(f"{self.seconds:,.1f} s: {self._speed()}{self.padding_share:.0%} padding; {shares}")

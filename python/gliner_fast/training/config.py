@@ -89,8 +89,9 @@ class TrainingConfig:
 
     # Which entity types an example is asked for.
     sampling: Literal["paper", "gliner"] = "paper"
-    """How these are drawn: as in the paper, or "gliner", as in that package; of what follows, `max_types` alone is then
-    read, with `max_neg_type_ratio`, but for bi-encoders: all texts of a batch are asked for all that one has."""
+    """How entity types are drawn: as in the paper, or "gliner", as in that package; of what follows, `max_types`
+    alone is then read, with `max_neg_type_ratio`, but for bi-encoders: all texts of a batch are asked for all that
+    one has."""
     max_types: int = 25
     """Most entity types that an example is asked for; where a bi-encoder's batch shares them, times its texts."""
     negative_share: float = 0.5
@@ -125,7 +126,7 @@ class TrainingConfig:
     accumulation: int = 1
     """Batches to each step of the optimizer."""
     seed: int = 42
-    """Of all that is random."""
+    """Seed of all that is random."""
 
     # Loss (compat section 7.3).
     loss: Literal["bce", "focal", "dice"] = "bce"
@@ -154,13 +155,13 @@ class TrainingConfig:
 
     # Optimization.
     steps: int = 30_000
-    """Of the optimizer."""
+    """Steps of the optimizer."""
     lr_encoder: float = 1e-5
     """Highest learning rate of the encoder."""
     lr_others: float = 5e-5
     """Highest learning rate of all others."""
     weight_decay: float = 0.01
-    """Of AdamW, for the encoder."""
+    """Weight decay of AdamW, for the encoder."""
     weight_decay_others: float | None = None
     """For all others; None: as `weight_decay`."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -182,9 +183,9 @@ class TrainingConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """"auto" takes a GPU where there is one."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of the products, "fp32", "bf16" or (on a GPU) "fp16"; weights and sums stay in float32."""
+    """Number format of the products: "fp32", "bf16" or (on a GPU) "fp16"; weights and sums stay in float32."""
     compile: bool = False
-    """By `torch.compile`."""
+    """Compile the network by `torch.compile`."""
 
     # What is told and kept.
     log_steps: int = 50

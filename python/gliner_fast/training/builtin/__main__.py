@@ -119,6 +119,7 @@ def write_compact(models: Sequence[Path], target: Path) -> None:
     from safetensors.torch import save_file
     from tokenizers import Tokenizer
 
+    from gliner_fast.checkpoints.row_int8 import FILE_NAME as INT8_ROWS
     from gliner_fast.checkpoints.row_int8 import quantize_rows
     from gliner_fast.weights import find_weights, read_weights
 
@@ -134,7 +135,7 @@ def write_compact(models: Sequence[Path], target: Path) -> None:
     tokenizer.save(str(target / "tokenizer.json"))
     each = [read_weights(find_weights(model)) for model in models]
     mean = {name: torch.stack([weights[name] for weights in each]).mean(0) for name in each[0]}
-    save_file(quantize_rows(mean), target / "model.safetensors")
+    save_file(quantize_rows(mean), target / INT8_ROWS)
 
 
 def _copy_encoder(source: Path, target: Path) -> None:
