@@ -266,7 +266,7 @@ def test_a_model_that_finds_no_relations_is_refused_before_anything_is_written(
 ):
     output = io.BytesIO() if given == "stream" else tmp_path / "out.jsonl"
     model = small_model.source if given == "folder" else small_model
-    with pytest.raises(JobError, match="this model finds entities alone: leave them out, or take"):
+    with pytest.raises(JobError, match="this model finds entities alone, and no relations: leave them out, or take"):
         extract_files(source, output, model=model, **OPTIONS)
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
