@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from gliner_fast import CheckpointError, CheckpointWarning, GLiNER, UnsupportedCheckpointError
 from gliner_fast.checkpoints import locating as checkpoint_module
+from gliner_fast.checkpoints.locating import INT8_ROWS
 from tests.parity.pairs import Pair, spans
 from tests.samples import CROSSNER
 
@@ -197,7 +198,7 @@ def test_a_folder_that_is_not_there_is_named(path):
 
 @pytest.mark.parametrize("variant", [None, "fp16"])
 @pytest.mark.parametrize("cached", [[], ["model.fp16.safetensors"], ["model.safetensors"], ["model.bf16.safetensors"]])
-@pytest.mark.parametrize("there", ["model.safetensors", "model.fp16.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("there", ["model.safetensors", "model.fp16.safetensors", "pytorch_model.bin", INT8_ROWS])
 def test_the_hub_is_asked_for_weights_until_there_are_some(there, cached, variant, tmp_path, monkeypatch):
     for name in cached:  # of an earlier call
         (tmp_path / name).touch()
@@ -213,7 +214,7 @@ def test_the_hub_is_asked_for_weights_until_there_are_some(there, cached, varian
     if there == "model.fp16.safetensors" and variant is None:
         assert there not in names - set(cached)  # nobody asked for it
     else:
-        assert {"model.safetensors", "pytorch_model.bin", f"model.{variant}.safetensors"} & names
+        assert {"model.safetensors", "pytorch_model.bin", f"model.{variant}.safetensors", INT8_ROWS} & names
 
 
 def test_a_hub_id_that_cannot_be_had_is_named():

@@ -85,9 +85,12 @@ def is_here() -> bool:
 
 
 def run_again(folder: Path) -> None:
-    """Goes on as the same program, with the hollow CUDA in it."""
-    original = list(sys.orig_argv)
-    os.execve(sys.executable, [sys.executable, *original[1:]], environment(folder))
+    """Goes on as the same program, with the hollow CUDA in it; ends it where that cannot be built."""
+    try:
+        found = environment(folder)
+    except RuntimeError as error:
+        sys.exit(str(error))
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], found)
 
 
 def rehearse(folder: Path) -> None:

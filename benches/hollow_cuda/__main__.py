@@ -7,8 +7,5 @@ import pytest
 from benches import hollow_cuda
 
 if not hollow_cuda.is_here():
-    try:
-        hollow_cuda.rehearse(hollow_cuda.FOLDER)
-    except RuntimeError as error:
-        sys.exit(str(error))
+    hollow_cuda.rehearse(hollow_cuda.FOLDER)
 sys.exit(pytest.main(sys.argv[1:]))

@@ -278,12 +278,11 @@ class Network(nn.Module):
         """
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
         state["_modules"] = modules = dict(self._modules)
+        copies: dict[int, nn.Module] = {}  # of the same weights
         for owner, method in self._left_out_of_compiling():
             if owner is self:
                 state.pop(method, None)
             elif method in owner.__dict__:
-                (name,) = (name for name, part in self._modules.items() if part is owner)
-                if modules[name] is owner:
-                    modules[name] = copy.copy(owner)  # of the same weights
-                del modules[name].__dict__[method]
+                del copies.setdefault(id(owner), copy.copy(owner)).__dict__[method]
+        modules.update({name: copies[id(part)] for name, part in modules.items() if id(part) in copies})
         return state

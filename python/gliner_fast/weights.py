@@ -12,8 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gliner_fast.checkpoints.locating import weight_files
-from gliner_fast.checkpoints.row_int8 import FILE_NAME as INT8_ROWS
+from gliner_fast.checkpoints.locating import INT8_ROWS, weight_files
 from gliner_fast.checkpoints.row_int8 import dequantize_rows
 from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.errors import CheckpointError, CheckpointWarning
@@ -47,7 +46,7 @@ def find_weights(folder: Path, variant: str | None = None) -> Path:
         FileNotFoundError: there is none.
         CheckpointError: the weights are sharded, which `gliner` does not write.
     """
-    names = [*weight_files(variant), INT8_ROWS]
+    names = weight_files(variant)
     for name in names:
         if (folder / name).is_file():
             if variant is not None and name != names[0]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import gliner_fast
-from gliner_fast.checkpoints.row_int8 import FILE_NAME as INT8_ROWS
+from gliner_fast.checkpoints.locating import INT8_ROWS
 from gliner_fast.checkpoints.row_int8 import quantize_rows
 from gliner_fast.comparing.installed_gliner import require_reference
 from gliner_fast.comparing.reference_candidates import Candidate, find_reference_candidates, labels_of_text

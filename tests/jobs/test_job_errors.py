@@ -53,7 +53,24 @@ def test_a_word_that_would_keep_the_job_for_hours_is_a_reject(small_model: GLiNE
     assert (report.rows, report.rejects) == (2, 1)
     (reject,) = read_jsonl(Path(report.rejects_file or ""))
     assert reject["line"] == 1
-    assert "it has a word of 100,000 characters, and a job reads words of up to 16,384: " in reject["reason"]
+    assert "it has a word of more than 16,384 characters, which no job reads: " in reject["reason"]
+
+
+@pytest.mark.timeout(60)
+def test_a_word_that_is_not_read_does_not_cost_the_row(small_model: GLiNER, tmp_path: Path):
+    text = "Ada " * small_model.config.max_len + "ACGT" * 25_000
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": text}])
+    with pytest.warns(UserWarning, match="Sentence of length 385 has been truncated to 384"):
+        report = extract_files(source, tmp_path / "out.jsonl", LABELS, model=small_model, on_long="truncate")
+    assert (report.rows, report.rejects) == (1, 0)
+
+
+def test_of_what_is_to_be_redacted_a_word_that_is_too_long_is_told(small_model: GLiNER, tmp_path: Path):
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "Ada lived " + "ACGT" * 25_000}, {"text": "Ada lived."}])
+    report = extract_files(source, tmp_path / "out.jsonl", LABELS, model=small_model, redaction=Redaction("mask"))
+    (reject,) = read_jsonl(Path(report.rejects_file or ""))
+    assert "it has a word of more than 16,384 characters" in reject["reason"]
+    assert "ACGT" not in json.dumps(reject)
 
 
 def test_only_words_are_too_long(small_model: GLiNER, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -102,6 +102,21 @@ def test_a_signal_before_anything_came_leaves_nothing(small_model: GLiNER, monke
     assert (report.rows, output.getvalue()) == (0, b"")
 
 
+def test_what_stands_for_standard_input_ends_where_a_job_is_to_stop(
+    small_model: GLiNER, monkeypatch: pytest.MonkeyPatch
+):
+    class Asked(io.BytesIO):  # has no peek
+        def readinto1(self, buffer: Any) -> int:
+            signal.raise_signal(signal.SIGTERM)
+            return super().readinto1(memoryview(buffer)[: len(ADA) + 1])
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Asked(f"{ADA}\n{CHARLES}\n".encode())))
+    output = io.BytesIO()
+    report = extract_files("-", output, ["person"], model=small_model, input_format="text")
+    assert not report.is_complete
+    assert [json.loads(line)["text"] for line in output.getvalue().splitlines()] == [ADA]
+
+
 def test_a_second_signal_is_an_interrupt(capsys: pytest.CaptureFixture[str]):
     def ask(times: int) -> None:
         for _ in range(times):

@@ -12,6 +12,7 @@ from gliner_fast.config import CONFIG_NAME, GLiNERConfig
 from gliner_fast.errors import CheckpointError, reason_of
 
 BUILT_IN = Path(__file__).parent.parent / "models" / "minilm"
+INT8_ROWS = "model.int8.safetensors"  # `gliner` does not read it: to it such rows are weights like others
 BUILT_IN_NAME = "built-in"  # where a name is needed: in a command or a configuration
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -60,7 +61,7 @@ def locate(model_id: str | Path | None, hub: HubOptions, variant: str | None) ->
 def weight_files(variant: str | None) -> list[str]:
     """Names that the file of a checkpoint's weights may have, in the order in which they are looked for."""
     of_variant = [] if variant is None else [f"model.{variant}.safetensors"]
-    return [*of_variant, "model.safetensors", "pytorch_model.bin"]
+    return [*of_variant, "model.safetensors", "pytorch_model.bin", INT8_ROWS]
 
 
 def _fetch(model_id: str, hub: HubOptions, variant: str | None) -> Path:

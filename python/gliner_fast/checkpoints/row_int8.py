@@ -11,7 +11,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-FILE_NAME = "model.int8.safetensors"  # not one that `gliner` reads, to which such rows are weights like others
 _SCALE = ".row_scale"
 _LEAST = 4096  # numbers; what is smaller is hardly worth a scale
 

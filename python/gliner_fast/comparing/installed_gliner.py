@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from gliner_fast.checkpoints.row_int8 import FILE_NAME as INT8_ROWS
+from gliner_fast.checkpoints.locating import INT8_ROWS
 from gliner_fast.weights import find_weights, has_weights_of, read_weights
 
 if TYPE_CHECKING:

@@ -100,11 +100,14 @@ class _CountedFile(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        if self._stop is not None and hasattr(self._source, "peek"):  # standard input may be replaced by what has none
+        if self._stop is not None and not hasattr(self._source, "peek"):  # what stands for standard input may have none
+            if self._stop.is_set():
+                self._stop.cut_input()
+        elif self._stop is not None:
             # A look takes nothing out, so that whatever interrupts it loses nothing.
             seen = self._stop.wait_for(self._look)
             if seen:
-                buffer = buffer[: len(seen)]  # for more it would wait
+                buffer = memoryview(buffer)[: len(seen)]  # for more it would wait
             elif self._source.isatty():  # would be asked for its end once more
                 return 0
         count: int = self._read_into(buffer)

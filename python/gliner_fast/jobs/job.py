@@ -39,6 +39,11 @@ _MOST_CHARACTERS = 2**22
 # Characters of a word. Where the tokenizer has no limit, a window holds all subwords of each of its words, and one
 # such word would keep a job for hours, or end it for want of memory, whenever it is begun again.
 _LONGEST_WORD = 2**14
+_TOO_LONG_A_WORD = (
+    f"it has a word of more than {_LONGEST_WORD:,} characters, which no job reads: the time and memory that a model "
+    "takes grow with the square of a word's subwords, of which this model's tokenizer makes as many as there are. "
+    "Break it up, or leave it out"
+)
 
 # Why a row that is to be redacted becomes a reject.
 _NOT_READ_WHOLE = (
@@ -100,10 +105,24 @@ class Job:
         Once `stop` is set, standard input ends with what was taken of it.
         """
         has_no_limit = model.predictor().batcher.tokenizer.max_subwords is None
-        check = _expect_words_to_end(model) if has_no_limit else None
+        check = self._expect_words_to_end(model) if has_no_limit else None
         if self.options.must_read_all and not has_no_limit:
             check = self._expect_read_whole(model)
         return RowReader(self.files, select_columns(self.plan.settings), self.plan.schema, check, stop)
+
+    def _expect_words_to_end(self, model: GLiNER) -> RowCheck:
+        predictor = model.predictor()
+        # Of the words that the model reads.
+        among = None if self.plan.settings.on_long == "window" else model.config.max_len
+
+        def check(text: str, own: Labels | None) -> str | None:
+            del own
+            # A word of any splitter's that has a blank in it is taken for several: tokenizers part it there.
+            if len(text) <= _LONGEST_WORD or max(map(len, text.split()), default=0) <= _LONGEST_WORD:
+                return None
+            return _TOO_LONG_A_WORD if predictor.longest_word(text, among) > _LONGEST_WORD else None
+
+        return check
 
     def _expect_read_whole(self, model: GLiNER) -> RowCheck:
         predictor, options, labels = model.predictor(), self.options, self.plan.settings.labels
@@ -171,7 +190,7 @@ class Job:
             return block.rejects
         hidden = "not usable; more is not told of what is to be redacted"
         return [
-            replace(own, reason=own.reason if own.reason == _NOT_READ_WHOLE else hidden, raw="")
+            replace(own, reason=own.reason if own.reason in (_NOT_READ_WHOLE, _TOO_LONG_A_WORD) else hidden, raw="")
             for own in block.rejects
         ]
 
@@ -213,25 +232,6 @@ class Job:
             {**stats, "misfits": misfits, "write_seconds": perf_counter() - begin},
             count_relations(told_entities),
         )
-
-
-def _expect_words_to_end(model: GLiNER) -> RowCheck:
-    predictor = model.predictor()
-
-    def check(text: str, own: Labels | None) -> str | None:
-        del own
-        if len(text) <= _LONGEST_WORD or max(map(len, text.split()), default=0) <= _LONGEST_WORD:
-            return None
-        longest = predictor.longest_word(text)
-        if longest <= _LONGEST_WORD:
-            return None
-        return (
-            f"it has a word of {longest:,} characters, and a job reads words of up to {_LONGEST_WORD:,}: the time and "
-            "memory that a model takes grow with the square of a word's subwords, of which this model's tokenizer "
-            "makes as many as there are. Break it up, or leave it out"
-        )
-
-    return check
 
 
 def count_relations(entities: Sequence[Sequence[Entity]]) -> int:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -60,7 +60,6 @@ class Standing:
         rows_per_second: of this run.
         words_per_second: of this run.
         rejects: rows that could not be used.
-        padding: share of the computed subwords that is padding, in [0, 1].
         is_computing: the model is there.
     """
 
@@ -69,7 +68,6 @@ class Standing:
     rows_per_second: float
     words_per_second: float
     rejects: int
-    padding: float
     is_computing: bool
 
     @property
@@ -118,7 +116,6 @@ class Watch:
             (rows - self._rows_before) / seconds,
             live.words / seconds,
             sum(record.rejects for _, record in records),
-            live.padding_share,
             is_computing=since is not None,
         )
 
@@ -168,12 +165,14 @@ def show_bar(finished: Mapping[int, SliceRecord], pace: Pace) -> Iterator[None]:
 @contextmanager
 def _in_thread(run: Callable[[], None], ended: threading.Event) -> Iterator[None]:
     thread = threading.Thread(target=run, name="progress", daemon=True)
-    thread.start()
+    with suppress(RuntimeError):  # no further thread can be started: the job goes on in silence
+        thread.start()
     try:
         yield
     finally:
         ended.set()
-        thread.join()
+        if thread.ident is not None:
+            thread.join()
 
 
 def choose_progress(*, quiet: bool) -> Progress:

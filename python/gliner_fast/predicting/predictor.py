@@ -95,9 +95,9 @@ class Predictor:
         """Whether windows leave out no word of the request's texts: none has more subwords than there is room for."""
         return can_read_whole(request, self.batcher, self.splitter)
 
-    def longest_word(self, text: str) -> int:
-        """Characters of a text's longest word; 0 where it has none."""
-        words = split_words([text], len(text), self.splitter).words
+    def longest_word(self, text: str, among: int | None = None) -> int:
+        """Characters of the longest word of a text, or of its first words; 0 where it has none."""
+        words = split_words([text], len(text) if among is None else among, self.splitter).words
         return int((words.ends - words.starts).max(initial=0))
 
     @torch.no_grad()

@@ -119,7 +119,7 @@ def write_compact(models: Sequence[Path], target: Path) -> None:
     from safetensors.torch import save_file
     from tokenizers import Tokenizer
 
-    from gliner_fast.checkpoints.row_int8 import FILE_NAME as INT8_ROWS
+    from gliner_fast.checkpoints.locating import INT8_ROWS
     from gliner_fast.checkpoints.row_int8 import quantize_rows
     from gliner_fast.weights import find_weights, read_weights
 
