@@ -88,7 +88,7 @@ def test_show_prints_every_setting(config: Path, capsys: pytest.CaptureFixture[s
     config.write_text(text)
     assert TrainingConfig.from_yaml(config).to_yaml() == yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
     lines = text.splitlines()
-    assert lines[lines.index("steps: 4") - 1] == "# Of the optimizer."
+    assert lines[lines.index("steps: 4") - 1] == "# Steps of the optimizer."
     settings = [index for index, line in enumerate(lines) if line.split(":")[0] in shown]
     assert [lines[index] for index in settings if index == 0 or not lines[index - 1].startswith("# ")] == []
 
