@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -101,3 +103,17 @@ def test_a_shell_s_own_closing_and_a_reader_that_goes(tmp_path):
     assert (code, err.count("\n")) == (2, 1)
     assert err.startswith("gliner-fast: error: standard output is closed, and the answers go there: leave it open")
     assert shell("{ $G --version; echo $? >&2; } | true", tmp_path) in {(0, "1\n"), (0, "0\n")}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("utf-8", rb"pers\xc3\xb6nlich\\ud800 1"), ("ascii", rb"pers\\xf6nlich\\ud800 1")]
+)
+def test_what_the_encoding_has_no_bytes_for_is_escaped(encoding, shown, tmp_path, monkeypatch):
+    row = {"tokenized_text": ["Ada"], "ner": [[0, 0, "pers\u00f6nlich\ud800"]]}
+    (tmp_path / "in.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding=encoding))
+    with pytest.raises(SystemExit) as end:
+        main(["data", "stats", str(tmp_path / "in.jsonl")])
+    assert end.value.code == 0
+    assert re.search(shown, out.getvalue())

@@ -55,8 +55,12 @@ class _Named:
         return _Named(self._stream.buffer)
 
     def write(self, data: Any) -> Any:
-        """Writes, as the stream does."""
-        return _naming(self._stream.write, data)
+        """Writes, as the stream does; what its encoding has no bytes for is escaped, as on standard error."""
+        try:
+            return _naming(self._stream.write, data)
+        except UnicodeEncodeError as error:
+            escaped = data.encode(error.encoding, "backslashreplace").decode(error.encoding)
+            return _naming(self._stream.write, escaped)
 
     def writelines(self, lines: Iterable[Any]) -> None:
         """Writes each; what the lines themselves raise is not the stream's."""
