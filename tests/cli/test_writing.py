@@ -53,6 +53,33 @@ def test_no_command_writes_over_its_input_or_its_other_output(run, data, argumen
     assert not Path("x").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["calibrate", "MODEL", "dev.jsonl", "-o", "old"],
+        ["calibrate", "MODEL", "dev.jsonl", "--json", "old"],
+        ["evaluate", "MODEL", "dev.jsonl", "--json", "old"],
+        ["evaluate", "MODEL", "dev.jsonl", "--chart", "old"],
+        ["data", "convert", "dev.jsonl", "old", "--to", "gliner"],
+        ["data", "sample", "dev.jsonl", "old", "-k", "1"],
+        ["data", "sample", "dev.jsonl", "x", "-k", "1", "--rest", "old"],
+    ],
+    ids=" ".join,
+)
+def test_a_file_that_is_there_is_written_over_only_if_asked(run, data, arguments):
+    Path("old").write_text("of yesterday", encoding="utf-8")
+    code, out, err = run(*arguments)  # before a model is loaded, again
+    assert (code, out) == (2, "")
+    assert "error: old exists: choose another name for" in err
+    assert "--overwrite" in err
+    assert Path("old").read_text(encoding="utf-8") == "of yesterday"
+    assert not Path("x").exists()
+    _, _, err = run(*arguments, "--overwrite")
+    assert "exists" not in err
+    if arguments[0] == "data":
+        assert Path("old").read_text(encoding="utf-8") != "of yesterday"
+
+
 def test_devices_may_be_named_twice_and_links_are_known(tmp_path):
     check_outputs({"--json": Path("/dev/null"), "--chart": Path("/dev/null")})
     (tmp_path / "in").touch()
@@ -83,7 +110,7 @@ def test_calibrate_takes_a_dash_for_standard_output(run, data):
 def test_a_failed_conversion_leaves_the_earlier_file(run, data, monkeypatch):
     Path("out.jsonl").write_text("before", encoding="utf-8")
     monkeypatch.setattr("gliner_fast.whole_files.sync", lambda path: _full(path, b""))
-    code, _, err = run("data", "convert", "dev.jsonl", "out.jsonl", "--to", "gliner")
+    code, _, err = run("data", "convert", "dev.jsonl", "out.jsonl", "--to", "gliner", "--overwrite")
     assert (code, err) == (2, "gliner-fast: error: out.jsonl: No space left on device\n")
     assert Path("out.jsonl").read_text(encoding="utf-8") == "before"
     assert not list(data.parent.glob("*.part"))

@@ -109,7 +109,8 @@ def test_sample_parts_a_file_into_training_and_test(run, tmp_path):
     source.write_text("\n".join(json.dumps({"tokenized_text": own, "ner": [[0, 0, "x"]]}) for own in words))
 
     def drawn(*arguments):
-        run("data", "sample", source, tmp_path / "train.jsonl", "--rest", tmp_path / "test.jsonl", *arguments)
+        outputs = [tmp_path / "train.jsonl", "--rest", tmp_path / "test.jsonl", "--overwrite"]
+        run("data", "sample", source, *outputs, *arguments)
         return [
             [json.loads(line)["tokenized_text"][1] for line in (tmp_path / name).read_text().splitlines()]
             for name in ("train.jsonl", "test.jsonl")

@@ -37,6 +37,7 @@ def calibrate(
     json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the scores, too; - is stdout.")
     ] = None,
+    overwrite: options.Overwrite = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "fp32",
     format: Format = None,  # noqa: A002
@@ -57,7 +58,7 @@ def calibrate(
     """
     output = output or Path(STDOUT)
     inputs = {"DATA": data, "--labels-file": labels_file, "the labels beside DATA": labels_file_beside(data)}
-    check_outputs({"--output": output, "--json": json}, inputs.items())
+    check_outputs({"--output": output, "--json": json}, inputs.items(), overwrite=overwrite)
     if str(output) == str(json) == STDOUT:
         raise InputError("--json - would share stdout with the labels: give them a file with --output, or --json one")
     wanted = read_labels(labels or [], labels_file).labels if labels or labels_file else labels_beside(data)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from gliner_fast.cli import options
 from gliner_fast.cli.reading import InputError, split_commas
 from gliner_fast.cli.writing import check_outputs, dump_json
 
@@ -133,6 +134,7 @@ def convert(
         list[str] | None,
         typer.Option(metavar="OLD=NEW", help="Another name for a label, such as PER=person; repeatable."),
     ] = None,
+    overwrite: options.Overwrite = False,
     format: Format = None,  # noqa: A002
     ignore_key: IgnoreKey = None,
     misaligned: Misaligned = "error",
@@ -148,7 +150,7 @@ def convert(
     [bold]gliner-fast data convert train.conll train.jsonl --to gliner --rename PER=person --rename LOC=location[/bold]
     """
     names = _read_names(rename or [])
-    check_outputs({"OUT": target}, [("IN", source)])
+    check_outputs({"OUT": target}, [("IN", source)], overwrite=overwrite)
 
     from gliner_fast.annotated.examples import rename_labels
     from gliner_fast.annotated.writers import write_examples
@@ -170,6 +172,7 @@ def sample(
         typer.Option(metavar="FILE", help="Write the others, to test on: none has the words of a drawn one."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the draw; with one seed a smaller draw is a part of a larger one.")] = 0,
+    overwrite: options.Overwrite = False,
     format: Format = None,  # noqa: A002
     ignore_key: IgnoreKey = None,
     misaligned: Misaligned = "error",
@@ -180,7 +183,7 @@ def sample(
 
     [bold]gliner-fast data sample annotated.jsonl train.jsonl -k 100 --rest test.jsonl[/bold]
     """
-    check_outputs({"OUT": target, "--rest": rest}, [("IN", source)])
+    check_outputs({"OUT": target, "--rest": rest}, [("IN", source)], overwrite=overwrite)
 
     from gliner_fast.annotated.examples import draw_examples
     from gliner_fast.annotated.writers import write_examples

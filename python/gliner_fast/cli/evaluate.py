@@ -52,6 +52,7 @@ def evaluate(
         Path | None, typer.Option("--json", metavar="FILE", help="Write all scores; - is stdout, without a table.")
     ] = None,
     chart: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a bar chart of F1, SVG.")] = None,
+    overwrite: options.Overwrite = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "fp32",
     format: Format = None,  # noqa: A002
@@ -74,7 +75,7 @@ def evaluate(
     inputs: list[tuple[str, Path | None]] = [("--labels-file", labels_file)]
     for path in data:
         inputs += [("DATA", path), ("the labels beside DATA", labels_file_beside(path))]
-    check_outputs({"--json": json, "--chart": chart}, inputs)
+    check_outputs({"--json": json, "--chart": chart}, inputs, overwrite=overwrite)
     if chart is not None and str(chart) == STDOUT:
         raise InputError("--chart - : a chart is a file, such as f1.svg")
     names = [set_name(path) for path in data]

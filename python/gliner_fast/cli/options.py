@@ -72,6 +72,7 @@ Dtype = Annotated[
 ]
 
 
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over files that are there.")]
 FileFormat = Literal["jsonl", "parquet", "csv", "tsv", "text"]
 TextColumn = Annotated[str, typer.Option(help="Column or field that holds the text.")]
 InputFormat = Annotated[

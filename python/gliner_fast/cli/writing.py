@@ -13,15 +13,19 @@ from gliner_fast.whole_files import write_whole
 STDOUT = "-"
 
 
-def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[tuple[str, Path | None]] = ()) -> None:
+def check_outputs(
+    outputs: Mapping[str, Path | None], inputs: Iterable[tuple[str, Path | None]] = (), *, overwrite: bool = False
+) -> None:
     """Asks whether files can be written, before hours are spent on what goes into them.
 
     Args:
         outputs: by their options; "-" is standard output.
-        inputs: what must not be written over.
+        inputs: what must not be written over, whatever is asked.
+        overwrite: outputs may take the place of earlier files.
 
     Raises:
-        InputError: a folder is missing, a folder has the name, or it is an input or another output.
+        InputError: a folder is missing, a folder has the name, it is an input or another output, or it
+            is there already.
     """
     taken = {file.resolve(): name for name, file in inputs if file is not None}
     for name, file in outputs.items():
@@ -33,6 +37,8 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[tuple[str
             other = taken.setdefault(file.resolve(), name)
             if other != name:
                 raise InputError(f"{other} and {name} are the same file, {file}: name another one")
+            if file.exists() and not overwrite:
+                raise InputError(f"{file} exists: choose another name for {name}, or overwrite it (--overwrite)")
         elif file.is_dir():
             raise InputError(f"{file} is a folder: {name} needs the name of a file")
 
