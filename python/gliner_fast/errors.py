@@ -33,6 +33,12 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
 
 
+def count(noun: str, number: int) -> str:
+    """A number of things, in a message: "1 row", "2,000 rows", "3 entities"."""
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
 def reason_of(error: BaseException) -> str:
     """Somebody else's error in a message of ours: its class and first line."""
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}"

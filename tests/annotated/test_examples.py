@@ -350,7 +350,7 @@ def test_spans_off_the_word_borders_are_an_error_or_left_out_and_counted(tmp_pat
         DataError, match=r"line 1: entities\[1\] is 'Ada Lov', which does not begin and end with a word"
     ):
         read_examples(path)
-    with pytest.warns(UserWarning, match=r"2 spans that do not begin .* left out, such as 'Ada Lov'"):
+    with pytest.warns(UserWarning, match=r"2 spans left out for not beginning .*, such as 'Ada Lov'"):
         (example,) = read_examples(path, misaligned="drop")
     assert example.spans == ((0, 1, "person"),)
 

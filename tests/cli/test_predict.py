@@ -129,6 +129,13 @@ def test_long_texts_are_read_whole(run):
         (["predict", ADA, "-l", "a", "--wrong"], b"", "No such option"),
         (["predict", "-l", "a"], b"fine\n\xff\xfe\n", "stdin, line 2 is not UTF-8"),
         (["wrong"], b"", "No such command"),
+        (["extrcat"], b"", "No such command 'extrcat'. Did you mean 'extract'?"),
+        (
+            ["evaluate", "test.jsonl"],
+            b"",
+            "annotated sentences: see gliner-fast data --help. Usage: gliner-fast evaluate MODEL DATA... [OPTIONS]",
+        ),
+        (["data", "sample", "a", "b"], b"", "Missing option '--examples' / '-k'. How many to draw."),
         (["verify", "no/such/folder", "-l", "a"], b"", "no/such/folder does not exist"),
         (["verify", "-l", "a", "--texts", "no.txt"], b"", "no such file: no.txt"),
         (["verify"], b"", "no labels"),

@@ -101,5 +101,5 @@ def test_a_model_is_calibrated_on_words():
     calibration = calibrate(model, [ada, rome], min_entities=1)
     assert set(calibration.per_label.threshold) == {"person", "city"}
     assert calibration.per_label.same.f1 >= calibration.overall.same.f1 >= calibration.usual.same.f1 > 0
-    with pytest.raises(ValueError, match="1 annotated sentences: calibration takes two at least"):
+    with pytest.raises(ValueError, match="1 annotated sentence: calibration takes two at least"):
         calibrate(model, [ada])

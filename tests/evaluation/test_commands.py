@@ -56,9 +56,11 @@ def test_stats_count(run, file):
     assert (summary["words"], summary["spans"], summary["wide_spans"]) == (11, 4, 2)
 
 
-def test_stats_tell_the_first_faults_and_count_the_rest(file):
-    bad = {"tokenized_text": ["Ada"], "ner": [[0, 1, "person"]]}
-    file.write_text("\n".join([json.dumps(RECORDS[0]), "{", *[json.dumps(bad)] * 29, json.dumps(RECORDS[1])]))
+def test_stats_tell_each_kind_of_fault_once_and_count_all(file):
+    bad = [{"tokenized_text": ["Ada"], "ner": [[0, last, "person"]]} for last in range(1, 30)]
+    odd = [{**RECORDS[0], "abcdefghijklmnopqrstuvwxyz"[key]: 0} for key in range(25)]
+    rows = [json.dumps(own) for own in (*bad, *odd)]
+    file.write_text("\n".join([json.dumps(RECORDS[0]), "{", *rows, "{", json.dumps(RECORDS[1])]))
     app = typer.Typer()
     app.add_typer(data, name="data")
     result = CliRunner().invoke(app, ["data", "stats", str(file), str(file)])
@@ -67,8 +69,11 @@ def test_stats_tell_the_first_faults_and_count_the_rest(file):
     told = result.stderr.splitlines()
     assert len(told) == 2 * 21
     assert told[0].startswith(f"gliner-fast: error: {file}, line 2: not JSON")
-    assert told[19].startswith(f"gliner-fast: error: {file}, line 21: ner[0] is [0, 1, 'person']")
-    assert told[20] == f"gliner-fast: error: {file}: 30 faults; what is counted is the rest"
+    assert told[0].endswith(" (also line 57)")
+    assert told[1].startswith(f"gliner-fast: error: {file}, line 3: ner[0] is [0, 1, 'person']")
+    assert told[1].endswith(" (also line 4, line 5, line 6 and 25 more)")
+    assert told[2].startswith(f"gliner-fast: error: {file}, line 32: unknown key 'a'")
+    assert told[20] == f"gliner-fast: error: {file}: 56 faults; what is counted is the rest"
     result = CliRunner().invoke(app, ["data", "stats", str(file), "--json"])
     assert (result.exit_code, json.loads(result.stdout)[str(file)]["examples"]) == (2, 2)
 
@@ -80,6 +85,17 @@ def test_convert_goes_round_all_formats(run, file, tmp_path):
     _, told = run("data", "convert", tmp_path / "out.offsets.gz", tmp_path / "out.jsonl", "--to", "gliner")
     assert told == f"{tmp_path / 'out.jsonl'}: 2 examples, 4 spans\n"
     assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == RECORDS
+
+
+def test_one_example_is_no_examples(run, tmp_path):
+    file = tmp_path / "one.jsonl"
+    file.write_text('{"tokenized_text": ["Ada"], "ner": [[0, 0, "person"]]}')
+    _, told = run("data", "convert", file, tmp_path / "out.jsonl", "--to", "gliner")
+    assert told.endswith(": 1 example, 1 span\n")
+    _, told = run("data", "sample", file, tmp_path / "drawn.jsonl", "-k", 1)
+    assert told.endswith(": 1 example\n")
+    _, told = run("evaluate", "built-in", file)
+    assert "one: 1 sentence in " in told
 
 
 def test_convert_renames_labels(run, file, tmp_path):
@@ -124,7 +140,7 @@ def test_sample_parts_a_file_into_training_and_test(run, tmp_path):
     assert drawn("-k", 4, "--seed", 1) != [train, test]
     assert drawn("-k", 7)[0][:4] == train
     assert drawn("-k", 10)[1] == []
-    with pytest.raises(ValueError, match="there are 10 examples, and 11 are to be drawn"):
+    with pytest.raises(ValueError, match="11 examples are to be drawn, and there are 10"):
         drawn("-k", 11)
 
 
@@ -181,6 +197,14 @@ def test_what_calibrate_writes_is_a_labels_file(run, file, tmp_path):
     usual, own = json.loads(out)["sets"][0]["results"]
     assert own["threshold"] == thresholds
     assert own["f1"] == best["same"]["f1"] >= usual["f1"]
+
+
+def test_calibrate_warns_of_few_entities(run, file):
+    _, told = run("calibrate", "built-in", file)
+    assert "warning: 4 entities annotated, in 2 sentences: of fewer than 100 F1 is known to some 10 points" in told
+    file.write_text("\n".join(map(json.dumps, RECORDS * 25)))
+    _, told = run("calibrate", "built-in", file)
+    assert "warning" not in told
 
 
 @pytest.mark.parametrize("command", [("calibrate", "-o"), ("calibrate", "--json"), ("evaluate", "--json")])

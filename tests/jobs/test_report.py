@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from gliner_fast.jobs.report import JobReport, count
+from gliner_fast.errors import count
+from gliner_fast.jobs.report import JobReport
 
 REPORT: dict[str, Any] = {
     "output": "out",

@@ -146,7 +146,7 @@ def draw_examples(examples: Sequence[Example], count: int, seed: int) -> tuple[l
         ValueError: there are fewer than `count`.
     """
     if count > len(examples):
-        raise ValueError(f"there are {len(examples):,} examples, and {count:,} are to be drawn")
+        raise ValueError(f"{count:,} examples are to be drawn, and there are {len(examples):,}")
     order = list(range(len(examples)))
     random.Random(f"draw {seed}").shuffle(order)  # noqa: S311  # no secret
     drawn = [examples[index] for index in order[:count]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -78,8 +78,7 @@ def _run(arguments: list[str]) -> int:
         if not standard_streams.flush():
             return 1
     except _UsageError as error:
-        # Without one it was the help, shown in place of a command's answer.
-        return _fail(error.format_message() or "no command is named: choose one of those above")  # type: ignore[attr-defined]
+        return _fail(_describe_misuse(error))
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except (ValueError, OSError, ImportError, MemoryError) as error:  # what our own messages come in
@@ -87,6 +86,17 @@ def _run(arguments: list[str]) -> int:
             standard_streams.give_up()
         return _fail(_describe(error))
     return code
+
+
+def _describe_misuse(error: Any) -> str:
+    """What is wrong with the arguments; of one that is missing also what is to be given, and in which order."""
+    # Without a message it was the help, shown in place of a command's answer.
+    message: str = error.format_message() or "no command is named: choose one of those above"
+    if hasattr(error, "param_type"):  # MissingParameter
+        parameters = error.ctx.command.params
+        arguments = [one.metavar or one.name.upper() for one in parameters if one.param_type_name == "argument"]
+        message += f" {error.param.help} Usage: {' '.join([error.ctx.command_path, *arguments])} [OPTIONS]"
+    return message
 
 
 def _describe(error: Exception) -> str:

@@ -13,9 +13,13 @@ from gliner_fast.cli.data import Format, IgnoreKey, Misaligned, TagColumn, WordC
 from gliner_fast.cli.evaluate import ModelArgument, labels_beside, labels_file_beside
 from gliner_fast.cli.reading import InputError, read_labels
 from gliner_fast.cli.writing import STDOUT, check_outputs, write_record
+from gliner_fast.errors import count
 
 if TYPE_CHECKING:
     from gliner_fast.evaluation.calibrate import Calibration
+
+# A share of n entities has a standard error of up to 0.5 / sqrt(n): of 100 they are 5 points, and 10 to be 95 % sure.
+_ENTITIES_TO_TRUST = 100
 
 
 def calibrate(
@@ -73,6 +77,14 @@ def calibrate(
         loaded, examples, wanted, flat_ner=not nested, multi_label=multi_label, min_entities=min_entities
     )
     _print_scores(calibration)
+    entities = calibration.usual.same.gold
+    if entities < _ENTITIES_TO_TRUST:
+        few = f"{count('entity', entities)} annotated, in {count('sentence', len(examples))}"
+        print(
+            f"gliner-fast: warning: {few}: of fewer than {_ENTITIES_TO_TRUST} F1 is known to some 10 points at best, "
+            "and so thresholds are chance more than choice. Annotate more, or stay with 0.5",
+            file=sys.stderr,
+        )
     descriptions = wanted if isinstance(wanted, dict) else {}
     write_record(output, calibration.labels_file(descriptions))
     if json is not None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,12 +15,16 @@ import typer
 from gliner_fast.cli import options
 from gliner_fast.cli.reading import InputError, split_commas
 from gliner_fast.cli.writing import check_outputs, dump_json
+from gliner_fast.errors import count
 
 if TYPE_CHECKING:
     from gliner_fast.annotated.example import Example
     from gliner_fast.annotated.summary import Summary
 
-_MOST_FAULTS = 20  # told of one file
+_MOST_FAULTS = 20  # told of one file, and those that are alike count as one
+_MOST_PLACES = 3  # of further ones
+# What tells faults of one kind apart.
+_VALUES = re.compile(r"\[[^\]]*\]|\d+")
 
 _HELP = r"""Look into annotated data, or convert it.
 
@@ -99,8 +105,8 @@ def stats(
 ) -> None:
     """Count examples, words, spans and labels, and check every line.
 
-    The first 20 lines of each file that are wrong are told, with the number of
-    all; the counts are of the others, and the exit code is then 2.
+    Lines that are wrong are told, those of one kind together, and 20 kinds of
+    each file; the counts are of the others, and the exit code is then 2.
 
     [bold]gliner-fast data stats train.jsonl dev.conll[/bold]
     """
@@ -110,12 +116,11 @@ def stats(
     summaries = {}
     is_sound = True
     for file in files:
-        faults = _Faults()
-        examples = read(file, report=faults.tell)
+        faults = _Faults(file)
+        examples = read(file, report=faults.take)
         if faults.count:
             is_sound = False
-            noun = "fault" if faults.count == 1 else "faults"
-            _tell_error(f"{file}: {faults.count:,} {noun}; what is counted is the rest")
+            faults.tell()
         summaries[str(file)] = summarise(examples, max_width)
         if not json:
             _print_summary(str(file), summaries[str(file)])
@@ -159,7 +164,7 @@ def convert(
     examples = rename_labels(read(source), names)
     write_examples(examples, target, to)
     spans = sum(len(example.spans) for example in examples)
-    print(f"{target}: {len(examples):,} examples, {spans:,} spans", file=sys.stderr)
+    print(f"{target}: {count('example', len(examples))}, {count('span', spans)}", file=sys.stderr)
 
 
 @data.command()
@@ -193,20 +198,53 @@ def sample(
     for file, own in ((target, drawn), (rest, others)):
         if file is not None:
             write_examples(own, file, "gliner")
-            print(f"{file}: {len(own):,} examples", file=sys.stderr)
+            print(f"{file}: {count('example', len(own))}", file=sys.stderr)
+
+
+@dataclass
+class _Kind:
+    """Faults that are alike: what is said of the first, and where the next ones are."""
+
+    first: str
+    count: int = 1
+    places: list[str] = field(default_factory=list)
+
+    def add(self, place: str) -> None:
+        """Takes one more."""
+        self.count += 1
+        if len(self.places) < _MOST_PLACES:
+            self.places.append(place)
+
+    def __str__(self) -> str:
+        if not self.places:
+            return self.first
+        untold = self.count - 1 - len(self.places)
+        return f"{self.first} (also {', '.join(self.places)}{f' and {untold:,} more' if untold else ''})"
 
 
 class _Faults:
-    """What is wrong in one file: the first faults are told, and all are counted."""
+    """What is wrong in one file: of each kind the first fault and where the next ones are, and all are counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: Path) -> None:
         self.count = 0
+        self._file = file
+        self._kinds: dict[str, _Kind] = {}
 
-    def tell(self, error: Exception) -> None:
+    def take(self, error: Exception) -> None:
         """Takes one more."""
         self.count += 1
-        if self.count <= _MOST_FAULTS:
-            _tell_error(str(error))
+        place, _, fault = str(error).removeprefix(f"{self._file}, ").partition(": ")
+        name = _VALUES.sub("", fault)
+        if name not in self._kinds and len(self._kinds) < _MOST_FAULTS:
+            self._kinds[name] = _Kind(str(error))
+        elif name in self._kinds:
+            self._kinds[name].add(place)
+
+    def tell(self) -> None:
+        """Says what there was."""
+        for kind in self._kinds.values():
+            _tell_error(str(kind))
+        _tell_error(f"{self._file}: {count('fault', self.count)}; what is counted is the rest")
 
 
 def _tell_error(message: str) -> None:
@@ -226,11 +264,11 @@ def _read_names(given: list[str]) -> dict[str, str]:
 def _print_summary(name: str, summary: Summary) -> None:
     rows = {
         "examples": f"{summary.examples:,}, {summary.empty_examples:,} without a span, "
-        f"{summary.duplicate_examples:,} duplicates",
+        f"{count('duplicate', summary.duplicate_examples)}",
         "words": f"{summary.words:,}; an example has {_quantiles(summary.words_per_example)}",
         "spans": f"{summary.spans:,}, {summary.repeated_spans:,} repeated; in words {_quantiles(summary.span_widths)}",
-        "too wide": f"{summary.wide_spans:,} spans of more than {summary.max_width} words",
-        "overlapping": f"{summary.overlapping_examples:,} examples with spans that share a word",
+        "too wide": f"{count('span', summary.wide_spans)} of more than {summary.max_width} words",
+        "overlapping": f"{count('example', summary.overlapping_examples)} with spans that share a word",
         "labels": f"{len(summary.labels):,}: " + ", ".join(f"{label} {n:,}" for label, n in summary.labels.items()),
     }
     print(f"\x1b[1m{name}\x1b[0m" if sys.stdout.isatty() else name)

@@ -13,6 +13,7 @@ from gliner_fast.cli import options
 from gliner_fast.cli.data import Format, IgnoreKey, Misaligned, TagColumn, WordColumn, reader
 from gliner_fast.cli.reading import InputError, WantedLabels, read_labels, read_thresholds, split_commas
 from gliner_fast.cli.writing import STDOUT, check_outputs, write_record, write_text
+from gliner_fast.errors import count
 
 if TYPE_CHECKING:
     from gliner_fast.evaluation import Evaluation
@@ -151,11 +152,11 @@ def labels_file_beside(path: Path) -> Path | None:
 
 def _print_notes(evaluation: Evaluation, seconds: float, max_len: int) -> None:
     """What one must know of a set to read its scores."""
-    notes = [f"{evaluation.examples:,} sentences in {seconds:.1f} s"]
+    notes = [f"{count('sentence', evaluation.examples)} in {seconds:.1f} s"]
     if evaluation.cut:
         notes.append(
-            f"{evaluation.cut:,} of them are longer than the model reads, which is {max_len} words, or fewer where the "
-            "tokenizer's limit comes first; what is annotated behind counts as missed"
+            f"{count('sentence', evaluation.cut)} longer than the model reads, which is {max_len} words, or fewer "
+            "where the tokenizer's limit comes first; what is annotated behind counts as missed"
         )
     notes += [
         f"{label!r} is asked for and counts like any label, as gliner's own evaluator does; --ignore-label {label} "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gliner_fast.annotated.example import Example
+from gliner_fast.errors import count
 from gliner_fast.evaluation.results import AskedLabels, score_for
 from gliner_fast.evaluation.scored_examples import LabelThresholds, ScoredExamples
 from gliner_fast.evaluation.scores import Score, micro
@@ -118,7 +119,9 @@ def calibrate(
         ValueError: fewer than two sentences.
     """
     if len(examples) < 2:
-        raise ValueError(f"{len(examples)} annotated sentences: calibration takes two at least, better some hundreds")
+        raise ValueError(
+            f"{count('annotated sentence', len(examples))}: calibration takes two at least, better some hundreds"
+        )
     scored = score_for(model, examples, labels, floor=GRID[0])
     return choose_thresholds(scored, flat_ner=flat_ner, multi_label=multi_label, min_entities=min_entities)
 

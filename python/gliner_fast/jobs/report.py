@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gliner_fast.errors import count
 from gliner_fast.jobs.job_folder import Paths, SliceRecord, write_aside
 
 _STAGES = ("read", "prepare", "encode", "score", "decode", "write")
@@ -137,9 +138,3 @@ class JobReport:
         """
         content = json.dumps(self.to_dict(), indent=2) + "\n"
         write_aside(path, lambda part: part.write_text(content, encoding="utf-8"))
-
-
-def count(noun: str, number: int) -> str:
-    """A number of things, in a message: "1 row", "2,000 rows", "3 entities"."""
-    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
-    return f"{number:,} {noun if number == 1 else plural}"

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gliner_fast.errors import count
 from gliner_fast.jobs.inputs import name_of
 from gliner_fast.jobs.job import Job
 from gliner_fast.jobs.job_folder import JobFolder, Paths, SliceRecord, rejects_name
 from gliner_fast.jobs.local_engine import run_here
 from gliner_fast.jobs.plan import JobError
 from gliner_fast.jobs.progress import Pace, Progress
-from gliner_fast.jobs.report import JobReport, count
+from gliner_fast.jobs.report import JobReport
 from gliner_fast.jobs.sinks import join_shards
 from gliner_fast.jobs.sources import SAMPLE
 from gliner_fast.jobs.stopping import stop_on_interrupt

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from gliner_fast.annotated.example import Example
 from gliner_fast.batch import Batch
+from gliner_fast.errors import count
 from gliner_fast.network import Network
 from gliner_fast.scorer import ProjectionMLP, SpanScorer
 from gliner_fast.token_scorer import TokenScorer
@@ -331,10 +332,10 @@ class Trainer:
 
     def _tell_beginning(self, step: int) -> None:
         dropped, settings = self.corpus.dropped, self.model.config
-        left_out = [f"{dropped.too_late:,} spans beyond {settings.max_len} words"]
+        left_out = [f"{count('span', dropped.too_late)} beyond {settings.max_len} words"]
         if settings.widest is not None:
-            left_out.insert(0, f"{dropped.too_wide:,} spans of more than {settings.widest} words")
-        self._tell(f"{len(self.corpus.examples):,} examples; left out: {', '.join(left_out)}")
+            left_out.insert(0, f"{count('span', dropped.too_wide)} of more than {settings.widest} words")
+        self._tell(f"{count('example', len(self.corpus.examples))}; left out: {', '.join(left_out)}")
         if self.config.freeze_label_encoder and self.model.model.label_encoder is None:
             self._tell("freeze_label_encoder is set, and the model is no bi-encoder: there is no such encoder")
         if self.config.precision == "fp16" and self.run.accelerator.device.type == "cpu":

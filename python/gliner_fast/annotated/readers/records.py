@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from gliner_fast.annotated.example import DataError, Example, Report, Span
 from gliner_fast.annotated.readers.tags import is_tag, spans_of_tags
-from gliner_fast.errors import listed
+from gliner_fast.errors import count, listed
 from gliner_fast.words import WordTriples, split_words, word_span_finder
 
 _OFFSET_KEYS = ("entities", "spans", "label", "labels")
@@ -44,7 +44,7 @@ class RecordOptions:
         """Tells how many spans of a file were left out."""
         if self.dropped:
             warnings.warn(
-                f"{name}: {self.dropped} spans that do not begin and end with a word are left out, such as "
+                f"{name}: {count('span', self.dropped)} left out for not beginning and ending with a word, such as "
                 f"{self.first_dropped}",
                 stacklevel=3,
             )
