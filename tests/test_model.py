@@ -155,6 +155,21 @@ def test_a_model_that_nobody_holds_any_more_is_gone_at_once(kind, checkpoint):
         gc.enable()
 
 
+_FIRST_OF_A_PROCESS = """
+import gc, sys, weakref
+from gliner_fast import GLiNER
+gc.disable()
+model = GLiNER.from_pretrained(sys.argv[1])
+parts = [weakref.ref(part) for part in model.modules()]
+del model
+assert not [part() for part in parts if part() is not None]
+"""
+
+
+def test_imports_for_the_first_model_hold_nothing_where_no_garbage_is_collected(checkpoint):
+    subprocess.run([sys.executable, "-c", _FIRST_OF_A_PROCESS, checkpoint("bi")], check=True)  # transformers twice
+
+
 def random_behind(parent, name):
     setattr(parent, name, nn.Sequential(getattr(parent, name), nn.Dropout(0.9)))
 

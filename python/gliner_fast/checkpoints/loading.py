@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,6 +66,7 @@ def load_parts(
         ImportError: a library of its word splitter is missing.
     """
     prepare_process()
+    had_tracer = "torch._dynamo" in sys.modules
     config = GLiNERConfig.from_file(folder / CONFIG_NAME, **overrides)
     config.refuse_unsupported()
     splitter = word_splitter(config.words_splitter_type)
@@ -96,6 +99,10 @@ def load_parts(
     with parameters_on_meta():
         network = Network(config)
     weights.load_weights(network, tensors, dtype=dtype, strict=strict, source=str(path))
+    if not (had_tracer or gc.isenabled()) and "torch._dynamo" in sys.modules:
+        # What transformers imported along has left a frame that refers to itself (torch.fx.wrap), and so keeps what its
+        # callers hold, this model too. The garbage collector has met it long ago, unless it is off.
+        gc.collect()
     return Parts(config, network, tokenizer, label_tokenizer, splitter)
 
 
