@@ -323,6 +323,24 @@ def test_a_text_that_is_too_long_is_named_by_its_number(model):
         list(model.stream(texts, LABELS, on_long="error"))
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("devices", [None, ["cpu"]])
+def test_a_word_that_would_take_hours_is_named_behind_what_came_before(devices, checkpoint):
+    model = GLiNER.from_pretrained(checkpoint("deberta"))
+    assert model.predictor().batcher.tokenizer.max_subwords is None
+    stream = model.stream(["Ada Lovelace", "London", "Ada and " + "ACGT" * 25_000], LABELS, devices=devices)
+    assert [next(stream), next(stream)] == model.inference(["Ada Lovelace", "London"], LABELS)
+    with pytest.raises(ValueError, match="text 2 has a word of more than 16,384 characters, which is not read: "):
+        next(stream)
+
+
+def test_a_word_beyond_what_is_read_costs_a_stream_nothing(checkpoint):
+    model = GLiNER.from_pretrained(checkpoint("deberta"))
+    text = "Ada " * model.config.max_len + "ACGT" * 25_000
+    with pytest.warns(UserWarning, match="Sentence of length 385 has been truncated to 384"):
+        assert len(list(model.stream([text], LABELS, on_long="truncate"))) == 1
+
+
 # --- predict_windows --------------------------------------------------------------------------------------------------
 
 

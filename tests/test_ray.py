@@ -76,6 +76,20 @@ def test_null_is_no_text_and_an_empty_text_has_no_entities(extractor: Extractor)
     assert out["entities"].to_pylist()[3] is None
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("redaction", [None, Redaction("mask")])
+def test_a_word_that_would_take_hours_is_as_good_as_null_and_told(
+    redaction: Redaction | None, checkpoint: Callable[[str], Path]
+):
+    extractor = Extractor(model=str(checkpoint("deberta")), labels=LABELS, redaction=redaction)
+    with pytest.warns(
+        UserWarning, match="row 1 of a table has null for its entities, since it has a word of more than"
+    ):
+        out = extractor(table_of(["Marie Curie", "Ada " + "ACGT" * 25_000, ""]))
+    assert [found is None for found in out["entities"].to_pylist()] == [False, True, False]
+    assert [text is None for text in out["text"].to_pylist()] == [False, redaction is not None, False]
+
+
 @pytest.mark.parametrize("texts", [pa.array([], pa.string()), pa.nulls(2), pa.array(["", None], pa.large_string())])
 def test_batches_without_words_have_the_same_columns(extractor: Extractor, texts: pa.Array):
     out = extractor(pa.table({"text": texts}))

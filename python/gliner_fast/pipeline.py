@@ -21,6 +21,7 @@ from gliner_fast.predicting.preparing import Prepared
 from gliner_fast.predicting.request import Options, Request, expect_count
 from gliner_fast.predicting.stages import failed, start
 from gliner_fast.stats import Stats
+from gliner_fast.words import ENDLESS_WORD
 
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
@@ -238,7 +239,7 @@ def _stream(
     most_texts: int,
     devices: Sequence[torch.device] | None,
 ) -> Generator[Any, None, None]:
-    pairs = _expect_texts(map(_as_pair, texts) if as_tuples else map(_as_text, texts))
+    pairs = _expect_texts(map(_as_pair, texts) if as_tuples else map(_as_text, texts), model.predictor(), options)
     windows = _cut_windows(pairs, labels, most_texts)
     try:
         with closing(predict_windows(model, windows, options, stats=Stats(), devices=devices)) as results:
@@ -263,8 +264,14 @@ def _as_text(item: Any) -> tuple[Any, None]:
     return item, None
 
 
-def _expect_texts(pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
-    """Gives pairs on; warns of the first that has neither a text nor a missing value, but a whole row, say."""
+def _expect_texts(
+    pairs: Iterable[tuple[Any, Any]], predictor: Predictor, options: Options
+) -> Iterator[tuple[Any, Any]]:
+    """Gives pairs on; warns of the first that has neither a text nor a missing value, but a whole row, say.
+
+    Raises:
+        ValueError: a text has a word that would take hours, or more memory than there is.
+    """
     is_warned = False
     for number, (text, context) in enumerate(pairs):
         if not isinstance(text, str) and not is_warned and not _is_missing(text):
@@ -273,6 +280,8 @@ def _expect_texts(pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]
                 stacklevel=2,
             )
             is_warned = True
+        if isinstance(text, str) and predictor.has_endless_word(text, options):
+            raise ValueError(f"text {number} {ENDLESS_WORD}; inference tries to read it all the same")
         yield text, context
 
 

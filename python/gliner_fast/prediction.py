@@ -238,7 +238,8 @@ class PredictionMethods(LabelVectorMethods):
 
         Raises:
             TypeError: options or labels of a wrong type; a pair in place of a text, or with `as_tuples` no pair.
-            ValueError: options out of range; a text that is too long, with `on_long="error"`.
+            ValueError: options out of range; a text that is too long, with `on_long="error"`; one that has a
+                word of more than 16,384 characters where the tokenizer has no limit.
         """
         options = Options(
             flat_ner=flat_ner,

@@ -19,6 +19,7 @@ This module does not import Ray: an actor, where Ray runs already, is asked what
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +27,7 @@ from gliner_fast.errors import listed
 from gliner_fast.labels import LabelSet, expect_relations
 from gliner_fast.predicting.request import Options, Request
 from gliner_fast.relations.relation import LinkedEntities, relations_of
+from gliner_fast.words import ENDLESS_WORD
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,7 +42,8 @@ class Extractor:
 
     The column is a list<struct<start: int64, end: int64, text: string, label: string, score: float>>, with the entities
     and in the order of `GLiNER.inference`; offsets count code points. A row whose text is null, or whose own labels are
-    no labels, has null there, and a text in which nothing was found an empty list.
+    no labels, has null there, as one that has a word of more than 16,384 characters where the tokenizer has no limit
+    (with a warning); a text in which nothing was found has an empty list.
 
     With relations a second column, of list<struct<head, tail, relation: string, score: float>>, has those between the
     row's entities; head and tail are each a struct<start: int64, end: int64, text: string, type: string, entity_idx:
@@ -181,9 +184,15 @@ class Extractor:
         return _read_labels(_column(table, self._labels_column), self._labels_column)
 
     def _predict(self, texts: list[str | None], labels: list[Any]) -> list[list[Entity] | None]:
+        predictor = self.model.predictor()
         rows = [row for row, text in enumerate(texts) if text is not None and labels[row] is not None]
+        endless = {row for row in rows if predictor.has_endless_word(texts[row] or "", self._options)}
+        if endless:
+            warnings.warn(
+                f"row {min(endless)} of a table has null for its entities, since it {ENDLESS_WORD}", stacklevel=3
+            )
+        rows = [row for row in rows if row not in endless]
         if self._options.must_read_all:
-            predictor = self.model.predictor()
             rows = [row for row in rows if predictor.can_read_whole(self._request(texts, labels, [row]))]
         found = self.model.answer(self._request(texts, labels, rows))
         by_row = dict(zip(rows, found, strict=True))

@@ -22,6 +22,7 @@ from gliner_fast.jobs.chosen_model import ChosenModel
 from gliner_fast.jobs.job import Job
 from gliner_fast.jobs.plan import Plan, digest_model
 from gliner_fast.jobs.ray_engine import RayOptions
+from gliner_fast.predicting import predictor as predictor_module
 from tests.jobs.conftest import as_told, read_jsonl, texts_of, write_jsonl, write_lines
 from tests.samples import LABELS
 
@@ -53,7 +54,7 @@ def test_a_word_that_would_keep_the_job_for_hours_is_a_reject(small_model: GLiNE
     assert (report.rows, report.rejects) == (2, 1)
     (reject,) = read_jsonl(Path(report.rejects_file or ""))
     assert reject["line"] == 1
-    assert "it has a word of more than 16,384 characters, which no job reads: " in reject["reason"]
+    assert "it has a word of more than 16,384 characters, which is not read: " in reject["reason"]
 
 
 @pytest.mark.timeout(60)
@@ -74,7 +75,7 @@ def test_of_what_is_to_be_redacted_a_word_that_is_too_long_is_told(small_model: 
 
 
 def test_only_words_are_too_long(small_model: GLiNER, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(job_module, "_LONGEST_WORD", 50)
+    monkeypatch.setattr(predictor_module, "LONGEST_WORD", 50)
     texts = ["x" * 50, "x y " * 30, "x" * 40 + "/" + "y" * 40, "x" * 30 + "-" + "y" * 20, "\U0001f600" * 51, ""]
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])
     report = extract_files(source, tmp_path / "out.jsonl", LABELS, model=small_model)

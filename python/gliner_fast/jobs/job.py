@@ -27,6 +27,7 @@ from gliner_fast.model import GLiNER
 from gliner_fast.pipeline import Window
 from gliner_fast.predicting.request import Options, Request
 from gliner_fast.relations.relation import LinkedEntities, relations_of
+from gliner_fast.words import ENDLESS_WORD
 
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
@@ -36,14 +37,8 @@ if TYPE_CHECKING:
 # Characters that are prepared at once: their words and subwords take some twenty times as many bytes.
 _MOST_CHARACTERS = 2**22
 
-# Characters of a word. Where the tokenizer has no limit, a window holds all subwords of each of its words, and one
-# such word would keep a job for hours, or end it for want of memory, whenever it is begun again.
-_LONGEST_WORD = 2**14
-_TOO_LONG_A_WORD = (
-    f"it has a word of more than {_LONGEST_WORD:,} characters, which no job reads: the time and memory that a model "
-    "takes grow with the square of a word's subwords, of which this model's tokenizer makes as many as there are. "
-    "Break it up, or leave it out"
-)
+# Such a row would keep a job for hours, or end it for want of memory, whenever it is begun again.
+_ENDLESS_WORD = f"it {ENDLESS_WORD}"
 
 # Why a row that is to be redacted becomes a reject.
 _NOT_READ_WHOLE = (
@@ -111,16 +106,11 @@ class Job:
         return RowReader(self.files, select_columns(self.plan.settings), self.plan.schema, check, stop)
 
     def _expect_words_to_end(self, model: GLiNER) -> RowCheck:
-        predictor = model.predictor()
-        # Of the words that the model reads.
-        among = None if self.plan.settings.on_long == "window" else model.config.max_len
+        predictor, options = model.predictor(), self.options
 
         def check(text: str, own: Labels | None) -> str | None:
             del own
-            # A word of any splitter's that has a blank in it is taken for several: tokenizers part it there.
-            if len(text) <= _LONGEST_WORD or max(map(len, text.split()), default=0) <= _LONGEST_WORD:
-                return None
-            return _TOO_LONG_A_WORD if predictor.longest_word(text, among) > _LONGEST_WORD else None
+            return _ENDLESS_WORD if predictor.has_endless_word(text, options) else None
 
         return check
 
@@ -190,7 +180,7 @@ class Job:
             return block.rejects
         hidden = "not usable; more is not told of what is to be redacted"
         return [
-            replace(own, reason=own.reason if own.reason in (_NOT_READ_WHOLE, _TOO_LONG_A_WORD) else hidden, raw="")
+            replace(own, reason=own.reason if own.reason in (_NOT_READ_WHOLE, _ENDLESS_WORD) else hidden, raw="")
             for own in block.rejects
         ]
 

@@ -33,13 +33,13 @@ from gliner_fast.predicting.collecting import Found
 from gliner_fast.predicting.describing import describe, read_findings
 from gliner_fast.predicting.linking import asks_for_relations, describe_relations, find_relations
 from gliner_fast.predicting.preparing import Prepared, can_read_whole, prepare
-from gliner_fast.predicting.request import Request, of_places
+from gliner_fast.predicting.request import Options, Request, of_places
 from gliner_fast.predicting.schedule import Schedule
 from gliner_fast.predicting.stages import HostStages
 from gliner_fast.predicting.window_relations import WindowRelations, of_windows
 from gliner_fast.stats import Stats, encoder_timed
 from gliner_fast.word_vectors import time_major
-from gliner_fast.words import WordTriples, split_words
+from gliner_fast.words import LONGEST_WORD, NO_LIMIT, WordTriples, split_words
 
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
@@ -95,10 +95,18 @@ class Predictor:
         """Whether windows leave out no word of the request's texts: none has more subwords than there is room for."""
         return can_read_whole(request, self.batcher, self.splitter)
 
-    def longest_word(self, text: str, among: int | None = None) -> int:
-        """Characters of the longest word of a text, or of its first words; 0 where it has none."""
-        words = split_words([text], len(text) if among is None else among, self.splitter).words
-        return int((words.ends - words.starts).max(initial=0))
+    def has_endless_word(self, text: str, options: Options) -> bool:
+        """Whether the model would read a word of the text for hours, or for want of memory not at all.
+
+        Where the tokenizer has no limit, a window holds all subwords of each of its words.
+        """
+        if len(text) <= LONGEST_WORD or self.batcher.tokenizer.max_subwords is not None:
+            return False
+        # A word of any splitter's that has a blank in it is taken for several: tokenizers part it there.
+        if max(map(len, text.split()), default=0) <= LONGEST_WORD:
+            return False
+        words = split_words([text], NO_LIMIT if options.on_long == "window" else self.max_words, self.splitter).words
+        return bool((words.ends - words.starts > LONGEST_WORD).any())
 
     @torch.no_grad()
     def encode_labels(self, labels: Sequence[str] | Mapping[str, str]) -> torch.Tensor:
