@@ -13,6 +13,7 @@ import torch
 from gliner_fast.comparing.verification import compare
 from gliner_fast.predicting import out_of_memory
 from gliner_fast.predicting import predictor as predictor_module
+from gliner_fast.predicting.collecting import NotRead
 from gliner_fast.predicting.out_of_memory import MOST_PATIENCE, PATIENCE, Recovery
 from gliner_fast.predicting.request import Options, Request
 from gliner_fast.predicting.stages import HostStages
@@ -228,6 +229,34 @@ def test_a_single_text_that_does_not_fit_is_told_as_such(error, model, limited):
     with pytest.raises(MemoryError, match=r"a text of \d+ subwords, labels included, does not fit") as raised:
         model.inference(TEXTS, LABELS)
     assert raised.value.__cause__ is error
+
+
+@pytest.mark.filterwarnings("ignore:out of memory")
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+def test_a_few_texts_that_do_not_fit_may_be_left_out(error, overlap, model, limited, monkeypatch):
+    monkeypatch.setattr(predictor_module, "HostStages", lambda **_: HostStages(overlap=overlap))
+    long = " ".join(TEXTS)  # in windows, of which the last one is short and fits
+    texts = [long, TEXTS[0] * 4, *TEXTS, long]
+    model.config = model.config.replace(max_len=60)
+    options = Options(threshold=0.3, on_long="window", leave_out_unfit=True)
+    request = Request.read(texts, LABELS, options)
+    expected = model.answer(request)
+    lengths = model.predictor().prepare(Request.read(TEXTS, LABELS, options)).lengths
+    limited(int(lengths.max()), error)
+    found = model.answer(Request.read(TEXTS * 2 + texts, LABELS, options))
+    own = found[2 * len(TEXTS) :]
+    assert [isinstance(entities, NotRead) for entities in own] == [True, True, *[False] * len(TEXTS), True]
+    report = compare(own[2:-1], expected[2:-1], lambda _: [], threshold=0.3)
+    assert not report.differences, str(report)
+
+
+@pytest.mark.filterwarnings("ignore:out of memory")
+@pytest.mark.parametrize("texts", [TEXTS, TEXTS[:1]])
+def test_where_most_texts_do_not_fit_memory_is_short(texts, model, limited):
+    limited(30, OUT_OF_MEMORY[0])
+    with pytest.raises(MemoryError, match=r"does not fit into memory: .* too many to leave them out: have other"):
+        model.answer(Request.read(texts, LABELS, Options(leave_out_unfit=True)))
 
 
 def test_other_errors_of_the_device_are_left_alone(model, limited):

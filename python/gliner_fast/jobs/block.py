@@ -26,7 +26,8 @@ class Reject:
         file: where it stands.
         line: its line in that file, from 1; in Parquet, which has no lines, its row in that file, from 1.
         reason: what is wrong, and what was expected.
-        raw: the line as it stands; bytes that are no UTF-8 as escapes such as \\xff.
+        raw: the line as it stands; bytes that are no UTF-8 as escapes such as \\xff. Nothing, of a row that was good
+            until the model read it.
     """
 
     row: int
@@ -59,3 +60,28 @@ class Block:
     rejects: Sequence[Reject]
     files: Sequence[str]
     lines: NDArray[np.int64]
+
+    def reject(self, reasons: Mapping[int, str]) -> Block:
+        """The same with some of the R good rows, by their places, among the rejects."""
+        if not reasons:
+            return self
+        kept = [place for place in range(len(self.rows)) if place not in reasons]
+        rejects = [
+            Reject(int(self.rows[place]), self.files[place], int(self.lines[place]), reason, raw="")
+            for place, reason in reasons.items()
+        ]
+        columns = self.columns
+        if isinstance(columns, list):
+            columns = [columns[place] for place in kept]
+        elif columns.num_columns:
+            columns = columns.take(pa.array(kept, pa.int64()))
+        return Block(
+            self.count,
+            self.rows[kept],
+            [self.texts[place] for place in kept],
+            None if self.labels is None else [self.labels[place] for place in kept],
+            columns,
+            sorted([*self.rejects, *rejects], key=lambda reject: reject.row),
+            [self.files[place] for place in kept],
+            self.lines[kept],
+        )

@@ -25,6 +25,7 @@ from gliner_fast.jobs.sources import RowReader, Selection, plan_schema
 from gliner_fast.jobs.stopping import Stop
 from gliner_fast.model import GLiNER
 from gliner_fast.pipeline import Window
+from gliner_fast.predicting.collecting import NotRead
 from gliner_fast.predicting.request import Options, Request
 from gliner_fast.relations.relation import LinkedEntities, relations_of
 from gliner_fast.words import ENDLESS_WORD
@@ -44,6 +45,11 @@ _ENDLESS_WORD = f"it {ENDLESS_WORD}"
 _NOT_READ_WHOLE = (
     "it has a word of more subwords than the tokenizer's limit leaves beside the labels, and what the model does not "
     "read cannot be redacted: ask for fewer labels, or break the word up"
+)
+
+_UNFIT = (
+    "it does not fit into memory, where others do: cut the text or its longest word, ask for fewer labels or, where it "
+    "has very many entities to relate, raise a threshold; or read it on a machine or device with more memory"
 )
 
 # The error of `on_long="error"`: it names the text by its number, which in a job is that of its row.
@@ -77,6 +83,7 @@ class Job:
             relations=settings.relations or (),
             adjacency_threshold=settings.adjacency_threshold,
             relation_threshold=settings.relation_threshold,
+            leave_out_unfit=True,
             # What is not read would be written in the clear; "error" refuses it by itself.
             must_read_all=self.redaction is not None and settings.on_long == "window",
         )
@@ -158,6 +165,13 @@ class Job:
         if first < len(block.texts) or first == 0:
             yield _window(block, labels, first, len(block.texts))
 
+    def reject_unfit(
+        self, block: Block, entities: Sequence[Sequence[Entity]]
+    ) -> tuple[Block, Sequence[Sequence[Entity]]]:
+        """Rows that did not fit into memory become rejects; the others, with their entities."""
+        unfit = {place: _UNFIT for place, own in enumerate(entities) if isinstance(own, NotRead)}
+        return block.reject(unfit), [own for place, own in enumerate(entities) if place not in unfit]
+
     def redact(self, block: Block, entities: Sequence[Sequence[Entity]]) -> tuple[Block, Sequence[Sequence[Entity]]]:
         """What the output may tell: the rows and their entities, or those of the redacted texts in their place.
 
@@ -180,7 +194,9 @@ class Job:
             return block.rejects
         hidden = "not usable; more is not told of what is to be redacted"
         return [
-            replace(own, reason=own.reason if own.reason in (_NOT_READ_WHOLE, _ENDLESS_WORD) else hidden, raw="")
+            replace(
+                own, reason=own.reason if own.reason in (_NOT_READ_WHOLE, _ENDLESS_WORD, _UNFIT) else hidden, raw=""
+            )
             for own in block.rejects
         ]
 
@@ -194,6 +210,7 @@ class Job:
         """
         begin = perf_counter()
         settings = self.plan.settings
+        block, entities = self.reject_unfit(block, entities)
         told, told_entities = self.redact(block, entities)
         if block.rejects:
             rejects = self.tell_rejects(block)

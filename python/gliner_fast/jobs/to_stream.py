@@ -56,12 +56,13 @@ def run_to_stream(
 
     def write(part: Slice, block: Block, entities: list[list[Entity]], stats: dict[str, float]) -> None:
         began = perf_counter()
+        block, kept = job.reject_unfit(block, entities)
         for reject in job.tell_rejects(block):
             warnings.warn(f"{name_of(reject.file)}, line {reject.line} is left out: {reject.reason}", stacklevel=2)
         rejected = len(block.rejects) + sum(record.rejects for record in finished.values())
         if max_rejects is not None and rejected > max_rejects:
             raise JobError(f"rows rejected: {rejected}, allowed: {max_rejects}")
-        told, told_entities = job.redact(block, entities)
+        told, told_entities = job.redact(block, kept)
         output.writelines(
             json_lines(told, told_entities, settings.layout, settings.entities_column, job.relations_column)
         )

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from gliner_fast.relations.relation import Relation
 
 
+# So many texts that fit make one that does not a matter of its own, and there may be one more.
+_TEXTS_FOR_AN_UNFIT = 10
+
+
 class Found(NamedTuple):
     """What a batch found.
 
@@ -44,6 +48,10 @@ class Found(NamedTuple):
     window_relations: WindowRelations | None = None
 
 
+class NotRead(list["Entity"]):
+    """No entities, in the place of those of a text that did not fit into memory."""
+
+
 class Collector:
     """What is found in the texts of one request, batch by batch.
 
@@ -55,6 +63,8 @@ class Collector:
     def __init__(self, prepared: Prepared) -> None:
         self.prepared = prepared
         self.undone = 0
+        self._unfit: list[int] = []
+        self._told = ""
         self._of_texts: list[list[Entity]] = [[] for _ in prepared.texts]
         self._of_windows: list[Findings] = []
         self._relations: list[list[Relation]] | None = None
@@ -74,9 +84,23 @@ class Collector:
         if found.window_relations is not None:
             self._window_relations.append(found.window_relations)
 
+    def leave_out(self, row: int, error: MemoryError) -> None:
+        """Takes note of a row that did not fit into memory, alone in its batch."""
+        self.undone -= 1
+        self._unfit.append(row)
+        self._told = self._told or str(error)
+
     def result(self, stats: Stats) -> list[list[Entity]]:
-        """For each text of the request its entities in reading order; what was done is added to `stats`."""
+        """For each text of the request its entities in reading order; what was done is added to `stats`.
+
+        Raises:
+            MemoryError: too many of them were left out for the fault to be theirs.
+        """
         prepared = self.prepared
+        unfit = np.unique(prepared.rows.texts[self._unfit])
+        computed_texts = len(np.unique(prepared.rows.texts[prepared.scorable]))
+        if len(unfit):
+            _expect_few(len(unfit), computed_texts, self._told)
         if self._of_windows:
             began = perf_counter()
             resolved = _resolve_windows(prepared, Findings.join(self._of_windows))
@@ -91,11 +115,24 @@ class Collector:
         if self._relations is not None:
             of_texts = [LinkedEntities(*both) for both in zip(of_texts, self._relations, strict=True)]
         found = _for_every_place(prepared, of_texts)
+        for text in unfit.tolist():
+            for place in (int(prepared.places[text]), *prepared.further_places.get(text, ())):
+                found[place] = NotRead()
         stats.texts += len(found)
-        stats.computed_texts += len(np.unique(prepared.rows.texts[prepared.scorable]))
+        stats.computed_texts += computed_texts
         stats.entities += sum(map(len, found))
         stats.prepare_seconds += prepared.seconds
         return found
+
+
+def _expect_few(unfit: int, computed: int, told: str) -> None:
+    """Raises MemoryError where memory is short for all, not for texts that need more than others."""
+    fit = computed - unfit
+    if not fit or unfit > 1 + fit // _TEXTS_FOR_AN_UNFIT:
+        raise MemoryError(
+            f"{told}. So it is with {unfit:,} of {computed:,} texts that were read together, too many to leave them "
+            "out: have other programs free memory, or take a device with more"
+        )
 
 
 def _for_every_place(prepared: Prepared, of_texts: list[list[Entity]]) -> list[list[Entity]]:

@@ -55,6 +55,9 @@ class Options:
     Else a text that would need windows below twice the widest span is read in part, with a warning.
     """
 
+    leave_out_unfit: bool = False
+    """A text that does not fit into memory, where nearly all others do, is no error: it has `NotRead` for entities."""
+
     def __post_init__(self) -> None:
         for name in ("flat_ner", "input_spans", *_THRESHOLDS, "multi_label", "relations"):
             value = getattr(self, name)

@@ -170,6 +170,12 @@ class Schedule:
                 if not (self._in_flight and len(self._waiting[0].rows) == 1):
                     self._shrink(error)
             except MemoryError as told:
+                collector, rows = self._waiting[0]
+                if collector.prepared.request.options.leave_out_unfit:
+                    self._waiting.popleft()
+                    collector.leave_out(int(rows[0]), told)
+                    self._alone = None
+                    return
                 error = told
             else:
                 self._alone = self._waiting[0]
