@@ -94,6 +94,11 @@ assert GLiNERConfig is gliner.GLiNERConfig is gliner.config.GLiNERConfig is glin
 assert isinstance(gliner_fast.GLiNER.from_pretrained().config, GLiNERConfig)
 from gliner.infer_packing import InferencePackingConfig
 assert InferencePackingConfig is gliner_fast.InferencePackingConfig, InferencePackingConfig
+from gliner.training import TrainingConfig
+import gliner.evaluation, gliner_fast.evaluation, gliner_fast.training
+assert gliner.training is sys.modules["gliner.training"] is gliner_fast.training
+assert gliner.evaluation is sys.modules["gliner.evaluation"] is gliner_fast.evaluation
+assert TrainingConfig.__module__ == "gliner_fast.training.config"
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 

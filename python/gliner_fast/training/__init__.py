@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +11,9 @@ if TYPE_CHECKING:
     from gliner_fast.training.drop_in import train_model
     from gliner_fast.training.errors import TrainingError
     from gliner_fast.training.trainer import TrainingReport, train
+
+if __name__ != "gliner_fast.training":  # but gliner.training: see `gliner_fast.config`
+    sys.modules[__name__] = importlib.import_module("gliner_fast.training")
 
 __all__ = [
     "ConfigError",
