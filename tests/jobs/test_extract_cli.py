@@ -210,6 +210,23 @@ def test_ctrl_c_stops_and_says_how_to_go_on(start, nursery, checkpoint, tmp_path
     assert len(read_jsonl(tmp_path / "out.jsonl")) == 200
 
 
+def test_a_second_sigterm_stops_at_once(start, nursery, checkpoint, tmp_path):
+    write_jsonl(tmp_path / "in.jsonl", [{"text": f"{ADA} Number {number}. " * 40} for number in range(168)])
+    manifest = tmp_path / "out.jsonl.job" / "manifest.jsonl"
+    with (tmp_path / "told").open("w+", encoding="utf-8") as told:
+        process = start("in.jsonl", "-o", "out.jsonl", "-l", "person", "-m", checkpoint("deberta"), stderr=told)
+        while not manifest.exists() or manifest.read_bytes().count(b"\n") < 3:
+            assert nursery.poll(process) is None
+            time.sleep(0.01)
+        os.kill(process, signal.SIGTERM)
+        while "again stops at once" not in (tmp_path / "told").read_text(encoding="utf-8"):
+            time.sleep(0.01)
+        os.kill(process, signal.SIGTERM)
+        assert nursery.wait(process) == 130
+    # The slice at work, of 128 rows that take seconds, is not there.
+    assert manifest.read_bytes().count(b"\n") == 3
+
+
 @pytest.mark.parametrize("input_format", ["jsonl", "text"])
 def test_who_sends_rows_may_wait_for_the_answer_to_each(input_format, start, nursery, checkpoint):
     options = ("-", "-l", "person", "-q", "-m", checkpoint("deberta"), "--input-format", input_format)
