@@ -274,13 +274,14 @@ def test_no_older_weights_stay_that_are_read_before_those_saved(safe, model, tmp
 
 
 def test_a_save_that_fails_leaves_nothing_half_written(model, tmp_path: Path, monkeypatch):
-    def fail(_, path):
-        path.write_bytes(b"half")
+    def fail(_, file):
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as failure:
         model.save_pretrained(tmp_path)
+    assert failure.value.filename == str(tmp_path / "pytorch_model.bin")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -19,6 +19,7 @@ from gliner_fast.errors import CheckpointError, CheckpointWarning
 from gliner_fast.network import Network
 from gliner_fast.scorer import SpanScorer
 from gliner_fast.token_scorer import TokenScorer
+from gliner_fast.whole_files import errors_of_system
 
 _ENCODER = "token_rep_layer.bert_layer.model."
 _LABEL_ENCODER = "token_rep_layer.labels_encoder.model."
@@ -62,6 +63,9 @@ def write_weights(tensors: Mapping[str, Tensor], folder: Path, *, safe: bool) ->
 
     A file is replaced as a whole: a model may be a map of the one that is there. A tensor that has two names is stored
     once, in safetensors as `gliner` does: the other name is told in the metadata.
+
+    Raises:
+        OSError: it cannot be written; names the file. An earlier one stays as it was.
     """
     target = folder / ("model.safetensors" if safe else "pytorch_model.bin")
     part = target.with_name(f"{target.name}.part")
@@ -73,9 +77,11 @@ def write_weights(tensors: Mapping[str, Tensor], folder: Path, *, safe: bool) ->
             aliases = {name: first_names.setdefault(id(tensor), name) for name, tensor in tensors.items()}
             stored = {name: tensor for name, tensor in tensors.items() if aliases[name] == name}
             others = {name: saved for name, saved in aliases.items() if saved != name}
-            save_file(stored, part, metadata={"format": "pt", **others})
+            with errors_of_system(target):
+                save_file(stored, part, metadata={"format": "pt", **others})
         else:
-            torch.save(tensors, part)
+            with errors_of_system(target), part.open("wb") as file:
+                torch.save(tensors, file)
         part.replace(target)
     except BaseException:
         part.unlink(missing_ok=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,24 @@ def write_whole(path: Path, content: bytes) -> None:
             write_aside(target, target.with_name(f"{secrets.token_hex(6)}.part"), write)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
+def errors_of_system(path: Path) -> Iterator[None]:
+    """Has what the system refuses be an OSError that names the file, as writers of tensors do not have it.
+
+    Raises:
+        OSError: in the place of safetensors' error, and of torch's where it writes to a file that Python opened.
+    """
+    try:
+        yield
+    except Exception as error:
+        by_rust = re.search(r"\(os error (\d+)\)", str(error))
+        cause = error if isinstance(error, OSError) else error.__context__
+        number = int(by_rust[1]) if by_rust else cause.errno if isinstance(cause, OSError) else None
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def sync(path: Path) -> None:

@@ -376,6 +376,24 @@ def test_files_are_on_the_disk_before_their_folder_has_its_name(
     assert synced == [tmp_path]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="files have no limit there")
+@pytest.mark.parametrize("most", [100_000, 1_600_000], ids=["weights", "optimizer"])
+def test_a_full_disk_is_told_and_nothing_half_written_stays(
+    most: int, configure: Callable[..., TrainingConfig], tmp_path: Path
+) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"too large; what was saved before stays") as failure:
+            train(configure(tmp_path, steps=2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert failure.value.filename == str(tmp_path / "checkpoint-000002")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "log.jsonl"]
+
+
 def test_what_a_kill_left_half_done_is_put_right(tmp_path: Path) -> None:
     for name in ("checkpoint-000002", "checkpoint-000004.unfinished", "best.replaced", "final", "final.replaced"):
         (tmp_path / name).mkdir()

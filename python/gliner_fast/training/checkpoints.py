@@ -35,6 +35,7 @@ from gliner_fast.training.batches import Place
 from gliner_fast.training.config import ConfigError, TrainingConfig
 from gliner_fast.training.errors import TrainingError
 from gliner_fast.training.optimizer import count_warmup_steps
+from gliner_fast.whole_files import errors_of_system
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -181,7 +182,8 @@ class RunFolder:
         def write(folder: Path) -> None:
             model.save_pretrained(folder, safe_serialization=True)
             (folder / _STATE).parent.mkdir()
-            torch.save(dataclasses.asdict(state), folder / _STATE)
+            with errors_of_system(folder / _STATE), (folder / _STATE).open("wb") as file:
+                torch.save(dataclasses.asdict(state), file)
             (folder / _CONFIG).write_text(config.to_yaml(), encoding="utf-8")
 
         self._write_aside(self.path / f"checkpoint-{state.step:06d}", write)
@@ -208,10 +210,17 @@ class RunFolder:
 
     def _write_aside(self, target: Path, write: Callable[[Path], None]) -> None:
         aside, old = (target.with_name(target.name + end) for end in (_ASIDE, _OLD))
-        aside.mkdir()
-        write(aside)
-        for path in (*aside.rglob("*"), aside):
-            _sync(path)  # else a power cut may leave the new name with empty files
+        try:
+            aside.mkdir()
+            write(aside)
+            for path in (*aside.rglob("*"), aside):
+                _sync(path)  # else a power cut may leave the new name with empty files
+        except OSError as error:
+            shutil.rmtree(aside, ignore_errors=True)  # a full disk has need of the room
+            reason = (
+                f"{error.strerror or error}; what was saved before stays, and with resume (--resume) the run goes on"
+            )
+            raise OSError(error.errno, reason, str(target)) from error
         if target.exists():
             target.rename(old)
         aside.rename(target)
