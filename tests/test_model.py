@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -260,6 +261,14 @@ def test_what_was_saved_last_is_what_is_loaded(first, second, model, tmp_path: P
     assert GLiNER.from_pretrained(tmp_path).inference(TEXTS, LABELS, threshold=0.3) == expected
     assert find_weights(tmp_path).name == ("model.safetensors" if second else "pytorch_model.bin")
     assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions are others there")
+@pytest.mark.parametrize("safe", [False, True])
+def test_weights_may_be_read_by_whoever_may_read_the_settings(safe, model, tmp_path: Path):
+    model.save_pretrained(tmp_path, safe_serialization=safe)
+    settings = (tmp_path / "gliner_config.json").stat()
+    assert find_weights(tmp_path).stat().st_mode == settings.st_mode
 
 
 @pytest.mark.parametrize("safe", [False, True])

@@ -78,7 +78,10 @@ def write_weights(tensors: Mapping[str, Tensor], folder: Path, *, safe: bool) ->
             stored = {name: tensor for name, tensor in tensors.items() if aliases[name] == name}
             others = {name: saved for name, saved in aliases.items() if saved != name}
             with errors_of_system(target):
+                part.touch()
+                mode = part.stat().st_mode
                 save_file(stored, part, metadata={"format": "pt", **others})
+                part.chmod(mode)  # as of any new file: recent safetensors let nobody else read theirs
         else:
             with errors_of_system(target), part.open("wb") as file:
                 torch.save(tensors, file)
