@@ -117,9 +117,18 @@ def test_no_thread_of_the_group_outlives_python(told_by_two: tuple[Path, list[di
         assert "pt_gloo_runloop" not in told["threads at the end"]
 
 
-def in_two_processes(config: Path) -> str:
+def test_a_run_of_two_processes_that_cannot_begin_says_why_and_no_more(config: TrainingConfig, tmp_path: Path) -> None:
+    (tmp_path / "whole" / "checkpoint-000002").mkdir(parents=True)
+    (tmp_path / "config.yaml").write_text(config.replace(device="auto").to_yaml())
+    with pytest.raises(subprocess.CalledProcessError) as failure:
+        in_two_processes(tmp_path / "config.yaml", stderr=subprocess.PIPE)
+    assert f"error: {tmp_path / 'whole'} holds the checkpoints of an earlier run" in failure.value.stderr
+    assert "begin_run" not in failure.value.stderr  # the other process, which had waited for the first
+
+
+def in_two_processes(config: Path, **options: Any) -> str:
     """Trains in two processes of this machine, by the README's command for several GPUs; returns what they print."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
     program = Path(sys.executable).with_name("gliner-fast")
     command = [*launch, program, "train", config, "--quiet"]
-    return subprocess.run(command, check=True, timeout=400, stdout=subprocess.PIPE, text=True).stdout
+    return subprocess.run(command, check=True, timeout=400, stdout=subprocess.PIPE, text=True, **options).stdout

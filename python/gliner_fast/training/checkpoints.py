@@ -117,20 +117,20 @@ class RunFolder:
         """Releases the lock."""
         self.end()
 
-    def begin(self, *, resume: bool, is_main: bool = True) -> Path | None:
+    def begin(self, *, resume: bool) -> Path | None:
         """Makes the folder and sweeps up what a killed run left; returns the checkpoint to go on from, if any.
+
+        Of several processes that train together the first one alone begins it, as it alone writes.
 
         Args:
             resume: go on from the newest checkpoint.
-            is_main: of several processes that train together the first one, which alone writes.
 
         Raises:
             TrainingError: an earlier run's checkpoints or models are there, and the run is not to go on from them; or
                 another process writes there.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        if is_main:
-            self._take_lock()
+        self._take_lock()
         try:
             return self._begin(resume=resume)
         except BaseException:

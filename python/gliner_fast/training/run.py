@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -46,8 +46,28 @@ def begin_run(config: TrainingConfig, *, resume: bool) -> Run:
     """
     accelerator = _make_accelerator(config)
     folder = RunFolder(config.output_dir)
-    with accelerator.main_process_first():  # it sweeps the folder
-        return Run(accelerator, folder, folder.begin(resume=resume, is_main=accelerator.is_main_process), resume)
+    return Run(accelerator, folder, _begin_folder(folder, accelerator, resume=resume), resume)
+
+
+def _begin_folder(folder: RunFolder, accelerator: Accelerator, *, resume: bool) -> Path | None:
+    """Begins the folder in the first process, which tells the others where to go on, or why the run cannot begin.
+
+    They would wait for it else, and tell of a lost connection.
+    """
+    told: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            told = [folder.begin(resume=resume)]
+        except (TrainingError, OSError) as error:
+            told = [error]
+    if accelerator.num_processes > 1:
+        from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
+
+        broadcast_object_list(told)
+    if isinstance(told[0], Exception):
+        raise told[0]
+    checkpoint: Path | None = told[0]
+    return checkpoint
 
 
 def _make_accelerator(config: TrainingConfig) -> Accelerator:
