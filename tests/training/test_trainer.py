@@ -147,6 +147,17 @@ def test_bf16_trains_float32_weights(configure: Callable[..., TrainingConfig], t
     assert report.loss > 0
 
 
+def test_a_text_that_holds_the_entity_token_is_trained_on(
+    configure: Callable[..., TrainingConfig], tmp_path: Path
+) -> None:
+    row = {"tokenized_text": ["Ada", "wrote", "<<ENT>>", "there"], "ner": [[0, 0, "person"]]}
+    (tmp_path / "data.jsonl").write_text(json.dumps(row))
+    file = TrainingFile(
+        path=str(tmp_path / "data.jsonl"), labels=("place",)
+    )  # not all spans tell something of "person"
+    assert train(configure(tmp_path / "run", train=(file,), steps=1, random_drop=False)).loss > 0
+
+
 def test_a_frozen_encoder_stays_as_it_was(
     configure: Callable[..., TrainingConfig], checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:

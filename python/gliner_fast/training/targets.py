@@ -122,7 +122,7 @@ def make_targets(
         judged: for each text which spans tell something about each of its types.
         word_counts: words of each text.
         class_counts: entity types of each text that the model reads: the tokenizer's limit may cut off the last ones,
-            whose spans and judgements are then left out.
+            whose spans and judgements are then left out, and an entity token in the text is one more.
         max_width: K; None where words are marked.
         known: for each text its `known_spans`, of one word where words are marked; None where none of its types is
             judged by them.
@@ -138,7 +138,8 @@ def make_targets(
             positives += [first + (start * max_width + end - start - 1) * classes + type_ for start, end, type_ in read]
         else:
             positives += [first + place for place in _marks(read, classes)]
-        flags += own_judged[:classes]
+        # An entity token that stands in the text makes a type of its own, which is asked for nothing.
+        flags += [*own_judged[:classes], *[Judged.MARKED] * (classes - len(own_judged))]
         first += words * max_width * classes * marks
     by_known = None
     if known is not None and Judged.KNOWN in flags:
