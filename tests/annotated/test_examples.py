@@ -383,6 +383,8 @@ def test_gliner_keeps_labels_and_conll_refuses_what_it_cannot_say(tmp_path):
         write_examples([SHE, Example(("a\tb",), ())], tmp_path / "out", "conll")
     with pytest.raises(DataError, match=r"example 1: the word '-DOCSTART-' parts documents in conll"):
         write_examples([Example(("-DOCSTART-",), ())], tmp_path / "out", "conll")
+    with pytest.raises(DataError, match="the tag 'B-person ' begins or ends with a blank, which conll does not keep"):
+        write_examples([Example(("Ada",), ((0, 1, "person "),))], tmp_path / "out", "conll")
 
 
 def test_a_summary_counts():
@@ -465,6 +467,14 @@ def test_halves_of_characters_are_written_with_escapes(tmp_path, to):
     assert "\\ud800" in (tmp_path / "out.jsonl").read_text(encoding="utf-8")
     if to == "gliner":
         assert read_examples(tmp_path / "out.jsonl") == [example, ADA]
+
+
+@pytest.mark.parametrize("word", ["\ufeff", "\ufeffAda"])
+@pytest.mark.parametrize("to", ["gliner", "conll"])
+def test_a_first_word_that_begins_as_a_byte_order_mark_does_is_kept(word, to, tmp_path):
+    examples = [Example((word, "sang"), ((0, 1, "person"),)), ADA]
+    write_examples(examples, tmp_path / "out", to)
+    assert read_examples(tmp_path / "out") == examples
 
 
 def test_conll_has_no_place_for_halves_of_characters(tmp_path):

@@ -23,12 +23,15 @@ def write_examples(examples: Sequence[Example], path: Path, format: OutputFormat
     `labels` and `negatives`; read back, the words of "offsets" are those of this package's own splitter.
 
     Raises:
-        DataError: "conll" cannot say it: spans overlap, or a word holds a tab or a line break, begins or ends with a
-            blank, or is -DOCSTART-, which parts documents, or half a character stands in it.
+        DataError: "conll" cannot say it: spans overlap, or a word or label holds a tab or a line break, begins or ends
+            with a blank, or holds half a character, or a word is -DOCSTART-, which parts documents.
         OSError: it cannot be written; names the file.
     """
     lines = (line for number, example in enumerate(examples, start=1) for line in _lines(example, number, format))
-    content = "".join(f"{line}\n" for line in lines).encode()
+    text = "".join(f"{line}\n" for line in lines)
+    if text.startswith("\ufeff"):  # of a word; the first one of a file is taken for a byte order mark
+        text = "\ufeff" + text
+    content = text.encode()
     write_whole(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
@@ -86,8 +89,9 @@ def _conll_lines(example: Example) -> Iterator[str]:
             )
         if word == "-DOCSTART-":
             raise DataError(f"the word {word!r} parts documents in conll, and would not be read again")
-        if word != word.strip():
-            raise DataError(f"the word {word!r} begins or ends with a blank, which conll does not keep")
+        for what, text in (("word", word), ("tag", tag)):
+            if text != text.strip():
+                raise DataError(f"the {what} {text!r} begins or ends with a blank, which conll does not keep")
         yield f"{word}\t{tag}"
     yield ""
 
