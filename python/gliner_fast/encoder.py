@@ -173,16 +173,18 @@ def parameters_on_meta() -> Iterator[None]:
     """Modules built inside have their parameters on the meta device: no memory, no initialisation, no random numbers.
 
     Buffers stay real, since non-persistent ones (position ids, rotary frequencies) are in no checkpoint and only
-    the module's own code can make them.
+    the module's own code can make them. So do the parameters of modules that other threads build meanwhile.
     """
-    register = nn.Module.register_parameter
-
-    def register_on_meta(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
-        register(module, name, param)
-        if param is not None:
-            module._parameters[name] = nn.Parameter(param.to("meta"), requires_grad=param.requires_grad)
+    own_thread = threading.get_ident()
 
     with _meta_lock:  # the registration is torch-wide: one checkpoint is built at a time
+        register = nn.Module.register_parameter  # asked for here, where it is no other checkpoint's
+
+        def register_on_meta(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
+            register(module, name, param)
+            if param is not None and threading.get_ident() == own_thread:
+                module._parameters[name] = nn.Parameter(param.to("meta"), requires_grad=param.requires_grad)
+
         nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign, assignment]
         try:
             with _NoNormalNumbers():
