@@ -326,6 +326,19 @@ def test_position_rows_are_those_of_transformers(length: int) -> None:
     assert torch.equal(rows[distance + length - 1], wanted)
 
 
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float16, torch.float64])
+def test_position_rows_are_the_same_whatever_the_default_dtype(default: torch.dtype) -> None:
+    config = DebertaConfig.read({**SETTINGS, "position_buckets": 256, "max_position_embeddings": 512})
+    assert config is not None
+    wanted, before = position_rows(600, config), torch.get_default_dtype()
+    torch.set_default_dtype(default)  # somebody else's business
+    try:
+        rows = position_rows(600, config)
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(rows, wanted)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

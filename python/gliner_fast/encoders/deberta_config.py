@@ -89,7 +89,9 @@ def position_rows(length: int, config: DebertaConfig) -> Tensor:
         middle = buckets // 2
         magnitude = distance.abs().clamp(min=middle)  # near distances stay as they are
         # In float32, step for step as transformers does it: another order of operations could round a bucket up.
-        steps = torch.ceil(torch.log(magnitude / middle) / math.log((farthest - 1) / middle) * (middle - 1))
+        # Whatever torch's default dtype is now: the rows are kept, and others set it, to load a model in bf16, say.
+        ratio = magnitude.float() / middle
+        steps = torch.ceil(torch.log(ratio) / math.log((farthest - 1) / middle) * (middle - 1))
         far = (steps.long() + middle) * distance.sign()
         distance = torch.where(distance.abs() <= middle, distance, far)
     return (distance + config.span).clamp(0, 2 * config.span - 1)
