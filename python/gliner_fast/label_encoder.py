@@ -157,5 +157,6 @@ class LabelEncoder(nn.Module):
             wanted = subwords.flatten().nonzero()[:, 0].to(device)
             hidden = self.encoder(torch.from_numpy(rows).to(device), lengths, wanted=wanted)  # (N, E)
         label = torch.repeat_interleave(lengths).to(device)  # (N,)
-        sums = torch.zeros(len(ids), hidden.shape[-1], device=device).index_add(0, label, hidden.float())
+        sums = torch.zeros(len(ids), hidden.shape[-1], dtype=torch.float32, device=device)
+        sums = sums.index_add(0, label, hidden.float())
         return (sums / lengths.to(device)[:, None]).to(hidden.dtype)

@@ -72,6 +72,19 @@ def test_label_vectors_are_the_reference_s(kind, pair):
 
 
 @pytest.mark.gliner
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float64])
+def test_label_vectors_are_the_same_whatever_the_default_dtype(default, checkpoint):
+    ours, fresh = (GLiNER.from_pretrained(checkpoint("bi")) for _ in range(2))
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)  # somebody else's business
+    try:
+        vectors = ours.encode_labels(LABELS)
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(vectors, fresh.encode_labels(LABELS))
+
+
+@pytest.mark.gliner
 def test_a_long_label_is_cut_before_its_last_special_subword(pair):
     model = pair("bi").ours
     tokenizer = model.data_processor.labels_tokenizer
