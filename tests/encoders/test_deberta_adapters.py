@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 import torch
@@ -83,6 +84,42 @@ def test_an_adapter_is_as_good_as_merged(
     with torch.no_grad():
         adapter.up.zero_()
     torch.testing.assert_close(hidden(adapted, executor), before, rtol=0, atol=2e-5)
+
+
+class Doubled(nn.Module):
+    """A norm and what an adapter makes of it."""
+
+    def __init__(self, base: nn.LayerNorm) -> None:
+        super().__init__()
+        self.base = base
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return 2 * cast(Tensor, self.base(vectors))
+
+
+def with_adapter(encoder: DebertaEncoder) -> None:
+    encoder.relative_norm = Doubled(encoder.relative_norm)  # type: ignore[assignment]
+
+
+def with_hook(encoder: DebertaEncoder) -> None:
+    encoder.relative_norm.register_forward_hook(lambda _, __, out: 2 * out)
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("add", [with_adapter, with_hook])
+def test_what_is_added_to_the_norm_of_positions_is_as_good_as_merged(
+    add: Callable[[DebertaEncoder], None], executor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, executor)
+    (_, adapted), (_, merged) = (pair(hidden_size=64, num_attention_heads=2) for _ in range(2))
+    before = hidden(adapted, executor)  # what is made of the weights is kept
+    add(adapted)
+    with torch.no_grad():
+        for weight in merged.relative_norm.parameters():
+            weight.mul_(2)
+    found, expected = hidden(adapted, executor), hidden(merged, executor)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+    assert (found - before).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("training", [False, True])

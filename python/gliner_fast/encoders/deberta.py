@@ -285,7 +285,7 @@ class DebertaEncoder(nn.Module):
         Where no gradient is wanted it is kept until a weight is replaced or changed in place, or another kind is asked
         for. A change behind torch's back is seen on the CPU alone, where it is cheap to look.
         """
-        if torch.is_grad_enabled() or not all(map(_reads_qkv, self._layers())):
+        if torch.is_grad_enabled() or not (self._reads_norm() and all(map(_reads_qkv, self._layers()))):
             # What is kept must not outlive a step of training: torch's fused optimizers change weights in place
             # without counting it as a new version. And an adapter depends on more than weights that are known here.
             self._made = None
@@ -305,6 +305,11 @@ class DebertaEncoder(nn.Module):
             _wait_for(weights[0].device)
             self._made = made
         return made.of_layers
+
+    def _reads_norm(self) -> bool:
+        """Whether the weights say all that the norm of the relative positions does."""
+        norm = self.relative_norm
+        return type(norm) is nn.LayerNorm and has_nothing_added(norm)
 
     def _make_flash_attentions(self) -> list[FlashAttention]:
         relative = self._relative_vectors()
