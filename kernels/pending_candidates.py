@@ -57,7 +57,7 @@ def start_copy(tensor: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     """
     if not tensor.is_cuda:
         return tensor.cpu(), None
-    on_host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    on_host = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
     on_host.copy_(tensor, non_blocking=True)
     is_there = torch.cuda.Event()  # type: ignore[no-untyped-call]
     is_there.record(torch.cuda.current_stream(tensor.device))

@@ -224,7 +224,7 @@ def _tables(
     word_tiles = [(text, at) for text, words in enumerate(word_counts) for at in range(0, words, _BLOCK_WORDS)]
     type_tiles = [(text, at) for text, count in enumerate(class_counts) for at in range(0, count, block_types)]
     rows = [*texts, *word_tiles, *type_tiles]
-    flat = torch.tensor([value for row in rows for value in row], dtype=torch.int64)
+    flat = torch.tensor([value for row in rows for value in row], dtype=torch.int64, device="cpu")
     flat = to_device(flat, device)  # one copy for all three
     tables = flat.split([6 * len(texts), 2 * len(word_tiles), 2 * len(type_tiles)])
     return tables[0].view(-1, 6), tables[1].view(-1, 2), tables[2].view(-1, 2)

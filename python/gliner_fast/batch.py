@@ -312,7 +312,7 @@ class Batcher:
         class_counts, label_rows = torch.from_numpy(laid.class_counts), None
         if prompts.labels is not None:
             of_rows = [prompts.label_rows[index] for index in prompt_of_row.tolist()]
-            class_counts = torch.tensor([len(own) for own in of_rows], dtype=torch.int64)
+            class_counts = torch.from_numpy(np.array([len(own) for own in of_rows], np.int64))
             label_rows = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *of_rows]))
         relation_positions = relation_counts = None
         if self._config.is_relex:

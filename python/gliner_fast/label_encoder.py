@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -144,16 +145,16 @@ class LabelEncoder(nn.Module):
 
     def _means(self, ids: Sequence[NDArray[np.int64]], pad_id: int, device: torch.device) -> Tensor:
         """The mean hidden state of each label, (U, E)."""
-        lengths = torch.tensor([len(own) for own in ids])
+        lengths = torch.from_numpy(np.array([len(own) for own in ids], np.int64))  # (U,) on the CPU
         if self.encoder.reads_packed and not self.training:
-            offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+            offsets = F.pad(lengths.cumsum(0), (1, 0))
             packed = torch.from_numpy(np.concatenate(ids)).to(device)
             hidden = self.encoder(packed, lengths, offsets.to(device))  # (N, E)
         else:
             rows = np.full((len(ids), int(lengths.max())), pad_id, np.int64)
             for row, own in zip(rows, ids, strict=True):
                 row[: len(own)] = own
-            subwords = torch.arange(rows.shape[1]) < lengths[:, None]  # (U, L)
+            subwords = torch.arange(rows.shape[1], device="cpu") < lengths[:, None]  # (U, L)
             wanted = subwords.flatten().nonzero()[:, 0].to(device)
             hidden = self.encoder(torch.from_numpy(rows).to(device), lengths, wanted=wanted)  # (N, E)
         label = torch.repeat_interleave(lengths).to(device)  # (N,)

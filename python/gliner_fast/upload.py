@@ -32,7 +32,7 @@ def gather(tensors: Sequence[Tensor], *, pin: bool) -> Tensor:
 
 
 def _pinned(numbers: int, dtype: torch.dtype) -> Tensor:
-    return torch.empty(numbers, dtype=dtype, pin_memory=True)
+    return torch.empty(numbers, dtype=dtype, device="cpu", pin_memory=True)
 
 
 def send(gathered: Tensor, shapes: Sequence[torch.Size], device: torch.device) -> list[Tensor]:

@@ -57,6 +57,17 @@ def test_words_may_be_asked_for(load):
     assert both.ours.prepare_inputs(TEXTS) == both.reference.prepare_inputs(TEXTS)
 
 
+# --- torch ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["deberta", "bert", "modernbert", "mt5", "token", "bi", "bi-modernbert", "relex"])
+def test_the_default_device_is_not_the_models(kind, checkpoint):
+    ours, fresh = (GLiNER.from_pretrained(checkpoint(kind)) for _ in range(2))
+    with torch.device("meta"):  # scripts have "cuda" there, beside a model on either
+        found = ours.inference(TEXTS, LABELS, threshold=0.3)
+    assert found == fresh.inference(TEXTS, LABELS, threshold=0.3)
+
+
 # --- the tokenizers ---------------------------------------------------------------------------------------------------
 
 

@@ -31,7 +31,8 @@ def train_lstm(lstm: nn.LSTM, vectors: Tensor, order: Tensor, sizes: Tensor, wor
     ends = word_counts.cumsum(0)
     own_end = torch.repeat_interleave(ends, word_counts)  # (N,)
     own_start = torch.repeat_interleave(ends - word_counts, word_counts)
-    backwards = (own_start + own_end - 1 - torch.arange(len(vectors)))[order]  # (N,): last words first
+    own = torch.arange(len(vectors), device="cpu")
+    backwards = (own_start + own_end - 1 - own)[order]  # (N,): last words first
     steps = sizes.tolist()
     for layer in range(lstm.num_layers):
         if layer and lstm.dropout:

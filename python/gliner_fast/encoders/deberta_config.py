@@ -83,7 +83,7 @@ def position_rows(length: int, config: DebertaConfig) -> Tensor:
     Up to `position_buckets / 2` a distance has a row of its own, beyond it the rows are log-bucketed
     (DeBERTa-v2's `make_log_bucket_position`), and the last one serves every greater distance.
     """
-    distance = torch.arange(1 - length, length)  # (2L-1,)
+    distance = torch.arange(1 - length, length, device="cpu")  # (2L-1,)
     buckets, farthest = config.position_buckets, config.max_relative_positions
     if buckets > 0 and farthest > 0:
         middle = buckets // 2

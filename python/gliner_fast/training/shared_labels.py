@@ -82,6 +82,6 @@ def _with_vectors(
     for piece in group:
         assert piece.labels is not None
         assert piece.label_rows is not None
-        rows = torch.tensor([place[ids.tobytes()] for ids in piece.labels.ids])  # (U of the piece,)
+        rows = torch.tensor([place[ids.tobytes()] for ids in piece.labels.ids], device="cpu")  # (U of the piece,)
         given = replace(labels, given=vectors if piece is group[-1] else leaf)
         yield replace(piece, labels=given, label_rows=rows[piece.label_rows])

@@ -149,8 +149,8 @@ def make_targets(
         ]
         by_known = torch.from_numpy(np.concatenate(blocks).reshape(-1))
     return Targets(
-        torch.tensor(positives, dtype=torch.int64),
-        None if all(flag == Judged.ALL for flag in flags) else torch.tensor(flags, dtype=torch.uint8),
+        torch.tensor(positives, dtype=torch.int64, device="cpu"),
+        None if all(flag == Judged.ALL for flag in flags) else torch.tensor(flags, dtype=torch.uint8, device="cpu"),
         by_known,
         list(word_counts),
         list(class_counts),
