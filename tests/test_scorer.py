@@ -215,3 +215,13 @@ def test_an_adapter_around_a_layer_that_is_read_by_its_weights_is_refused(span_m
     told = rf"scorer\.{part} is a Sequential: this layer is read by its weights.*merge the adapter"
     with torch.set_grad_enabled(training), pytest.raises(TypeError, match=told):
         scorer(torch.randn(sum(WORD_COUNTS), WIDTH), torch.randn(sum(CLASS_COUNTS), WIDTH), WORD_COUNTS, CLASS_COUNTS)
+
+
+@pytest.mark.parametrize("part", ["joint", "out"])
+def test_so_is_a_forward_that_was_put_into_one(part: str):
+    scorer = SpanScorer(WIDTH, MAX_WIDTH, "markerV0", dropout=0.0).eval()
+    layer = getattr(scorer, part)
+    layer.forward = lambda vectors, own=layer.forward: 2 * own(vectors)  # as adapters do that leave modules in place
+    told = rf"scorer\.{part} is a Linear with a forward of its own: this layer is read by its weights"
+    with torch.no_grad(), pytest.raises(TypeError, match=told):
+        scorer(torch.randn(sum(WORD_COUNTS), WIDTH), torch.randn(sum(CLASS_COUNTS), WIDTH), WORD_COUNTS, CLASS_COUNTS)

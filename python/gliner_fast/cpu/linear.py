@@ -284,12 +284,14 @@ def expect_layer(module: nn.Module, kind: type[Layer], name: str) -> Layer:
     """A layer of this class that is read by its weights, and not called.
 
     Raises:
-        TypeError: something else has taken its place, which would not take part.
+        TypeError: something else has taken its place, or that of its `forward`, which would not take part.
     """
-    if not isinstance(module, kind) or type(module).forward is not kind.forward:
+    is_patched = "forward" in module.__dict__
+    if not isinstance(module, kind) or type(module).forward is not kind.forward or is_patched:
+        found = f"a {type(module).__name__}" + (" with a forward of its own" if is_patched else "")
         raise TypeError(
-            f"{name} is a {type(module).__name__}: this layer is read by its weights and never called, so that an "
-            "adapter around it would take no part; merge the adapter into the weights (of peft: merge_and_unload)"
+            f"{name} is {found}: this layer is read by its weights and never called, so that an adapter around it "
+            "would take no part; merge the adapter into the weights (of peft: merge_and_unload)"
         )
     return module
 
