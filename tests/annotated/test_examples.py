@@ -403,6 +403,8 @@ def test_labels_are_renamed_everywhere():
     coded = Example(("Ada", "sang"), ((0, 1, "PER"), (1, 2, "x")), ("PER", "person", "x"), ("LOC",))
     renamed = Example(("Ada", "sang"), ((0, 1, "person"), (1, 2, "x")), ("person", "x"), ("location",))
     assert rename_labels([coded, SHE], {"PER": "person", "LOC": "location"}) == [renamed, SHE]
+    both = Example(("Ada",), ((0, 1, "PER"),), None, ("person", "city"))
+    assert rename_labels([both], {"PER": "person"}) == [Example(("Ada",), ((0, 1, "person"),), None, ("city",))]
     with pytest.raises(ValueError, match="no example has the label 'ORG'; there are 'LOC', 'PER', 'person', 'x'"):
         rename_labels([coded], {"ORG": "organization"})
 

@@ -170,12 +170,12 @@ def rename_labels(examples: Sequence[Example], names: Mapping[str, str]) -> list
     unknown = [label for label in names if label not in known]
     if unknown:
         raise ValueError(f"no example has the label {unknown[0]!r}; there are {listed(sorted(known))}")
-    return [
-        Example(
-            example.words,
-            tuple((start, end, names.get(label, label)) for start, end, label in example.spans),
-            renamed(example.labels),
-            renamed(example.negatives),
-        )
-        for example in examples
-    ]
+    made = []
+    for example in examples:
+        spans = tuple((start, end, names.get(label, label)) for start, end, label in example.spans)
+        found = {label for _, _, label in spans}
+        negatives = renamed(example.negatives)
+        if negatives is not None:  # one whose new name something has is none any more
+            negatives = tuple(label for label in negatives if label not in found)
+        made.append(Example(example.words, spans, renamed(example.labels), negatives))
+    return made

@@ -35,7 +35,7 @@ from gliner_fast.training.batches import Place
 from gliner_fast.training.config import ConfigError, TrainingConfig
 from gliner_fast.training.errors import TrainingError
 from gliner_fast.training.optimizer import count_warmup_steps
-from gliner_fast.whole_files import errors_of_system
+from gliner_fast.whole_files import errors_of_system, write_whole
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -206,7 +206,7 @@ class RunFolder:
             return
         lines = [line for line in self._log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
         kept = [line for line in lines if json.loads(line)["step"] <= step]
-        self._log.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        write_whole(self._log, "".join(line + "\n" for line in kept).encode())
 
     def _write_aside(self, target: Path, write: Callable[[Path], None]) -> None:
         aside, old = (target.with_name(target.name + end) for end in (_ASIDE, _OLD))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,11 @@ from gliner_fast.training.errors import TrainingError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator  # type: ignore[import-untyped]
+
+
+# While the first process evaluates, the others wait for it; torch's own ten minutes with NCCL may be too few. Where one
+# of them dies, torchrun ends the others.
+_LONGEST_WAIT = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ def _make_accelerator(config: TrainingConfig) -> Accelerator:
         TrainingError: there is no such device, or several processes would train a model each.
     """
     try:
-        from accelerate import Accelerator, DistributedDataParallelKwargs
+        from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
         from accelerate.state import AcceleratorState  # type: ignore[import-untyped]
     except ImportError as error:
         raise ImportError("training needs accelerate: pip install 'gliner-fast[train]'") from error
@@ -98,7 +104,10 @@ def _make_accelerator(config: TrainingConfig) -> Accelerator:
         cpu=config.device == "cpu" or not torch.accelerator.is_available(),
         # A pooler has weights that no gradient reaches. Buffers are constants, such as positions, and writing into them
         # would spoil the graph of labels that pieces of a batch share.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False),
+            InitProcessGroupKwargs(timeout=_LONGEST_WAIT),
+        ],
     )
     # As torchrun and accelerate launch tell it.
     started = os.environ.get("WORLD_SIZE", "1")
