@@ -1,9 +1,9 @@
-"""What 16-bit numbers change: entities that stay as in fp32, and F1, ours and `gliner`'s.
+"""What numbers of 16 and 8 bits change: entities that stay as in fp32, and F1, ours and `gliner`'s.
 
     python -m benches.precision FOLDER [--sets crossner_ai ...] [--dtypes int16 ...] [--output docs/precision.md]
 
 FOLDER is as for `benches.agreement`. Agreement is the share of the entities found by either, in fp32 by `gliner` and in
-16 bits, that both find: same place, same label. Threshold 0.5, flat. Nothing is timed: a CPU without native 16-bit
+fewer bits, that both find: same place, same label. Threshold 0.5, flat. Nothing is timed: a CPU without native 16-bit
 products emulates them, slowly, with the same answers up to the order of sums.
 """
 
@@ -26,7 +26,7 @@ from gliner_fast import GLiNER
 from gliner_fast.annotated.examples import read_examples
 from gliner_fast.comparing.installed_gliner import load_reference
 
-OWNERS = {"bf16": ("ours", "gliner"), "fp16": ("ours", "gliner"), "int16": ("ours",)}
+OWNERS = {"bf16": ("ours", "gliner"), "fp16": ("ours", "gliner"), "int16": ("ours",), "int8": ("ours", "gliner")}
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def load(model: str | None, dtypes: Sequence[str], device: str) -> dict[tuple[st
     for dtype in dtypes:
         models[dtype, "ours"] = GLiNER.from_pretrained(model, map_location=device, dtype=dtype)
         if "gliner" in OWNERS[dtype]:
-            models[dtype, "gliner"] = load_reference(exact).to(models[dtype, "ours"].dtype)
+            models[dtype, "gliner"] = reference = load_reference(exact)
+            reference.quantize(dtype) if dtype == "int8" else reference.to(models[dtype, "ours"].dtype)
     return models
 
 
@@ -92,10 +93,10 @@ def as_page(rows: Sequence[Row], options: argparse.Namespace) -> str:
     kinds = [(dtype, owner) for dtype in options.dtypes for owner in OWNERS[dtype]]
     heads = ["set", "sentences", "entities, fp32", "F1, fp32", *(f"{owner} {dtype}" for dtype, owner in kinds)]
     lines = [
-        "# 16 bits",
+        f"# {', '.join(options.dtypes)}",
         "",
         (
-            "Share of the entities found by `gliner` in fp32 or in 16 bits that both find, and F1 in 16 bits. "
+            "Share of the entities found by `gliner` in fp32 or in these numbers that both find, and F1 in these. "
             f"Threshold 0.5, flat, model {options.model or 'built in'}; "
             f"{datetime.now(timezone.utc).date().isoformat()}, {device_name(options.device)}, "
             f"torch {torch.__version__}; made by"

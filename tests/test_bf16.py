@@ -22,7 +22,7 @@ from gliner_fast.encoders.attention_executor import VARIABLE as ATTENTION
 from gliner_fast.encoders.attention_executor import PackedTexts, attend
 from gliner_fast.kernels.attention_reference import Positions, disentangled_attention_reference
 from gliner_fast.span_executor import VARIABLE as SPANS
-from tests.cpu.test_int16 import change_in_place, load_others
+from tests.cpu.test_whole_numbers import change_in_place, load_others
 from tests.samples import CROSSNER, LABELS
 
 HAS_BF16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()

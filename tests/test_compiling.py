@@ -60,7 +60,7 @@ def test_what_torch_wraps_answers_as_before(way: Any, kind: str, checkpoint: Cal
     wanted = model.predict_entities(TEXT, LABELS, threshold=0.1)
     network, encoder, backend = model.model, model.model.encoder, Backend()
     if way is not compile_encoder:
-        model.quantize()
+        model.quantize("int16")
     way(model, backend)
     for _ in range(2):
         assert agree(model.predict_entities(TEXT, LABELS, threshold=0.1), wanted)
@@ -71,7 +71,7 @@ def test_what_torch_wraps_answers_as_before(way: Any, kind: str, checkpoint: Cal
     assert (network.is_compiled, network.reads_packed) == (True, False)
     assert model.precision == "float32"
     with pytest.raises(ValueError, match="int16 is not compiled"):
-        model.quantize()
+        model.quantize("int16")
     copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
     with torch.no_grad():
         for weight in model.parameters():

@@ -51,11 +51,13 @@ def test_a_copy_numbers_words_as_the_model_does(checkpoint):
     assert copy.deepcopy(model).corrected_numbering
 
 
-def test_a_copy_of_whole_numbers_has_them_too():
-    model = GLiNER.from_pretrained(dtype="int16")
+@pytest.mark.filterwarnings("ignore:int8 is made for")
+@pytest.mark.parametrize("kind", ["int16", "int8"])
+def test_a_copy_of_whole_numbers_has_them_too(kind):
+    model = GLiNER.from_pretrained(dtype=kind)
     expected = model.inference(TEXTS, LABELS, threshold=0.3)
     for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert copied.precision == "int16"
+        assert copied.precision == kind
         assert copied.inference(TEXTS, LABELS, threshold=0.3) == expected
 
 

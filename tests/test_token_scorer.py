@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gliner_fast import token_scorer
-from gliner_fast.cpu.int16 import is_quantized, quantize
+from gliner_fast.cpu.whole_numbers import kind_of, quantize
 from gliner_fast.token_scorer import TokenScorer
 
 WIDTH = 10
@@ -131,12 +131,12 @@ def test_whole_numbers_give_nearly_the_same_marks():
     words, labels = vectors(torch.float32)
     with torch.inference_mode():
         exact = scorer(words, labels, WORD_COUNTS, CLASS_COUNTS)
-        quantize(scorer)
+        quantize(scorer, "int16")
         rounded = scorer(words, labels, WORD_COUNTS, CLASS_COUNTS)
-        assert is_quantized(scorer)  # they were multiplied in the three parts that they are packed in
-    assert scorer.joint.int16 is not None
-    assert len(scorer.joint.int16.parts) == 3
-    assert scorer.out.int16 is None
+        assert kind_of(scorer) == "int16"  # they were multiplied in the three parts that they are packed in
+    assert scorer.joint.whole is not None
+    assert len(scorer.joint.whole.parts) == 3
+    assert scorer.out.whole is None
     assert 0 < (rounded - exact).abs().max() <= 0.01 * exact.abs().max()
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from gliner_fast.cpu.int16 import is_quantized, quantize
+from gliner_fast.cpu.whole_numbers import kind_of, quantize
 from gliner_fast.precision import choose_device
 from gliner_fast.predicting.out_of_memory import Recovery
 from gliner_fast.predicting.predictor import Predictor
@@ -56,7 +56,8 @@ def spread(model: PredictionMethods, devices: Sequence[torch.device]) -> list[Pr
     """A predictor on each device. The model's own network serves its device once; each other has a copy of its own.
 
     Raises:
-        ValueError: the model multiplies int16, and a device is not the CPU; or it is compiled, and would be copied.
+        ValueError: the model multiplies whole numbers, and a device is not the CPU; or it is compiled, and would be
+            copied.
     """
     own = model.predictor()
     predictors: list[Predictor] = []
@@ -73,8 +74,9 @@ def spread(model: PredictionMethods, devices: Sequence[torch.device]) -> list[Pr
                 "each device a model and some of the texts"
             )
         network = copy.deepcopy(own.network).to(device)
-        if is_quantized(own.network):
-            quantize(network)  # copies have no whole numbers, and other devices multiply none
+        kind = kind_of(own.network)
+        if kind is not None:
+            quantize(network, kind)  # copies have no whole numbers, and other devices multiply none
         budget = model.token_budget or default_budget(network, device)
         predictors.append(dataclasses.replace(own, network=network, device=device, budget=budget))
     for device in {own.device, *devices}:

@@ -112,8 +112,10 @@ class LabelEncoder(nn.Module):
         device = weights[0].device.type
         autocast = autocast_dtype(device)
         texts = tuple(own.tobytes() for own in labels.ids)
-        is_int16 = any(isinstance(module, Linear) and module.int16 is not None for module in self.modules())
-        of = (texts, labels.pad_id, autocast, is_int16, *(stamp_of(weight) for weight in weights))
+        whole = {
+            type(own.whole.parts[0]) for own in self.modules() if isinstance(own, Linear) and own.whole is not None
+        }
+        of = (texts, labels.pad_id, autocast, whole, *(stamp_of(weight) for weight in weights))
         kept = self._kept  # read once: another thread may be replacing it
         if kept is None or kept.of != of or not kept.sample.is_as_it_was():
             sample = Sample.take(weights)

@@ -19,13 +19,13 @@ from gliner_fast.checkpoints import locating
 from gliner_fast.checkpoints.loading import Parts, create_parts, load_parts, prepare_process
 from gliner_fast.compiling import compiled_in_place
 from gliner_fast.config import CONFIG_NAME, LABEL_TOKENIZER_FOLDER, GLiNERConfig
-from gliner_fast.cpu.int16 import is_quantized, quantize
+from gliner_fast.cpu.whole_numbers import kind_of, quantize
 from gliner_fast.data_processor import DataProcessor
 from gliner_fast.errors import CheckpointError
 from gliner_fast.inner_modules import InnerModules
 from gliner_fast.label_vectors import why_missing
 from gliner_fast.network import BatchScores, Network
-from gliner_fast.precision import INT16, parse_precision
+from gliner_fast.precision import parse_precision, parse_whole_numbers
 from gliner_fast.predicting.out_of_memory import Recovery
 from gliner_fast.predicting.predictor import Predictor
 from gliner_fast.predicting.token_budget import default_budget
@@ -160,10 +160,10 @@ class GLiNER(PredictionMethods, TrainingMethods, nn.Module):
             load_tokenizer: see `proxies`.
             resize_token_embeddings: add GLiNER's special tokens to a checkpoint that does not say where they are.
             compile_torch_model: `torch.compile` the network; on a GPU only.
-            quantize: "int16" is `dtype="int16"`; `gliner`'s "int8" is not offered.
+            quantize: "int8" and "int16" are the same as `dtype`.
             dtype: "fp32" (default), "bf16", "fp16", a floating torch dtype, or "auto" for the fastest one of these that
-                the hardware computes natively. "int16" multiplies whole numbers on the CPU, as the method `quantize`
-                tells.
+                the hardware computes natively. "int16" and "int8" multiply whole numbers on the CPU, as the
+                method `quantize` tells.
             low_cpu_mem_usage: see `proxies`.
             variant: "fp16" or "bf16" prefers the file of that name; without `dtype` it also sets the dtype.
             load_onnx_model: not offered, like `onnx_model_file` and the `runtime` arguments.
@@ -189,7 +189,7 @@ class GLiNER(PredictionMethods, TrainingMethods, nn.Module):
         device = torch.device("cpu" if map_location is None else map_location)
         if variant is not None and variant not in ("fp16", "bf16"):
             raise ValueError(f"variant is {variant!r}: expected 'fp16' or 'bf16'")
-        weights_dtype, is_int16 = parse_precision(dtype or variant, quantize, device)
+        weights_dtype, whole = parse_precision(dtype or variant, quantize, device)
         hub = locating.HubOptions(revision, cache_dir, force_download, local_files_only, token)
         folder = locating.locate(model_id, hub, variant)
         parts = load_parts(
@@ -211,8 +211,8 @@ class GLiNER(PredictionMethods, TrainingMethods, nn.Module):
         )
         model.variant = variant
         model.to(device).eval()
-        if is_int16:
-            model.quantize()
+        if whole is not None:
+            model.quantize(whole)
         if compile_torch_model:
             if device.type == "cpu":
                 warnings.warn("Cannot compile model on CPU. Set `map_location='cuda'` to compile.", stacklevel=2)
@@ -244,7 +244,7 @@ class GLiNER(PredictionMethods, TrainingMethods, nn.Module):
         Arguments are those of `from_pretrained`; `tokenizer` replaces that of `config.model_name`.
         """
         device = torch.device("cpu" if map_location is None else map_location)
-        _, is_int16 = parse_precision(None, quantize, device)
+        _, whole = parse_precision(None, quantize, device)
         changes = {
             "max_len": max_length,
             "max_width": max_width,
@@ -263,8 +263,8 @@ class GLiNER(PredictionMethods, TrainingMethods, nn.Module):
         model.to(device).eval()
         if compile_torch_model:
             model.compile()
-        if is_int16:
-            model.quantize()
+        if whole is not None:
+            model.quantize(whole)
         return model
 
     def __getattr__(self, name: str) -> Any:
@@ -287,27 +287,26 @@ class GLiNER(PredictionMethods, TrainingMethods, nn.Module):
 
     @property
     def precision(self) -> str:
-        """What the network multiplies: "int16", or the name of `dtype`, such as "float32"."""
-        return INT16 if is_quantized(self.model) else str(self.dtype).removeprefix("torch.")
+        """What the network multiplies: "int16", "int8", or the name of `dtype`, such as "float32"."""
+        return kind_of(self.model) or str(self.dtype).removeprefix("torch.")
 
     @property
     def corrected_numbering(self) -> bool:
         """Whether words are numbered by their own index, as `from_pretrained` tells."""
         return self.data_processor.corrected_numbering
 
-    def quantize(self, dtype: str = INT16) -> None:
-        """Multiplies whole numbers of 16 bits in place of float32 from now on; `gliner`'s default, "int8", is refused.
+    def quantize(self, dtype: str = "int8") -> None:
+        """Multiplies whole numbers in place of float32 from now on, of 8 bits as in `gliner`, or of 16.
 
-        Faster on x86 CPUs with AVX2 or AVX-512 but no AMX, at half as much memory again for the weights. Each row
-        of weights and of what goes in is rounded to 14 bits, so that few answers change (docs/precision-int16.md). It
-        ends where weights change, leave the CPU or float32, or a gradient is asked for; what is saved is float32.
+        "int8" is made for CPUs with AVX-512 VNNI, and rounds more than `bf16`; "int16" for those with AVX2 or
+        AVX-512, and few answers change (docs/precision-whole-numbers.md). Weights take a quarter or half as much
+        memory again. It ends where weights change, leave the CPU or float32, or a gradient is asked for; what is saved
+        is float32.
 
         Raises:
             ValueError: another name, or the model is not in float32 on the CPU, in training mode, or compiled.
         """
-        if parse_precision(None, dtype, torch.device("cpu")) != (None, True):
-            raise ValueError(f"dtype is {dtype!r}: expected 'int16'")
-        quantize(self.model)
+        quantize(self.model, parse_whole_numbers(dtype))
 
     def forward(self, batch: Batch) -> BatchScores:
         """Scores the spans of a batch; see `Network.forward`."""
@@ -388,15 +387,15 @@ class GLiNER(PredictionMethods, TrainingMethods, nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """What is copied and pickled; whole numbers in place of weights are made anew."""
-        return {**self.__dict__, "_is_int16": is_quantized(self.model)}
+        return {**self.__dict__, "_whole_numbers": kind_of(self.model)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Takes what `__getstate__` gave, maybe in another process."""
-        is_int16 = state.pop("_is_int16")
+        whole = state.pop("_whole_numbers")
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         prepare_process()
-        if is_int16:
-            quantize(self.model)
+        if whole is not None:
+            quantize(self.model, whole)
 
     def _default_budget(self, device: torch.device) -> int:
         """Asked for once a device and dtype: to ask CUDA for its free memory takes longer than a short text may."""

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from gliner_fast.candidates import Candidates
 from gliner_fast.compiling import compiled_in_place, is_compiled, wrapped
-from gliner_fast.cpu.int16 import drop
 from gliner_fast.cpu.linear import Linear, asked_linear
 from gliner_fast.cpu.native_lstm import is_lstm_native
+from gliner_fast.cpu.whole_numbers import drop
 from gliner_fast.encoder import build_encoder, encoder_width
 from gliner_fast.encoders.cuda_graphs import graphs_are_asked_for
 from gliner_fast.encoders.deberta import DebertaEncoder

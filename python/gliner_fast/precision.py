@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal, cast, get_args
+
 import torch
 from torch import Tensor
 
 from gliner_fast.cpu.native import is_intel
 
-INT16 = "int16"
+WholeNumbers = Literal["int16", "int8"]
+_WHOLE_NUMBERS = get_args(WholeNumbers)
 _NAMES = {
     **dict.fromkeys(("fp16", "float16", "half"), torch.float16),
     **dict.fromkeys(("bf16", "bfloat16"), torch.bfloat16),
@@ -31,31 +34,40 @@ def parse_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.
         return fastest_native_dtype(device)
     if not isinstance(dtype, str) or dtype.lower() not in _NAMES:
         raise ValueError(
-            f"dtype is {dtype!r}: expected one of auto, int16, {', '.join(_NAMES)} or a floating torch dtype"
+            f"dtype is {dtype!r}: expected one of auto, int16, int8, {', '.join(_NAMES)} or a floating torch dtype"
         )
     return _NAMES[dtype.lower()]
 
 
 def parse_precision(
     dtype: str | torch.dtype | None, quantize: str | None, device: torch.device
-) -> tuple[torch.dtype | None, bool]:
-    """What `from_pretrained(dtype=..., quantize=...)` asks for: the weights' dtype, and whether int16 stands beside it.
+) -> tuple[torch.dtype | None, WholeNumbers | None]:
+    """What `from_pretrained(dtype=..., quantize=...)` asks for: the weights' dtype, and whole numbers beside it.
 
     Raises:
-        ValueError: an unknown name, or int16 where there is no float32 on the CPU to be replaced.
+        ValueError: an unknown name, or whole numbers where there is no float32 on the CPU to be replaced.
     """
-    if quantize and not (isinstance(quantize, str) and quantize.lower() == INT16):
-        raise ValueError(f"quantize is {quantize!r}: expected 'int16' or None; gliner's int8 is not offered")
-    is_int16 = bool(quantize)
-    if isinstance(dtype, str) and dtype.lower() == INT16:
-        dtype, is_int16 = None, True
+    whole = parse_whole_numbers(quantize) if quantize else None
+    if isinstance(dtype, str) and dtype.lower() in _WHOLE_NUMBERS:
+        dtype, whole = None, parse_whole_numbers(dtype)
     parsed = parse_dtype(dtype, device)
-    if is_int16 and (device.type != "cpu" or parsed not in (None, torch.float32)):
+    if whole is not None and (device.type != "cpu" or parsed not in (None, torch.float32)):
         raise ValueError(
-            f"int16 replaces float32 on the CPU, but {parsed or torch.float32} on {device} was asked for: leave out "
-            "int16, or dtype and device"
+            f"{whole} replaces float32 on the CPU, but {parsed or torch.float32} on {device} was asked for: leave out "
+            f"{whole}, or dtype and device"
         )
-    return parsed, is_int16
+    return parsed, whole
+
+
+def parse_whole_numbers(name: object) -> WholeNumbers:
+    """The kind of whole numbers of a name.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if isinstance(name, str) and name.lower() in _WHOLE_NUMBERS:
+        return cast(WholeNumbers, name.lower())
+    raise ValueError(f"quantize is {name!r}: expected {' or '.join(map(repr, _WHOLE_NUMBERS))}")
 
 
 def fastest_native_dtype(device: torch.device) -> torch.dtype:

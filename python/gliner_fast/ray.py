@@ -98,7 +98,7 @@ class Extractor:
             redaction: the text column then holds the redacted texts, and entities and relations what stands in those;
                 all are null where a text cannot be read whole. Other columns stay as they are.
             device: "cpu", "cuda", ...; "auto" is the GPU that Ray assigned to the actor, or else the CPU.
-            dtype: "fp32", "bf16", "fp16" or "auto"; "int16" on a CPU.
+            dtype: "fp32", "bf16", "fp16" or "auto"; "int16" or "int8" on a CPU.
 
         Raises:
             FileNotFoundError: the model is not there.

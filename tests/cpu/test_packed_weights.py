@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gliner_fast import GLiNER, _rust
-from gliner_fast.cpu.int16 import quantize
 from gliner_fast.cpu.linear import VARIABLE, Linear, linear, packing_pays
 from gliner_fast.cpu.openmp import parallel_address
 from gliner_fast.cpu.packed_weights import Packed
+from gliner_fast.cpu.whole_numbers import quantize
 from gliner_fast.scorer import SpanScorer
-from tests.cpu.test_int16 import change_in_place, load_others, step_in_eval_mode
+from tests.cpu.test_whole_numbers import change_in_place, load_others, step_in_eval_mode
 from tests.samples import CROSSNER, LABELS
 
 # --- a product --------------------------------------------------------------------------------------------------------
@@ -201,8 +201,8 @@ def test_weights_that_are_to_change_are_not_packed(layer, how):
 
 def test_whole_numbers_take_their_place(layer):
     assert is_right(layer)
-    quantize(layer)
-    assert (layer.float32, layer.int16 is None) == (None, False)
+    quantize(layer, "int16")
+    assert (layer.float32, layer.whole is None) == (None, False)
     assert not is_right(layer)
     assert layer.float32 is None
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gliner_fast.cpu.int16 import quantize
 from gliner_fast.cpu.linear import Linear
+from gliner_fast.cpu.whole_numbers import quantize
 from gliner_fast.encoders.attention_executor import VARIABLE
 from gliner_fast.encoders.deberta import DebertaEncoder
 from tests.encoders.test_deberta import hidden_of_both, needs_interpreter, packed_hidden, pair
@@ -191,11 +191,11 @@ def test_where_nothing_is_added_the_product_takes_the_gelu_along(
 def test_whole_numbers_take_an_adapter_too() -> None:
     """And where the native call was taken, it is taken no more."""
     _, encoder = pair(hidden_size=64, num_attention_heads=2)
-    quantize(encoder)
+    quantize(encoder, "int16")
     plain = hidden(encoder, "torch")
     adapter = encoder.layers[0].intermediate = Lora(encoder.layers[0].intermediate).eval()
     assert (hidden(encoder, "torch") - plain).abs().max() > 0.01
     with torch.no_grad():
         adapter.up.zero_()
-    assert encoder.layers[0].intermediate.base.int16 is not None
+    assert encoder.layers[0].intermediate.base.whole is not None
     torch.testing.assert_close(hidden(encoder, "torch"), plain, rtol=0, atol=1e-3)

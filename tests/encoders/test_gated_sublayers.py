@@ -18,10 +18,10 @@ from transformers.activations import NewGELUActivation
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from gliner_fast import _rust
-from gliner_fast.cpu.int16 import quantize
 from gliner_fast.cpu.linear import VARIABLE, Linear
 from gliner_fast.cpu.native import rust_is_fastest
 from gliner_fast.cpu.openmp import parallel_address
+from gliner_fast.cpu.whole_numbers import quantize
 from gliner_fast.encoders import sublayers
 from gliner_fast.encoders.sublayers import finish_gated_layer, gate, norm_rows
 from tests.encoders.test_packed_modernbert import make_encoder, run_both
@@ -125,17 +125,19 @@ def test_a_row_s_result_is_its_own_whoever_works(kind, openmp):
     np.testing.assert_array_equal(together, np.concatenate(alone))
 
 
-def test_whole_numbers_are_near_what_they_stand_for(monkeypatch, calls):
+@pytest.mark.filterwarnings("ignore:int8 is made for")
+@pytest.mark.parametrize(("kind", "off"), [("int16", 2e-3), ("int8", 0.05)])
+def test_whole_numbers_are_near_what_they_stand_for(kind, off, monkeypatch, calls):
     layer = Layer(64, 64, 128)
     attended, hidden = layer.rows(50)
     with torch.inference_mode():
         exact = layer(attended, hidden)
-        quantize(layer)
+        quantize(layer, kind)
         # They were asked for, whoever multiplies float32.
         monkeypatch.setenv(VARIABLE, "torch")
         ours = layer.at_once(attended, hidden)
     assert calls == [50]
-    torch.testing.assert_close(ours, exact, rtol=0, atol=2e-3 * float(exact.abs().max()))
+    torch.testing.assert_close(ours, exact, rtol=0, atol=off * float(exact.abs().max()))
     assert not torch.equal(ours, exact)
 
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gliner_fast import GLiNER, _rust
-from gliner_fast.cpu.int16 import quantize
 from gliner_fast.cpu.linear import VARIABLE, Linear
 from gliner_fast.cpu.openmp import parallel_address
+from gliner_fast.cpu.whole_numbers import quantize
 from gliner_fast.encoders import sublayers
 from gliner_fast.encoders.sublayers import finish_layer
 from tests.encoders.test_deberta import packed_hidden, pair
@@ -124,17 +124,19 @@ def test_a_row_s_result_is_its_own_whoever_works(kind, openmp):
     np.testing.assert_array_equal(together, np.concatenate(alone))
 
 
-def test_whole_numbers_are_near_what_they_stand_for(monkeypatch, calls):
+@pytest.mark.filterwarnings("ignore:int8 is made for")
+@pytest.mark.parametrize(("kind", "off"), [("int16", 2e-3), ("int8", 0.05)])
+def test_whole_numbers_are_near_what_they_stand_for(kind, off, monkeypatch, calls):
     layer = Layer(64, 64, 256)
     attended, hidden = layer.rows(50)
     with torch.inference_mode():
         exact = layer(attended, hidden)
-        quantize(layer)
+        quantize(layer, kind)
         # They were asked for, whoever multiplies float32.
         monkeypatch.setenv(VARIABLE, "torch")
         ours = layer.at_once(attended, hidden)
     assert calls == [50]
-    torch.testing.assert_close(ours, exact, rtol=0, atol=2e-3 * float(exact.abs().max()))
+    torch.testing.assert_close(ours, exact, rtol=0, atol=off * float(exact.abs().max()))
     assert not torch.equal(ours, exact)
 
 
@@ -247,10 +249,10 @@ def test_layers_may_have_their_weights_in_different_numbers(calls):
     rows = layer.rows(50)
     with torch.inference_mode():
         exact = layer(*rows)
-        quantize(layer)
+        quantize(layer, "int16")
         layer.output.weight.mul_(1.0)  # these are others for all that is known: back to float32
         out = layer.at_once(*rows)
-    assert [linear.int16 is not None for linear in (layer.attention_output, layer.intermediate, layer.output)] == [
+    assert [linear.whole is not None for linear in (layer.attention_output, layer.intermediate, layer.output)] == [
         True, True, False,
     ]  # fmt: skip
     assert calls == [50]

@@ -236,8 +236,8 @@ def test_labels_are_encoded_again_once_weights_have_changed(change, checkpoint):
 def test_labels_are_encoded_again_in_whole_numbers(checkpoint):
     ours, fresh = (GLiNER.from_pretrained(checkpoint("bi")) for _ in range(2))
     before = ours.encode_labels(LABELS)
-    ours.quantize()
-    fresh.quantize()
+    ours.quantize("int16")
+    fresh.quantize("int16")
     assert torch.equal(ours.encode_labels(LABELS), fresh.encode_labels(LABELS))
     assert not torch.equal(ours.encode_labels(LABELS), before)
 
@@ -308,7 +308,7 @@ def test_windows_streams_copies_and_pickles_answer_alike(pair):
 def test_whole_numbers_answer_nearly_alike(pair):
     ours = copy.deepcopy(pair("bi").ours)
     exact = spans(ours.inference(CROSSNER, LABELS))
-    ours.quantize()
+    ours.quantize("int16")
     found = spans(ours.inference(CROSSNER, LABELS))
     assert ours.precision == "int16"
     assert len(found & exact) >= 0.9 * len(found | exact)

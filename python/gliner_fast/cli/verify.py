@@ -13,7 +13,7 @@ from gliner_fast.cli.reading import InputError, read_labels, read_relations, rea
 from gliner_fast.cli.writing import dump_json
 
 # How far scores may lie apart: rounding amplifies to about this in a trained model; bf16 has 8 bits.
-_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05}
+_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05, "int8": 0.1}
 _OTHERWISE = 0.01
 
 # Used where the user gives no texts: names, numbers, a long one, marks, another script, nothing.
@@ -54,7 +54,7 @@ def verify(
         typer.Option(
             min=0,
             help="Largest difference of scores that counts as equal.",
-            show_default="0.0001; bf16 0.05; fp16, int16 0.01",
+            show_default="0.0001; fp16, int16 0.01; bf16 0.05; int8 0.1",
         ),
     ] = None,
     device: options.Device = "cpu",

@@ -14,7 +14,7 @@ On an EPYC 9004, AMD's with AVX-512, packed weights were faster than oneDNN: by 
 1.03 times with 16, 48, 80, 128 and 256 rows, and as fast with as many as a batch has. Kept there, they make texts in
 bulk 1.04 times as fast, and a text alone 1.27 times (a throw-away script, interleaved).
 
-Layers that have their weights in whole numbers too (`int16.py`) multiply these, whatever the environment says.
+Layers that have their weights in whole numbers too (`whole_numbers.py`) multiply these, whatever the environment says.
 
 On CUDA torch multiplies. In 16 bits the product takes GELU along, in its form by tanh, on sums that are not rounded
 yet: 0.0005 off at most, where rounding the sum, as torch does before a GELU of its own, is as much or more.
@@ -49,7 +49,10 @@ from gliner_fast.precision import cpu_features
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from gliner_fast._rust import Int16Weights, PackedWeights
+    from gliner_fast._rust import Int8Weights, Int16Weights, PackedWeights
+
+    WholeWeights = Int8Weights | Int16Weights
+    AnyWeights = WholeWeights | PackedWeights
 
 Layer = TypeVar("Layer", bound=nn.Module)
 Activation = Literal["none", "gelu"]
@@ -76,7 +79,7 @@ def linear(
     weight: Tensor,
     bias: Tensor | None = None,
     activation: Activation = "none",
-    packed: Int16Weights | PackedWeights | None = None,
+    packed: AnyWeights | None = None,
 ) -> Tensor:
     """activation(vectors @ weight.T + bias): (..., I), (O, I), (O,) -> (..., O).
 
@@ -144,9 +147,7 @@ def _native_linear(vectors: Tensor, weight: Tensor, bias: Tensor | None, activat
     return torch.from_numpy(out).view(*vectors.shape[:-1], len(weight))
 
 
-def _packed_linear(
-    vectors: Tensor, weights: Int16Weights | PackedWeights, bias: Tensor | None, activation: Activation
-) -> Tensor:
+def _packed_linear(vectors: Tensor, weights: AnyWeights, bias: Tensor | None, activation: Activation) -> Tensor:
     outputs, inputs = weights.shape
     out = vectors.new_empty(*vectors.shape[:-1], outputs)
     weights.apply(
@@ -166,12 +167,12 @@ class Linear(nn.Linear):
     Packed weights are gone once the weights change, move, or may change, and from copies and what is pickled.
 
     Attributes:
-        int16: the weights in whole numbers too, where `int16.quantize` put them.
+        whole: the weights in whole numbers too, where `whole_numbers.quantize` put them.
         float32: the weights packed too, where a few rows were multiplied with them.
         reordered: the weights in bf16 as AMX reads them too, where there is AMX.
     """
 
-    int16: Packed[Int16Weights] | None = None
+    whole: Packed[WholeWeights] | None = None
     float32: Packed[PackedWeights] | None = None
     reordered: Reordered | None = None
 
@@ -181,7 +182,7 @@ class Linear(nn.Linear):
 
     def product(self, vectors: Tensor, activation: Activation) -> Tensor:
         """(..., I) -> (..., O), with an activation of the sum: who calls this has seen that nothing is added to it."""
-        if vectors.is_cuda and self.int16 is None and self.float32 is None and self.reordered is None:
+        if vectors.is_cuda and self.whole is None and self.float32 is None and self.reordered is None:
             # None of the questions below, which take a host longer than it takes to start a product.
             return _torch_linear(vectors, self.weight, self.bias, activation)
         reordered = self._reordered_for(vectors)
@@ -205,7 +206,7 @@ class Linear(nn.Linear):
             reordered = self.reordered = Reordered.lay_out(weight)
         return reordered.weight
 
-    def packed(self, vectors: Tensor, parts: int = 1) -> Sequence[Int16Weights | PackedWeights | None]:
+    def packed(self, vectors: Tensor, parts: int = 1) -> Sequence[AnyWeights | None]:
         """The weights packed to be multiplied with `vectors`, in so many parts by columns; None for each to do without.
 
         Who multiplies depends on the shapes and the CPU alone, so that a text's answer is always the same: weights are
@@ -214,49 +215,49 @@ class Linear(nn.Linear):
         """
         if is_recorded():
             return [None] * parts
-        if torch.is_grad_enabled() and (self.int16 is not None or self.float32 is not None):
-            self.int16 = self.float32 = None
+        if torch.is_grad_enabled() and (self.whole is not None or self.float32 is not None):
+            self.whole = self.float32 = None
         if torch_must_see() or not is_float32_on_cpu(vectors):
             self._current(parts)  # what became stale is not kept until they are multiplied again
             return [None] * parts
         return self.packed_where(lambda: packing_pays(vectors, self.weight, parts), parts) or [None] * parts
 
-    def packed_where(self, pays: Callable[[], bool], parts: int = 1) -> Sequence[Int16Weights | PackedWeights] | None:
+    def packed_where(self, pays: Callable[[], bool], parts: int = 1) -> Sequence[AnyWeights] | None:
         """The weights packed, in so many parts by columns; None to do without.
 
         They are packed now if they were not, and dropped where the weights are others by now. That the product is one
         of inference in float32 on the CPU is for the caller to know.
 
         Args:
-            pays: asked whether to pack weights in float32; not where `int16.quantize` has put whole numbers.
+            pays: asked whether to pack weights in float32; not where `whole_numbers.quantize` has put whole numbers.
             parts: of the columns.
         """
         weight = self.weight
-        int16, float32 = self._current(parts)
-        if int16 is not None:
-            return int16.parts if len(int16.parts) == parts else None
+        whole, float32 = self._current(parts)
+        if whole is not None:
+            return whole.parts if len(whole.parts) == parts else None
         if not is_packable(weight) or not pays():
             return None
         if float32 is None:
             float32 = self.float32 = Packed.pack(_rust.PackedWeights, weight, parts)
         return float32.parts
 
-    def _current(self, parts: int) -> tuple[Packed[Int16Weights] | None, Packed[PackedWeights] | None]:
+    def _current(self, parts: int) -> tuple[Packed[WholeWeights] | None, Packed[PackedWeights] | None]:
         """What is packed of the weights as they are now; what is of others, or in other parts, is dropped."""
         weight = self.weight
-        int16, float32 = self.int16, self.float32  # other threads may drop them meanwhile
-        if int16 is not None:
-            followed = int16.follow(weight)
-            if followed is not int16:
-                int16 = self.int16 = followed
+        whole, float32 = self.whole, self.float32  # other threads may drop them meanwhile
+        if whole is not None:
+            followed = whole.follow(weight)
+            if followed is not whole:
+                whole = self.whole = followed
         if float32 is not None and (len(float32.parts) != parts or not float32.are_of(weight)):
             float32 = self.float32 = None
-        return int16, float32
+        return whole, float32
 
     def train(self, mode: bool = True) -> Self:
         """As torch's; weights that are to change are not packed any more."""
         if mode:
-            self.int16 = self.float32 = self.reordered = None
+            self.whole = self.float32 = self.reordered = None
         return super().train(mode)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -267,12 +268,12 @@ class Linear(nn.Linear):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         after = own.get("weight")
         if after is None or (after.dtype, after.device) != place:
-            self.int16 = self.float32 = self.reordered = None
+            self.whole = self.float32 = self.reordered = None
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         """What is copied and pickled: all but what was packed."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("int16", "float32", "reordered")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("whole", "float32", "reordered")}
 
 
 def expect_weights(module: nn.Module, name: str) -> Linear:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-Kind = TypeVar("Kind", _rust.Int16Weights, _rust.PackedWeights)
+Kind = TypeVar("Kind", bound="_rust.Int8Weights | _rust.Int16Weights | _rust.PackedWeights")
 
 Stamp = tuple[object, ...]
 
@@ -83,9 +83,9 @@ class Packed(Generic[Kind]):
         stamp = stamp_of(weight)  # a change while they are packed makes it another
         columns = [readable(part) for part in weight.detach().chunk(parts, dim=1)]
         packed = tuple(kind(part.numpy()) for part in columns)
-        if kind is _rust.Int16Weights:
-            return cls(packed, stamp, weight.detach().numpy(), Sample.take([weight]), _checksum(weight))
-        return cls(packed, stamp, weight.detach().numpy(), Sample.take([]))
+        if kind is _rust.PackedWeights:
+            return cls(packed, stamp, weight.detach().numpy(), Sample.take([]))
+        return cls(packed, stamp, weight.detach().numpy(), Sample.take([weight]), _checksum(weight))
 
     def are_of(self, weight: Tensor) -> bool:
         """Whether these are the weights as they are now.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     NativeNorm = tuple[NDArray[np.float32], NDArray[np.float32] | None, float, bool]
-    NativeDense = tuple[_rust.Int16Weights | _rust.PackedWeights, NDArray[np.float32] | None]
+    NativeDense = tuple[_rust.Int8Weights | _rust.Int16Weights | _rust.PackedWeights, NDArray[np.float32] | None]
 
 
 def finish_layer(
@@ -141,7 +141,7 @@ def _packed_parts(
         return None
     intermediate = ours[1]
     pays = cache(lambda: packing_pays(hidden, intermediate.weight))
-    if intermediate.int16 is None and not pays():
+    if intermediate.whole is None and not pays():
         return None
     native_norms = [own for own in map(_native_norm, norms) if own is not None]
     if len(native_norms) != len(norms) or not all(map(_is_readable, ours)):
@@ -159,7 +159,7 @@ def _is_ours(module: nn.Module) -> TypeGuard[Linear]:
 
 
 def _is_readable(layer: Linear) -> bool:
-    has_weights = layer.int16 is not None or is_packable(layer.weight)
+    has_weights = layer.whole is not None or is_packable(layer.weight)
     return has_weights and (layer.bias is None or is_float32_on_cpu(layer.bias))
 
 

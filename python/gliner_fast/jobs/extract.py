@@ -22,7 +22,7 @@ from gliner_fast.jobs.runner import run_job
 from gliner_fast.jobs.sinks import CODECS, Layout, ShardFormat
 from gliner_fast.jobs.to_stream import run_to_stream
 from gliner_fast.model import GLiNER
-from gliner_fast.precision import INT16, choose_device, expect_computing, parse_precision
+from gliner_fast.precision import WholeNumbers, choose_device, expect_computing, parse_precision
 from gliner_fast.predicting.request import OnLong
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def extract_files(
         redaction: write texts with their entities replaced; originals are left out.
         device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU if there is one. Several, by commas, share the slices,
             and so do "all" CUDA devices; each gets a copy of the network.
-        dtype: "fp32", "bf16", "fp16" or "auto"; "int16" on a CPU. A loaded model keeps its device and dtype.
+        dtype: "fp32", "bf16", "fp16" or "auto"; "int16" or "int8" on a CPU. A loaded model keeps its device and dtype.
         batch_size: most texts a batch; None lets the budget of subwords decide.
         rows_per_shard: most rows a slice, and so a shard. About three slices are in memory and under way at a time,
             more on GPUs, and a crash costs at most those.
@@ -147,9 +147,9 @@ def extract_files(
         _expect_no_other_wish(loaded, device, dtype)
     devices = [torch.device("cpu")] if ray is not None and loaded is None else _choose_devices(device, loaded)
     precision = _choose_precision(dtype, devices) if loaded is None else loaded.precision
-    if ray is not None and precision == INT16 and ray.num_gpus != 0:
+    if ray is not None and precision in get_args(WholeNumbers) and ray.num_gpus != 0:
         raise JobError(
-            "int16 computes on CPUs: give the actors no GPU (num_gpus=0, --num-gpus 0), or take another dtype"
+            f"{precision} computes on CPUs: give the actors no GPU (num_gpus=0, --num-gpus 0), or take another dtype"
         )
     chosen = ChosenModel.of(model, is_named=paths is not None)
     if ray is not None and chosen.words_splitter is not None:
@@ -241,11 +241,12 @@ def _choose_precision(dtype: str, devices: Sequence[torch.device]) -> str:
     """What all devices compute in; "auto" is float32 where not all are fastest with the same.
 
     Raises:
-        ValueError: an unknown name, or int16 on another device than the CPU.
+        ValueError: an unknown name, or whole numbers on another device than the CPU.
     """
     asked = [parse_precision(dtype, None, device) for device in devices]
-    if any(is_int16 for _, is_int16 in asked):
-        return INT16
+    for _, whole in asked:
+        if whole is not None:
+            return whole
     fastest = {parsed or torch.float32 for parsed, _ in asked}
     return str(fastest.pop() if len(fastest) == 1 else torch.float32).removeprefix("torch.")
 

@@ -30,7 +30,7 @@ mod _rust {
     #[pymodule_export]
     use super::decoding::{find_candidates, find_likely, find_marked_spans, resolve};
     #[pymodule_export]
-    use super::linear::{PyInt16Weights, PyPackedWeights, linear};
+    use super::linear::{PyInt8Weights, PyInt16Weights, PyPackedWeights, linear};
     #[pymodule_export]
     use super::lstm::lstm;
     #[pymodule_export]

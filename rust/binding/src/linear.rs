@@ -1,6 +1,6 @@
 //! Linear layers on a CPU.
 
-use gliner_fast_core::{Activation, Int16Weights, Linear, PackedWeights};
+use gliner_fast_core::{Activation, Int8Weights, Int16Weights, Linear, PackedWeights};
 use numpy::{
     IntoPyArray, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray2, PyUntypedArrayMethods,
 };
@@ -90,6 +90,7 @@ macro_rules! weights_class {
     };
 }
 
+weights_class!(PyInt8Weights, Int8Weights, "Int8Weights", {});
 weights_class!(PyInt16Weights, Int16Weights, "Int16Weights", {});
 weights_class!(PyPackedWeights, PackedWeights, "PackedWeights", {
     fn resembles(&self, weight: PyReadonlyArray2<'_, f32>, first: usize) -> PyResult<bool> {

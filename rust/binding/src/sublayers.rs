@@ -6,10 +6,10 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::arrays::{count, slice, slice_mut, value_error};
-use crate::linear::{PyInt16Weights, PyPackedWeights, to_activation};
+use crate::linear::{PyInt8Weights, PyInt16Weights, PyPackedWeights, to_activation};
 use crate::openmp::TorchThreads;
 
-/// Packed weights of either kind, and their bias.
+/// Packed weights of any kind, and their bias.
 #[derive(FromPyObject)]
 pub(crate) struct PyDense<'py>(PyWeights<'py>, Option<PyReadonlyArray1<'py, f32>>);
 
@@ -17,6 +17,7 @@ pub(crate) struct PyDense<'py>(PyWeights<'py>, Option<PyReadonlyArray1<'py, f32>
 enum PyWeights<'py> {
     Float32(PyRef<'py, PyPackedWeights>),
     Int16(PyRef<'py, PyInt16Weights>),
+    Int8(PyRef<'py, PyInt8Weights>),
 }
 
 /// Weight, bias, epsilon, and whether the mean is taken off.
@@ -28,6 +29,7 @@ impl PyDense<'_> {
         let weights = match &self.0 {
             PyWeights::Float32(weights) => Weights::Float32(&weights.0),
             PyWeights::Int16(weights) => Weights::Int16(&weights.0),
+            PyWeights::Int8(weights) => Weights::Int8(&weights.0),
         };
         Ok(Dense { weights, bias: self.1.as_ref().map(|bias| slice(&format!("{name}'s bias"), bias)).transpose()? })
     }

@@ -1,7 +1,7 @@
 //! The host side of GLiNER inference, without Python and without tensors.
 //!
 //! Beside it, for the network, what torch has nothing made for: products for the linear layers of one short text
-//! (`few_rows`, `packed`), in whole numbers (`int16`), all that follows the attention of a layer (`sublayers`),
+//! (`few_rows`, `packed`), in whole numbers (`whole`), all that follows the attention of a layer (`sublayers`),
 //! disentangled attention (`attention`) and an LSTM over texts of any lengths (`lstm`).
 //!
 //! One way through, one module a step:
@@ -26,7 +26,6 @@ mod error;
 mod few_rows;
 mod functions;
 mod host;
-mod int16;
 mod kept;
 mod lstm;
 mod marks;
@@ -45,6 +44,7 @@ mod sublayers;
 mod text;
 mod transpose;
 mod vectors;
+mod whole;
 mod words;
 
 pub use align::{Rows, Subwords};
@@ -58,7 +58,6 @@ pub use error::{
 };
 pub use few_rows::Linear;
 pub use host::{Cache, Host, NewThreads};
-pub use int16::Int16Weights;
 pub use lstm::{Direction, Lstm};
 pub use marks::{MarkedSpans, find_marked_spans};
 pub use number::Number;
@@ -71,4 +70,5 @@ pub use span_scores::{Factors, find_spans};
 pub use sublayers::{Dense, GatedSublayers, Norm, Sublayers, Weights, gate};
 pub use text::{PackedStrings, replace_surrogates};
 pub use vectors::has_vectors;
+pub use whole::{Int8Weights, Int16Weights};
 pub use words::{WordSplitter, Words};

@@ -12,11 +12,11 @@ use pulp::{Simd, WithSimd};
 
 use crate::error::{LinearError, SublayersError};
 use crate::host::{Host, Pieces, run_on, worthwhile};
-use crate::int16::Int16Weights;
 use crate::number::{Number, round_all, widen_all};
 use crate::packed::PackedWeights;
 use crate::product::Activation;
 use crate::vectors::{add, widest};
+use crate::whole::{Int8Weights, Int16Weights};
 
 mod gated;
 
@@ -32,13 +32,15 @@ const COST: u128 = 8;
 /// Most numbers whose memory is kept for the next call: 16 MiB.
 const KEPT: usize = 1 << 22;
 
-/// Packed weights of either kind.
+/// Packed weights of any kind.
 #[derive(Clone, Copy, Debug)]
 pub enum Weights<'a> {
     /// As they are.
     Float32(&'a PackedWeights),
-    /// In whole numbers.
+    /// In whole numbers of 16 bits.
     Int16(&'a Int16Weights),
+    /// In whole numbers of 8 bits.
+    Int8(&'a Int8Weights),
 }
 
 /// A linear layer.
@@ -179,6 +181,7 @@ impl Weights<'_> {
         match self {
             Self::Float32(weights) => weights.inputs(),
             Self::Int16(weights) => weights.inputs(),
+            Self::Int8(weights) => weights.inputs(),
         }
     }
 
@@ -187,6 +190,7 @@ impl Weights<'_> {
         match self {
             Self::Float32(weights) => weights.outputs(),
             Self::Int16(weights) => weights.outputs(),
+            Self::Int8(weights) => weights.outputs(),
         }
     }
 }
@@ -203,6 +207,7 @@ impl Dense<'_> {
         match self.weights {
             Weights::Float32(weights) => weights.apply(x, self.bias, activation, out, threads, host),
             Weights::Int16(weights) => weights.apply(x, self.bias, activation, out, threads, host),
+            Weights::Int8(weights) => weights.apply(x, self.bias, activation, out, threads, host),
         }
     }
 }

@@ -1,4 +1,6 @@
-//! The innermost loops: a few rows times a panel of weights, in whole numbers.
+//! Whole numbers of 16 bits, of which x86 multiplies 16 or 32 at a time and adds the products of two to one of 32 bits.
+//!
+//! Each row is measured by its greatest number.
 
 #![expect(clippy::inline_always, reason = "vector instructions are there only in what is inlined into pulp's dispatch")]
 
@@ -7,43 +9,86 @@ use std::any::Any;
 
 use pulp::Simd;
 
+use super::{Dots, Kind, OUTPUTS, ROUNDER, ROWS, greatest};
 use crate::host::{Fetches, Host};
 
-/// Rows of a tile: 6 times 2 vectors of sums, 2 of the weights, 1 of the rows and 1 of products are AVX2's 16 registers.
-pub(super) const ROWS: usize = 6;
-/// Rows of weights in a panel: two of AVX-512's vectors, four of AVX2's, which takes a half at a time.
-pub(super) const OUTPUTS: usize = 32;
+/// What the greatest number of a row becomes: 13 bits and a sign.
+const MOST: f32 = 8191.0;
 /// Products whose sum fits into 32 bits: 8191 * 8191 * 32 < 2^31. Numbers of a bit less would let sums be four times as
 /// long, for a twentieth of the time, and twice the rounding.
 const BLOCK: usize = 32;
 
+/// Whole numbers of 16 bits.
+#[derive(Clone, Copy, Debug)]
+pub struct Int16;
+
 /// Two numbers of each row of a tile, which the innermost loop reads at a time.
-pub(super) type RowPairs = [[i16; 2]; ROWS];
+type RowPairs = [[i16; 2]; ROWS];
 
 /// Two numbers of each row of weights in a panel: lines of a cache, and no load reads from two.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-pub(super) struct WeightPairs(pub(super) [[i16; 2]; OUTPUTS]);
+pub struct WeightPairs([[i16; 2]; OUTPUTS]);
 
-#[cfg(target_arch = "x86_64")]
-pulp::simd_type! {
-    /// AVX-512 with the instruction that multiplies and adds at once: the compiler takes it for the two that say so.
-    pub(super) struct Vnni {
-        pub avx: "avx",
-        pub avx2: "avx2",
-        pub fma: "fma",
-        pub avx512f: "avx512f",
-        pub avx512bw: "avx512bw",
-        pub avx512cd: "avx512cd",
-        pub avx512dq: "avx512dq",
-        pub avx512vl: "avx512vl",
-        pub avx512vnni: "avx512vnni",
+impl Default for WeightPairs {
+    fn default() -> Self {
+        Self([[0; 2]; OUTPUTS])
+    }
+}
+
+impl Kind for Int16 {
+    const INPUTS: usize = 2;
+    type Unit = [i16; 2];
+    type Rows = RowPairs;
+    type Weights = WeightPairs;
+
+    #[inline(always)]
+    fn measure(row: &[f32], units: &mut [[i16; 2]]) -> f32 {
+        let (most, zero) = greatest(row);
+        if most < 1e-30 || zero.is_nan() {
+            // So small a row adds nothing to anything, and its inverse might not fit.
+            units.fill([0; 2]);
+            return zero;
+        }
+        let factor = MOST / most;
+        #[expect(clippy::cast_possible_truncation, reason = "the lowest bits are what is wanted")]
+        let as_whole = |x: f32| (x * factor + ROUNDER).to_bits() as i16;
+        let (both, last) = row.as_chunks::<2>();
+        for (to, pair) in units.iter_mut().zip(both) {
+            *to = pair.map(as_whole);
+        }
+        if let (Some(to), Some(&last)) = (units.last_mut(), last.first()) {
+            *to = [as_whole(last), 0];
+        }
+        most / MOST
+    }
+
+    #[inline(always)]
+    fn put_row(rows: &mut RowPairs, row: usize, unit: &[i16; 2]) {
+        rows[row] = *unit;
+    }
+
+    #[inline(always)]
+    fn put_weights(weights: &mut WeightPairs, output: usize, unit: &[i16; 2]) {
+        weights.0[output] = *unit;
+    }
+
+    #[inline(always)]
+    fn multiply<S: Simd, const R: usize>(
+        simd: S,
+        _: Dots, // the compiler takes its instruction for the two that say so
+        x: &[RowPairs],
+        weights: &[WeightPairs],
+        ahead: &[WeightPairs],
+        host: &impl Host,
+    ) -> [[f32; OUTPUTS]; R] {
+        multiply(simd, x, weights, ahead, host)
     }
 }
 
 /// A tile's first `R` rows times a panel: sums of whole numbers, in float32 as soon as they might not fit into 32 bits.
 #[inline(always)]
-pub(super) fn multiply<S: Simd, const R: usize>(
+fn multiply<S: Simd, const R: usize>(
     simd: S,
     x: &[RowPairs],
     weights: &[WeightPairs],

@@ -1,0 +1,90 @@
+"""Whole numbers of 16 or 8 bits in place of float32: for CPUs that multiply no shorter floating-point numbers.
+
+Every linear layer's weights, and what goes into it, are rounded with scales of their own: row by row to 14 bits, or 64
+numbers of a row at a time to 8 bits. Sums, attention, norms, the word LSTM and the span scores stay in float32. CPUs
+multiply two or four times as many such numbers at a time as float32. How often an answer changes:
+`python -m benches.precision`.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import nn
+
+from gliner_fast import _rust
+from gliner_fast.compiling import is_compiled
+from gliner_fast.cpu.linear import Linear
+from gliner_fast.cpu.native import is_x86
+from gliner_fast.cpu.packed_weights import Packed
+from gliner_fast.precision import WholeNumbers, cpu_features
+from gliner_fast.scorer import SpanScorer
+from gliner_fast.token_scorer import TokenScorer
+
+_KINDS: dict[WholeNumbers, type[_rust.Int8Weights | _rust.Int16Weights]] = {
+    "int16": _rust.Int16Weights,
+    "int8": _rust.Int8Weights,
+}
+
+
+def quantize(network: nn.Module, kind: WholeNumbers) -> None:
+    """Gives the layers of a network their weights in whole numbers beside those in float32.
+
+    They take half as much memory again, or a quarter. They are multiplied for inference in float32 on the CPU alone. A
+    layer drops them once its weights change or move, a gradient is asked for, or it is put into training mode.
+
+    Raises:
+        ValueError: the network is not in float32 on the CPU, in training mode, or compiled.
+    """
+    weight = next(network.parameters())
+    if weight.device.type != "cpu" or weight.dtype is not torch.float32:
+        raise ValueError(
+            f"{kind} replaces products of float32 on the CPU, but the model is in {weight.dtype} on {weight.device}: "
+            f"load it without dtype and map_location, or leave {kind} out"
+        )
+    if network.training:
+        raise ValueError(f"{kind} is for inference, but the model is in training mode: call eval() first")
+    if any(map(is_compiled, network.modules())):
+        raise ValueError(f"{kind} is not compiled: leave out compile(), or {kind}")
+    if not (is_x86() and _rust.has_vectors()):
+        warnings.warn(f"{kind} is made for x86 CPUs with AVX2, and slow on this one", stacklevel=3)
+    elif kind == "int8" and "avx512_vnni" not in cpu_features():
+        warnings.warn("int8 is made for CPUs with AVX-512 VNNI: on this one int16 is faster, and nearer", stacklevel=3)
+    parts, unread = _read_by_scorer(network)
+    for module in network.modules():
+        if isinstance(module, Linear) and module not in unread:
+            module.float32 = None
+            module.whole = Packed.pack(_KINDS[kind], module.weight, parts=parts.get(module, 1))
+
+
+def _read_by_scorer(network: nn.Module) -> tuple[dict[nn.Module, int], set[nn.Module]]:
+    """Layers that scorers multiply with in so many parts by columns; and those that they need not have packed."""
+    parts: dict[nn.Module, int] = {}
+    unread: set[nn.Module] = set()
+    for module in network.modules():
+        if isinstance(module, SpanScorer):
+            unread.add(module.out)  # it is multiplied with entity types, not words
+            if module.joint is not None:
+                parts[module.joint] = 2
+        elif isinstance(module, TokenScorer):
+            unread.add(module.out)  # three rows
+            parts[module.joint] = 3
+    return parts, unread
+
+
+def drop(network: nn.Module) -> None:
+    """Leaves the layers their float32 weights alone, as they lie."""
+    for module in network.modules():
+        if isinstance(module, Linear):
+            module.whole = module.float32 = None
+
+
+def kind_of(network: nn.Module) -> WholeNumbers | None:
+    """The whole numbers that some of the network's layers have their weights, as these are now, in too."""
+    for module in network.modules():
+        if isinstance(module, Linear) and module.whole is not None:
+            followed = module.whole.follow(module.weight)
+            if followed is not None:
+                return "int8" if isinstance(followed.parts[0], _rust.Int8Weights) else "int16"
+    return None
