@@ -147,7 +147,8 @@ def _type_gradient_kernel(
         first += SPLITS * BLOCK_W
     row_of_type = split.to(tl.int64) * T + first_type + t  # (BLOCK_T,)
     tl.store(dg_ptr + row_of_type[:, None] * H + h[None, :], dg, mask=is_type[:, None] & in_hidden)
-    tl.store(dc_ptr + row_of_type, dc, mask=is_type & (tl.program_id(1) == 0))
+    if tl.program_id(1) == 0:  # not in the mask: what the interpreter makes of a boolean there Triton 3.9 does not take
+        tl.store(dc_ptr + row_of_type, dc, mask=is_type)
 
 
 def span_scores_gradient(

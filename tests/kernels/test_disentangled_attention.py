@@ -300,7 +300,8 @@ def fill_outputs(monkeypatch: pytest.MonkeyPatch, change: Callable[[Tensor], Ten
     monkeypatch.setattr(Tensor, "new_empty", changed)
 
 
-@pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")  # NumPy, which the interpreter computes with
+# NumPy, which the interpreter computes with, of what is no number.
+@pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning", "ignore:invalid value encountered:RuntimeWarning")
 @pytest.mark.parametrize("device", DEVICES)
 def test_only_its_own_text_is_read_and_every_row_is_written(device: str, monkeypatch: pytest.MonkeyPatch):
     layer = Layer([33, 20, 64], 32, heads=1, device=device)
