@@ -16,6 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# How every kernel is compiled: a product and the sum it goes into are one instruction. Said each time, since Triton 3.9
+# warns of whoever leaves it to Triton, whose default changes with 3.10.
+COMPILED_AS = {"enable_fp_fusion": True}
 # Of what is given to a kernel.
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 

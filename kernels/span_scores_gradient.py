@@ -24,7 +24,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from gliner_fast.kernels._triton import jit, jit_for_any, tl
+from gliner_fast.kernels._triton import COMPILED_AS, jit, jit_for_any, tl
 from gliner_fast.kernels.span_tiling import ceil_div, to_device
 
 # Not measured on a card yet: the largest blocks that spill no registers when compiled for sm_90 (Triton 3.6, ptxas).
@@ -195,6 +195,7 @@ def span_scores_gradient(
         "BLOCK_T": block_types,
         "SUM": _triton_dtype(sums),
         "PRECISION": "tf32" if allow_tf32 else "ieee",
+        **COMPILED_AS,
     }
     hidden_tiles = ceil_div(hidden, block_hidden)
     with torch.cuda.device(u.device) if u.is_cuda else nullcontext():

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gliner_fast.kernels._triton import is_kernel
+from gliner_fast.kernels._triton import COMPILED_AS, is_kernel
 
 # What a kernel was compiled to, by all that Triton compiles it anew for. By the kernel's id, and the kernel is kept.
 _started: dict[int, tuple[Any, dict[tuple[object, ...], Any]]] = {}
@@ -30,7 +30,7 @@ def start(kernel: Any, grid: tuple[int, ...], *given: Any, **constants: Any) -> 
     """
     first = given[0]
     if not first.is_cuda or not is_kernel(kernel):  # interpreted, or somebody stands in for the kernel
-        kernel[grid](*given, **constants)
+        kernel[grid](*given, **constants, **COMPILED_AS)
         return
     device = first.get_device()
     if device != torch.cuda.current_device():
@@ -57,7 +57,7 @@ def start(kernel: Any, grid: tuple[int, ...], *given: Any, **constants: Any) -> 
     known = _started.get(id(kernel))
     compiled = None if known is None else known[1].get(kind)
     if compiled is None:
-        _started.setdefault(id(kernel), (kernel, {}))[1][kind] = kernel[grid](*given, **constants)
+        _started.setdefault(id(kernel), (kernel, {}))[1][kind] = kernel[grid](*given, **constants, **COMPILED_AS)
         return
     handed += [None] * (len(kernel.params) - len(given))  # the constants, which are compiled in
     stream = torch._C._cuda_getCurrentRawStream(device)  # noqa: SLF001  (as Triton itself asks)

@@ -14,6 +14,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from gliner_fast.kernels import add_norm as module
+from gliner_fast.kernels._triton import COMPILED_AS
 from tests.kernels.compile_for_hopper import usage
 
 COLUMNS = [384, 768, 1024, 8192]
@@ -33,7 +34,7 @@ def compiled(dtype: str, columns: int) -> Any:
         attrs={(place,): [["tt.divisibility", 16]] for place, name in enumerate(names) if name.endswith("_ptr")},
     )
     options = {"num_warps": module.warps_of(block)}
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options | COMPILED_AS)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from gliner_fast.kernels import disentangled_attention as module
+from gliner_fast.kernels._triton import COMPILED_AS
 from tests.kernels.compile_for_hopper import registers
 
 KINDS: dict[str, dict[str, bool]] = {
@@ -76,7 +77,7 @@ def compiled(
         },
     )
     options = {"num_warps": blocks.warps, "num_stages": blocks.stages}
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options | COMPILED_AS)
 
 
 def main() -> None:

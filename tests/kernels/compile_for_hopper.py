@@ -42,7 +42,7 @@ POINTERS = {
     torch.uint8: "*u8",
 }
 HOPPER = 90
-OPTIONS = ("num_warps", "num_stages", "maxnreg")
+OPTIONS = ("num_warps", "num_stages", "maxnreg", "enable_fp_fusion")
 
 
 class Recorder:

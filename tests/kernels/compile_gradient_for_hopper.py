@@ -16,6 +16,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from gliner_fast.kernels import span_scores_gradient as module
+from gliner_fast.kernels._triton import COMPILED_AS
 
 # What the launch function chooses for K = 12 and 25 types.
 COMMON = {"K": 12, "BLOCK_W": module._BLOCK_WORDS, "BLOCK_T": module._MOST_TYPES, "SUM": tl.float32}
@@ -43,7 +44,7 @@ def compiled(kernel: Any, dtype: str, constants: dict[str, Any]) -> Any:
         constexprs={(names.index(name),): value for name, value in constants.items()},
         attrs={place: [["tt.divisibility", 16]] for place in aligned},
     )
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32))
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=COMPILED_AS)
 
 
 def main() -> None:

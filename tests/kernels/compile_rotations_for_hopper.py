@@ -14,6 +14,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from gliner_fast.kernels import rotations as module
+from gliner_fast.kernels._triton import COMPILED_AS
 from tests.kernels.compile_for_hopper import usage
 
 HEADS = {"base": (12, 64), "large": (16, 64), "narrow": (12, 32)}
@@ -37,7 +38,7 @@ def compiled(dtype: str, heads: int, head_dim: int) -> Any:
         },
     )
     options = {"num_warps": module.warps_of(rows * head_dim // 2)}
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options | COMPILED_AS)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gliner_fast.kernels import starting
-from gliner_fast.kernels._triton import jit_for_any, tl
+from gliner_fast.kernels._triton import COMPILED_AS, jit_for_any, tl
 from gliner_fast.kernels.starting import start
 
 
@@ -64,7 +64,7 @@ def test_what_is_known_is_started_with_addresses_on_the_current_stream(kernel: K
     given = numbers()
     other = numbers()
     start(kernel, (3,), given, None, 7, 0.5, SIZE=16, num_warps=4)
-    assert kernel.compiled == [((3,), (given, None, 7, 0.5), {"SIZE": 16, "num_warps": 4})]
+    assert kernel.compiled == [((3,), (given, None, 7, 0.5), {"SIZE": 16, "num_warps": 4, **COMPILED_AS})]
     assert not kernel.started
     start(kernel, (5, 2), other, None, 9, 0.25, SIZE=16, num_warps=4)
     assert len(kernel.compiled) == 1
