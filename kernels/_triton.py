@@ -1,4 +1,4 @@
-"""The one place that asks whether Triton is here.
+"""The one place that asks whether Triton is here, and new enough.
 
 Kernel files take `jit`, `tl` and `loop_bound` from this file and nothing else from Triton, so that a machine without it
 can import them all. What all kernels take is told here too. Whoever starts kernels imports them only then: Triton takes
@@ -21,16 +21,19 @@ from torch import Tensor
 COMPILED_AS = {"enable_fp_fusion": True}
 # Of what is given to a kernel.
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+# Triton 3.2, which torch 2.6 brings, has no `tl.gather`, and 3.3, of torch 2.7, fails to compile some of its uses.
+OLDEST = (3, 4)
 
 
 def _load_triton() -> tuple[ModuleType | None, Any]:
-    """Triton and its language, or None twice where Triton is not installed (Windows, macOS, a slim container)."""
+    """Triton and its language, or None twice where it is missing (Windows, macOS, a slim container) or too old."""
     try:
         import triton
         import triton.language
     except ImportError:
         return None, None
-    return triton, triton.language
+    version = tuple(int(part) for part in triton.__version__.split(".")[:2])
+    return (triton, triton.language) if version >= OLDEST else (None, None)
 
 
 _TRITON, tl = _load_triton()

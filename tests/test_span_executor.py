@@ -100,7 +100,9 @@ def test_rust_is_refused_where_it_cannot_compute(asked, device, dtype):
 def test_triton_is_refused_where_it_is_not_installed(asked, monkeypatch):
     asked("triton")
     monkeypatch.setattr(_triton, "HAS_TRITON", False)
-    with pytest.raises(ValueError, match=r"Triton is not installed: pip install 'gliner-fast\[gpu\]'"):
+    with pytest.raises(
+        ValueError, match=r"Triton 3\.4 or a later one is not installed: pip install 'gliner-fast\[gpu\]'"
+    ):
         choose_executor(CUDA, torch.float32)
 
 

@@ -17,8 +17,13 @@ import torch
 from torch import Tensor
 
 from gliner_fast.kernels._triton import HAS_TRITON
+from tests.installed import TRITON
 
-needs_triton = pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed (the extra `gpu`)")
+# Triton 3.9 spills where 3.6 does not, in the loop of one tile of many logits, and the other way round.
+needs_registers_of_3_6 = pytest.mark.skipif(
+    TRITON[:2] > (3, 6), reason="block sizes were chosen by what Triton 3.6 does with registers"
+)
+needs_triton = pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed (the extra `gpu`), or too old")
 # Without a GPU the kernels run in Triton's interpreter (tests/conftest.py).
 DEVICES = [pytest.param("cuda", marks=pytest.mark.gpu) if torch.cuda.is_available() else "cpu"]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]

@@ -142,12 +142,12 @@ def expect_rust(device: torch.device, dtype: torch.dtype, variable: str) -> None
 
 def expect_triton(device: torch.device, variable: str) -> None:
     """Raises ValueError, in the terms of the variable that asks for it, where Triton cannot run."""
-    from gliner_fast.kernels._triton import HAS_TRITON, INTERPRETED
+    from gliner_fast.kernels._triton import HAS_TRITON, INTERPRETED, OLDEST
 
     if not HAS_TRITON:
         raise ValueError(
-            f"{variable} is 'triton', but Triton is not installed: pip install 'gliner-fast[gpu]', or leave the "
-            "variable unset"
+            f"{variable} is 'triton', but Triton {'.'.join(map(str, OLDEST))} or a later one is not installed: "
+            "pip install 'gliner-fast[gpu]', or leave the variable unset"
         )
     if device.type != "cuda" and not INTERPRETED:
         raise ValueError(

@@ -1,0 +1,18 @@
+"""Versions of what is installed, for tests of what others do not have."""
+
+from importlib import metadata
+
+from packaging.version import Version
+
+
+def release_of(package: str) -> tuple[int, ...]:
+    """Its numbers, such as (5, 16, 1); none where it is missing."""
+    try:
+        return Version(metadata.version(package)).release
+    except metadata.PackageNotFoundError:
+        return ()
+
+
+TORCH = release_of("torch")
+TRANSFORMERS = release_of("transformers")
+TRITON = release_of("triton")
