@@ -38,8 +38,6 @@ def make_tokenizer(
         max_subwords: the longest sequence it gives; None: no limit, as DeBERTa's.
         extra: special tokens to add, such as `GLINER_TOKENS`.
     """
-    from transformers import BertTokenizer, DebertaV2Tokenizer, PreTrainedTokenizerFast
-
     if family == "t5":
         return _t5_tokenizer(texts, size, max_subwords, extra)
     model = _train("unigram" if family == "deberta" else family, texts, size)
@@ -49,24 +47,40 @@ def make_tokenizer(
         options["model_max_length"] = max_subwords
     if family in {"unigram", "deberta"}:
         options |= {"bos_token": "[CLS]", "eos_token": "[SEP]"}
-    own_class = {"deberta": DebertaV2Tokenizer, "wordpiece": BertTokenizer}.get(family, PreTrainedTokenizerFast)
+    own_class = _fast_class({"deberta": "DebertaV2", "wordpiece": "Bert"}.get(family, "PreTrained"))
     tokenizer: PreTrainedTokenizerBase = own_class(tokenizer_object=model, **options)
     if extra:
         tokenizer.add_tokens(list(extra), special_tokens=True)
     return tokenizer
 
 
+def _fast_class(model: str) -> Any:
+    """transformers' class around a tokenizer of `tokenizers`; in transformers 4 each model has a slow one, too."""
+    import transformers
+
+    return getattr(transformers, f"{model}TokenizerFast")
+
+
 def _t5_tokenizer(
     texts: tuple[str, ...], size: int, max_subwords: int | None, extra: tuple[str, ...]
 ) -> PreTrainedTokenizerBase:
-    from transformers import T5Tokenizer
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
     pieces = json.loads(_train("unigram", texts, size).to_str())["model"]["vocab"]
     others = [(piece, score) for piece, score in pieces if piece not in {*_SPECIALS, "[MASK]"}]
     own = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     filler = [(f"\ue000{piece}\ue001", others[-1][1]) for piece in range(size - len(own) - len(others))]
     options = {} if max_subwords is None else {"model_max_length": max_subwords}
-    tokenizer: PreTrainedTokenizerBase = T5Tokenizer(vocab=[*own, *others, *filler], extra_ids=0, **options)
+    backend = Tokenizer(models.Unigram([*own, *others, *filler], unk_id=2))
+    metaspace = {"replacement": "\u2581", "prepend_scheme": "always"}
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(**metaspace)]
+    )
+    backend.decoder = decoders.Metaspace(**metaspace)
+    backend.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
+    tokenizer: PreTrainedTokenizerBase = _fast_class("T5")(tokenizer_object=backend, extra_ids=0, **options)
     if extra:
         tokenizer.add_tokens(list(extra), special_tokens=True)
     return tokenizer

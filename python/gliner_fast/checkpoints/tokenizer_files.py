@@ -21,7 +21,7 @@ TOKENIZER_NAME = "tokenizer.json"
 TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
 
 # Minor versions of transformers that read files as is done here: 5.0, to name one, does not.
-_COMPARED = ("5.16",)
+_COMPARED = tuple(f"5.{minor}" for minor in range(16, 25))
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _EXTRA = ("extra_special_tokens", "additional_special_tokens")
