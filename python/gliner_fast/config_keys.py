@@ -10,7 +10,7 @@ from gliner_fast.errors import CheckpointError
 
 # Keys of transformers' configurations, and of gliner's for other kinds of model, that look like settings of ours.
 _LOOK_ALIKES = {
-    *("attn_implementation", "cls_token_id", "num_layers", "sep_token_id"),
+    *("_attn_implementation_autoset", "attn_implementation", "cls_token_id", "num_layers", "sep_token_id"),
     *("decoder_config", "labels_decoder_config", "rel_id_to_classes", "sep_token_index"),
 }
 # Stands in files of older ones; who assigns it means another.
