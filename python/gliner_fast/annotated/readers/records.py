@@ -271,7 +271,7 @@ def _read_triple(value: Any, place: str, options: RecordOptions | None = None) -
 
 def _whole_number(value: Any) -> int | None:
     """A whole number of whatever make, numpy's too; None for what is none."""
-    if isinstance(value, bool):
+    if isinstance(value, bool) or getattr(value, "dtype", None) == "bool":  # numpy's, which numpy 1 takes for a number
         return None
     try:
         return operator.index(value)
