@@ -60,6 +60,9 @@ def _build(folder: Path) -> Path:
     (folder / "nothing.c").write_text("int hollow_nothing;\n", encoding="utf-8")
     _run("gcc", "-shared", "-fPIC", str(folder / "nothing.c"), "-Wl,-soname,libcuda.so.1,--no-as-needed",
          f"-L{folder}", "-lhollow", f"-Wl,-rpath,{folder}", "-o", str(folder / "libcuda.so.1"))  # fmt: skip
+    unversioned = folder / "libcuda.so"  # which older ones of Triton look for
+    unversioned.unlink(missing_ok=True)
+    unversioned.symlink_to("libcuda.so.1")
     return library
 
 
