@@ -381,7 +381,7 @@ def test_kinds_that_do_not_run_yet_are_refused_by_name(settings, name, copy):
         ({"dtype": "fp7"}, "dtype is 'fp7'"),
         ({"dtype": torch.int8}, "dtype is torch.int8"),
         ({"variant": "fp32"}, "variant is 'fp32'"),
-        ({"quantize": "int8"}, "int8"),
+        ({"quantize": "int4"}, "int4"),
         ({"load_onnx_model": True}, "load_onnx_model"),
         ({"runtime": "openvino"}, "runtime"),
         ({"max_length": 0}, "max_len is 0"),
