@@ -89,6 +89,7 @@ def bench_whole_linear(race: Race, dtype: str, size: str, rows: int) -> None:
 @pytest.mark.parametrize("way", ["bulk", "single"])
 @pytest.mark.parametrize("dtype", [*KINDS, pytest.param("bf16", marks=NATIVE_BF16)])
 @pytest.mark.timeout(1_800)
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")  # `gliner`'s int8
 def bench_precision(race: Race, pair: Callable[[str, str], Pair], dtype: str, way: str, name: str, size: str) -> None:
     models, ours = pair(size, "cpu"), GLiNER.from_pretrained(checkpoint(size), dtype=dtype)
     texts, labels = texts_of(name, TEXT_COUNTS[name]), LABELS[:5]
