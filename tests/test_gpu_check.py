@@ -17,6 +17,7 @@ import torch
 
 from benches import gpu_check, hardware, report
 from benches.bench_gpu import covered
+from gliner_fast.kernels._triton import HAS_TRITON
 
 ROOT = Path(__file__).resolve().parent.parent
 # What stands in for a machine without them: Python itself refuses these imports.
@@ -95,8 +96,8 @@ def test_what_parts_name_is_there():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a card")
 @pytest.mark.skipif(
-    torch.version.cuda is None or not (shutil.which("g++") and shutil.which("nm")),
-    reason="the hollow CUDA is built by g++ and nm, for a torch that is made for CUDA",
+    torch.version.cuda is None or not (HAS_TRITON and shutil.which("g++") and shutil.which("nm")),
+    reason="the hollow CUDA is built by g++ and nm, for a torch that is made for CUDA, and starts Triton's kernels",
 )
 def test_what_is_for_a_card_runs_on_a_cuda_that_computes_nothing():
     done = subprocess.run(

@@ -41,7 +41,8 @@ def environment(folder: Path) -> dict[str, str]:
 def _build(folder: Path) -> Path:
     torch, triton, nvidia = (_folder_of(name) for name in ("torch", "triton", "nvidia"))
     # The runtime's own first: of Triton's, which may be older, it needs what the runtime's wheel leaves out.
-    headers = [*nvidia.glob("cu*/include"), nvidia / "cuda_runtime/include", triton / "backends" / "nvidia" / "include"]
+    places = [*nvidia.glob("cu*/include"), nvidia / "cuda_runtime/include", nvidia / "cudnn/include"]
+    headers = [*places, triton / "backends" / "nvidia" / "include"]
     folder.mkdir(parents=True, exist_ok=True)
     _run("g++", "-O2", "-std=c++17", "-fPIC", "-w", "-c", *(f"-I{each}" for each in headers), str(_HERE / "hollow.cpp"),
          "-o", str(folder / "hollow.o"))  # fmt: skip

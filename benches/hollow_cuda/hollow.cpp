@@ -6,6 +6,7 @@
 // went well (see __init__.py).
 #include <cuda.h>
 #include <cuda_runtime_api.h>
+#include <cudnn_version.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -333,9 +334,9 @@ static size_t factors(const Recurrent* of, int layer) {  // of one direction's 8
   return 4 * of->hidden * (input + of->hidden);
 }
 static size_t bytes(const Recurrent* of) { return of->type == 0 ? 4 : 2; }  // CUDNN_DATA_FLOAT is 0
-size_t cudnnGetVersion() { return 91900; }
+size_t cudnnGetVersion() { return CUDNN_VERSION; }
 size_t cudnnGetCudartVersion() { return CUDART_VERSION; }
-int cudnnGetProperty(int which, int* value) { *value = which == 0 ? 9 : which == 1 ? 19 : 0; return 0; }
+int cudnnGetProperty(int which, int* value) { *value = which == 0 ? CUDNN_MAJOR : which == 1 ? CUDNN_MINOR : CUDNN_PATCHLEVEL; return 0; }
 const char* cudnnGetErrorString(int) { return "an error of the hollow CUDA"; }
 int cudnnCreate(void** handle) { return make(handle); }
 int cudnnCreateTensorDescriptor(void** made) { *made = calloc(1, sizeof(Shape)); return 0; }
