@@ -448,7 +448,7 @@ def test_damaged_parquet_is_told_by_its_name(tmp_path):
     [
         ("{}\n" + "[" * 200_000, 2, "nested deeper than JSON is read"),
         ('[\n{"x": ' + "[" * 200_000, 2, "nested deeper than JSON is read"),
-        ('[\n{"x": ' + "9" * 5000 + "}]", 2, "not JSON .*4300 digits"),
+        ('[\n{"x": ' + "9" * 5000 + "}]", 2, "not JSON .*4300"),
     ],
 )
 def test_json_that_python_cannot_read_is_told_by_its_line(tmp_path, content, place, message):

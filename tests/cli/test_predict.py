@@ -111,7 +111,7 @@ def test_long_texts_are_read_whole(run):
         (["predict", ADA, "--labels-file", "no.json"], b"", "no.json: No such file or directory"),
         (["predict", ADA, "-l", "a", "-t", "2"], b"", "--threshold"),
         (["predict", ADA, "-l", "a", "-t", "x"], b"", "--threshold"),
-        (["predict", ADA, "-l", "a", "-t", "nan"], b"", "--threshold"),
+        (["predict", ADA, "-l", "a", "-t", "nan"], b"", "threshold"),
         (["predict", ADA, "-l", "a", "--label-threshold", "a"], b"", "expected LABEL=NUMBER"),
         (["predict", ADA, "-l", "a", "--label-threshold", "a=2"], b"", "expected LABEL=NUMBER"),
         (["predict", ADA, "-l", "a", "--label-threshold", "a=nan"], b"", "expected LABEL=NUMBER"),

@@ -11,6 +11,7 @@ from gliner_fast.encoder import TransformersEncoder
 from gliner_fast.encoders.attention_executor import VARIABLE, runs_of_equals
 from gliner_fast.kernels import _triton, disentangled_attention
 from gliner_fast.kernels._triton import INTERPRETED
+from tests.installed import TRANSFORMERS
 
 SETTINGS = {
     "vocab_size": 101, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
@@ -27,6 +28,8 @@ LENGTHS = [[1], [3, 1], [9, 9, 8], [130, 129, 1, 1]]
 
 
 def make_encoder(kind: str, attention: str = "sdpa", **changes: object) -> TransformersEncoder:
+    if kind == "electra" and TRANSFORMERS < (5,):
+        pytest.skip("in transformers 4 ELECTRA has no attention by torch, and is run as it is")
     torch.manual_seed(0)
     settings = {**SETTINGS, **KINDS.get(kind, {}), "model_type": kind, **changes}
     encoder = TransformersEncoder(settings, attention).eval()

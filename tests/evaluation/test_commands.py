@@ -20,7 +20,7 @@ RECORDS = [
 @pytest.fixture
 def run():
     """Runs a command; gives what it wrote to stdout and to stderr."""
-    app = typer.Typer()
+    app = typer.Typer(rich_markup_mode="rich")
     app.add_typer(data, name="data")
     app.command()(evaluate)
     app.command()(calibrate)
@@ -61,7 +61,7 @@ def test_stats_tell_each_kind_of_fault_once_and_count_all(file):
     odd = [{**RECORDS[0], "abcdefghijklmnopqrstuvwxyz"[key]: 0} for key in range(25)]
     rows = [json.dumps(own) for own in (*bad, *odd)]
     file.write_text("\n".join([json.dumps(RECORDS[0]), "{", *rows, "{", json.dumps(RECORDS[1])]))
-    app = typer.Typer()
+    app = typer.Typer(rich_markup_mode="rich")
     app.add_typer(data, name="data")
     result = CliRunner().invoke(app, ["data", "stats", str(file), str(file)])
     assert result.exit_code == 2

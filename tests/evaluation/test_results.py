@@ -15,6 +15,7 @@ from gliner_fast.data_processor import whitespace_words
 from gliner_fast.encoders.attention_executor import VARIABLE as ATTENTION
 from gliner_fast.evaluation import Score, evaluate, evaluate_like_gliner
 from gliner_fast.evaluation.results import score_for
+from gliner_fast.kernels._triton import HAS_TRITON
 from gliner_fast.span_executor import VARIABLE
 from tests.reference.scores import score_sets
 from tests.samples import CROSSNER, CROSSNER_LABELS, LABELS, read_jsonl
@@ -177,11 +178,11 @@ def test_labels_that_leave_the_tokenizer_no_room_for_the_words_are_told(checkpoi
 
 def test_candidates_found_by_the_kernels_score_the_same(model, examples, monkeypatch):
     results = []
-    for executor in ("torch", "rust", "triton"):
+    for executor in ("torch", "rust", "triton") if HAS_TRITON else ("torch", "rust"):
         monkeypatch.setenv(VARIABLE, executor)
         results.append(evaluate(model, examples[:2], LABELS, thresholds=THRESHOLDS).results)
         assert model.model.scorer.executor == executor
-    assert results[0] == results[1] == results[2]
+    assert all(other == results[0] for other in results[1:])
     assert results[0][0].micro.predicted
 
 

@@ -39,7 +39,7 @@ BAD_LINES = {
     ),
     "NUL": (b'\x00{"text": "a"}', "not JSON"),
     "a raw control character": (b'{"text": "a\x01"}', "not JSON: Invalid control character"),
-    "a very long number": (b'{"text": "a", "n": ' + b"9" * 5000 + b"}", "4300 digits"),
+    "a very long number": (b'{"text": "a", "n": ' + b"9" * 5000 + b"}", "4300"),
     "deep": (b'{"text": "a", "x": ' + b"[" * 200 + b"]" * 200 + b"}", "nested more than 200 deep"),
     "bottomless": (b'{"text": "a", "x": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", "nested more than 200 deep"),
 }

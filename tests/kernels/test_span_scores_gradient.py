@@ -13,6 +13,7 @@ from gliner_fast.kernels import span_reference
 from gliner_fast.kernels._triton import INTERPRETED
 from gliner_fast.kernels.span_reference import span_scores_gradient_reference
 from gliner_fast.kernels.span_scores_gradient import span_scores_gradient as triton_gradient
+from tests.installed import TRITON
 from tests.kernels.spans import DTYPES, LONG
 from tests.kernels.spans import SHAPES as SHAPES_OF_ALL_PATHS
 
@@ -88,8 +89,10 @@ def autograd_gradient(
 @pytest.mark.parametrize("gradient", PATHS)
 @pytest.mark.parametrize(("word_counts", "class_counts", "max_width", "hidden"), SHAPES)
 def test_gradients_are_those_of_autograd(gradient, word_counts, class_counts, max_width, hidden, monkeypatch):
-    if DEVICE == "cuda" and gradient is triton_gradient:
-        pytest.skip("the matrix units of a card take no float64; the next test compares what they take")
+    if gradient is triton_gradient and (DEVICE == "cuda" or TRITON < (3, 6)):
+        pytest.skip(
+            "a card's matrix units, and older ones of Triton, take no float64; the next test compares what they take"
+        )
     monkeypatch.setattr(span_reference, "_BLOCK_ELEMENTS", 150)  # several blocks of the reference
     inputs = draw(word_counts, class_counts, max_width, hidden)
     ours = gradient(*inputs, word_counts=word_counts, class_counts=class_counts, max_width=max_width)

@@ -18,6 +18,7 @@ from gliner_fast.evaluation import evaluate_like_gliner
 from gliner_fast.label_encoder import LabelEncoder, LabelTexts
 from gliner_fast.predicting.request import Options, Request
 from tests.checkpoint_recipes import LABEL_SUBWORDS
+from tests.installed import TRANSFORMERS
 from tests.parity.pairs import Pair, spans
 from tests.parity.test_labels import PER_TEXT, SHARED
 from tests.samples import BOOKS, CROSSNER, LABELS
@@ -62,6 +63,8 @@ def test_labels_that_are_no_strings_are_read_as_such(pair):
 @pytest.mark.gliner
 @pytest.mark.parametrize("kind", KINDS)
 def test_label_vectors_are_the_reference_s(kind, pair):
+    if kind == "bi-modernbert" and TRANSFORMERS < (5,):
+        pytest.skip("gliner gives ModernBERT of transformers 4 what it does not take")
     both = pair(kind)
     labels = [*LABELS, "", "a " + "very " * 60 + "long label", LABELS[0], "人物"]
     ours, theirs = both.ours.encode_labels(labels), both.reference.encode_labels(labels)

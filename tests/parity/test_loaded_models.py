@@ -9,6 +9,7 @@ import torch
 from tokenizers import normalizers
 
 from gliner_fast import GLiNER
+from tests.installed import TRANSFORMERS
 from tests.parity.pairs import Pair, spans
 from tests.samples import CROSSNER, LABELS
 
@@ -142,6 +143,8 @@ def test_the_tokenizer_of_labels_may_be_replaced(edit, load):
 
 @pytest.mark.parametrize("kind", ["bi", "bi-token", "bi-modernbert"])
 def test_the_limit_of_labels_may_be_assigned(kind, load):
+    if kind == "bi-modernbert" and TRANSFORMERS < (5,):
+        pytest.skip("gliner gives ModernBERT of transformers 4 what it does not take")
     both = load(kind)
     labels = ["a very long label of many words", "person"]
     vectors = []

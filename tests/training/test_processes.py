@@ -17,6 +17,7 @@ from gliner_fast.training.errors import TrainingError
 from gliner_fast.training.run import begin_run
 from gliner_fast.training.trainer import train
 from gliner_fast.weights import find_weights, read_weights
+from tests.installed import TORCH, release_of
 from tests.training.short_runs import steps_without_dropout
 
 
@@ -48,6 +49,7 @@ def test_two_processes_train_as_one_with_twice_the_batches(config: TrainingConfi
     assert "processes: 1, and 2 before: the weights will not be those of an unbroken run" in lines
 
 
+@pytest.mark.skipif(release_of("accelerate") < (1, 14), reason="an older accelerate looks for other devices")
 def test_processes_that_would_train_a_model_each_are_refused(
     config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +114,8 @@ def test_every_process_learns_which_model_is_the_best(told_by_two: tuple[Path, l
 @pytest.mark.skipif(sys.platform != "linux", reason="reads a process's threads from /proc")
 def test_no_thread_of_the_group_outlives_python(told_by_two: tuple[Path, list[dict[str, Any]]]) -> None:
     """One that takes the GIL when Python has begun to end aborts the process: seen in a run of CI."""
+    if TORCH < (2, 11):
+        pytest.skip("the first torch that was seen to name that thread is 2.11")
     for told in told_by_two[1]:
         assert "pt_gloo_runloop" in told["threads"]
         assert "pt_gloo_runloop" not in told["threads at the end"]
