@@ -52,6 +52,9 @@ _UNFIT = (
     "has very many entities to relate, raise a threshold; or read it on a machine or device with more memory"
 )
 
+# What to do about rows that end a job.
+SKIP_ROWS = "Have such rows skipped (--on-error skip)"
+
 # The error of `on_long="error"`: it names the text by its number, which in a job is that of its row.
 _TOO_LONG = re.compile(r"text (?P<row>\d+) (?P<size>has .+): on_long=")
 

@@ -13,7 +13,7 @@ import torch
 
 from gliner_fast.errors import count
 from gliner_fast.jobs.inputs import name_of
-from gliner_fast.jobs.job import Job
+from gliner_fast.jobs.job import SKIP_ROWS, Job
 from gliner_fast.jobs.job_folder import JobFolder, Paths, SliceRecord, rejects_name
 from gliner_fast.jobs.local_engine import run_here
 from gliner_fast.jobs.plan import JobError
@@ -122,7 +122,7 @@ def _remember_within(folder: JobFolder, limit: int | None) -> Callable[[SliceRec
             first = _first_reject(folder.paths.rejects / rejects_name(record.number))
             folder.drop(record)
             if limit == 0:
-                raise JobError(f"{first}. {_WAYS_ON} to go on behind the {folder.rows} rows that are done, {_OR_ANEW}")
+                raise JobError(f"{first}. {SKIP_ROWS} to go on behind the {folder.rows} rows that are done, {_OR_ANEW}")
             raise JobError(
                 f"rows rejected: {rejects}, allowed: {limit}. The last slice's first: {first}. All that were found "
                 f"are in {folder.paths.all_rejects}"
@@ -145,7 +145,7 @@ def _expect_within(folder: JobFolder, limit: int | None) -> None:
         folder.gather_rejects()
     raise JobError(
         f"rows rejected by earlier calls: {folder.rejects}, allowed: {limit}. The first: {_first_reject(file)}; all "
-        f"are in {file}. {_WAYS_ON} or allow more (--max-rejects), {_OR_ANEW}"
+        f"are in {file}. {SKIP_ROWS} or allow more (--max-rejects), {_OR_ANEW}"
     )
 
 
@@ -159,5 +159,4 @@ def _first_reject(file: Path) -> str:
     return f"{name_of(first['file'])}, line {first['line']}: {first['reason']}"
 
 
-_WAYS_ON = "Have such rows skipped (--on-error skip)"
 _OR_ANEW = "or mend the input, which makes it another one, and start anew (--overwrite)"

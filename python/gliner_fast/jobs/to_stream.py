@@ -12,7 +12,7 @@ import torch
 
 from gliner_fast.jobs.block import Block
 from gliner_fast.jobs.inputs import name_of
-from gliner_fast.jobs.job import Job, count_relations
+from gliner_fast.jobs.job import SKIP_ROWS, Job, count_relations
 from gliner_fast.jobs.job_folder import SliceRecord
 from gliner_fast.jobs.local_engine import run_here
 from gliner_fast.jobs.plan import JobError
@@ -47,7 +47,7 @@ def run_to_stream(
         progress: shows how far the job is.
 
     Raises:
-        JobError: too many rows were rejected; the slices before are written.
+        JobError: too many rows were rejected; the slices before are written. Where none is allowed, it names the row.
     """
     begin = time.monotonic()
     settings = job.plan.settings
@@ -57,11 +57,15 @@ def run_to_stream(
     def write(part: Slice, block: Block, entities: list[list[Entity]], stats: dict[str, float]) -> None:
         began = perf_counter()
         block, kept = job.reject_unfit(block, entities)
-        for reject in job.tell_rejects(block):
+        rejects = job.tell_rejects(block)
+        if rejects and max_rejects == 0:
+            first = rejects[0]
+            raise JobError(f"{name_of(first.file)}, line {first.line}: {first.reason}. {SKIP_ROWS} to go on behind it")
+        for reject in rejects:
             warnings.warn(f"{name_of(reject.file)}, line {reject.line} is left out: {reject.reason}", stacklevel=2)
-        rejected = len(block.rejects) + sum(record.rejects for record in finished.values())
+        rejected = len(rejects) + sum(record.rejects for record in finished.values())
         if max_rejects is not None and rejected > max_rejects:
-            raise JobError(f"rows rejected: {rejected}, allowed: {max_rejects}")
+            raise JobError(f"rows rejected: {rejected}, allowed: {max_rejects} (--max-rejects)")
         told, told_entities = job.redact(block, kept)
         output.writelines(
             json_lines(told, told_entities, settings.layout, settings.entities_column, job.relations_column)
