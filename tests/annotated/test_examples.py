@@ -373,6 +373,13 @@ def test_what_is_written_is_read_again(to, name, tmp_path):
     assert read_examples(tmp_path / name) == [ADA, SHE]
 
 
+@pytest.mark.parametrize("word", ["{", "{}", "[", "[]", "[[", "[{", "{'", '["'])
+@pytest.mark.parametrize("gap", ["\t", " "])
+def test_columns_may_begin_with_a_bracket(word, gap, tmp_path):
+    path = _written(tmp_path, f"{word}{gap}O\nAda{gap}B-person\n")
+    assert read_examples(path) == [Example((word, "Ada"), ((1, 2, "person"),))]
+
+
 def test_gliner_keeps_labels_and_conll_refuses_what_it_cannot_say(tmp_path):
     full = Example(("Ada", "sang"), ((0, 1, "a"), (0, 2, "b")), ("a", "b"), ("c",))
     write_examples([full], tmp_path / "out", "gliner")

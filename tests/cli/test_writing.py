@@ -41,6 +41,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["data", "convert", "dev.jsonl", "dev.jsonl", "--to", "gliner"], "IN and OUT are the same file, dev.jsonl"),
         (["data", "convert", "dev.jsonl", "folder", "--to", "gliner"], "folder is a folder: OUT needs"),
         (["data", "sample", "dev.jsonl", "x", "-k", "1", "--rest", "folder"], "folder is a folder: --rest needs"),
+        (["data", "sample", "dev.jsonl", "-", "-k", "1", "--rest", "-"], "OUT and --rest would share stdout"),
     ],
     ids=" ".join,
 )

@@ -87,6 +87,18 @@ def test_convert_goes_round_all_formats(run, file, tmp_path):
     assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == RECORDS
 
 
+def test_a_dash_is_standard_output(run, file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    text, told = run("data", "convert", file, "-", "--to", "gliner")
+    assert [json.loads(line) for line in text.splitlines()] == RECORDS
+    assert told == "-: 2 examples, 4 spans\n"
+    text, _ = run("data", "sample", file, tmp_path / "drawn", "-k", 1, "--rest", "-")
+    (rest,), (drawn,) = text.splitlines(), (tmp_path / "drawn").read_text().splitlines()
+    assert sorted([rest, drawn]) == sorted(map(json.dumps, RECORDS))
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "drawn"])
+
+
 def test_one_example_is_no_examples(run, tmp_path):
     file = tmp_path / "one.jsonl"
     file.write_text('{"tokenized_text": ["Ada"], "ner": [[0, 0, "person"]]}')
@@ -221,7 +233,7 @@ def test_calibrate_writes_scores_to_stdout_where_the_labels_do_not_go_there(run,
     out, _ = run("calibrate", "built-in", file, "-o", tmp_path / "labels.json", "--json", "-")
     assert json.loads(out)["per_label"]["threshold"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [file.name, "labels.json"]
-    with pytest.raises(InputError, match="--json - would share stdout with the labels"):
+    with pytest.raises(InputError, match="--output and --json would share stdout: give one of them a file"):
         run("calibrate", "built-in", file, "--json", "-")
 
 

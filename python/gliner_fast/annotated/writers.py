@@ -19,20 +19,29 @@ OutputFormat = Literal["gliner", "conll", "offsets"]
 def write_examples(examples: Sequence[Example], path: Path, format: OutputFormat) -> None:  # noqa: A002
     """Writes a file, whole or not at all; a name that ends in .gz makes it gzipped.
 
+    Raises:
+        DataError: as `dump_examples`.
+        OSError: it cannot be written; names the file.
+    """
+    content = dump_examples(examples, format)
+    write_whole(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def dump_examples(examples: Sequence[Example], format: OutputFormat) -> bytes:  # noqa: A002
+    """The content of a file of a format, in UTF-8.
+
     "gliner" keeps all. "conll" (IOB2, parted by tabs) and "offsets" (words joined by one blank) have no place for
     `labels` and `negatives`; read back, the words of "offsets" are those of this package's own splitter.
 
     Raises:
         DataError: "conll" cannot say it: spans overlap, or a word or label holds a tab or a line break, begins or ends
             with a blank, or holds half a character, or a word is -DOCSTART-, which parts documents.
-        OSError: it cannot be written; names the file.
     """
     lines = (line for number, example in enumerate(examples, start=1) for line in _lines(example, number, format))
     text = "".join(f"{line}\n" for line in lines)
     if text.startswith("\ufeff"):  # of a word; the first one of a file is taken for a byte order mark
         text = "\ufeff" + text
-    content = text.encode()
-    write_whole(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    return text.encode()
 
 
 def _lines(example: Example, number: int, format: OutputFormat) -> list[str]:  # noqa: A002

@@ -11,7 +11,7 @@ import typer
 from gliner_fast.cli import options
 from gliner_fast.cli.data import Format, IgnoreKey, Misaligned, TagColumn, WordColumn, reader
 from gliner_fast.cli.evaluate import ModelArgument, labels_beside, labels_file_beside
-from gliner_fast.cli.reading import InputError, read_labels
+from gliner_fast.cli.reading import read_labels
 from gliner_fast.cli.writing import STDOUT, check_outputs, write_record
 from gliner_fast.errors import count
 
@@ -63,8 +63,6 @@ def calibrate(
     output = output or Path(STDOUT)
     inputs = {"DATA": data, "--labels-file": labels_file, "the labels beside DATA": labels_file_beside(data)}
     check_outputs({"--output": output, "--json": json}, inputs.items(), overwrite=overwrite)
-    if str(output) == str(json) == STDOUT:
-        raise InputError("--json - would share stdout with the labels: give them a file with --output, or --json one")
     wanted = read_labels(labels or [], labels_file).labels if labels or labels_file else labels_beside(data)
 
     from gliner_fast.evaluation.calibrate import calibrate as choose_thresholds

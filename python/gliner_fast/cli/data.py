@@ -14,7 +14,7 @@ import typer
 
 from gliner_fast.cli import options
 from gliner_fast.cli.reading import InputError, split_commas
-from gliner_fast.cli.writing import check_outputs, dump_json
+from gliner_fast.cli.writing import STDOUT, check_outputs, dump_json
 from gliner_fast.errors import count
 
 if TYPE_CHECKING:
@@ -133,7 +133,9 @@ def stats(
 @data.command()
 def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A file, or a folder of a Hugging Face dataset.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write; .gz makes it gzipped.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The file to write; .gz makes it gzipped, - is stdout.")
+    ],
     to: Annotated[Literal["gliner", "conll", "offsets"], typer.Option(help="Format to write.")],
     rename: Annotated[
         list[str] | None,
@@ -158,11 +160,10 @@ def convert(
     check_outputs({"OUT": target}, [("IN", source)], overwrite=overwrite)
 
     from gliner_fast.annotated.examples import rename_labels
-    from gliner_fast.annotated.writers import write_examples
 
     read = reader(format, ignore_key, misaligned, word_column, tag_column)
     examples = rename_labels(read(source), names)
-    write_examples(examples, target, to)
+    _write(examples, target, to)
     spans = sum(len(example.spans) for example in examples)
     print(f"{target}: {count('example', len(examples))}, {count('span', spans)}", file=sys.stderr)
 
@@ -170,7 +171,7 @@ def convert(
 @data.command()
 def sample(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A file, or a folder of a Hugging Face dataset.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write, in gliner's format.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write, in gliner's format; - is stdout.")],
     examples: Annotated[int, typer.Option("--examples", "-k", min=1, help="How many to draw.")],
     rest: Annotated[
         Path | None,
@@ -191,14 +192,22 @@ def sample(
     check_outputs({"OUT": target, "--rest": rest}, [("IN", source)], overwrite=overwrite)
 
     from gliner_fast.annotated.examples import draw_examples
-    from gliner_fast.annotated.writers import write_examples
 
     read = reader(format, ignore_key, misaligned, word_column, tag_column)
     drawn, others = draw_examples(read(source), examples, seed)
     for file, own in ((target, drawn), (rest, others)):
         if file is not None:
-            write_examples(own, file, "gliner")
+            _write(own, file, "gliner")
             print(f"{file}: {count('example', len(own))}", file=sys.stderr)
+
+
+def _write(examples: list[Example], file: Path, format: Literal["gliner", "conll", "offsets"]) -> None:  # noqa: A002
+    from gliner_fast.annotated.writers import dump_examples, write_examples
+
+    if str(file) == STDOUT:
+        sys.stdout.buffer.write(dump_examples(examples, format))
+    else:
+        write_examples(examples, file, format)
 
 
 @dataclass

@@ -25,8 +25,11 @@ def check_outputs(
 
     Raises:
         InputError: a folder is missing, a folder has the name, it is an input or another output, or it
-            is there already.
+            is there already; or two go to standard output.
     """
+    streams = [name for name, file in outputs.items() if str(file) == STDOUT]
+    if len(streams) > 1:
+        raise InputError(f"{' and '.join(streams)} would share stdout: give one of them a file")
     taken = {file.resolve(): name for name, file in inputs if file is not None}
     for name, file in outputs.items():
         if file is None or str(file) == STDOUT:

@@ -13,8 +13,8 @@ from typing import IO
 from gliner_fast.annotated.example import DataError
 
 _GZIP_MARK = b"\x1f\x8b"
-# How a JSON file begins: an object, or a list of records. A column file may well begin with the word "[".
-_JSON_START = re.compile(rb'\s*(\{\s*["}]|\[\s*([\[{\]]|"\S))')
+# How a JSON file begins: an object, or a list of records. A column file may well begin with the word "[" or "{}".
+_JSON_START = re.compile(rb'\s*(\{\s*"|\[\s*(\{\s*["}]|\[\s*["\[{\]]|"\S)|(\{\s*\}|\[\s*\])[ \t]*([\r\n]|\Z))')
 _PEEKED = 2**12
 
 
