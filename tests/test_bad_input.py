@@ -375,6 +375,16 @@ def test_kinds_that_do_not_run_yet_are_refused_by_name(settings, name, copy):
     assert "\n" not in str(error.value)
 
 
+def test_an_encoder_that_keeps_copies_of_its_weights_is_refused(copy):
+    folder = copy()
+    config = json.loads((folder / "gliner_config.json").read_text())
+    sizes = {name: config["encoder_config"][name] for name in ("hidden_size", "num_attention_heads", "vocab_size")}
+    config["encoder_config"] = {"model_type": "ibert", "num_hidden_layers": 1, "intermediate_size": 8, **sizes}
+    (folder / "gliner_config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedCheckpointError, match="the encoder 'ibert' keeps second copies of its weights"):
+        GLiNER.from_pretrained(folder)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

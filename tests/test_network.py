@@ -104,6 +104,13 @@ def test_a_typo_is_told_before_a_batch_whoever_then_computes_it(name: str, monke
         _ = network.reads_packed
 
 
+def test_what_a_property_lacks_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch):
+    network = small_network()
+    monkeypatch.setattr(network, "encoder", torch.nn.Identity())
+    with pytest.raises(AttributeError, match=r"^'Identity' object has no attribute 'reads_packed'$"):
+        _ = network.reads_packed
+
+
 def test_a_module_that_is_asked_for_by_gliner_s_name_is_told_where_it_is():
     network = small_network()
     with pytest.raises(AttributeError, match=r"no attribute 'token_rep_layer': .*There are encoder, .*model\.encoder$"):

@@ -108,6 +108,8 @@ class Network(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError as error:
+            if hasattr(type(self), name):  # a property, and it is something within it that lacks an attribute
+                return object.__getattribute__(self, name)  # says what
             own = ", ".join(self.__dict__.get("_modules", ()))  # there are none while a copy is being made
             raise AttributeError(
                 f"{error}: modules and parameters have names of their own here, not gliner's. There are {own}; the "

@@ -98,6 +98,11 @@ def load_parts(
     )
     with parameters_on_meta():
         network = Network(config)
+    if any(buffer.is_meta for buffer in network.buffers()):  # made out of parameters, and nobody fills them
+        raise UnsupportedCheckpointError(
+            f"{folder / CONFIG_NAME}: the encoder {encoder_config.get('model_type')!r} keeps second copies of its "
+            "weights, in whole numbers: such encoders are not run here"
+        )
     weights.load_weights(network, tensors, dtype=dtype, strict=strict, source=str(path))
     if not (had_tracer or gc.isenabled()) and "torch._dynamo" in sys.modules:
         # What transformers imported along has left a frame that refers to itself (torch.fx.wrap), and so keeps what its
