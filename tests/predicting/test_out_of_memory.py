@@ -259,6 +259,21 @@ def test_where_most_texts_do_not_fit_memory_is_short(texts, model, limited):
         model.answer(Request.read(texts, LABELS, Options(leave_out_unfit=True)))
 
 
+@pytest.mark.filterwarnings("ignore:out of memory")
+def test_a_text_alone_may_be_left_out_behind_others_that_fit(model, limited):
+    options = Options(leave_out_unfit=True)
+    read = model.predictor().prepare
+    short, long = (read(Request.read([text], LABELS, options)) for text in (TEXTS[0], TEXTS[0] * 9))
+    limited(int(short.lengths.max()), OUT_OF_MEMORY[0])
+    found = [own for _, own in model.predictor().predict_each(iter([short, long, short, long]))]
+    assert [[isinstance(entities, NotRead) for entities in own] for own in found] == [[False], [True]] * 2
+    with pytest.raises(MemoryError, match="So it is with 1 of 1 texts"):
+        list(model.predictor().predict_each(iter([long, short])))
+    two = read(Request.read([TEXTS[0] * 9, TEXTS[1] * 9], LABELS, options))
+    with pytest.raises(MemoryError, match="So it is with 2 of 2 texts"):
+        list(model.predictor().predict_each(iter([short, two])))
+
+
 def test_other_errors_of_the_device_are_left_alone(model, limited):
     error = RuntimeError("CUDA error: an illegal memory access was encountered")
     limited(20, error)

@@ -58,11 +58,13 @@ class Collector:
     Attributes:
         prepared: the texts.
         undone: batches that nothing was heard of yet.
+        has_fit: whether memory was enough for one.
     """
 
     def __init__(self, prepared: Prepared) -> None:
         self.prepared = prepared
         self.undone = 0
+        self.has_fit = False
         self._unfit: list[int] = []
         self._told = ""
         self._of_texts: list[list[Entity]] = [[] for _ in prepared.texts]
@@ -75,6 +77,7 @@ class Collector:
     def add(self, found: Found) -> None:
         """Takes what a batch found."""
         self.undone -= 1
+        self.has_fit = True
         _file(found.texts, found.entities, self._of_texts)
         if found.windows is not None:
             self._of_windows.append(found.windows)
@@ -90,8 +93,12 @@ class Collector:
         self._unfit.append(row)
         self._told = self._told or str(error)
 
-    def result(self, stats: Stats) -> list[list[Entity]]:
-        """For each text of the request its entities in reading order; what was done is added to `stats`.
+    def result(self, stats: Stats, *, others_fit: bool) -> list[list[Entity]]:
+        """For each text of the request its entities in reading order.
+
+        Args:
+            stats: what was done is added to it.
+            others_fit: memory was enough for texts of requests before: a single one that it is short for may be alone.
 
         Raises:
             MemoryError: too many of them were left out for the fault to be theirs.
@@ -100,7 +107,7 @@ class Collector:
         unfit = np.unique(prepared.rows.texts[self._unfit])
         computed_texts = len(np.unique(prepared.rows.texts[prepared.scorable]))
         if len(unfit):
-            _expect_few(len(unfit), computed_texts, self._told)
+            _expect_few(len(unfit), computed_texts, self._told, others_fit=others_fit)
         if self._of_windows:
             began = perf_counter()
             resolved = _resolve_windows(prepared, Findings.join(self._of_windows))
@@ -125,10 +132,10 @@ class Collector:
         return found
 
 
-def _expect_few(unfit: int, computed: int, told: str) -> None:
+def _expect_few(unfit: int, computed: int, told: str, *, others_fit: bool) -> None:
     """Raises MemoryError where memory is short for all, not for texts that need more than others."""
     fit = computed - unfit
-    if not fit or unfit > 1 + fit // _TEXTS_FOR_AN_UNFIT:
+    if not (fit or others_fit) or unfit > 1 + fit // _TEXTS_FOR_AN_UNFIT:
         raise MemoryError(
             f"{told}. So it is with {unfit:,} of {computed:,} texts that were read together, too many to leave them "
             "out: have other programs free memory, or take a device with more"

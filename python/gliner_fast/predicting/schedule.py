@@ -64,6 +64,7 @@ class Schedule:
         self._in_flight: deque[tuple[_Planned, Future[Found]]] = deque()
         self._alone: _Planned | None = None  # a batch for which memory was short beside others, until it is decoded
         self._failure: Exception | None = None
+        self._has_fit = False  # whether memory was enough for a request that has been given
 
     def run(self, stages: HostStages) -> Generator[tuple[Prepared, list[list[Entity]]], None, None]:
         """Each request with its entities, in order.
@@ -89,7 +90,9 @@ class Schedule:
     def _give(self) -> tuple[Prepared, list[list[Entity]]]:
         """The first request with its entities; nothing of it is kept here."""
         collector = self._collectors.popleft()
-        return collector.prepared, collector.result(self._stats)
+        found = collector.result(self._stats, others_fit=self._has_fit)
+        self._has_fit = self._has_fit or collector.has_fit
+        return collector.prepared, found
 
     def _ask_for_more(self, stages: HostStages) -> None:
         """Plans further requests where too few batches wait: the next is laid out while another is started.
