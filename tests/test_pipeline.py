@@ -1,6 +1,7 @@
 """Streams: the results of `inference`, lazily, in order, and nothing left running afterwards."""
 
 import itertools
+import pickle
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from gliner_fast import GLiNER, pipeline
+from gliner_fast import GLiNER, LongTextError, pipeline
 from gliner_fast.comparing.verification import compare
 from gliner_fast.pipeline import Window, predict_windows
 from gliner_fast.predicting.predictor import Predictor
@@ -319,8 +320,13 @@ def test_what_is_no_pair_is_refused(model):
 
 def test_a_text_that_is_too_long_is_named_by_its_number(model):
     texts = ["Ada"] * 70 + ["word " * 400]
-    with pytest.raises(ValueError, match="text 70 has 400 words, and the model reads 384: on_long='window' reads"):
+    wanted = (
+        "text 70 has 400 words, and the model reads 384: on_long='window' reads all of it, 'truncate' its beginning"
+    )
+    with pytest.raises(LongTextError, match=f"^{wanted}$") as raised:
         list(model.stream(texts, LABELS, on_long="error"))
+    error = pickle.loads(pickle.dumps(raised.value))  # as on its way from a Ray actor
+    assert (error.text, str(error), isinstance(error, ValueError)) == (70, wanted, True)
 
 
 @pytest.mark.timeout(60)

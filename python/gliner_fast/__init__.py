@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from gliner_fast.comparing.verification import verify
     from gliner_fast.config import GLiNERConfig
     from gliner_fast.entity import Entity
-    from gliner_fast.errors import CheckpointError, CheckpointWarning, UnsupportedCheckpointError
+    from gliner_fast.errors import CheckpointError, CheckpointWarning, LongTextError, UnsupportedCheckpointError
     from gliner_fast.infer_packing import InferencePackingConfig
     from gliner_fast.jobs import JobError, JobInputError, JobReport, extract_files
     from gliner_fast.jobs.ray_engine import RayOptions
@@ -29,6 +29,7 @@ __all__ = [
     "JobError",
     "JobInputError",
     "JobReport",
+    "LongTextError",
     "RayOptions",
     "Redacted",
     "Redaction",
@@ -51,6 +52,7 @@ _HOMES = {
     "JobError": "jobs",
     "JobInputError": "jobs",
     "JobReport": "jobs",
+    "LongTextError": "errors",
     "RayOptions": "jobs.ray_engine",
     "Redacted": "redaction",
     "Redaction": "redaction",

@@ -17,6 +17,23 @@ class CheckpointWarning(UserWarning):
     """A checkpoint loads, but something in it is missing or unused; the message names it."""
 
 
+class LongTextError(ValueError):
+    """A text that the model does not read whole, with `on_long="error"`.
+
+    Attributes:
+        text: its number.
+        size: what it has, and what the model has room for.
+    """
+
+    def __init__(self, text: int, size: str) -> None:
+        super().__init__(text, size)  # what it is pickled by
+        self.text = text
+        self.size = size
+
+    def __str__(self) -> str:
+        return f"text {self.text} {self.size}: on_long='window' reads all of it, 'truncate' its beginning"
+
+
 def is_of_system(error: BaseException) -> bool:
     """Whether the system refused something, a disk say; what libraries find wrong in a file has no number."""
     return isinstance(error, OSError) and error.errno is not None

@@ -147,8 +147,8 @@ class PredictionMethods(LabelVectorMethods):
 
         Raises:
             TypeError: labels or thresholds of a wrong type.
-            ValueError: per-text values for another number of texts; a threshold of NaN; a text that is too long,
-                with `on_long="error"`.
+            LongTextError: a text is too long, with `on_long="error"`; a ValueError that says which.
+            ValueError: per-text values for another number of texts; a threshold of NaN.
             MemoryError: a single text does not fit into memory.
         """
         self._tell_unused(external_inputs, "inference")
@@ -238,8 +238,9 @@ class PredictionMethods(LabelVectorMethods):
 
         Raises:
             TypeError: options or labels of a wrong type; a pair in place of a text, or with `as_tuples` no pair.
-            ValueError: options out of range; a text that is too long, with `on_long="error"`; one that has a
-                word of more than 16,384 characters where the tokenizer has no limit.
+            LongTextError: a text is too long, with `on_long="error"`; a ValueError that says which.
+            ValueError: options out of range; a text that has a word of more than 16,384 characters where the tokenizer
+                has no limit.
         """
         options = Options(
             flat_ner=flat_ner,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from gliner_fast.errors import LongTextError
 from gliner_fast.jobs._arrow import pa
 from gliner_fast.jobs.block import Block, Columns, Labels, Reject
 from gliner_fast.jobs.inputs import InputFile, fingerprint, name_of
@@ -54,9 +54,6 @@ _UNFIT = (
 
 # What to do about rows that end a job.
 SKIP_ROWS = "Have such rows skipped (--on-error skip)"
-
-# The error of `on_long="error"`: it names the text by its number, which in a job is that of its row.
-_TOO_LONG = re.compile(r"text (?P<row>\d+) (?P<size>has .+): on_long=")
 
 
 @dataclass(frozen=True)
@@ -257,12 +254,11 @@ def _window(block: Block, labels: Any, first: int, last: int) -> Window:
 
 def _tell_place(block: Block, error: ValueError) -> JobError | None:
     """What a job says in place of the error of a text that is too long: its line, and the job's options."""
-    found = _TOO_LONG.match(str(error))
-    if found is None:
+    if not isinstance(error, LongTextError):
         return None
-    place = int(np.searchsorted(block.rows, int(found["row"])))
+    place = int(np.searchsorted(block.rows, error.text))  # its number in a job is that of its row
     return JobError(
-        f"{name_of(block.files[place])}, line {block.lines[place]}: the text {found['size']}: have long texts read in "
+        f"{name_of(block.files[place])}, line {block.lines[place]}: the text {error.size}: have long texts read in "
         "windows (--on-long window), or their beginning alone (--on-long truncate)"
     )
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gliner_fast.batch import Batcher, EncodedPrompts
+from gliner_fast.errors import LongTextError
 from gliner_fast.label_encoder import LabelTexts
 from gliner_fast.labels import LabelSet
 from gliner_fast.predicting.long_texts import Rows, cut_rows, fit_rows, words_of_rows
@@ -96,8 +97,8 @@ def prepare(
         splitter: the user's own word splitter, or None.
 
     Raises:
-        ValueError: a text is too long, with `on_long="error"`, or has words that no window has room for, with
-            `must_read_all`.
+        LongTextError: a text is too long, with `on_long="error"`.
+        ValueError: one has words that no window has room for, with `must_read_all`.
         TypeError: input spans of another form.
     """
     began = perf_counter()
@@ -229,19 +230,18 @@ def _refuse_long(
     subword_counts: NDArray[np.int64],
     rooms: NDArray[np.int64],
 ) -> None:
-    """Raises ValueError for the first text that the model would not read whole."""
+    """Raises LongTextError for the first text that the model would not read whole."""
     for place, words, subwords, room in zip(
         places, total_counts.tolist(), subword_counts.tolist(), rooms.tolist(), strict=True
     ):
-        way_out = "on_long='window' reads all of it, 'truncate' its beginning"
+        number = request.first_text + place
         if words > max_words:
-            raise ValueError(
-                f"text {request.first_text + place} has {words:,} words, and the model reads {max_words:,}: {way_out}"
-            )
+            raise LongTextError(number, f"has {words:,} words, and the model reads {max_words:,}")
         if subwords > room:
-            raise ValueError(
-                f"text {request.first_text + place} has {subwords:,} subwords in its {words:,} words, and the "
-                f"tokenizer's limit leaves room for {max(0, room):,} beside the labels: {way_out}"
+            raise LongTextError(
+                number,
+                f"has {subwords:,} subwords in its {words:,} words, and the tokenizer's limit leaves room for "
+                f"{max(0, room):,} beside the labels",
             )
 
 
