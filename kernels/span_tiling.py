@@ -59,7 +59,7 @@ DEFAULT_BLOCKS = {
     ShapeClass(16, 16, is_small=False): Blocks(256, 16, 32, warps=4, stages=4, registers=128),
     ShapeClass(16, 32, is_small=False): Blocks(256, 32, 32, warps=4, stages=4, registers=128),
     ShapeClass(16, 64, is_small=False): Blocks(256, 64, 32, warps=8, stages=4, registers=128),
-    ShapeClass(16, 128, is_small=False): Blocks(256, 128, 64, warps=8, stages=3),
+    ShapeClass(16, 128, is_small=False): Blocks(128, 128, 64, warps=8, stages=3),
     ShapeClass(16, 16, is_small=True): Blocks(128, 16, 64, warps=4, stages=3),
     ShapeClass(16, 32, is_small=True): Blocks(128, 32, 64, warps=4, stages=3),
     ShapeClass(16, 64, is_small=True): Blocks(128, 64, 64, warps=4, stages=3),
@@ -81,9 +81,13 @@ MEASURED_BLOCKS: dict[str, dict[ShapeClass, Blocks]] = {}
 SHARED_BYTES = 96 * 1024
 
 
-def staged_bytes(u: Tensor, blocks: Blocks, word_rows: int) -> int:
-    """Shared memory of the rows in flight."""
-    return (word_rows + blocks.types) * blocks.hidden * u.element_size() * blocks.stages
+def shared_bytes(u: Tensor, blocks: Blocks, word_rows: int, pairs: int) -> int:
+    """Shared memory of a tile: of the rows in flight, or of the sums on their way to the threads that keep hits.
+
+    The latter go through it whole on cards before Hopper.
+    """
+    in_flight = (word_rows + blocks.types) * blocks.hidden * u.element_size() * blocks.stages
+    return max(in_flight, 4 * pairs * blocks.types)
 
 
 def shape_class(u: Tensor, most_types: int) -> ShapeClass:
@@ -159,7 +163,7 @@ def cut_tiles(u: Tensor, word_counts: Sequence[int], class_counts: Sequence[int]
     widths = ceil_div(max_width, ceil_div(max_width, ends))
     starts = _power_of_2_to(ends + 1 - widths)
     groups = max(1, blocks.rows // (starts * ends))
-    while groups > 1 and staged_bytes(u, blocks, (starts + ends) * groups) > SHARED_BYTES:
+    while groups > 1 and shared_bytes(u, blocks, (starts + ends) * groups, starts * ends * groups) > SHARED_BYTES:
         groups //= 2
     logits = words * types * max_width
     tiles = ceil_div(words, groups * starts) * ceil_div(types, blocks.types) * ceil_div(max_width, widths)  # (B,)

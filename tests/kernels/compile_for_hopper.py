@@ -29,6 +29,7 @@ VARIANTS = {
     # dtype, types, words, dense or hits, tf32
     "bf16": (torch.bfloat16, 25, 4096, "dense", False),
     "bf16 hits": (torch.bfloat16, 25, 4096, "hits", False),
+    "bf16 of 100 types, hits": (torch.bfloat16, 100, 4096, "hits", False),
     "fp16 hits": (torch.float16, 5, 100, "hits", False),
     "fp32": (torch.float32, 5, 4096, "dense", False),
     "tf32": (torch.float32, 25, 100, "dense", True),

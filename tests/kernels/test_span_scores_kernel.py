@@ -178,7 +178,7 @@ def test_a_tile_has_room_for_its_widths(max_width: int):
 @pytest.mark.parametrize(
     ("words", "types", "dtype", "warps"),
     [(40, 5, torch.float32, 4), (4096, 5, torch.bfloat16, 4), (4096, 32, torch.bfloat16, 8),
-     (4096, 100, torch.bfloat16, 16), (100, 100, torch.bfloat16, 8)],
+     (4096, 64, torch.bfloat16, 16), (4096, 100, torch.bfloat16, 8), (100, 100, torch.bfloat16, 8)],
 )  # fmt: skip
 def test_a_thread_keeps_few_hits_where_rows_suffice_for_more_warps(
     words: int, types: int, dtype: torch.dtype, warps: int
@@ -228,7 +228,8 @@ def test_every_default_fits_the_shared_memory_of_small_cards(max_width: int):
         u = torch.empty(words, 1, dtype=torch.float32 if own.bits == 32 else torch.bfloat16)
         tiling = span_tiling.cut_tiles(u, [words], [own.types], max_width)
         assert tiling.blocks == blocks
-        used = span_tiling.staged_bytes(u, blocks, (tiling.starts + tiling.ends) * tiling.groups)
+        words, pairs = (tiling.starts + tiling.ends) * tiling.groups, tiling.starts * tiling.ends * tiling.groups
+        used = span_tiling.shared_bytes(u, blocks, words, pairs)
         assert used <= span_tiling.SHARED_BYTES
 
 
