@@ -200,7 +200,7 @@ class RelationScorer(nn.Module):
             return
         # Compared in the weights' own precision, as the package does it.
         (limits,) = upload([torch.from_numpy(question.adjacency_thresholds).to(spans.dtype).float()], spans.device)
-        none = np.zeros(0, np.int64)
+        none: NDArray[np.int64] = np.zeros(0, np.int64)
         kept_heads, kept_tails = [none], [none]
         if isinstance(adjacency, PairwiseAdjacency):
             (texts,) = _on_device(spans, question.texts)
