@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from benches.hardware import describe
-from gliner_fast import GLiNER
+from gliner_fast import Entity, GLiNER
 from gliner_fast.annotated import Example, read_examples
 from gliner_fast.comparing import verification
 from gliner_fast.comparing.installed_gliner import load_reference
+from gliner_fast.comparing.reference_candidates import Candidate, find_reference_candidates
 from tests.reference.scores import score_sets
 
 THRESHOLDS = (0.3, 0.5, 0.9)
@@ -68,13 +69,13 @@ class Answers:
             )
             self.batches.append((batch, reference.run_batch(batch)))
 
-    def decode(self, **settings: Any) -> list[list[dict[str, Any]]]:
+    def decode(self, **settings: Any) -> list[list[Entity]]:
         """Entities of each text."""
         decoded = [
             own for batch, output in self.batches for own in self.reference.decode_batch(output, batch, **settings)
         ]
         names = ("valid_texts", "valid_to_orig_idx", "start_token_map", "end_token_map", "num_original")
-        found: list[list[dict[str, Any]]] = self.reference.map_entities_to_text(
+        found: list[list[Entity]] = self.reference.map_entities_to_text(
             decoded, *(self.prepared[name] for name in names)
         )
         return found
@@ -92,8 +93,8 @@ def compare_set(folder: Path, name: str, ours: GLiNER, reference: Any, limit: in
         settings: dict[str, Any] = {"flat_ner": flat_ner, "multi_label": multi_label, "threshold": threshold}
         mine, theirs = ours.inference(texts, labels, **settings), answers.decode(**settings)
 
-        def candidates(index: int, floor: float = threshold - verification.TOLERANCE) -> Any:
-            return verification.find_reference_candidates(reference, texts[index], labels, floor=floor)
+        def candidates(index: int, floor: float = threshold - verification.TOLERANCE) -> list[Candidate]:
+            return find_reference_candidates(reference, texts[index], labels, floor=floor)
 
         report = verification.compare(mine, theirs, candidates, **settings)
         reports.append({"mode": mode, "threshold": threshold, **report.to_dict()})

@@ -102,7 +102,7 @@ def bench_attention_with_products(race: Race, length: int, dtype: torch.dtype, d
 
     def project_tables(dtype: torch.dtype) -> torch.Tensor:
         given = [part.to(dtype) for part in (relative, weight[: 2 * width], bias[: 2 * width])]
-        projected = torch.nn.functional.linear(*given) * scale
+        projected: torch.Tensor = torch.nn.functional.linear(*given) * scale
         return projected.view(-1, 2, HEADS, HEAD_DIM).permute(1, 2, 0, 3).contiguous()  # (2, H, rows, head_dim)
 
     tables = project_tables(dtype)

@@ -16,6 +16,7 @@ import torch
 from benches.compare import Race, words_of
 from benches.conftest import DEVICES, LABELS, SIZES, Pair, texts_of
 from benches.floor import cpu_peak, encoder_operations
+from gliner_fast import Entity
 from gliner_fast.comparing.reference_candidates import find_reference_candidates
 from gliner_fast.comparing.report import VerificationReport
 from gliner_fast.comparing.verification import compare
@@ -25,7 +26,7 @@ TEXT_COUNTS = {"short": 32, "mixed": 8, "long": 6}
 BATCH_SIZES = {"cpu": [1, 4, 8, 16], "cuda": [16, 64, 256]}
 THRESHOLD = 0.5
 
-Answers = list[list[dict[str, Any]]]
+Answers = list[list[Entity]]
 
 
 def inference_sorted(model: Any, texts: Sequence[str], labels: list[str], batch_size: int) -> Answers:

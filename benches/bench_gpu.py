@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benches.bench_end_to_end import THRESHOLD, Answers, fastest_batch_size, inference_sorted
@@ -32,7 +33,9 @@ from gliner_fast.comparing.reference_candidates import find_reference_candidates
 from gliner_fast.comparing.verification import compare
 from gliner_fast.encoders.attention_executor import VARIABLE as ATTENTION
 from gliner_fast.encoders.cuda_graphs import VARIABLE as GRAPHS
+from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.predicting.request import Options, Request
+from gliner_fast.scorer import SpanScorer
 from gliner_fast.stats import Stats
 
 pytestmark = pytest.mark.gliner  # which also writes the checkpoints
@@ -120,7 +123,7 @@ def busy_seconds(call: Callable[[], object]) -> float:
     with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as profiler:
         call()
         torch.cuda.synchronize()
-    on_card = [event for event in profiler.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    on_card = [event for event in profiler.events() if event.device_type == DeviceType.CUDA]
     return covered([(event.time_range.start, event.time_range.end) for event in on_card]) / 1e6
 
 
@@ -136,11 +139,13 @@ def covered(intervals: Iterable[tuple[float, float]]) -> float:
 def useful_operations(model: GLiNER, texts: list[str], labels: list[str]) -> tuple[int, int]:
     """Operations of encoder and span scores over true subwords and spans, and the subwords."""
     prepared = model.predictor().prepare(Request.read(texts, labels, Options()))
-    scorer = model.model.scorer
+    scorer, encoder = model.model.scorer, model.model.encoder
+    assert isinstance(scorer, SpanScorer)
+    assert isinstance(encoder, DebertaEncoder)
     words = (prepared.rows.lasts - prepared.rows.firsts).tolist()
     spans = span_scores_work(words, [len(labels)] * len(words), scorer.max_width, scorer.out.in_features, size=1)
-    encoder = encoder_operations(model.model.encoder.config, prepared.lengths.tolist())
-    return encoder + spans.operations, int(prepared.lengths.sum())
+    operations = encoder_operations(encoder.config, prepared.lengths.tolist()) + spans.operations
+    return operations, int(prepared.lengths.sum())
 
 
 def add_card_figures(card: dict[str, Any], model: GLiNER, texts: list[str], labels: list[str], dtype: str) -> None:
@@ -258,8 +263,9 @@ def bench_gpu_attentions(race: Race, name: str, size: str, device: str, monkeypa
     """Ours in bf16 beside `gliner` in fp16 with other people's attention, and beside ours with one of them."""
     texts, labels = distinct_texts(name, max(32, round(IN_RACE * TEXTS[name] * SCALE))), LABELS[:5]
     model = ours_of(size, "bf16", device)
-    config = model.model.encoder.config
-    peers = gpu_peers(config.hidden_size // config.heads)
+    encoder = model.model.encoder
+    assert isinstance(encoder, DebertaEncoder)
+    peers = gpu_peers(encoder.config.hidden_size // encoder.config.heads)
     if not peers:
         pytest.skip("neither flashdeberta nor disentangled-flash is installed: carry the wheels of `make gpu-wheels`")
     shipped = reference(size, device)

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +35,7 @@ from gliner_fast.batch import Batch
 from gliner_fast.candidates import Candidates
 from gliner_fast.entity import Entity
 from gliner_fast.kernels.pending_candidates import PendingCandidates, SpanCandidates
-from gliner_fast.network import BatchScores
+from gliner_fast.network import BatchScores, Network
 from gliner_fast.predicting.predictor import Predictor
 
 TEXTS = {"short": 2048, "mixed": 256}
@@ -97,7 +97,7 @@ class EmulatedCard(nn.Module):
         self.nothing = torch.zeros(0)
         self.free_at = 0.0
 
-    def forward(self, batch: Batch, *_: Any) -> BatchScores:
+    def forward(self, batch: Batch, *_given: Any) -> BatchScores:
         """What was remembered, once the device will be done."""
         for _ in range(LAUNCHES):
             torch.add(self.nothing, self.nothing, out=self.nothing)
@@ -108,7 +108,8 @@ class EmulatedCard(nn.Module):
 
         def read(places: Tensor, scores: Tensor) -> SpanCandidates:
             order = places.argsort()
-            return SpanCandidates(*columns[:4, order].long(), scores[order])
+            texts, starts, widths, types = columns[:4, order].long()
+            return SpanCandidates(texts, starts, widths, types, scores[order])
 
         room = hits + hits % 2
         sent = torch.zeros(2 + room + room // 2, dtype=torch.int64)
@@ -166,11 +167,12 @@ class Emulation:
         texts = distinct_texts(name, max(32, round(TEXTS[name] * SCALE)))
         predictor = model.predictor()
         recorder = Recorder(predictor.network)
-        in_turn = dataclasses.replace(predictor, network=recorder, budget=BUDGET)
+        in_turn = dataclasses.replace(predictor, network=cast("Network", recorder), budget=BUDGET)
         monkeypatch.setattr(model, "predictor", lambda: in_turn)
         expected = model.inference(texts, labels)
         subwords = sum(len(key) for key in recorder.tables) // np.dtype(np.int64).itemsize
-        in_turn = dataclasses.replace(in_turn, network=EmulatedCard(recorder.tables, 1e6 * millions))
+        card = EmulatedCard(recorder.tables, 1e6 * millions)
+        in_turn = dataclasses.replace(in_turn, network=cast("Network", card))
         overlapping = Overlapping(**vars(in_turn))
         monkeypatch.setattr(model, "predictor", lambda: overlapping)
         return cls(model, texts, labels, overlapping, in_turn, expected, subwords)

@@ -15,7 +15,7 @@ import pytest
 from benches.compare import SCALE, Race, words_of
 from benches.conftest import LABELS
 from benches.job_memory import make_texts
-from gliner_fast import GLiNER, extract_files
+from gliner_fast import Entity, GLiNER, extract_files
 
 ROWS = 2_000
 THRESHOLD = 0.5
@@ -34,7 +34,7 @@ def bench_jobs(race: Race, kind: str, tmp_path: Path) -> None:
             (shutil.rmtree if left.is_dir() else Path.unlink)(left) if left.exists() else None
         extract_files(source, output, labels, model=model, threshold=THRESHOLD)
 
-    def in_memory() -> list[list[dict[str, object]]]:
+    def in_memory() -> list[list[Entity]]:
         return model.inference(texts, labels, threshold=THRESHOLD)
 
     ours()
@@ -60,7 +60,8 @@ def bench_jobs(race: Race, kind: str, tmp_path: Path) -> None:
 
 def read_parquet(path: Path) -> list[dict[str, Any]]:
     """All rows of a file, or of the files in a folder."""
-    return pq.read_table(path).to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return rows
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def bench_import(race: Race) -> None:
     )
 
 
-def compare(race: Race, ours: Callable[[], None], rivals: dict[str, Callable[[], None]], **conditions: object) -> None:
+def compare(race: Race, ours: Callable[[], None], rivals: dict[str, Callable[[], None]], **conditions: Any) -> None:
     """A race of processes; but for `make bench-check` only that ours ends well, as others take seconds each."""
     if race.benchmark.disabled:
         race.benchmark(ours)

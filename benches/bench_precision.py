@@ -32,7 +32,10 @@ THRESHOLD = 0.5
 LEAST_AGREEMENT = {"int16": 0.8, "int8": 0.1, "bf16": 0.1}
 # Of products of random numbers, relative.
 MOST_ERROR = {"int16": 3e-4, "int8": 1e-2}
-KINDS = {"int16": _rust.Int16Weights, "int8": _rust.Int8Weights}
+KINDS: dict[str, type[_rust.Int16Weights | _rust.Int8Weights]] = {
+    "int16": _rust.Int16Weights,
+    "int8": _rust.Int8Weights,
+}
 LAYERS = 12 if SCALE > 0.1 else 2
 WIDTHS = {"minilm": 384, "base": 768}
 

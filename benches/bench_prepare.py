@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from benches.compare import Race, words_of
 from benches.conftest import LABELS, SIZES, Pair, texts_of
@@ -28,7 +29,7 @@ def rows_of_ours(batches: list[Batch]) -> dict[int, Row]:
     rows = {}
     for batch in batches:
         ids = batch.input_ids.numpy()
-        numbers = np.zeros(ids.size, np.int64)
+        numbers: NDArray[np.int64] = np.zeros(ids.size, np.int64)
         first_word = np.cumsum(batch.word_counts.numpy()) - batch.word_counts.numpy()
         positions = batch.pooled_positions.numpy()
         numbers[positions] = batch.pooled_words.numpy() - first_word[positions // ids.shape[1]] + 1

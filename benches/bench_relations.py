@@ -35,7 +35,7 @@ def bench_relations(race: Race, pair: Callable[..., Pair], name: str, kind: str,
         for level in (0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.0)
         if sum(map(len, models.ours.inference(texts, labels, RELATIONS, threshold=level)[0])) >= words / 12
     )
-    options = {"threshold": threshold, "adjacency_threshold": 0.5, "relation_threshold": 0.5}
+    options: dict[str, Any] = {"threshold": threshold, "adjacency_threshold": 0.5, "relation_threshold": 0.5}
 
     def find(model: Any, texts: list[str] = texts, **further: Any) -> Answers:
         answers: Answers = model.inference(texts, labels, RELATIONS, **options, **further)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from benches.compare import Race
+from benches.floor import SpanCounts
 from gliner_fast.candidates import Candidates
 from gliner_fast.cpu.native_candidates import native_candidates
 from gliner_fast.kernels.pending_candidates import SpanCandidates
@@ -33,7 +34,7 @@ def bench_span_candidates(race: Race, texts: str, width: int, classes: int) -> N
     u, v = torch.randn(2, words, hidden)
     g, c = torch.randn(types, hidden) / hidden**0.5, torch.full((types,), -3.0)
     thresholds = torch.full((types,), 0.5)
-    shape = {"word_counts": word_counts, "class_counts": class_counts, "max_width": MAX_WIDTH}
+    shape: SpanCounts = {"word_counts": word_counts, "class_counts": class_counts, "max_width": MAX_WIDTH}
 
     def run_rust() -> Candidates:
         return native_candidates(u, v, g, c, thresholds=thresholds, **shape)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from itertools import accumulate, cycle, takewhile
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benches.compare import Race
-from benches.floor import device_seconds, measure_peaks, span_scores_work
+from benches.floor import SpanCounts, device_seconds, measure_peaks, span_scores_work
 from gliner_fast.kernels import span_scores as kernel
 from gliner_fast.kernels import span_tiling
 from gliner_fast.kernels.span_reference import span_scores_reference
@@ -53,8 +54,10 @@ def bench_span_scores(race: Race, device: str, width: int, classes: int, words: 
     torch.manual_seed(0)
     word_counts = mixed_lengths(words)
     class_counts = [classes] * len(word_counts)
-    shape = {"word_counts": word_counts, "class_counts": class_counts, "max_width": MAX_WIDTH}
+    shape: SpanCounts = {"word_counts": word_counts, "class_counts": class_counts, "max_width": MAX_WIDTH}
     head = SpanScorer(width, MAX_WIDTH, "markerV0", dropout=0.0).to(device, dtype).eval()
+    joint = head.joint
+    assert joint is not None
     vectors = torch.randn(words, width, device=device, dtype=dtype)  # (N, D)
     prompts = torch.randn(sum(class_counts), width, device=device, dtype=dtype)  # (T, D)
     padded = torch.nn.utils.rnn.pad_sequence(vectors.split(word_counts), batch_first=True)  # (B, W, D)
@@ -75,7 +78,7 @@ def bench_span_scores(race: Race, device: str, width: int, classes: int, words: 
         last = torch.arange(padded.shape[1], device=device)[:, None] + torch.arange(MAX_WIDTH, device=device)  # (W, K)
         last = last.clamp_(max=padded.shape[1] - 1)
         pairs = torch.cat([starts[:, :, None].expand(-1, -1, MAX_WIDTH, -1), ends[:, last]], dim=-1)  # (B, W, K, 2D)
-        spans = head.out(F.relu(head.joint(pairs)))  # (B, W, K, D)
+        spans = head.out(F.relu(joint(pairs)))  # (B, W, K, D)
         return torch.einsum("BWKD,BCD->BWKC", spans, batch_prompts)
 
     with torch.inference_mode():
@@ -83,7 +86,7 @@ def bench_span_scores(race: Race, device: str, width: int, classes: int, words: 
         assert error <= TOLERANCE[dtype]
         assert device == "cpu" or head.executor == "triton"
         rivals = {"gliner's head": run_unfactored, "factored in torch": run_factored}
-        conditions = {}
+        conditions: dict[str, Any] = {}
         if device == "cuda":
             peaks = {name: peak_bytes(call) for name, call in [("ours", run_ours), *rivals.items()]}
             conditions["peak_bytes"] = peaks
@@ -134,10 +137,10 @@ def peak_bytes(call: Callable[[], object]) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
-def kernel_figures(inputs: tuple[Tensor, Tensor, Tensor, Tensor], shape: dict[str, object]) -> dict[str, float]:
+def kernel_figures(inputs: tuple[Tensor, Tensor, Tensor, Tensor], shape: SpanCounts) -> dict[str, float]:
     """The kernel alone: seconds for all logits and for the best hundredth of them; the floor of the former."""
     u, _, _, c = inputs
-    tiling = span_tiling.cut_tiles(u, *shape.values())
+    tiling = span_tiling.cut_tiles(u, **shape)
     logits = u.new_empty(tiling.logits)
     launch = partial(kernel.launch, *inputs, tiling, MAX_WIDTH, allow_tf32=False)
     seconds = device_seconds(partial(launch, logits))
@@ -152,7 +155,7 @@ def kernel_figures(inputs: tuple[Tensor, Tensor, Tensor, Tensor], shape: dict[st
         launch(found, hits=hits)
 
     peaks = measure_peaks(u.dtype)
-    floor = peaks.floor(span_scores_work(*shape.values(), u.shape[1], u.element_size()))
+    floor = peaks.floor(span_scores_work(**shape, hidden=u.shape[1], size=u.element_size()))
     return {
         "seconds": seconds,
         "candidates_seconds": device_seconds(find),

@@ -6,6 +6,7 @@ Twelve layers take turns, as in a model: none finds its weights in the cache, no
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -25,7 +26,9 @@ TOLERANCES = {"float32": 1e-5, "int16": 2e-3, "int8": 0.05}
 @pytest.mark.parametrize("rows", [16, 48, 128, 384])
 @pytest.mark.parametrize("size", WIDTHS)
 @pytest.mark.parametrize("dtype", TOLERANCES)
-def bench_sublayers(race: Race, dtype: str, size: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def bench_sublayers(
+    race: Race, dtype: Literal["float32", "int16", "int8"], size: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(VARIABLE, "packed")
     torch.manual_seed(0)
     width = WIDTHS[size]
@@ -47,7 +50,8 @@ def bench_sublayers(race: Race, dtype: str, size: str, rows: int, monkeypatch: p
 
     def apart(layer: nn.ModuleDict) -> Tensor:
         normed = layer["attention_norm"](layer["attention_output"](attended).add_(hidden))
-        inner = layer["intermediate"].product(normed, "gelu")
+        intermediate: Any = layer["intermediate"]
+        inner = intermediate.product(normed, "gelu")
         out: Tensor = layer["output_norm"](layer["output"](inner).add_(normed))
         return out
 

@@ -139,7 +139,7 @@ class Theirs:
 @pytest.mark.timeout(1_800)  # base on two cores
 def bench_training(race: Race, tmp_path: Path, name: str, label_count: int, size: str, device: str) -> None:
     rows = annotated_rows(name, label_count)
-    ours, theirs = (side(size, rows, device, tmp_path) for side in (Ours, Theirs))
+    ours, theirs = Ours(size, rows, device, tmp_path), Theirs(size, rows, device, tmp_path)
     error = max(abs(mine / their - 1) for mine, their in zip(loss_and_norm(ours), loss_and_norm(theirs), strict=True))
     assert error <= TOLERANCE
     memory = {label: kept_bytes(side) for label, side in (("ours", ours), ("gliner", theirs))}
@@ -204,7 +204,7 @@ def loss_and_norm(side: Ours | Theirs) -> tuple[float, float]:
     """The loss without dropout, and the norm of its gradient."""
     side.model.eval()
     total = 0.0
-    with torch.backends.cudnn.flags(enabled=False):  # type: ignore[no-untyped-call]  # its LSTM has no way back in eval
+    with torch.backends.cudnn.flags(enabled=False):  # its LSTM has no way back in eval
         for loss in side.losses():
             loss.backward()
             total += float(loss.detach())

@@ -145,11 +145,13 @@ def bench_look_up_and_assemble(race: Race, batch: int) -> None:
     words = whitespace_splitter().split(corpus("mixed")[:batch])
     lists, word_total = words.to_lists(), int(words.text_offsets[-1])
     prompt = Prompt(tokenizer)
+    class_token = tokenizer.convert_tokens_to_ids("<<ENT>>")
+    assert isinstance(class_token, int)
     layout = _rust.RowLayout(
         prefix=np.array([tokenizer.cls_token_id]),
         suffix=np.array([tokenizer.sep_token_id]),
         pad_id=tokenizer.pad_token_id,
-        class_token_id=tokenizer.convert_tokens_to_ids("<<ENT>>"),
+        class_token_id=class_token,
         max_subwords=None,
         pooling="first",
         corrected=False,

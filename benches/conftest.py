@@ -8,6 +8,7 @@ Environment:
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import random
@@ -95,7 +96,7 @@ _RECIPE = (checkpoint_recipes, random_checkpoints, relation_checkpoints, tokeniz
 
 def checkpoint(size: str, kind: str = "") -> Path:
     """A random calibrated checkpoint of a size, and kind, made once and kept until the recipe changes."""
-    recipe = b"".join(Path(module.__file__).read_bytes() for module in _RECIPE)
+    recipe = b"".join(Path(inspect.getfile(module)).read_bytes() for module in _RECIPE)
     name = f"{kind}-{size}" if kind else size
     folder = CACHE / f"{name}-{hashlib.sha256(recipe).hexdigest()[:12]}"
     if not folder.exists():

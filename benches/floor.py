@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +40,17 @@ class Peaks:
         return max(work.bytes / self.bytes, work.operations / self.operations)
 
 
-def span_scores_work(word_counts: list[int], class_counts: list[int], max_width: int, hidden: int, size: int) -> Work:
+class SpanCounts(TypedDict):
+    """Sizes of a batch of spans, by the names that all who score them take."""
+
+    word_counts: Sequence[int]
+    class_counts: Sequence[int]
+    max_width: int
+
+
+def span_scores_work(
+    word_counts: Sequence[int], class_counts: Sequence[int], max_width: int, hidden: int, size: int
+) -> Work:
     """The work of `kernels.span_scores`: every input read once, every logit written once, true spans alone computed.
 
     Args:
@@ -118,7 +129,7 @@ def _replay_seconds(call: Callable[[], object]) -> float:
     with torch.cuda.graph(graph):
         for _ in range(CALLS):
             call()
-    seconds = []
+    seconds: list[float] = []
     for _ in range(REPLAYS):
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         begin.record()

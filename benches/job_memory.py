@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -64,10 +65,11 @@ def main() -> None:
     parser.add_argument("--model", default="", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.run:
-        run_job(*given.run, given.model)
+        source, output = given.run
+        run_job(source, output, given.model)
         return
     model = "" if given.size == "built-in" else str(checkpoint(given.size))
-    results = []
+    results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for rows in given.rows:
             source = Path(folder) / f"{rows}.parquet"

@@ -13,23 +13,27 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import torch
+from torch import Tensor
 
 from benches.bench_end_to_end import TEXT_COUNTS, THRESHOLD, useful_operations
 from benches.compare import SCALE
 from benches.conftest import LABELS, checkpoint, texts_of
 from benches.floor import Peaks, Work, cpu_peak
 from benches.hardware import cpu_name
+
+if TYPE_CHECKING:
+    from gliner_fast.cpu.linear import AnyWeights
 
 PRODUCTS, ATTENTION, GELU, NORM, LSTM, SPANS = "products", "attention", "GELU", "norms", "LSTM", "spans"
 STAGES = (PRODUCTS, ATTENTION, GELU, NORM, LSTM, SPANS)
@@ -46,7 +50,7 @@ class Clock:
     """
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
         self.operations = 0
         self._inside: list[float] = []  # seconds of what the running stages have started
 
@@ -79,15 +83,16 @@ def watched(clock: Clock) -> Iterator[None]:
     from gliner_fast.cpu import native_lstm
     from gliner_fast.encoders import deberta_layer
 
-    def of_linear(vectors: Any, weight: Any, *_: Any, packed: Any = None, **__: Any) -> int:
+    def of_linear(vectors: Tensor, weight: Tensor, *_: Any, packed: AnyWeights | None = None, **__: Any) -> int:
         outputs, inputs = weight.shape if packed is None else packed.shape
         return 2 * vectors.numel() // inputs * inputs * outputs
 
-    def of_rest(attended: Any, _: Any, **modules: Any) -> int:
+    def of_rest(attended: Tensor, _: Tensor, **modules: Any) -> int:
         linear = ("attention_output", "intermediate", "output")
-        return 2 * len(attended) * sum(modules[name].weight.numel() for name in linear)
+        weights: list[Tensor] = [modules[name].weight for name in linear]
+        return 2 * len(attended) * sum(weight.numel() for weight in weights)
 
-    stages = [
+    stages: list[tuple[str, Any, str, Callable[..., int] | None]] = [
         (PRODUCTS, linears, "linear", of_linear),
         (PRODUCTS, scorer, "linear", of_linear),
         (PRODUCTS, native_lstm, "linear", of_linear),

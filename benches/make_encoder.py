@@ -13,9 +13,13 @@ import argparse
 import re
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 BESIDE = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 _PART = re.compile(r"\b(embeddings|encoder)[./].*")  # of a name: what stands before it is the exporter's
@@ -80,7 +84,7 @@ def _weights_of(file: Path) -> dict[str, Tensor]:
     return found
 
 
-def _save(model: torch.nn.Module, like: Path, out: Path) -> None:
+def _save(model: PreTrainedModel, like: Path, out: Path) -> None:
     model.save_pretrained(out)
     for name in BESIDE:
         if (like / name).exists():

@@ -209,7 +209,7 @@ def corpus_of(config: TrainingConfig, model: GLiNER) -> Corpus:
     from gliner_fast.training.corpus import read_corpus
 
     own = model.config
-    limits = {"max_len": own.max_len, "max_width": own.max_width, "ent_token": own.ent_token}
+    limits: dict[str, Any] = {"max_len": own.max_len, "max_width": own.max_width, "ent_token": own.ent_token}
     same = {"output_dir": "", "seed": 0, "steps": 1, "save_steps": 1, "negative_share": 0.5, "random_drop": False}
     key = config.replace(**same).to_yaml() + json.dumps(limits)
     if key not in _corpora:
@@ -271,10 +271,10 @@ def page(options: argparse.Namespace, seeds: list[int], runs: list[Run], scores:
     is_whole = all(own.keys() == set(names) for own in scores)
     heads = [*names, "mean"] if is_whole else names
     lines += [f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
-    for row, own in rows.items():
-        cells = [[score[name] for score in own if name in score] for name in names]
+    for row, of_seeds in rows.items():
+        cells = [[score[name] for score in of_seeds if name in score] for name in names]
         if is_whole:
-            cells.append([statistics.fmean(score.values()) for score in own])
+            cells.append([statistics.fmean(score.values()) for score in of_seeds])
         lines.append(f"| {row} | {' | '.join(map(cell, cells))} |")
     return "\n".join(lines) + "\n"
 

@@ -15,6 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
+from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benches.bench_gpu import covered, useful_operations
@@ -46,7 +47,7 @@ def profiled(model: GLiNER, texts: list[str], labels: list[str], most: int, trac
     totals: dict[str, list[float]] = defaultdict(list)
     spans = []
     for event in profiler.events():
-        if event.device_type == torch.autograd.DeviceType.CUDA:
+        if event.device_type == DeviceType.CUDA:
             totals[event.name].append(event.time_range.elapsed_us())
             spans.append((event.time_range.start, event.time_range.end))
     if not spans:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def card_rows(result: Mapping[str, Any], only: str) -> Iterator[tuple[str, ...]]
     for bench in result["benchmarks"]:
         card = bench["extra_info"].get("card")
         if card and only in bench["name"]:
-            told = {
+            told: dict[str, Callable[[float], str]] = {
                 "subwords_a_second": lambda value: f"{value:,.0f}",
                 "share_of_product_peak": lambda value: f"{100 * value:.0f} %",
                 "busy_share": lambda value: f"{100 * value:.0f} %",
@@ -91,7 +91,7 @@ def as_markdown(result: Mapping[str, Any], only: str = "") -> str:
     lines += as_table(HEADER, list(rows(result, only)))
     growth = as_table(("growth", "time", "factor for ten times as many"), list(growth_rows(result, only)))
     lines += ["", *growth] if growth else []
-    header = ("bench", "useful products", "peak of the same run", "share")
+    header: tuple[str, ...] = ("bench", "useful products", "peak of the same run", "share")
     shares = as_table(header, list(share_rows(result, only)))
     lines += ["", *shares] if shares else []
     header = ("bench", "subwords/s", "useful share of the product peak", "card busy", "peak memory")

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ from gliner_fast.kernels.span_tiling import Blocks, ShapeClass
 
 HIDDEN = 4 * 768
 WORDS = {True: 512, False: 4096}
-CHOICES: dict[str, tuple[int | None, ...]] = {
+CHOICES: dict[str, tuple[Any, ...]] = {
     "rows": (64, 128, 256, 512, 1024),
     "types": (16, 32, 64, 128),
     "hidden": (32, 64, 128),

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import torch
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DATA = Path(__file__).parent / "data"
 
@@ -164,7 +164,7 @@ def corpus() -> tuple[str, ...]:
     )
 
 
-def _spread(encoder: torch.nn.Module) -> None:
+def _spread(encoder: PreTrainedModel) -> None:
     """Draws the encoder's weights again with a fan-in scale, queries and keys sharper.
 
     With the usual 0.02 a deep random encoder hardly mixes its context: every entity token would get nearly the same
@@ -197,7 +197,7 @@ def _calibrate(model: Any, recipe: Recipe) -> None:
 
     core = model.model
     out_project = core.span_rep_layer.span_rep_layer.out_project
-    span_layer = out_project[-1] if isinstance(out_project, torch.nn.Sequential) else out_project
+    span_layer: Any = out_project[-1] if isinstance(out_project, torch.nn.Sequential) else out_project
     type_layer = core.prompt_rep_layer[-1]
     spans: list[torch.Tensor] = []
     types: list[torch.Tensor] = []

@@ -42,7 +42,7 @@ def calibrate_relations(model: Any, texts: list[str], labels: list[str]) -> None
         return _run(model, texts, labels, threshold)
 
     layer = getattr(model.model, "relations_rep_layer", None)
-    adjacency = None if layer is None else layer.relation_rep_layer
+    adjacency: Any = None if layer is None else layer.relation_rep_layer
     if hasattr(adjacency, "attn"):
         with torch.no_grad():
             adjacency.attn.in_proj_weight.mul_(_SHARPENING)

@@ -72,7 +72,7 @@ def _t5_tokenizer(
     filler = [(f"\ue000{piece}\ue001", others[-1][1]) for piece in range(size - len(own) - len(others))]
     options = {} if max_subwords is None else {"model_max_length": max_subwords}
     backend = Tokenizer(models.Unigram([*own, *others, *filler], unk_id=2))
-    metaspace = {"replacement": "\u2581", "prepend_scheme": "always"}
+    metaspace: dict[str, Any] = {"replacement": "\u2581", "prepend_scheme": "always"}
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(**metaspace)]
     )
@@ -99,6 +99,8 @@ def _train(family: str, texts: tuple[str, ...], size: int) -> Tokenizer:
     common: dict[str, Any] = {
         "vocab_size": pieces + len(_SPECIALS), "special_tokens": _SPECIALS, "show_progress": False
     }  # fmt: skip
+    normalizer: normalizers.Normalizer
+    splitter: pre_tokenizers.PreTokenizer
     if family == "unigram":
         normalizer = normalizers.Sequence(
             [normalizers.Strip(), normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace("  ", " ")]
