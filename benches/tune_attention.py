@@ -87,7 +87,7 @@ def main() -> None:
     for bits, head_dim, positions, short in product(arguments.bits, arguments.head_dim, (True, False), (False, True)):
         own = ShapeClass(bits, head_dim, positions, short)
         seconds = timer(own)
-        start = seconds(kernel.default_blocks(own))
+        start = seconds(kernel.default_blocks(own, torch.cuda.get_device_capability()[0]))
         best, best_seconds = fastest(CHOICES, seconds)
         print(
             f"        {own!r}: {best!r},  # {1e6 * best_seconds:.1f} us, {start / best_seconds:.2f}x the default",

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,10 +61,24 @@ def expect_taken(given: Tensor, name: str) -> None:
         )
 
 
+class Card(NamedTuple):
+    """What block sizes depend on.
+
+    Attributes:
+        name: as `torch.cuda.get_device_name` gives it.
+        major: of the compute capability: 8 is Ampere and Ada, 9 Hopper, 10 and 12 Blackwell.
+    """
+
+    name: str
+    major: int
+
+
 @cache
-def card_name(device: torch.device) -> str:
-    """The name of a CUDA device; none for the interpreter."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+def card_of(device: torch.device) -> Card:
+    """What a CUDA device is; the interpreter stands for a Hopper without a name."""
+    if device.type != "cuda":
+        return Card("", 9)
+    return Card(torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)[0])
 
 
 def is_kernel(candidate: Any) -> bool:

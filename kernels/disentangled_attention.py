@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gliner_fast.kernels._triton import INTERPRETED, card_name, expect_taken, jit, jit_for_any, loop_bound, tl
+from gliner_fast.kernels._triton import INTERPRETED, Card, card_of, expect_taken, jit, jit_for_any, loop_bound, tl
 from gliner_fast.kernels.attention_reference import Positions
 from gliner_fast.kernels.starting import start
 
@@ -235,7 +235,7 @@ def disentangled_attention(
         queries = queries.contiguous()
     if biases is not None:
         biases = biases.float().contiguous()
-    blocks = _choose_blocks(qkv, longest, card_name(qkv.device), has_positions=table is not None)
+    blocks = _choose_blocks(qkv, longest, card_of(qkv.device), has_positions=table is not None)
     tiles = -(-longest // blocks.rows)
     start(
         _disentangled_attention_kernel,
@@ -315,8 +315,8 @@ class ShapeClass(NamedTuple):
 
 
 @cache
-def default_blocks(own: ShapeClass) -> Blocks:
-    """Read off what Triton 3.6 compiles for sm_90.
+def default_blocks(own: ShapeClass, major: int) -> Blocks:
+    """Read off what Triton 3.6 compiles, for a card's `major`.
 
     In 16 bits, with heads 64 wide and positions, they were the fastest of seventeen on an H200 (2026-11-28, before a
     tile's loads stood together; a throw-away script) for texts of up to 32, 64, 128 and 400 subwords; up to 48, sixteen
@@ -326,12 +326,17 @@ def default_blocks(own: ShapeClass) -> Blocks:
     (`PYTHONPATH=python python -m tests.kernels.compile_attention_for_hopper`), and read half as much, but for short
     texts most of them would be for nothing. Everything fits into 255 registers, but for four numbers of the class that
     matters most. Loads run ahead where two programs then still share a multiprocessor.
+
+    All of that is for sm_90. On other cards than Hopper and its like of Blackwell (sm_100) that class has too few
+    registers for 64 x 64 pairs: 500 to 900 bytes are spilled, and read again in the loop, which then takes as many
+    instructions as smaller tiles, of which none spills.
     """
     if own.bits == 32:
         return Blocks(32, warps=8 if own.head_dim == 64 else 4, stages=1)
-    if own.is_short:
+    is_largest = own.has_positions and own.head_dim == 64
+    if own.is_short or (is_largest and major not in (9, 10)):
         return Blocks(32, warps=2, stages=2)
-    return Blocks(64, warps=4, stages=1 if own.has_positions and own.head_dim == 64 else 2)
+    return Blocks(64, warps=4, stages=1 if is_largest else 2)
 
 
 # By the card's name, as `torch.cuda.get_device_name` gives it. Lines come from `python -m benches.tune_attention`, with
@@ -339,7 +344,7 @@ def default_blocks(own: ShapeClass) -> Blocks:
 MEASURED_BLOCKS: dict[str, dict[ShapeClass, Blocks]] = {}
 
 
-def _choose_blocks(qkv: Tensor, longest: int, card: str, *, has_positions: bool) -> Blocks:
+def _choose_blocks(qkv: Tensor, longest: int, card: Card, *, has_positions: bool) -> Blocks:
     """What was measured on the card for the class, else the default."""
     own = ShapeClass(8 * qkv.element_size(), qkv.shape[-1], has_positions, longest <= 32)
-    return MEASURED_BLOCKS.get(card, {}).get(own) or default_blocks(own)
+    return MEASURED_BLOCKS.get(card.name, {}).get(own) or default_blocks(own, card.major)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gliner_fast.kernels._triton import card_name
+from gliner_fast.kernels._triton import card_of
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Tiling:
 def cut_tiles(u: Tensor, word_counts: Sequence[int], class_counts: Sequence[int], max_width: int) -> Tiling:
     """Cuts a batch into tiles: host arithmetic and one copy to the device, whatever the number of texts."""
     words, types = np.array(word_counts, np.int64), np.array(class_counts, np.int64)  # each (B,)
-    blocks = choose_blocks(u, int(types.max(initial=0)), card_name(u.device))
+    blocks = choose_blocks(u, int(types.max(initial=0)), card_of(u.device).name)
     # A start in an `ends`-wide group leaves room for fewer widths the further in it is: the widths are cut into as few
     # and as equal parts as can be, and what is left of `ends` goes to more starts.
     ends = min(16, _power_of_2_from(max_width))

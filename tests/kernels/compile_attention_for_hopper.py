@@ -1,10 +1,13 @@
 """Compiles disentangled attention for an H100, which needs none: Triton brings ptxas. Prints what it is made of.
 
+For other cards (`--architecture 80` is an A100) it says only what 16 bits take, and spill, in heads 64 wide.
+
 In a process of its own, as `compile_for_hopper.py` and for the same reason.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from itertools import product
@@ -16,7 +19,7 @@ from triton.compiler import ASTSource
 
 from gliner_fast.kernels import disentangled_attention as module
 from gliner_fast.kernels._triton import COMPILED_AS
-from tests.kernels.compile_for_hopper import registers
+from tests.kernels.compile_for_hopper import HOPPER, registers, usage
 
 KINDS: dict[str, dict[str, bool]] = {
     "": {},
@@ -27,9 +30,9 @@ KINDS: dict[str, dict[str, bool]] = {
 DTYPES = {"bf16": (16, "ieee"), "fp16": (16, "ieee"), "fp32": (32, "ieee"), "tf32": (32, "tf32")}
 
 
-def blocks_of(bits: int, head_dim: int, positions: bool, short: bool) -> module.Blocks:
+def blocks_of(bits: int, head_dim: int, positions: bool, short: bool, architecture: int = HOPPER) -> module.Blocks:
     """The block sizes of a variant."""
-    return module.default_blocks(module.ShapeClass(bits, head_dim, positions, short))
+    return module.default_blocks(module.ShapeClass(bits, head_dim, positions, short), architecture // 10)
 
 
 def compiled(
@@ -40,10 +43,11 @@ def compiled(
     short: bool = False,
     windowed: bool = False,
     biased: bool = False,
+    architecture: int = HOPPER,
 ) -> Any:
-    """The kernel for sm_90 as the launch function starts it for 12 heads, its pointers at multiples of 16 bytes."""
+    """The kernel as the launch function starts it for 12 heads, its pointers at multiples of 16 bytes."""
     bits, precision = DTYPES[dtype]
-    blocks = blocks_of(bits, head_dim, positions, short)
+    blocks = blocks_of(bits, head_dim, positions, short, architecture)
     kernel = module._disentangled_attention_kernel
     names = kernel.arg_names
     constants = {
@@ -77,12 +81,28 @@ def compiled(
         },
     )
     options = {"num_warps": blocks.warps, "num_stages": blocks.stages}
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options | COMPILED_AS)
+    return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options | COMPILED_AS)
+
+
+def elsewhere(architecture: int) -> dict[str, dict[str, int]]:
+    """What another card's variants take."""
+    found = {}
+    for (kind, options), short in product(KINDS.items(), (True, False)):
+        kernel = compiled("bf16", 64, short=short, **options, architecture=architecture)
+        shared = {"shared": kernel.metadata.shared}
+        found[f"bf16 64{kind}" + (" short" if short else "")] = usage(kernel.asm["cubin"]) | shared
+    return found
 
 
 def main() -> None:
     """Prints a JSON object: what each variant takes of a multiprocessor, and whether it has certain PTX."""
-    found = {}
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--architecture", type=int, default=HOPPER, help="ten times the compute capability (90)")
+    architecture = parser.parse_args().architecture
+    if architecture != HOPPER:
+        json.dump(elsewhere(architecture), sys.stdout)
+        return
+    found: dict[str, dict[str, object]] = {}
     for dtype, (bits, _) in DTYPES.items():
         for head_dim, (kind, options), short in product(module.HEAD_DIMS, KINDS.items(), (True, False)):
             if short and (bits == 32 or options.get("windowed")):

@@ -28,6 +28,15 @@ def test_registers_are_spilled_nowhere_but_a_few_in_the_largest_tile(compiled):
     assert all(number <= 16 for number in spilled.values())
 
 
+@needs_registers_of_3_6
+@pytest.mark.parametrize("architecture", [80, 89, 100, 120])
+def test_other_cards_can_have_it_too_and_spill_next_to_nothing(architecture: int):
+    found = compile_by("compile_attention_for_hopper", "--architecture", str(architecture))
+    assert len(found) == 8
+    assert all(own["shared"] <= 99 * 1024 for own in found.values())
+    assert all(own["spilled"] <= 16 for own in found.values()), found
+
+
 def test_16_bits_are_loaded_ahead_where_shared_memory_allows(compiled):
     ahead = {name for name, found in compiled.items() if found["asynchronous copies"]}
     assert {name for name in compiled if "16" in name.split()[0]} - ahead == {"bf16 64", "fp16 64"}

@@ -16,7 +16,7 @@ from torch import Tensor
 from gliner_fast.encoders.deberta_config import DebertaConfig, position_rows
 from gliner_fast.kernels import _triton
 from gliner_fast.kernels import disentangled_attention as module
-from gliner_fast.kernels._triton import INTERPRETED
+from gliner_fast.kernels._triton import INTERPRETED, Card
 from gliner_fast.kernels.attention_reference import Positions, disentangled_attention_reference
 from gliner_fast.kernels.disentangled_attention import HEAD_DIMS, Blocks, disentangled_attention
 from tests.device_waits import no_wait
@@ -280,7 +280,7 @@ def test_any_tile_gives_the_same(rows: int, device: str, monkeypatch: pytest.Mon
 def test_a_text_has_the_same_bits_whatever_texts_are_around_it(device: str, monkeypatch: pytest.MonkeyPatch):
     # Short texts alone have blocks of their own, for which the compiler may take other instructions.
     monkeypatch.setattr(module, "MEASURED_BLOCKS", {})
-    monkeypatch.setattr(module, "default_blocks", lambda _: Blocks(32, warps=2, stages=1))
+    monkeypatch.setattr(module, "default_blocks", lambda *_: Blocks(32, warps=2, stages=1))
     layer = Layer(MIXED, 32, heads=1, dtype=torch.float16, device=device)
     parts = layer.attend().split(MIXED)
     for text, part in enumerate(parts):
@@ -398,14 +398,14 @@ def test_a_cpu_without_the_interpreter_is_refused(monkeypatch: pytest.MonkeyPatc
 
 def test_measured_blocks_come_before_the_default(monkeypatch: pytest.MonkeyPatch):
     qkv = torch.empty(4, 3, 2, 64, dtype=torch.bfloat16)
-    own = module.ShapeClass(16, 64, has_positions=True, is_short=False)
-    assert module._choose_blocks(qkv, 33, "a card", has_positions=True) == module.default_blocks(own)
+    own, card = module.ShapeClass(16, 64, has_positions=True, is_short=False), Card("a card", 8)
+    assert module._choose_blocks(qkv, 33, card, has_positions=True) == module.default_blocks(own, 8)
     best = module.Blocks(64, warps=8, stages=3)
     monkeypatch.setitem(module.MEASURED_BLOCKS, "a card", {own: best})
-    assert module._choose_blocks(qkv, 33, "a card", has_positions=True) == best
+    assert module._choose_blocks(qkv, 33, card, has_positions=True) == best
     for longest, has_positions in ((32, True), (33, False)):
-        others = module.default_blocks(own._replace(has_positions=has_positions, is_short=longest <= 32))
-        assert module._choose_blocks(qkv, longest, "a card", has_positions=has_positions) == others != best
+        others = module.default_blocks(own._replace(has_positions=has_positions, is_short=longest <= 32), 8)
+        assert module._choose_blocks(qkv, longest, card, has_positions=has_positions) == others != best
 
 
 # --- on a card --------------------------------------------------------------------------------------------------------

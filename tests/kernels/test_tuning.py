@@ -68,7 +68,8 @@ def test_budgets_are_set_one_after_another_and_each_has_its_line(monkeypatch: py
 
 def test_the_default_sizes_are_among_those_tried():
     for bits, head_dim, positions, short in product((16, 32), attention.HEAD_DIMS, (True, False), (True, False)):
-        assert attention.default_blocks(attention.ShapeClass(bits, head_dim, positions, short)) in CHOICES
+        for major in (8, 9, 10, 12):
+            assert attention.default_blocks(attention.ShapeClass(bits, head_dim, positions, short), major) in CHOICES
 
 
 def test_the_least_work_is_that_of_true_spans():
