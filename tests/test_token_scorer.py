@@ -94,6 +94,18 @@ def test_without_words_or_types_there_are_no_marks(word_counts: list[int], class
     assert found.shape == (0,)
 
 
+@pytest.mark.parametrize(
+    ("word_counts", "class_counts"),
+    [([3], [2]), ([1], [1]), ([4, 1, 3], [2, 5, 1]), ([0, 3, 0], [2, 0, 4]), ([2, 0, 3], [3, 4, 2]), ([], [])],
+)
+def test_a_device_pairs_words_with_types_as_the_host_does(word_counts: list[int], class_counts: list[int]):
+    expected = token_scorer._pairs(word_counts, class_counts, torch.device("cpu"))
+    words, classes = (torch.tensor(numbers, dtype=torch.int64) for numbers in (word_counts, class_counts))
+    pairs = int((words * classes).sum())
+    found = token_scorer.pairs_on_device(words, classes, words=sum(word_counts), pairs=pairs)
+    assert [own.tolist() for own in found] == [own.tolist() for own in expected]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_shorter_numbers_give_nearly_the_same_marks(dtype: torch.dtype):
     scorer = TokenScorer(WIDTH, dropout=0.0).eval()

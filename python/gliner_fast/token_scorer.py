@@ -109,10 +109,32 @@ class TokenScorer(nn.Module):
 def _pairs(word_counts: Sequence[int], class_counts: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
     """The word and the type of each pair, packed, text after text, word after word, (P,) each."""
     words, classes = np.array(word_counts, np.int64), np.array(class_counts, np.int64)
+    if device.type == "cuda":
+        counts = upload([torch.from_numpy(words), torch.from_numpy(classes)], device)
+        return pairs_on_device(*counts, words=int(words.sum()), pairs=int((words * classes).sum()))
     classes_of_word = np.repeat(classes, words)  # (N,)
     word = np.repeat(np.arange(len(classes_of_word)), classes_of_word)
     first_pair = np.cumsum(classes_of_word) - classes_of_word  # (N,) of each word
     first_type = np.repeat(np.cumsum(classes) - classes, words)  # (N,) of each word's text
     type_ = np.arange(len(word)) + np.repeat(first_type - first_pair, classes_of_word)
-    on_device = upload([torch.from_numpy(word), torch.from_numpy(type_)], device)
-    return on_device[0], on_device[1]
+    return torch.from_numpy(word), torch.from_numpy(type_)
+
+
+def pairs_on_device(word_counts: Tensor, class_counts: Tensor, *, words: int, pairs: int) -> tuple[Tensor, Tensor]:
+    """`_pairs` where the counts, (B,) each, are: of tens of thousands of words they would be long on their way.
+
+    Its twin is for CPUs, where numpy is several times as fast.
+
+    Args:
+        word_counts: words of each text.
+        class_counts: entity types of each text.
+        words: N, of all texts.
+        pairs: P, of all texts; told, or the host would wait for the device.
+    """
+    classes_of_word = class_counts.repeat_interleave(word_counts, output_size=words)  # (N,)
+    word = torch.repeat_interleave(classes_of_word, output_size=pairs)
+    first_pair = classes_of_word.cumsum(0) - classes_of_word  # (N,) of each word
+    first_types = class_counts.cumsum(0) - class_counts  # (B,)
+    first_type = first_types.repeat_interleave(word_counts, output_size=words)  # (N,) of each word's text
+    shift = (first_type - first_pair).repeat_interleave(classes_of_word, output_size=pairs)
+    return word, torch.arange(pairs, device=word.device) + shift

@@ -31,7 +31,7 @@ def pool_subwords(subwords: Tensor, words: Tensor, word_count: int, pooling: str
     """
     vectors = subwords.new_zeros(word_count, subwords.shape[1])
     if pooling in ("first", "last"):
-        return vectors.index_copy(0, words, subwords)
+        return vectors.index_copy_(0, words, subwords)
     index = words[:, None].expand_as(subwords)  # (M, D)
     return vectors.scatter_reduce(0, index, subwords, "mean" if pooling == "mean" else "amax", include_self=False)
 

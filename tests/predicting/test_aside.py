@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gliner_fast import GLiNER
 from gliner_fast.predicting import aside
@@ -22,6 +24,16 @@ from tests.relation_checkpoints import RELATIONS
 from tests.samples import CROSSNER, LABELS
 
 TEXTS = [text[:90] for text in CROSSNER[:6]]
+
+
+class Casts(TorchDispatchMode):
+    """Counts tensors that are made of others in another dtype."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._to_copy.default
+        return func(*args, **(kwargs or {}))
 
 
 class Streams:
@@ -159,6 +171,23 @@ def test_what_fails_aside_is_waited_for_before_its_batch_is_let_go(
     with pytest.raises(torch.OutOfMemoryError):
         predictor.decode(prepared, scored)
     assert streams.done[-1] == ("aside 1", "is waited for, current is", "main")
+
+
+def test_decoding_in_a_thread_leaves_what_autocast_keeps(model: GLiNER, streams: Streams):
+    predictor, prepared, scored = score(model, streams)
+    scored = replace(scored, autocast=torch.bfloat16)
+    layer, vectors = torch.nn.Linear(8, 8), torch.randn(2, 8)
+
+    def casts() -> int:
+        with Casts() as seen:
+            layer(vectors)
+        return seen.count
+
+    with torch.autocast("cpu", torch.bfloat16):
+        first, again = casts(), casts()
+        with ThreadPoolExecutor(1) as decoding:
+            assert decoding.submit(predictor.decode, prepared, scored).result().entities
+        assert casts() == again < first
 
 
 def test_nothing_that_autocast_keeps_is_left_or_taken_aside(

@@ -34,6 +34,8 @@ OUT_OF_MEMORY = [
     MemoryError("Unable to allocate 2.00 GiB for an array"),
     RuntimeError("Triton Error [CUDA]: out of memory"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
 ]
 
 
@@ -53,7 +55,7 @@ def limited(model, monkeypatch):
     return limit
 
 
-@pytest.mark.parametrize(("error", "room"), list(zip(OUT_OF_MEMORY, (60, 150, 300, 60, 150), strict=True)))
+@pytest.mark.parametrize(("error", "room"), list(zip(OUT_OF_MEMORY, (60, 150, 300, 60, 150, 300, 60), strict=True)))
 def test_out_of_memory_halves_the_batches_and_changes_no_result(error, room, model, limited):
     long = " ".join(TEXTS[:3])  # some windows of 24 words and some whole texts
     texts = [*TEXTS, long]

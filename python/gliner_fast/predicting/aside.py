@@ -32,6 +32,26 @@ def aside_from(stream: torch.cuda.Stream, ready: torch.cuda.Event) -> Iterator[N
         aside.synchronize()
 
 
+@contextmanager
+def autocast_as(device_type: str, dtype: torch.dtype, *, keeps: bool) -> Iterator[None]:
+    """Autocast in this thread, as another one has it.
+
+    Where the last autocast of a thread ends, torch forgets the weights that it keeps cast for all threads, and the one
+    that starts batches would cast them anew for each: so to torch this is never a thread's last.
+
+    Args:
+        device_type: "cuda" or "cpu".
+        dtype: what is computed in.
+        keeps: weights that are cast are taken from what is kept, and kept. They are all threads', whatever the stream.
+    """
+    torch.autocast_increment_nesting()
+    try:
+        with torch.autocast(device_type, dtype, cache_enabled=keeps):
+            yield
+    finally:
+        torch.autocast_decrement_nesting()
+
+
 @cache
 def _aside_from(device: torch.device, stream: int) -> torch.cuda.Stream:  # noqa: ARG001  (what it is kept by)
     """The same for a stream each time: to each new one torch's allocator and cuBLAS give memory of its own."""

@@ -17,8 +17,15 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     # torch has a class for its own CUDA allocator alone. On the CPU it says "can't allocate memory", of pinned memory
-    # and of kernels the driver "out of memory", Triton too, and cuBLAS CUBLAS_STATUS_ALLOC_FAILED.
-    told = ("allocate memory", "out of memory", "ALLOC_FAILED")
+    # and of kernels the driver "out of memory", Triton too, cuBLAS CUBLAS_STATUS_ALLOC_FAILED (of the room for its
+    # handle, that it is not initialized), and cuDNN ..._DEVICE_ALLOCATION_FAILED.
+    told = (
+        "allocate memory",
+        "out of memory",
+        "ALLOC_FAILED",
+        "ALLOCATION_FAILED",
+        "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate",
+    )
     return isinstance(error, RuntimeError) and any(part in str(error) for part in told)
 
 

@@ -28,7 +28,7 @@ from gliner_fast.labels import LabelSet, label_thresholds
 from gliner_fast.marked_spans import find_marked_spans
 from gliner_fast.pending_scores import PendingScores
 from gliner_fast.precision import autocast_dtype
-from gliner_fast.predicting.aside import aside_from
+from gliner_fast.predicting.aside import aside_from, autocast_as
 from gliner_fast.predicting.collecting import Found
 from gliner_fast.predicting.describing import describe, read_findings
 from gliner_fast.predicting.linking import asks_for_relations, describe_relations, find_relations
@@ -198,7 +198,11 @@ class Predictor:
     def score(self, laid_out: LaidOut, stats: Stats, *, timed: bool) -> Scored:
         """Starts the network on a batch; waits for nothing where the device is CUDA."""
         began, encode_seconds = perf_counter(), stats.encode_seconds
-        with encoder_timed(self.network, stats) if timed else nullcontext():
+        with (
+            # Once, for the many kernels that are started on it.
+            torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext(),
+            encoder_timed(self.network, stats) if timed else nullcontext(),
+        ):
             scores = self.network(laid_out.batch.to(self.device), laid_out.thresholds, laid_out.allowed_spans)
         stream = ready = None
         if self.device.type == "cuda":
@@ -227,10 +231,9 @@ class Predictor:
         word_counts = batch.word_counts.numpy()
         with (
             nullcontext() if scored.stream is None else torch.cuda.stream(scored.stream),
-            # What autocast keeps of weights is all threads', whatever their streams: aside none is taken, none left.
             nullcontext()
             if scored.autocast is None
-            else torch.autocast(self.device.type, scored.autocast, cache_enabled=scored.stream is None),
+            else autocast_as(self.device.type, scored.autocast, keeps=scored.stream is None),
         ):
             if self._needs_all_spans(prepared):
                 all_spans = self.candidates(batch, scores, replace(selection, allowed_spans=None))
