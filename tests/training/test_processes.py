@@ -87,9 +87,11 @@ def told_by_two(
 
 # What is registered first is called last: after the run has left its group.
 TELLING = """
-import atexit, json, os, sys
+import atexit, faulthandler, json, os, sys
 from pathlib import Path
 from gliner_fast.training import TrainingConfig, train
+
+faulthandler.dump_traceback_later(200, exit=True)
 
 def threads():
     return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
@@ -119,6 +121,36 @@ def test_no_thread_of_the_group_outlives_python(told_by_two: tuple[Path, list[di
     for told in told_by_two[1]:
         assert "pt_gloo_runloop" in told["threads"]
         assert "pt_gloo_runloop" not in told["threads at the end"]
+
+
+# The first process leaves while a thread of gloo has a tensor that Python knew, as it does for a moment after each
+# collective; the other one joins in so late that the first waits for that thread by then.
+LEAVING = """
+import faulthandler, sys, time
+from pathlib import Path
+import torch
+from gliner_fast.training import TrainingConfig
+from gliner_fast.training.run import begin_run
+
+faulthandler.dump_traceback_later(100, exit=True)  # nobody else would end it
+run, leaves = begin_run(TrainingConfig.from_yaml(sys.argv[1]), resume=False), Path(sys.argv[2], "leaves")
+if run.accelerator.is_main_process:
+    torch.distributed.all_reduce(torch.ones(1), async_op=True)
+    leaves.touch()
+else:
+    while not leaves.exists():
+        time.sleep(0.01)
+    time.sleep(1)
+    torch.distributed.all_reduce(torch.ones(1))
+"""
+
+
+def test_a_process_leaves_while_a_thread_of_the_group_has_a_tensor(config: TrainingConfig, tmp_path: Path) -> None:
+    """Such a thread takes the GIL to free it: seen to wait for ever beside torch 2.6, on a busy machine."""
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    (tmp_path / "run.py").write_text(LEAVING)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*launch, tmp_path / "run.py", tmp_path / "config.yaml", tmp_path], check=True, timeout=200)
 
 
 def test_a_run_of_two_processes_that_cannot_begin_says_why_and_no_more(config: TrainingConfig, tmp_path: Path) -> None:

@@ -128,5 +128,20 @@ def _leave_the_others() -> None:
     without an active exception") where Python has begun to end by then. What is destroyed here waits for its threads,
     but where something else still refers to it.
     """
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    if not torch.distributed.is_initialized():
+        return
+    # torch 2.6 frees a group with the GIL in hand, and meanwhile waits for gloo's threads; one that has yet to free its
+    # last tensor waits for the GIL, and the process never ends (mended in torch by pull request 154976). What Python
+    # itself holds of gloo is freed without the GIL, if it is the last to go: nothing here may hold the group.
+    gloo = _gloo_of_all()
+    torch.distributed.destroy_process_group()
+    del gloo
+
+
+def _gloo_of_all() -> Any:
+    """What connects all processes on the CPU; None where NCCL alone does."""
+    world: Any = torch.distributed.group.WORLD
+    try:
+        return world._get_backend(torch.device("cpu"))  # noqa: SLF001
+    except RuntimeError:
+        return None
