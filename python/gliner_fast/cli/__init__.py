@@ -95,7 +95,8 @@ def _describe_misuse(error: Any) -> str:
     if hasattr(error, "param_type"):  # MissingParameter
         parameters = error.ctx.command.params
         arguments = [one.metavar or one.name.upper() for one in parameters if one.param_type_name == "argument"]
-        message += f" {error.param.help} Usage: {' '.join([error.ctx.command_path, *arguments])} [OPTIONS]"
+        # A typer older than 0.26 loses the help of arguments to click 8.5, which knows such a thing itself.
+        message += f" {error.param.help or ''} Usage: {' '.join([error.ctx.command_path, *arguments])} [OPTIONS]"
     return message
 
 
