@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,9 @@ def test_steps_of_epochs_are_those_of_transformers(
     import torch
     from transformers import Trainer, TrainingArguments
 
+    batches = math.ceil(len(ROWS) / batch)
+    if TRANSFORMERS < (4, 52) and batches > accumulation and batches % accumulation:
+        pytest.skip("transformers 4.51 leaves out what is left of an epoch")
     settings = {
         "per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation, "num_train_epochs": epochs,
     }  # fmt: skip
