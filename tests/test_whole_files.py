@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gliner_fast import whole_files
-from gliner_fast.whole_files import write_whole
+from gliner_fast.whole_files import errors_of_system, write_whole
 
 
 def test_a_failed_write_leaves_the_earlier_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -43,3 +43,17 @@ def test_a_link_stays_a_link_and_permissions_stay_what_they_were(tmp_path: Path)
 def test_a_device_does_not_become_a_file():
     write_whole(Path(os.devnull), b"gone")
     assert not Path(os.devnull).is_file()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Error while serializing: I/O error: No space left on device (os error 28)",
+        'Error while serializing: IoError(Os { code: 28, kind: StorageFull, message: "No space left on device" })',
+    ],
+    ids=["safetensors 0.6", "before"],
+)
+def test_what_the_system_refuses_a_writer_of_tensors_names_the_file(words: str, tmp_path: Path):
+    with pytest.raises(OSError, match="No space left on device") as failure, errors_of_system(tmp_path / "a"):
+        raise RuntimeError(words)
+    assert (failure.value.errno, failure.value.filename) == (28, str(tmp_path / "a"))

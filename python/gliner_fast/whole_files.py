@@ -60,7 +60,7 @@ def errors_of_system(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        by_rust = re.search(r"\(os error (\d+)\)", str(error))
+        by_rust = re.search(r"(?:\(os error |Os \{ code: )(\d+)", str(error))  # the second until safetensors 0.6
         cause = error if isinstance(error, OSError) else error.__context__
         number = int(by_rust[1]) if by_rust else cause.errno if isinstance(cause, OSError) else None
         if number is None:
