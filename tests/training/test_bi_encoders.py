@@ -290,7 +290,10 @@ def test_train_model_trains_in_place(checkpoint: Callable[[str], Path], tmp_path
     model.train_model(annotated_sentences(), output_dir=tmp_path, max_steps=2, learning_rate=1e-3, use_cpu=True)
     after = model.inference(texts, labels, threshold=0.0)
     assert after != before
-    assert GLiNER.from_pretrained(tmp_path / "final").inference(texts, labels, threshold=0.0) == after
+    again = GLiNER.from_pretrained(tmp_path / "final").inference(texts, labels, threshold=0.0)
+    for entity in again[0]:  # weights that lie elsewhere in memory may be rounded differently
+        entity["score"] = pytest.approx(entity["score"], abs=1e-6)
+    assert again == after
 
 
 def test_a_setting_of_labels_encoders_that_there_is_none_for_is_told(

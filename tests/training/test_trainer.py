@@ -187,7 +187,7 @@ def test_an_evaluation_sees_the_weights_of_the_moment(
     configure: Callable[..., TrainingConfig], data: Path, tmp_path: Path
 ) -> None:
     # What the encoder keeps for one evaluation must not serve the next one.
-    config = configure(tmp_path, eval=(str(data),), eval_steps=1, steps=3, lr_encoder=0.1, warmup=0.0)
+    config = configure(tmp_path, eval=(str(data),), eval_steps=1, steps=3, warmup=0.0)
     seen = []
     f1 = trainer._f1
 
@@ -203,6 +203,7 @@ def test_an_evaluation_sees_the_weights_of_the_moment(
         patch.setattr(trainer, "_f1", watched)
         train(config)
     assert len(seen) == 3
+    assert all(scores for moment in seen for scores in moment)
     assert seen[0] != seen[1] != seen[2]
 
 
