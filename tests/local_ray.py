@@ -1,6 +1,8 @@
 """A Ray of two CPUs on this machine, whose actors import what the tests import."""
 
+import gc
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,15 +30,26 @@ def local_ray() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
-        ray.init(
-            address="local",  # whatever else runs on this machine
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            object_store_memory=100 * 2**20,
-        )
+        with _loose_ends():
+            ray.init(
+                address="local",  # whatever else runs on this machine
+                num_cpus=2,
+                include_dashboard=False,
+                log_to_driver=False,
+                object_store_memory=100 * 2**20,
+            )
         ray.data.DataContext.get_current().enable_progress_bars = False
         try:
             yield ray
         finally:
-            ray.shutdown()
+            with _loose_ends():
+                ray.shutdown()
+                gc.collect()
+
+
+@contextmanager
+def _loose_ends() -> Iterator[None]:
+    """Lets Ray leave its logs open and its processes running; 2.40 does, and later tests would be told."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
