@@ -2,6 +2,7 @@
 
 from importlib import metadata
 
+import pytest
 from packaging.version import Version
 
 
@@ -16,3 +17,7 @@ def release_of(package: str) -> tuple[int, ...]:
 TORCH = release_of("torch")
 TRANSFORMERS = release_of("transformers")
 TRITON = release_of("triton")
+
+HAS_FLASH = TORCH >= (2, 7)
+needs_flash = pytest.mark.skipif(not HAS_FLASH, reason="disentangled-flash needs torch 2.7")
+FLASH = pytest.param("disentangled-flash", marks=needs_flash)

@@ -9,9 +9,11 @@ import pytest
 
 from benches import gpu_peers
 from gliner_fast.comparing.verification import compare
+from tests.installed import needs_flash
 from tests.samples import CROSSNER, LABELS
 
 
+@needs_flash
 @pytest.mark.gliner
 def test_gliner_with_disentangled_flash_answers_as_it_does_without(checkpoint):
     from gliner import GLiNER as Reference

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -115,3 +116,10 @@ def test_a_compiled_network_reads_padded_texts(asked, monkeypatch):
     assert network.reads_packed
     monkeypatch.setattr(network, "_compiled_call_impl", network.forward)
     assert not network.reads_packed
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(VARIABLE, "disentangled-flash")
+    monkeypatch.setitem(sys.modules, "disentangled_flash", None)
+    with pytest.raises(ValueError, match=r"not installed: pip install 'gliner-fast\[gpu\]', or leave the variable"):
+        choose_attention(CPU, torch.float32, 64)

@@ -14,6 +14,7 @@ from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.encoders.deberta_config import DebertaConfig, position_rows
 from gliner_fast.kernels._triton import INTERPRETED
 from gliner_fast.weights import _deberta_names
+from tests.installed import FLASH
 
 needs_interpreter = pytest.mark.skipif(not INTERPRETED, reason="needs Triton, and a machine without a GPU")
 
@@ -120,7 +121,7 @@ def packed_hidden(ours: DebertaEncoder, lengths: list[int]) -> Tensor:
     [{}, {"pos_att_type": ["c2p"]}, {"pos_att_type": []}, {"position_buckets": -1, "max_relative_positions": 20}],
     ids=["v3", "c2p", "no-positions", "no-buckets"],
 )
-@pytest.mark.parametrize("executor", ["grouped", "torch", "disentangled-flash"])
+@pytest.mark.parametrize("executor", ["grouped", "torch", FLASH])
 def test_packed_texts_have_the_hidden_states_of_transformers(
     lengths: list[int], changes: dict[str, object], executor: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,7 +134,7 @@ def test_packed_texts_have_the_hidden_states_of_transformers(
 
 
 @pytest.mark.parametrize(
-    "executor", ["grouped", "torch", "rust", "disentangled-flash", pytest.param("triton", marks=needs_interpreter)]
+    "executor", ["grouped", "torch", "rust", FLASH, pytest.param("triton", marks=needs_interpreter)]
 )
 def test_packed_is_padded_is_single_text_within_rounding(executor: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, executor)

@@ -15,12 +15,11 @@ from gliner_fast.cpu.whole_numbers import quantize
 from gliner_fast.encoders.attention_executor import VARIABLE
 from gliner_fast.encoders.deberta import DebertaEncoder
 from tests.encoders.test_deberta import hidden_of_both, needs_interpreter, packed_hidden, pair
+from tests.installed import FLASH
 
 LENGTHS = [4, 1, 17, 3]
 PARTS = ["qkv", "attention_output", "intermediate", "output"]
-EXECUTORS = [
-    "padded", "grouped", "torch", "rust", "disentangled-flash", pytest.param("triton", marks=needs_interpreter)
-]  # fmt: skip
+EXECUTORS = ["padded", "grouped", "torch", "rust", FLASH, pytest.param("triton", marks=needs_interpreter)]
 
 
 class Lora(nn.Module):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import pickle
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
@@ -21,6 +20,9 @@ from gliner_fast.encoders.deberta_config import DebertaConfig, position_rows
 from gliner_fast.encoders.flash_attention import FlashAttention, FlashTexts
 from gliner_fast.kernels.attention_reference import Positions, disentangled_attention_reference
 from tests.encoders.test_deberta import SETTINGS, pair
+from tests.installed import needs_flash
+
+pytestmark = needs_flash
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 # Each side of where distances get log-bucketed (128) and of the table's end (512); what a batch may mix.
@@ -185,13 +187,6 @@ def test_layers_share_one_plan_of_positions():
 
 
 # --- where it cannot attend -------------------------------------------------------------------------------------------
-
-
-def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv(VARIABLE, "disentangled-flash")
-    monkeypatch.setitem(sys.modules, "disentangled_flash", None)
-    with pytest.raises(ValueError, match=r"not installed: pip install 'gliner-fast\[gpu\]', or leave the variable"):
-        choose_attention(CPU, torch.float32, 64)
 
 
 @pytest.mark.parametrize(("dtype", "head_dim"), [(torch.float32, 16), (torch.float64, 64)])

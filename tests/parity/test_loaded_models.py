@@ -63,6 +63,10 @@ def test_words_may_be_asked_for(load):
 
 @pytest.mark.parametrize("kind", ["deberta", "bert", "modernbert", "mt5", "token", "bi", "bi-modernbert", "relex"])
 def test_the_default_device_is_not_the_models(kind, checkpoint):
+    if kind.endswith("modernbert") and TRANSFORMERS < (5,):
+        pytest.skip(
+            "transformers 4 makes ModernBERT's positions on the default device, and copies what it made of them"
+        )
     ours, fresh = (GLiNER.from_pretrained(checkpoint(kind)) for _ in range(2))
     with torch.device("meta"):  # scripts have "cuda" there, beside a model on either
         found = ours.inference(TEXTS, LABELS, threshold=0.3)
