@@ -40,7 +40,7 @@ app.command()(train)
 app.add_typer(data, name="data")
 app.command()(info)
 
-# Typer carries its own copy of click since 0.20 or so: this is ClickException of whichever it uses.
+# ClickException of the click that typer carries under a private name.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
@@ -95,8 +95,7 @@ def _describe_misuse(error: Any) -> str:
     if hasattr(error, "param_type"):  # MissingParameter
         parameters = error.ctx.command.params
         arguments = [one.metavar or one.name.upper() for one in parameters if one.param_type_name == "argument"]
-        # A typer older than 0.26 loses the help of arguments to click 8.5, which knows such a thing itself.
-        message += f" {error.param.help or ''} Usage: {' '.join([error.ctx.command_path, *arguments])} [OPTIONS]"
+        message += f" {error.param.help} Usage: {' '.join([error.ctx.command_path, *arguments])} [OPTIONS]"
     return message
 
 
