@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,8 +11,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from gliner_fast.cpu.lstm_training import train_lstm, trains_in_closed_form
-from gliner_fast.cpu.native_lstm import is_lstm_native, native_lstm, takes_native_lstm
+from gliner_fast.cpu.native_lstm import KeptInputs, is_lstm_native, native_lstm, takes_native_lstm
 from gliner_fast.upload import upload
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _flattening = Lock()
 _CUDNN_WITH_BF16 = 91300  # from this version on torch gives its LSTMs in bf16 to cuDNN
@@ -37,7 +41,15 @@ def pool_subwords(subwords: Tensor, words: Tensor, word_count: int, pooling: str
 
 
 class WordLSTM(nn.Module):
-    """The bidirectional LSTM between encoder and head, over true words only."""
+    """The bidirectional LSTM between encoder and head, over true words only.
+
+    Attributes:
+        kept: what `whole_numbers.quantize` has it multiply its inputs with, on the CPU: weights packed in float32,
+            filled when they are first asked for. Else the number of words says who multiplies, of whom each rounds in
+            its own way, and a whole number that comes of it may be the next one.
+    """
+
+    kept: KeptInputs | None = None
 
     def __init__(self, width: int, layers: int) -> None:
         super().__init__()
@@ -52,7 +64,7 @@ class WordLSTM(nn.Module):
             word_order: what `time_major` gives for them, the order on the vectors' device; None to find it here.
         """
         if takes_native_lstm(self.lstm, vectors) and is_lstm_native():
-            return native_lstm(self.lstm, vectors, word_counts)
+            return native_lstm(self.lstm, vectors, word_counts, self.kept)
         if vectors.is_cuda:
             keep_in_one_piece(self.lstm)
             if len(word_counts) == 1 and not torch.is_grad_enabled():
@@ -69,6 +81,16 @@ class WordLSTM(nn.Module):
         # Without `sorted_indices`: they would only put the final states, which nobody reads, into another order.
         out, _ = self.lstm(PackedSequence(vectors[order], batch_sizes))
         return torch.empty_like(out.data).index_copy(0, order, out.data)
+
+    def train(self, mode: bool = True) -> Self:
+        """As torch's; weights that are to change are not packed any more."""
+        if mode:
+            self.kept = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: all but what was packed."""
+        return {name: value for name, value in self.__dict__.items() if name != "kept"}
 
 
 def keep_in_one_piece(lstm: nn.LSTM) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -195,3 +196,27 @@ def test_arrays_that_do_not_fit_are_refused(change, told):
     rest = {name: change.get(name, value) for name, value in rest.items()}
     with pytest.raises(ValueError, match=told):
         _rust.lstm(tuple(direction.values()), backward, **rest, openmp=0)
+
+
+def test_a_text_s_answer_is_its_own_where_weights_of_inputs_are_kept():
+    lstm, counts = WordLSTM(384, 1).eval(), torch.tensor([20, 384, 1, 300])
+    lstm.kept = {}
+    vectors = torch.randn(int(counts.sum()), 384, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        together = lstm(vectors, counts).split(counts.tolist())
+        for own, count, found in zip(vectors.split(counts.tolist()), counts, together, strict=True):
+            assert torch.equal(lstm(own, count[None]), found)
+    assert set(lstm.kept) == {"l0", "l0_reverse"}
+
+
+def test_kept_weights_are_those_of_now_and_stay_out_of_copies():
+    lstm, vectors, counts = WordLSTM(8, 1).eval(), torch.randn(5, 8), torch.tensor([3, 2])
+    lstm.kept = {}
+    with torch.no_grad():
+        lstm(vectors, counts)
+        lstm.lstm.weight_ih_l0_reverse.mul_(2)
+        torch.testing.assert_close(lstm(vectors, counts).double(), expected(lstm.lstm, vectors, counts))
+        half = lstm.bfloat16()
+        half(vectors.bfloat16(), counts)
+    assert copy.deepcopy(lstm).kept is None
+    assert lstm.train().kept is None

@@ -363,9 +363,9 @@ def by_place(answers):
 
 def test_answers_do_not_depend_on_batch_mates(model):
     together = model.inference(TEXTS, LABELS, threshold=0.3)
-    for text, found in zip(TEXTS[:8], together[:8], strict=True):
+    for text, found in zip(TEXTS, together, strict=True):
         alone = model.predict_entities(text, LABELS, threshold=0.3)
-        assert [own["score"] for own in alone] == pytest.approx([own["score"] for own in found], abs=1e-5)
+        assert [own["score"] for own in alone] == pytest.approx([own["score"] for own in found], abs=2e-6)
 
 
 def test_a_loaded_model_can_be_quantized_and_saves_what_it_was(exact, kind, tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from gliner_fast.cpu.packed_weights import Packed
 from gliner_fast.precision import WholeNumbers, cpu_features
 from gliner_fast.scorer import SpanScorer
 from gliner_fast.token_scorer import TokenScorer
+from gliner_fast.word_vectors import WordLSTM
 
 _KINDS: dict[WholeNumbers, type[_rust.Int8Weights | _rust.Int16Weights]] = {
     "int16": _rust.Int16Weights,
@@ -56,6 +57,8 @@ def quantize(network: nn.Module, kind: WholeNumbers) -> None:
         if isinstance(module, Linear) and module not in unread:
             module.float32 = None
             module.whole = Packed.pack(_KINDS[kind], module.weight, parts=parts.get(module, 1))
+        elif isinstance(module, WordLSTM):
+            module.kept = {}
 
 
 def _read_by_scorer(network: nn.Module) -> tuple[dict[nn.Module, int], set[nn.Module]]:
@@ -78,6 +81,8 @@ def drop(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, Linear):
             module.whole = module.float32 = None
+        elif isinstance(module, WordLSTM):
+            module.kept = None
 
 
 def kind_of(network: nn.Module) -> WholeNumbers | None:
