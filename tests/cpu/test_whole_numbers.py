@@ -301,6 +301,24 @@ def test_a_network_that_could_not_use_them_is_refused(kind):
         quantize(compiled, kind)
 
 
+@pytest.mark.parametrize("other", [torch.float64, torch.bfloat16], ids=str)
+def test_a_network_of_several_dtypes_is_refused_as_a_whole(kind, other):
+    network = torch.nn.Sequential(Linear(6, 4), torch.nn.Sequential(Linear(4, 3).to(other), Linear(3, 2))).eval()
+    with pytest.raises(ValueError, match=rf"but 1\.0 is in {other} on cpu: load the model without dtype"):
+        quantize(network, kind)
+    assert [own.whole for own in network.modules() if isinstance(own, Linear)] == [None] * 3
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_layers_without_weights_stay_as_they_are(kind):
+    network = torch.nn.Sequential(Linear(6, 4), Linear(4, 0), Linear(0, 2)).eval()
+    quantize(network, kind)
+    assert (kind_of(network[0]), kind_of(network[1:])) == (kind, None)
+    with torch.no_grad():
+        assert torch.equal(network(torch.ones(3, 6)), network[2].bias.expand(3, 2))
+    quantize(torch.nn.Identity().eval(), kind)
+
+
 def test_a_cpu_without_avx2_is_told(kind, monkeypatch):
     monkeypatch.setattr(whole_numbers, "is_x86", lambda: False)
     with pytest.warns(UserWarning, match=f"{kind} is made for x86 CPUs with AVX2, and slow on this one"):

@@ -36,14 +36,11 @@ def quantize(network: nn.Module, kind: WholeNumbers) -> None:
     layer drops them once its weights change or move, a gradient is asked for, or it is put into training mode.
 
     Raises:
-        ValueError: the network is not in float32 on the CPU, in training mode, or compiled.
+        ValueError: one of the layers is not in float32 on the CPU, or the network in training mode, or compiled; then
+            all are as they were.
     """
-    weight = next(network.parameters())
-    if weight.device.type != "cpu" or weight.dtype is not torch.float32:
-        raise ValueError(
-            f"{kind} replaces products of float32 on the CPU, but the model is in {weight.dtype} on {weight.device}: "
-            f"load it without dtype and map_location, or leave {kind} out"
-        )
+    layers = _layers(network)
+    _expect_float32(kind, {name: layer for name, (layer, _) in layers.items()})
     if network.training:
         raise ValueError(f"{kind} is for inference, but the model is in training mode: call eval() first")
     if any(map(is_compiled, network.modules())):
@@ -52,13 +49,33 @@ def quantize(network: nn.Module, kind: WholeNumbers) -> None:
         warnings.warn(f"{kind} is made for x86 CPUs with AVX2, and slow on this one", stacklevel=3)
     elif kind == "int8" and "avx512_vnni" not in cpu_features():
         warnings.warn("int8 is made for CPUs with AVX-512 VNNI: on this one int16 is faster, and nearer", stacklevel=3)
-    parts, unread = _read_by_scorer(network)
+    packed = [(layer, Packed.pack(_KINDS[kind], layer.weight, parts)) for layer, parts in layers.values()]
+    for layer, whole in packed:
+        layer.float32, layer.whole = None, whole
     for module in network.modules():
-        if isinstance(module, Linear) and module not in unread:
-            module.float32 = None
-            module.whole = Packed.pack(_KINDS[kind], module.weight, parts=parts.get(module, 1))
-        elif isinstance(module, WordLSTM):
+        if isinstance(module, WordLSTM):
             module.kept = {}
+
+
+def _expect_float32(kind: WholeNumbers, layers: dict[str, Linear]) -> None:
+    formats = {name: (layer.weight.dtype, layer.weight.device) for name, layer in layers.items()}
+    for name, (dtype, device) in formats.items():
+        if dtype is not torch.float32 or device.type != "cpu":
+            whose = "the model" if len(set(formats.values())) == 1 else name
+            raise ValueError(
+                f"{kind} replaces products of float32 on the CPU, but {whose} is in {dtype} on {device}: load the "
+                f"model without dtype and map_location, or leave {kind} out"
+            )
+
+
+def _layers(network: nn.Module) -> dict[str, tuple[Linear, int]]:
+    """Layers that multiply whole numbers, by name, and in how many parts by columns."""
+    parts, unread = _read_by_scorer(network)
+    return {
+        name: (module, parts.get(module, 1))
+        for name, module in network.named_modules()
+        if isinstance(module, Linear) and module not in unread and module.weight.numel()
+    }
 
 
 def _read_by_scorer(network: nn.Module) -> tuple[dict[nn.Module, int], set[nn.Module]]:
