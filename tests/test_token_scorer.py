@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gliner_fast import token_scorer
-from gliner_fast.cpu.whole_numbers import kind_of, quantize
+from gliner_fast.cpu.whole_numbers import precision_of, quantize
 from gliner_fast.token_scorer import TokenScorer
 
 WIDTH = 10
@@ -145,7 +145,7 @@ def test_whole_numbers_give_nearly_the_same_marks():
         exact = scorer(words, labels, WORD_COUNTS, CLASS_COUNTS)
         quantize(scorer, "int16")
         rounded = scorer(words, labels, WORD_COUNTS, CLASS_COUNTS)
-        assert kind_of(scorer) == "int16"  # they were multiplied in the three parts that they are packed in
+        assert precision_of(scorer) == "int16"  # they were multiplied in the three parts that they are packed in
     assert scorer.joint.whole is not None
     assert len(scorer.joint.whole.parts) == 3
     assert scorer.out.whole is None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from gliner_fast.cpu.whole_numbers import kind_of, quantize
+from gliner_fast.cpu.whole_numbers import Packing
 from gliner_fast.precision import choose_device
 from gliner_fast.predicting.out_of_memory import Recovery
 from gliner_fast.predicting.predictor import Predictor
@@ -60,6 +60,7 @@ def spread(model: PredictionMethods, devices: Sequence[torch.device]) -> list[Pr
             copied.
     """
     own = model.predictor()
+    packing = Packing.of(own.network)  # of which copies have none
     predictors: list[Predictor] = []
     is_taken = False
     for device in devices:
@@ -73,10 +74,13 @@ def spread(model: PredictionMethods, devices: Sequence[torch.device]) -> list[Pr
                 f"the model is compiled, and a compiled one cannot be copied to {device}: leave out compile(), or give "
                 "each device a model and some of the texts"
             )
+        if packing.is_whole and device.type != "cpu":
+            raise ValueError(
+                f"the model multiplies whole numbers, which is for the CPU alone, and is to be copied to {device}: "
+                "load one without int8 or int16"
+            )
         network = copy.deepcopy(own.network).to(device)
-        kind = kind_of(own.network)
-        if kind is not None:
-            quantize(network, kind)  # copies have no whole numbers, and other devices multiply none
+        packing.repeat(network)
         budget = model.token_budget or default_budget(network, device)
         predictors.append(dataclasses.replace(own, network=network, device=device, budget=budget))
     for device in {own.device, *devices}:

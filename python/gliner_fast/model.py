@@ -19,7 +19,7 @@ from gliner_fast.checkpoints import locating
 from gliner_fast.checkpoints.loading import Parts, create_parts, load_parts, prepare_process
 from gliner_fast.compiling import compiled_in_place
 from gliner_fast.config import CONFIG_NAME, LABEL_TOKENIZER_FOLDER, GLiNERConfig
-from gliner_fast.cpu.whole_numbers import kind_of, quantize
+from gliner_fast.cpu.whole_numbers import Packing, precision_of, quantize
 from gliner_fast.data_processor import DataProcessor
 from gliner_fast.errors import CheckpointError
 from gliner_fast.inner_modules import InnerModules
@@ -287,8 +287,11 @@ class GLiNER(PredictionMethods, TrainingMethods, nn.Module):
 
     @property
     def precision(self) -> str:
-        """What the network multiplies: "int16", "int8", or the name of `dtype`, such as "float32"."""
-        return kind_of(self.model) or str(self.dtype).removeprefix("torch.")
+        """What the network multiplies: "int16", "int8", or the name of `dtype`, such as "float32".
+
+        "partly int8" where some layers have left whole numbers, as `quantize` tells.
+        """
+        return precision_of(self.model) or str(self.dtype).removeprefix("torch.")
 
     @property
     def corrected_numbering(self) -> bool:
@@ -300,8 +303,8 @@ class GLiNER(PredictionMethods, TrainingMethods, nn.Module):
 
         "int8" is made for CPUs with AVX-512 VNNI, and rounds more than `bf16`; "int16" for those with AVX2 or
         AVX-512, and few answers change (docs/precision-whole-numbers.md). Weights take a quarter or half as much
-        memory again. It ends where weights change, leave the CPU or float32, or a gradient is asked for; what is saved
-        is float32.
+        memory again. It ends where weights change, leave the CPU or float32, or a gradient is asked for, layer by
+        layer; what is saved is float32.
 
         Raises:
             ValueError: another name, or the model is not in float32 on the CPU, in training mode, or compiled.
@@ -387,15 +390,14 @@ class GLiNER(PredictionMethods, TrainingMethods, nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """What is copied and pickled; whole numbers in place of weights are made anew."""
-        return {**self.__dict__, "_whole_numbers": kind_of(self.model)}
+        return {**self.__dict__, "_packing": Packing.of(self.model)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Takes what `__getstate__` gave, maybe in another process."""
-        whole = state.pop("_whole_numbers")
+        packing = state.pop("_packing")
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         prepare_process()
-        if whole is not None:
-            quantize(self.model, whole)
+        packing.repeat(self.model)
 
     def _default_budget(self, device: torch.device) -> int:
         """Asked for once a device and dtype: to ask CUDA for its free memory takes longer than a short text may."""

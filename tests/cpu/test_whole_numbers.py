@@ -20,7 +20,7 @@ from gliner_fast import GLiNER, _rust, extract_files
 from gliner_fast.cpu import packed_weights, whole_numbers
 from gliner_fast.cpu.linear import Linear, linear
 from gliner_fast.cpu.packed_weights import Packed
-from gliner_fast.cpu.whole_numbers import kind_of, quantize
+from gliner_fast.cpu.whole_numbers import Packing, kinds_of, precision_of, quantize
 from gliner_fast.devices import spread
 from gliner_fast.scorer import SpanScorer
 from tests.encoders.test_packed_bert import make_encoder, texts_of
@@ -203,10 +203,10 @@ def step_in_eval_mode(layer):
 )
 def test_weights_that_are_others_stand_in_no_whole_numbers(layer, change):
     assert not is_exact(layer)
-    assert kind_of(layer) is not None
+    assert precision_of(layer) is not None
     change(layer)
     assert is_exact(layer, layer.weight.dtype)
-    assert kind_of(layer) is None
+    assert precision_of(layer) is None
 
 
 def share(layer):
@@ -227,7 +227,7 @@ def test_weights_that_only_moved_stay_in_whole_numbers(layer, move, monkeypatch)
     packed, before = layer.whole.parts, layer.weight.data_ptr()
     move(layer)
     assert layer.weight.data_ptr() != before
-    assert kind_of(layer) is not None
+    assert precision_of(layer) is not None
     summed = []
     checksum = packed_weights._checksum
     monkeypatch.setattr(packed_weights, "_checksum", lambda weight: summed.append(0) or checksum(weight))
@@ -237,7 +237,7 @@ def test_weights_that_only_moved_stay_in_whole_numbers(layer, move, monkeypatch)
     assert len(summed) == 1
     layer.weight.data.mul_(1.5)
     assert is_exact(layer)
-    assert kind_of(layer) is None
+    assert precision_of(layer) is None
 
 
 @pytest.mark.parametrize("row", range(4))
@@ -245,7 +245,7 @@ def test_those_that_moved_and_are_others_do_not(layer, row):
     changed = layer.weight.detach().clone()
     changed[row, 5 - row] += 1e-6
     layer.weight.data = changed
-    assert kind_of(layer) is None
+    assert precision_of(layer) is None
     assert is_exact(layer)
 
 
@@ -313,7 +313,7 @@ def test_a_network_of_several_dtypes_is_refused_as_a_whole(kind, other):
 def test_layers_without_weights_stay_as_they_are(kind):
     network = torch.nn.Sequential(Linear(6, 4), Linear(4, 0), Linear(0, 2)).eval()
     quantize(network, kind)
-    assert (kind_of(network[0]), kind_of(network[1:])) == (kind, None)
+    assert (precision_of(network[0]), precision_of(network[1:])) == (kind, None)
     with torch.no_grad():
         assert torch.equal(network(torch.ones(3, 6)), network[2].bias.expand(3, 2))
     quantize(torch.nn.Identity().eval(), kind)
@@ -340,7 +340,7 @@ def test_a_cpu_without_vnni_is_told_of_what_is_faster(monkeypatch):
 def test_one_kind_takes_the_place_of_the_other(layer, kind):
     other = "int8" if kind == "int16" else "int16"
     quantize(layer, other)
-    assert kind_of(layer) == other
+    assert precision_of(layer) == other
     assert isinstance(layer.whole.parts[0], KINDS[other])
 
 
@@ -403,9 +403,53 @@ def test_a_loaded_model_can_be_quantized_and_saves_what_it_was(exact, kind, tmp_
 
 def test_copies_on_other_devices_compute_as_the_model(kind, model):
     own, other = spread(model, [torch.device("cpu")] * 2)
-    assert kind_of(own.network) == kind_of(other.network) == kind
-    with pytest.raises(ValueError, match="on meta"):
+    assert precision_of(own.network) == precision_of(other.network) == kind
+    with pytest.raises(ValueError, match="is to be copied to meta"):
         spread(model, [torch.device("cpu"), torch.device("meta")])
+
+
+def leave_by_layer(model):
+    model.model.encoder.train()
+    model.model.eval()
+
+
+def leave_by_dtype(model):
+    model.model.encoder.double().float()
+
+
+def leave_with_the_lstm(model):
+    leave_by_layer(model)
+    model.model.rnn.train()
+    model.model.eval()
+
+
+@pytest.mark.parametrize("leave", [leave_by_layer, leave_by_dtype, leave_with_the_lstm])
+def test_copies_have_whole_numbers_where_the_model_has_them(kind, leave):
+    model = GLiNER.from_pretrained(dtype=kind)
+    leave(model)
+    assert model.precision == f"partly {kind}"
+    expected = model.inference(TEXTS[:6], LABELS, threshold=0.3)
+    assert model.precision == f"partly {kind}"
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert kinds_of(copied.model) == kinds_of(model.model)
+        assert copied.inference(TEXTS[:6], LABELS, threshold=0.3) == expected
+    _, other = spread(model, [torch.device("cpu")] * 2)
+    assert Packing.of(other.network) == Packing.of(model.model)
+
+
+def test_a_model_with_layers_in_other_dtypes_can_be_copied(kind):
+    model = GLiNER.from_pretrained(dtype=kind)
+    model.model.scorer.double()
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert copied.precision == f"partly {kind}"
+        assert kinds_of(copied.model) == kinds_of(model.model)
+
+
+def test_layers_of_both_kinds_are_told(layer, kind):
+    other = Linear(6, 4).eval()
+    quantize(other, "int8" if kind == "int16" else "int16")
+    assert precision_of(torch.nn.Sequential(layer, other)) == "int16 and int8"
+    assert precision_of(torch.nn.Sequential(layer, Linear(6, 4))) == f"partly {kind}"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ multiply two or four times as many such numbers at a time as float32. How often 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -16,12 +18,15 @@ from torch import nn
 from gliner_fast import _rust
 from gliner_fast.compiling import is_compiled
 from gliner_fast.cpu.linear import Linear
-from gliner_fast.cpu.native import is_x86
+from gliner_fast.cpu.native import is_float32_on_cpu, is_x86
 from gliner_fast.cpu.packed_weights import Packed
 from gliner_fast.precision import WholeNumbers, cpu_features
 from gliner_fast.scorer import SpanScorer
 from gliner_fast.token_scorer import TokenScorer
 from gliner_fast.word_vectors import WordLSTM
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _KINDS: dict[WholeNumbers, type[_rust.Int8Weights | _rust.Int16Weights]] = {
     "int16": _rust.Int16Weights,
@@ -52,6 +57,10 @@ def quantize(network: nn.Module, kind: WholeNumbers) -> None:
     packed = [(layer, Packed.pack(_KINDS[kind], layer.weight, parts)) for layer, parts in layers.values()]
     for layer, whole in packed:
         layer.float32, layer.whole = None, whole
+    _keep_inputs(network)
+
+
+def _keep_inputs(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, WordLSTM):
             module.kept = {}
@@ -102,11 +111,51 @@ def drop(network: nn.Module) -> None:
             module.kept = None
 
 
-def kind_of(network: nn.Module) -> WholeNumbers | None:
-    """The whole numbers that some of the network's layers have their weights, as these are now, in too."""
-    for module in network.modules():
-        if isinstance(module, Linear) and module.whole is not None:
-            followed = module.whole.follow(module.weight)
-            if followed is not None:
-                return "int8" if isinstance(followed.parts[0], _rust.Int8Weights) else "int16"
-    return None
+def kinds_of(network: nn.Module) -> dict[str, WholeNumbers | None]:
+    """The whole numbers that each layer has its weights, as these are now, in too, by the layer's name."""
+    kinds: dict[str, WholeNumbers | None] = {}
+    for name, (layer, _) in _layers(network).items():
+        whole = None if layer.whole is None else layer.whole.follow(layer.weight)
+        is_int8 = whole is not None and isinstance(whole.parts[0], _rust.Int8Weights)
+        kinds[name] = None if whole is None else "int8" if is_int8 else "int16"
+    return kinds
+
+
+def precision_of(network: nn.Module) -> str | None:
+    """The whole numbers that layers multiply: "int8", or "partly int8" where some do not; None where none does."""
+    kinds = set(kinds_of(network).values())
+    names = " and ".join(sorted(kind for kind in kinds if kind is not None))
+    return f"partly {names}" if names and None in kinds else names or None
+
+
+@dataclass(frozen=True)
+class Packing:
+    """What of a network is packed by `quantize`, for its copies, which have nothing of it.
+
+    Attributes:
+        kinds: as `kinds_of` tells.
+        keeps_inputs: whether the word LSTM keeps its inputs' weights packed.
+    """
+
+    kinds: dict[str, WholeNumbers | None]
+    keeps_inputs: bool
+
+    @classmethod
+    def of(cls, network: nn.Module) -> Self:
+        """As it is now."""
+        keeps = any(isinstance(module, WordLSTM) and module.kept is not None for module in network.modules())
+        return cls(kinds_of(network), keeps)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there are whole numbers at all."""
+        return any(self.kinds.values())
+
+    def repeat(self, network: nn.Module) -> None:
+        """Gives a copy the same, but for layers that are no longer in float32 on the CPU."""
+        for name, (layer, parts) in _layers(network).items():
+            kind = self.kinds.get(name)
+            if kind is not None and is_float32_on_cpu(layer.weight):
+                layer.whole = Packed.pack(_KINDS[kind], layer.weight, parts)
+        if self.keeps_inputs:
+            _keep_inputs(network)
