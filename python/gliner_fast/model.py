@@ -19,13 +19,13 @@ from gliner_fast.checkpoints import locating
 from gliner_fast.checkpoints.loading import Parts, create_parts, load_parts, prepare_process
 from gliner_fast.compiling import compiled_in_place
 from gliner_fast.config import CONFIG_NAME, LABEL_TOKENIZER_FOLDER, GLiNERConfig
-from gliner_fast.cpu.whole_numbers import Packing, precision_of, quantize
+from gliner_fast.cpu.whole_numbers import Packing, precision_of, quantize, why_slow
 from gliner_fast.data_processor import DataProcessor
 from gliner_fast.errors import CheckpointError
 from gliner_fast.inner_modules import InnerModules
 from gliner_fast.label_vectors import why_missing
 from gliner_fast.network import BatchScores, Network
-from gliner_fast.precision import parse_precision, parse_whole_numbers
+from gliner_fast.precision import WholeNumbers, parse_precision, parse_whole_numbers
 from gliner_fast.predicting.out_of_memory import Recovery
 from gliner_fast.predicting.predictor import Predictor
 from gliner_fast.predicting.token_budget import default_budget
@@ -212,7 +212,7 @@ class GLiNER(PredictionMethods, TrainingMethods, nn.Module):
         model.variant = variant
         model.to(device).eval()
         if whole is not None:
-            model.quantize(whole)
+            _quantize(model, whole)
         if compile_torch_model:
             if device.type == "cpu":
                 warnings.warn("Cannot compile model on CPU. Set `map_location='cuda'` to compile.", stacklevel=2)
@@ -264,7 +264,7 @@ class GLiNER(PredictionMethods, TrainingMethods, nn.Module):
         if compile_torch_model:
             model.compile()
         if whole is not None:
-            model.quantize(whole)
+            _quantize(model, whole)
         return model
 
     def __getattr__(self, name: str) -> Any:
@@ -309,7 +309,7 @@ class GLiNER(PredictionMethods, TrainingMethods, nn.Module):
         Raises:
             ValueError: another name, or the model is not in float32 on the CPU, in training mode, or compiled.
         """
-        quantize(self.model, parse_whole_numbers(dtype))
+        _quantize(self, parse_whole_numbers(dtype))
 
     def forward(self, batch: Batch) -> BatchScores:
         """Scores the spans of a batch; see `Network.forward`."""
@@ -426,6 +426,14 @@ class GLiNER(PredictionMethods, TrainingMethods, nn.Module):
         if asked != before:
             self.token_budget = asked
         return max(budget, asked or full)
+
+
+def _quantize(model: GLiNER, kind: WholeNumbers) -> None:
+    """Warns whoever calls the method that calls this."""
+    quantize(model.model, kind)
+    slow = why_slow(kind)
+    if slow is not None:
+        warnings.warn(slow, stacklevel=3)
 
 
 def _class_for(asked: type[GLiNER], config: GLiNERConfig) -> type[GLiNER]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import pickle
-from contextlib import nullcontext
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
@@ -20,7 +19,7 @@ from gliner_fast import GLiNER, _rust, extract_files
 from gliner_fast.cpu import packed_weights, whole_numbers
 from gliner_fast.cpu.linear import Linear, linear
 from gliner_fast.cpu.packed_weights import Packed
-from gliner_fast.cpu.whole_numbers import Packing, kinds_of, precision_of, quantize
+from gliner_fast.cpu.whole_numbers import Packing, kinds_of, precision_of, quantize, why_slow
 from gliner_fast.devices import spread
 from gliner_fast.scorer import SpanScorer
 from tests.encoders.test_packed_bert import make_encoder, texts_of
@@ -321,20 +320,33 @@ def test_layers_without_weights_stay_as_they_are(kind):
 
 def test_a_cpu_without_avx2_is_told(kind, monkeypatch):
     monkeypatch.setattr(whole_numbers, "is_x86", lambda: False)
-    with pytest.warns(UserWarning, match=f"{kind} is made for x86 CPUs with AVX2, and slow on this one"):
-        quantize(Linear(6, 4).eval(), kind)
+    assert why_slow(kind) == f"{kind} is made for x86 CPUs with AVX2, and slow on this one"
 
 
-@pytest.mark.filterwarnings("error")
 def test_a_cpu_without_vnni_is_told_of_what_is_faster(monkeypatch):
     if not whole_numbers.is_x86():
         pytest.skip("another warning is due")
     for features, warns in (["avx2", "avx512"], True), (["avx2", "avx512", "avx512_vnni"], False):
         monkeypatch.setattr(whole_numbers, "cpu_features", lambda own=features: own)
         monkeypatch.setattr(whole_numbers._rust, "has_vectors", lambda: True)
-        quantize(Linear(6, 4).eval(), "int16")
-        with pytest.warns(UserWarning, match="on this one int16 is faster") if warns else nullcontext():
-            quantize(Linear(6, 4).eval(), "int8")
+        assert why_slow("int16") is None
+        assert ("on this one int16 is faster" in (why_slow("int8") or "")) is warns
+
+
+@pytest.mark.filterwarnings("error")
+def test_it_is_told_once_and_where_the_user_asked_for_it(monkeypatch):
+    monkeypatch.setattr(whole_numbers, "is_x86", lambda: False)
+    with pytest.warns(UserWarning, match="slow on this one") as by_loading:
+        model = GLiNER.from_pretrained(dtype="int8")
+    with pytest.warns(UserWarning, match="slow on this one") as by_method:
+        model.quantize("int16")
+    new = {"backbone_from_pretrained": False, "tokenizer": model.data_processor.transformer_tokenizer}
+    with pytest.warns(UserWarning, match="slow on this one") as by_config:
+        GLiNER.from_config(model.config, quantize="int8", **new)
+    for caught in (by_loading, by_method, by_config):
+        assert [own.filename for own in caught] == [__file__]
+    pickle.loads(pickle.dumps(copy.deepcopy(model)))
+    spread(model, [torch.device("cpu")] * 2)
 
 
 def test_one_kind_takes_the_place_of_the_other(layer, kind):

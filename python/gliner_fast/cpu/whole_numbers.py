@@ -8,7 +8,6 @@ multiply two or four times as many such numbers at a time as float32. How often 
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,14 +49,19 @@ def quantize(network: nn.Module, kind: WholeNumbers) -> None:
         raise ValueError(f"{kind} is for inference, but the model is in training mode: call eval() first")
     if any(map(is_compiled, network.modules())):
         raise ValueError(f"{kind} is not compiled: leave out compile(), or {kind}")
-    if not (is_x86() and _rust.has_vectors()):
-        warnings.warn(f"{kind} is made for x86 CPUs with AVX2, and slow on this one", stacklevel=3)
-    elif kind == "int8" and "avx512_vnni" not in cpu_features():
-        warnings.warn("int8 is made for CPUs with AVX-512 VNNI: on this one int16 is faster, and nearer", stacklevel=3)
     packed = [(layer, Packed.pack(_KINDS[kind], layer.weight, parts)) for layer, parts in layers.values()]
     for layer, whole in packed:
         layer.float32, layer.whole = None, whole
     _keep_inputs(network)
+
+
+def why_slow(kind: WholeNumbers) -> str | None:
+    """What a user is to be told of whole numbers on this CPU; None where they are made for it."""
+    if not (is_x86() and _rust.has_vectors()):
+        return f"{kind} is made for x86 CPUs with AVX2, and slow on this one"
+    if kind == "int8" and "avx512_vnni" not in cpu_features():
+        return "int8 is made for CPUs with AVX-512 VNNI: on this one int16 is faster, and nearer"
+    return None
 
 
 def _keep_inputs(network: nn.Module) -> None:
