@@ -245,7 +245,7 @@ class Network(nn.Module):
     def qconfig(self, _: object) -> None:
         warnings.warn(
             "torch's quantization leaves the linear layers of this model in float32: model.quantize() multiplies "
-            "whole numbers of 16 bits",
+            "whole numbers of 8 or 16 bits",
             stacklevel=2,
         )
 
