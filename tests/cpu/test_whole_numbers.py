@@ -208,6 +208,22 @@ def test_weights_that_are_others_stand_in_no_whole_numbers(layer, change):
     assert precision_of(layer) is None
 
 
+@pytest.mark.parametrize(
+    "lay",
+    [lambda wide: wide[:6, :4].mT, lambda wide: wide[:4, 3:9], lambda wide: wide[:4, ::2]],
+    ids=["by columns", "a part", "every other"],
+)
+def test_weights_in_pieces_tell_of_writes_behind_torch_s_back_too(kind, lay):
+    layer = Linear(6, 4).eval()
+    layer.weight = torch.nn.Parameter(lay(torch.randn(12, 12)))
+    assert not layer.weight.is_contiguous()
+    quantize(layer, kind)
+    assert not is_exact(layer)
+    layer.weight.data.mul_(3)
+    assert is_exact(layer)
+    assert precision_of(layer) is None
+
+
 def share(layer):
     layer.share_memory()
 

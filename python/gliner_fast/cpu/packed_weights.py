@@ -34,8 +34,8 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 class Sample:
     """Some numbers of weights, where they lie and as they were: they tell of writes behind torch's back.
 
-    Such writes go by way of `.data`, or change tensors that were made under `torch.inference_mode`. One of a few rows
-    may go unseen.
+    Such writes go by way of `.data`, or change tensors that were made under `torch.inference_mode`. One that leaves
+    most numbers as they are, such as of a few rows or by a mask that prunes, may go unseen.
 
     Attributes:
         places: the bits of some numbers of each, in the weights' own memory.
@@ -47,16 +47,27 @@ class Sample:
 
     @classmethod
     def take(cls, weights: Iterable[Tensor]) -> Self:
-        """Of those weights that lie on the CPU in one piece."""
-        flat = [own.detach().view(-1) for own in weights if own.device.type == "cpu" and own.is_contiguous()]
+        """Of those weights that lie on the CPU."""
+        lines = [_line(own.detach()) for own in weights if own.device.type == "cpu"]
         places = tuple(
-            own.view(_BITS[own.element_size()])[:: max(1, len(own) // _SAMPLED) | 1].numpy() for own in flat if len(own)
+            own.view(_BITS[own.element_size()])[:: max(1, len(own) // _SAMPLED) | 1].numpy()
+            for own in lines
+            if len(own)
         )
         return cls(places, tuple(own.tobytes() for own in places))
 
     def is_as_it_was(self) -> bool:
         """Whether none of the numbers has changed."""
         return all(own.tobytes() == bits for own, bits in zip(self.places, self.bits, strict=True))
+
+
+def _line(weight: Tensor) -> Tensor:
+    """Numbers of a tensor where they lie: all of them, or a diagonal of a matrix that is not in one piece by rows."""
+    if weight.is_contiguous():
+        return weight.view(-1)
+    while weight.dim() > 1:
+        weight = weight.diagonal()
+    return weight
 
 
 @dataclass(frozen=True)
@@ -91,7 +102,7 @@ class Packed(Generic[Kind]):
         """Whether these are the weights as they are now.
 
         Weights that were written to behind torch's back say so by some numbers of each matrix, so that a change of a
-        few rows goes unseen (`Sample`).
+        few others goes unseen (`Sample`).
         """
         if self.stamp != stamp_of(weight) or not self.sample.is_as_it_was():
             return False
