@@ -160,7 +160,7 @@ class GLiNER(PredictionMethods, TrainingMethods, nn.Module):
             load_tokenizer: see `proxies`.
             resize_token_embeddings: add GLiNER's special tokens to a checkpoint that does not say where they are.
             compile_torch_model: `torch.compile` the network; on a GPU only.
-            quantize: "int8" and "int16" are the same as `dtype`.
+            quantize: "int8" and "int16" are the same as `dtype`, and decide where that is "auto".
             dtype: "fp32" (default), "bf16", "fp16", a floating torch dtype, or "auto" for the fastest one of these that
                 the hardware computes natively. "int16" and "int8" multiply whole numbers on the CPU, as the
                 method `quantize` tells.

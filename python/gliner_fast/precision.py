@@ -24,6 +24,9 @@ def parse_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.
     Raises:
         ValueError: an unknown name, or a torch dtype that is not a floating one.
     """
+    if dtype in (torch.int8, torch.int16):
+        name = str(dtype).removeprefix("torch.")
+        raise ValueError(f"dtype is {dtype}: to multiply whole numbers of so many bits, give it as {name!r}, a string")
     if dtype is None:
         return None
     if isinstance(dtype, torch.dtype):
@@ -45,11 +48,16 @@ def parse_precision(
     """What `from_pretrained(dtype=..., quantize=...)` asks for: the weights' dtype, and whole numbers beside it.
 
     Raises:
-        ValueError: an unknown name, or whole numbers where there is no float32 on the CPU to be replaced.
+        ValueError: an unknown name, whole numbers of two kinds, or some where there is no float32 on the CPU to be
+            replaced.
     """
     whole = parse_whole_numbers(quantize) if quantize else None
     if isinstance(dtype, str) and dtype.lower() in _WHOLE_NUMBERS:
+        if whole not in (None, dtype.lower()):
+            raise ValueError(f"dtype is {dtype!r} and quantize {quantize!r}: leave one of them out")
         dtype, whole = None, parse_whole_numbers(dtype)
+    elif isinstance(dtype, str) and dtype.lower() == "auto" and whole is not None:
+        dtype = None  # what whole numbers take the place of
     parsed = parse_dtype(dtype, device)
     if whole is not None and (device.type != "cpu" or parsed not in (None, torch.float32)):
         raise ValueError(
