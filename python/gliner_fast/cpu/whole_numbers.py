@@ -1,9 +1,11 @@
 """Whole numbers of 16 or 8 bits in place of float32: for CPUs that multiply no shorter floating-point numbers.
 
-Every linear layer's weights, and what goes into it, are rounded with scales of their own: row by row to 14 bits, or 64
-numbers of a row at a time to 8 bits. Sums, attention, norms, the word LSTM and the span scores stay in float32. CPUs
-multiply two or four times as many such numbers at a time as float32. How often an answer changes:
-`python -m benches.precision`.
+Weights of linear layers, and what goes into them, are rounded with scales of their own: row by row to 14 bits, or 64
+numbers of a row at a time to 8 bits. CPUs multiply two or four times as many such numbers at a time as float32. How
+often an answer changes: `python -m benches.precision`.
+
+In float32 stay sums, attention, norms, the word LSTM with the product of its inputs, the position tables of DeBERTa, a
+convolution, the scorer's last layer (`scorer.out`), and what links entities (`relations`).
 """
 
 from __future__ import annotations
