@@ -14,6 +14,7 @@ import torch.multiprocessing  # registers how tensors are sent
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses import FakeTensor, FakeTensorMode
 
 from gliner_fast import GLiNER, _rust, extract_files
 from gliner_fast.cpu import packed_weights, whole_numbers
@@ -370,6 +371,19 @@ def test_one_kind_takes_the_place_of_the_other(layer, kind):
     quantize(layer, other)
     assert precision_of(layer) == other
     assert isinstance(layer.whole.parts[0], KINDS[other])
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (2, 3), (2, 12), (4, 3, 0)], ids=str)
+def test_vectors_of_another_width_are_refused(layer, shape):
+    with torch.inference_mode(), pytest.raises((ValueError, RuntimeError)):
+        layer(torch.ones(shape))
+
+
+def test_tensors_without_numbers_go_through_torch(layer, kind):
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        found = layer(mode.from_tensor(torch.ones(3, 6)))
+    assert (type(found), found.shape) == (FakeTensor, (3, 4))
+    assert precision_of(layer) == kind
 
 
 @pytest.mark.parametrize("encoder", ["bert", "electra"])

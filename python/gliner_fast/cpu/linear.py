@@ -148,10 +148,10 @@ def _native_linear(vectors: Tensor, weight: Tensor, bias: Tensor | None, activat
 
 
 def _packed_linear(vectors: Tensor, weights: AnyWeights, bias: Tensor | None, activation: Activation) -> Tensor:
-    outputs, inputs = weights.shape
+    outputs = weights.shape[0]
     out = vectors.new_empty(*vectors.shape[:-1], outputs)
     weights.apply(
-        vectors.reshape(-1, inputs).contiguous().numpy(),
+        vectors.reshape(-1, vectors.shape[-1]).contiguous().numpy(),  # whose width is for the native module to check
         None if bias is None else readable(bias).numpy(),
         activation,
         out.view(-1, outputs).numpy(),
@@ -217,7 +217,7 @@ class Linear(nn.Linear):
             return [None] * parts
         if torch.is_grad_enabled() and (self.whole is not None or self.float32 is not None):
             self.whole = self.float32 = None
-        if torch_must_see() or not is_float32_on_cpu(vectors):
+        if torch_must_see() or type(vectors) is not Tensor or not is_float32_on_cpu(vectors):
             self._current(parts)  # what became stale is not kept until they are multiplied again
             return [None] * parts
         return self.packed_where(lambda: packing_pays(vectors, self.weight, parts), parts) or [None] * parts
