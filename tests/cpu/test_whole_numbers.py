@@ -122,6 +122,18 @@ def test_a_row_with_a_number_that_is_none_is_none(kind):
         assert multiply(kind, vectors, weight).isnan().tolist() == [[False] * 4, [True] * 4, [False] * 4]
 
 
+@pytest.mark.parametrize(("of_vectors", "of_weight"), [(1e36, 1e-6), (1e-6, 1e36), (1e-20, 1e10)], ids=str)
+def test_products_of_great_and_small_numbers_are_what_they_are_of_others(kind, of_vectors, of_weight):
+    torch.manual_seed(0)
+    vectors, weight = torch.randn(3, 70), torch.randn(5, 70)
+    torch.testing.assert_close(
+        multiply(kind, vectors * of_vectors, weight * of_weight) / (of_vectors * of_weight),
+        multiply(kind, vectors, weight),
+        rtol=1e-3,
+        atol=0.1,
+    )
+
+
 def test_rows_that_stand_apart_are_read(kind):
     torch.manual_seed(0)
     wide, weight = torch.randn(6, 40), torch.randn(5, 40)

@@ -314,7 +314,7 @@ impl<K: Kind, H: Host> Worker<'_, '_, K, H> {
         let sums = K::multiply::<S, R>(simd, dots, x, panel.weights, ahead, self.host);
         for ((mut sums, of_row), out) in sums.into_iter().zip(&self.x.scales[row..]).zip(out) {
             for ((sum, scale), bias) in sums.iter_mut().zip(&panel.scales).zip(&panel.bias) {
-                *sum = *sum * of_row * scale + bias;
+                *sum = *sum * (of_row * scale) + bias; // a sum is large: with one of the two it may not fit
             }
             activate(simd, self.activation, &mut sums);
             store(&sums, &mut out[first..]);
