@@ -112,9 +112,9 @@ class LabelEncoder(nn.Module):
         device = weights[0].device.type
         autocast = autocast_dtype(device)
         texts = tuple(own.tobytes() for own in labels.ids)
-        whole = {
-            type(own.whole.parts[0]) for own in self.modules() if isinstance(own, Linear) and own.whole is not None
-        }
+        whole = [
+            None if own.whole is None else type(own.whole.parts[0]) for own in self.modules() if isinstance(own, Linear)
+        ]
         of = (texts, labels.pad_id, autocast, whole, *(stamp_of(weight) for weight in weights))
         kept = self._kept  # read once: another thread may be replacing it
         if kept is None or kept.of != of or not kept.sample.is_as_it_was():

@@ -246,6 +246,16 @@ def test_labels_are_encoded_again_in_whole_numbers(checkpoint):
 
 
 @pytest.mark.gliner
+def test_labels_are_encoded_again_where_some_layers_have_left_whole_numbers(checkpoint):
+    ours = GLiNER.from_pretrained(checkpoint("bi"), dtype="int16")
+    before = ours.encode_labels(LABELS)
+    ours.model.label_encoder.projection.train().eval()
+    assert ours.precision == "partly int16"
+    assert not torch.equal(ours.encode_labels(LABELS), before)
+    assert torch.equal(copy.deepcopy(ours).encode_labels(LABELS), ours.encode_labels(LABELS))
+
+
+@pytest.mark.gliner
 def test_labels_are_encoded_each_time_by_what_may_change_without_a_weight(checkpoint):
     class Adapted(torch.nn.Linear):
         scale = 1.0
