@@ -67,8 +67,8 @@ Devices = Annotated[
 Dtype = Annotated[
     str,
     typer.Option(
-        help="fp32 (gliner's own answers), bf16, fp16; auto: the fastest of these here; int16, int8: faster on CPUs "
-        "without AMX."
+        help="fp32 (gliner's own answers), bf16, fp16; auto: the fastest of these here; int16: faster on CPUs "
+        "without AMX; int8: on those with AVX-512 VNNI."
     ),
 ]
 

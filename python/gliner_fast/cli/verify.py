@@ -12,10 +12,6 @@ from gliner_fast.cli import options
 from gliner_fast.cli.reading import InputError, read_labels, read_relations, read_texts
 from gliner_fast.cli.writing import dump_json
 
-# How far scores may lie apart: rounding amplifies to about this in a trained model; bf16 has 8 bits.
-_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05, "int8": 0.1}
-_OTHERWISE = 0.01
-
 # Used where the user gives no texts: names, numbers, a long one, marks, another script, nothing.
 _SAMPLE = (
     "Ada Lovelace wrote the first program for Charles Babbage's Analytical Engine in London in 1843.",
@@ -94,8 +90,6 @@ def verify(
     from gliner_fast.comparing.verification import verify as compare_with_reference
 
     loaded = options.load_model(model, device, dtype)
-    if tolerance is None:
-        tolerance = _TOLERANCES.get(loaded.precision, _OTHERWISE)
     report = compare_with_reference(
         loaded,
         read,
