@@ -1,5 +1,7 @@
 """The splitter of gliner_fast._rust against the regular expression, on this interpreter's Unicode tables."""
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -134,6 +136,14 @@ def test_a_million_texts_are_split_in_one_call():
     words = SPLITTER.split(["a b"] * 10**6)
     assert len(words) == 10**6
     assert words.text_offsets[-1] == 2 * 10**6
+
+
+@pytest.mark.parametrize("text", ["Ada lived.", "Zoë lived.", "我在Google上班", "a \U0001f600 b", "\ud800 x"])
+def test_a_text_takes_no_more_memory_once_it_was_read(text: str):
+    text = text * 50  # not one that the interpreter keeps
+    before = sys.getsizeof(text)
+    SPLITTER.split([text], 5)
+    assert sys.getsizeof(text) == before
 
 
 def test_a_subclass_of_str_is_read_as_the_string_it_is():

@@ -426,8 +426,8 @@ def attention(
         openmp: as for `find_spans`.
 
     Raises:
-        TypeError: if `out` is of another kind of numbers than qkv, cannot be written to, or shares memory with another
-            array.
+        TypeError: if `out` is of another kind of numbers than qkv, cannot be written to, or is seen to share memory
+            with another array (as views of one array are, but not views that torch made).
         ValueError: if the shapes do not fit each other, a distance has no row, or an array is not contiguous.
     """
 

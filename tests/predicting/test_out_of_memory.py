@@ -276,6 +276,16 @@ def test_a_text_alone_may_be_left_out_behind_others_that_fit(model, limited):
         list(model.predictor().predict_each(iter([short, two])))
 
 
+@pytest.mark.parametrize("told", ["could not create a primitive", "could not execute a primitive"])
+def test_where_onednn_has_broken_down_no_smaller_batch_is_tried(told, model, limited):
+    error = RuntimeError(told)
+    limited(20, error)
+    with pytest.raises(MemoryError, match=f"oneDNN {told}, as a rule for want of memory, .* start it anew") as raised:
+        model.inference(TEXTS, LABELS)
+    assert raised.value.__cause__ is error
+    assert model.token_budget is None
+
+
 def test_other_errors_of_the_device_are_left_alone(model, limited):
     error = RuntimeError("CUDA error: an illegal memory access was encountered")
     limited(20, error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -27,6 +29,22 @@ def is_out_of_memory(error: Exception) -> bool:
         "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate",
     )
     return isinstance(error, RuntimeError) and any(part in str(error) for part in told)
+
+
+def shortage_of_onednn(error: Exception) -> MemoryError | None:
+    """What to tell where oneDNN had no memory on a CPU; None for other errors.
+
+    It then fails in this thread for good, whatever memory there is later (seen with torch 2.11's): smaller batches, or
+    torch in our place, would not help.
+    """
+    if not (isinstance(error, RuntimeError) and re.search("could not (create|execute) a primitive", str(error))):
+        return None
+    told = MemoryError(
+        f"oneDNN {error}, as a rule for want of memory, and multiplies no more in this thread: free memory, or raise "
+        "the limit that the process was given (ulimit -v), and start it anew"
+    )
+    told.__cause__ = error
+    return told
 
 
 def halved_subwords(lengths: NDArray[np.int64], error: Exception, *, padded: bool, linked: bool = False) -> int:

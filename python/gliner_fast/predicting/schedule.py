@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 
 from gliner_fast.predicting.collecting import Collector, Found
 from gliner_fast.predicting.linking import asks_for_relations
-from gliner_fast.predicting.out_of_memory import halved_subwords, is_out_of_memory, lowered_budget
+from gliner_fast.predicting.out_of_memory import (
+    halved_subwords,
+    is_out_of_memory,
+    lowered_budget,
+    shortage_of_onednn,
+)
 from gliner_fast.predicting.preparing import Prepared
 from gliner_fast.predicting.stages import HostStages
 from gliner_fast.stats import Stats
@@ -167,7 +172,10 @@ class Schedule:
     def _give_way(self, error: Exception) -> None:
         """Makes batches smaller if memory was short for the first that waits; else ends with the error."""
         self._coming = None
-        if is_out_of_memory(error):
+        shortage = shortage_of_onednn(error)
+        if shortage is not None:
+            error = shortage
+        elif is_out_of_memory(error):
             try:
                 # One row that had others beside it may fit alone.
                 if not (self._in_flight and len(self._waiting[0].rows) == 1):

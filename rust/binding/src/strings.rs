@@ -10,17 +10,18 @@ use crate::arrays::value_error;
 
 /// A text as UTF-8 that may be read without the GIL.
 pub(crate) enum HostText {
-    /// Borrowed from the Python string, which is held on to.
+    /// Borrowed from an ASCII string of Python's, which is held on to.
     Borrowed(PyBackedStr),
-    /// A copy in which U+FFFD stands for each lone surrogate.
-    Replaced(String),
+    /// A copy, in which U+FFFD stands for each lone surrogate. Python would keep the UTF-8 of a string that is not ASCII
+    /// beside its characters for as long as the string lives.
+    Copied(String),
 }
 
 impl AsRef<str> for HostText {
     fn as_ref(&self) -> &str {
         match self {
             Self::Borrowed(text) => text,
-            Self::Replaced(text) => text,
+            Self::Copied(text) => text,
         }
     }
 }
@@ -30,9 +31,11 @@ pub(crate) fn read_texts(name: &str, texts: &Bound<'_, PyAny>) -> PyResult<Vec<H
     if texts.is_instance_of::<PyString>() {
         return Err(PyTypeError::new_err(format!("{name} is a str: put it into a list, [{name}]")));
     }
+    // str's own methods, so that those of a subclass are not asked.
+    let is_ascii = texts.py().get_type::<PyString>().getattr("isascii")?;
     let mut read = Vec::with_capacity(expected(texts));
     for (index, text) in texts.try_iter()?.enumerate() {
-        read.push(read_text(name, index, text?)?);
+        read.push(read_text(name, index, text?, &is_ascii)?);
     }
     Ok(read)
 }
@@ -42,18 +45,25 @@ pub(crate) fn expected(items: &Bound<'_, PyAny>) -> usize {
     items.len().unwrap_or(0).min(1 << 16)
 }
 
-fn read_text(name: &str, index: usize, text: Bound<'_, PyAny>) -> PyResult<HostText> {
+fn read_text<'py>(
+    name: &str,
+    index: usize,
+    text: Bound<'py, PyAny>,
+    is_ascii: &Bound<'py, PyAny>,
+) -> PyResult<HostText> {
     let text = text.cast_into::<PyString>().map_err(|error| {
         let kind = error.into_inner().get_type();
         PyTypeError::new_err(format!("{name}[{index}] is of {kind}: expected a str"))
     })?;
-    match PyBackedStr::try_from(text.clone()) {
-        Ok(text) => Ok(HostText::Borrowed(text)),
+    if is_ascii.call1((&text,))?.is_truthy()? {
+        return PyBackedStr::try_from(text).map(HostText::Borrowed);
+    }
+    match text.encode_utf8() {
+        Ok(encoded) => String::from_utf8(encoded.as_bytes().to_vec()).map(HostText::Copied).map_err(value_error),
         Err(error) if error.is_instance_of::<PyUnicodeEncodeError>(text.py()) => {
-            // str.encode itself, so that a subclass's own `encode` is not asked.
             let encoded = text.py().get_type::<PyString>().call_method1("encode", (&text, "utf-8", "surrogatepass"))?;
             let bytes = encoded.cast_into::<PyBytes>()?.as_bytes().to_vec();
-            replace_surrogates(bytes).map(HostText::Replaced).map_err(value_error)
+            replace_surrogates(bytes).map(HostText::Copied).map_err(value_error)
         }
         Err(error) => Err(error),
     }

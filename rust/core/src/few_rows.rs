@@ -68,6 +68,8 @@ impl Linear<'_> {
         let mut out = Vec::new();
         out.resize_with(rows * outputs, AtomicU32::default);
         let tiles = outputs.div_ceil(OUTPUTS).div_ceil(4 * threads).clamp(1, TILES);
+        // What AVX-512 does not take eight at a time it takes one by one: none of a piece is to be left over.
+        let tiles = tiles.next_multiple_of(OUTPUTS_OF_AVX512 / OUTPUTS);
         let next = AtomicUsize::new(0);
         let work = || widest().dispatch(Worker { layer: &self, out: &out, piece: tiles * OUTPUTS, next: &next, host });
         run_on(host, threads, &work);
