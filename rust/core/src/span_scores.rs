@@ -6,7 +6,7 @@
 //!
 //! A piece of work is a few neighbouring start words of one text with all their widths and types. It goes through the
 //! sum in blocks of `BLOCK` numbers, so that the rows it reads again and again stay in the first-level cache, and
-//! within a block in tiles of a few spans and types, whose sums stay in registers.
+//! within a block in tiles of a few spans and types, whose sums stay in registers. Many types it takes up in groups.
 
 #![expect(clippy::inline_always, reason = "vector instructions are there only in what is inlined into pulp's dispatch")]
 
@@ -26,8 +26,11 @@ use crate::vectors::widest;
 /// Numbers of a row that are summed before the next rows are taken up: 1 KiB, and a multiple of every vector's length.
 /// 12 rows of `v`, one of `u` and 5 of `g` then fit a first-level cache of 32 KiB with room to spare.
 const BLOCK: usize = 256;
-/// Start words of a piece, unless there are so many types that its sums would leave the second-level cache.
+/// Start words of a piece, unless spans are so wide that its sums would leave the second-level cache.
 const STARTS: usize = 8;
+/// Most types that a piece takes up at a time: a block of their rows, 64 KiB, stays in the second-level cache for all
+/// of its start words, and so do their sums.
+const TYPES: usize = 64;
 /// Sums that a piece keeps, each of a vector; of 32 bytes they are 256 KiB.
 const SUMS: usize = 8192;
 
@@ -163,7 +166,7 @@ fn cut(words: &[usize], classes: &[usize], max_width: usize) -> Vec<Piece> {
     for (text, (&words, &classes)) in words.iter().zip(classes).enumerate() {
         let types = first_type..first_type + classes;
         // Where there are no words or types, there is nothing to divide by, and no piece.
-        if let Some(starts) = SUMS.checked_div(max_width.min(words).saturating_mul(classes)) {
+        if let Some(starts) = SUMS.checked_div(max_width.min(words).saturating_mul(classes.min(TYPES))) {
             let step = starts.clamp(1, STARTS);
             pieces.extend((0..words).step_by(step).map(|start| Piece {
                 text,
@@ -212,8 +215,14 @@ impl WithSimd for Worker<'_> {
             let Some(piece) = self.pieces.get(number) else {
                 return found;
             };
-            add_up(simd, self.batch, piece, &mut sums);
-            let hits = pick(simd, self.batch, piece, &sums);
+            let mut hits = Vec::new();
+            for types in groups(&piece.types) {
+                add_up(simd, self.batch, piece, &types, &mut sums);
+                pick(simd, self.batch, piece, &types, &sums, &mut hits);
+            }
+            if piece.types.len() > TYPES {
+                hits.sort_unstable_by_key(|hit| (hit.start, hit.end, hit.class));
+            }
             if !hits.is_empty() {
                 found.push(PieceHits { piece: number, hits });
             }
@@ -221,11 +230,17 @@ impl WithSimd for Worker<'_> {
     }
 }
 
-/// Fills `sums` with the products of a piece, (starts, widths, types), each spread over a vector.
+/// Types in as few and as equal groups as can be, of at most `TYPES`.
+fn groups(types: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let (first, len, count) = (types.start, types.len(), types.len().div_ceil(TYPES));
+    (0..count).map(move |group| first + len * group / count..first + len * (group + 1) / count)
+}
+
+/// Fills `sums` with the products of a piece with some of its types, (starts, widths, types), each spread over a vector.
 #[inline(always)]
-fn add_up<S: Simd>(simd: S, batch: &Batch<'_>, piece: &Piece, sums: &mut Vec<S::f32s>) {
+fn add_up<S: Simd>(simd: S, batch: &Batch<'_>, piece: &Piece, own_types: &Range<usize>, sums: &mut Vec<S::f32s>) {
     let Factors { u, v, g, hidden, .. } = batch.factors;
-    let (types, widths) = (piece.types.len(), batch.max_width.min(piece.words));
+    let (types, widths) = (own_types.len(), batch.max_width.min(piece.words));
     sums.clear();
     sums.resize(piece.starts.len() * widths * types, simd.splat_f32s(0.0));
     for first in (0..hidden).step_by(BLOCK) {
@@ -244,7 +259,7 @@ fn add_up<S: Simd>(simd: S, batch: &Batch<'_>, piece: &Piece, sums: &mut Vec<S::
                     let tile = Tile {
                         u,
                         v: |span: usize| &v[part(word + first_width + span)],
-                        g: |own: usize| &g[part(piece.types.start + first_type + own)],
+                        g: |own: usize| &g[part(own_types.start + first_type + own)],
                         stride: types,
                     };
                     add_tile(simd, &tile, span_count, type_count, &mut of_start[first_width * types + first_type..]);
@@ -256,16 +271,23 @@ fn add_up<S: Simd>(simd: S, batch: &Batch<'_>, piece: &Piece, sums: &mut Vec<S::
     }
 }
 
-/// The spans of a piece that reach their bound, by start, width and type.
+/// Adds the spans of a piece that reach the bound of one of some types, by start, width and type.
 #[inline(always)]
-fn pick<S: Simd>(simd: S, batch: &Batch<'_>, piece: &Piece, sums: &[S::f32s]) -> Vec<Hit> {
-    let (types, widths) = (piece.types.len(), batch.max_width.min(piece.words));
-    let (c, bounds) = (&batch.factors.c[piece.types.clone()], &batch.bounds[piece.types.clone()]);
-    let mut hits = Vec::new();
+fn pick<S: Simd>(
+    simd: S,
+    batch: &Batch<'_>,
+    piece: &Piece,
+    own_types: &Range<usize>,
+    sums: &[S::f32s],
+    hits: &mut Vec<Hit>,
+) {
+    let (types, widths) = (own_types.len(), batch.max_width.min(piece.words));
+    let (c, bounds) = (&batch.factors.c[own_types.clone()], &batch.bounds[own_types.clone()]);
+    let first_class = own_types.start - piece.types.start;
     for (of_start, start) in sums.chunks_exact(widths * types).zip(piece.starts.clone()) {
         let inside = widths.min(piece.words - start);
         for (of_span, width) in of_start.chunks_exact(types).zip(0..inside) {
-            for (class, ((&sum, &c), &bound)) in of_span.iter().zip(c).zip(bounds).enumerate() {
+            for (class, ((&sum, &c), &bound)) in (first_class..).zip(of_span.iter().zip(c).zip(bounds)) {
                 let logit = simd.reduce_sum_f32s(sum) + c;
                 if logit >= bound {
                     hits.push(Hit { start, end: start + width + 1, class, logit });
@@ -273,7 +295,6 @@ fn pick<S: Simd>(simd: S, batch: &Batch<'_>, piece: &Piece, sums: &[S::f32s]) ->
             }
         }
     }
-    hits
 }
 
 #[cfg(test)]

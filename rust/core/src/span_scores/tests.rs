@@ -59,7 +59,8 @@ impl Case {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    (vec((0_usize..9, 0_usize..8), 0..4), 1_usize..14, 1_usize..20).prop_flat_map(|(texts, max_width, hidden)| {
+    let classes = prop_oneof![20 => 0_usize..8, 1 => TYPES - 1..2 * TYPES + 2];
+    (vec((0_usize..9, classes), 0..4), 1_usize..14, 1_usize..20).prop_flat_map(|(texts, max_width, hidden)| {
         let (words, classes): (Vec<_>, Vec<_>) = texts.into_iter().unzip();
         let (all_words, all_classes) = (words.iter().sum::<usize>(), classes.iter().sum::<usize>());
         let number = prop_oneof![30 => -2.0_f32..2.0, 1 => Just(f32::NAN)];
@@ -113,6 +114,28 @@ proptest! {
         prop_assert_eq!(found.scores, expected);
         prop_assert!(case.find(&vec![f32::NAN; case.rows[3].len()], 1).scores.is_empty());
     }
+}
+
+#[test]
+fn a_type_scores_the_same_whatever_types_are_beside_it() {
+    let (words, types, hidden) = (20, 2 * TYPES + 7, 300);
+    let value = |at: usize| (f32::from(u16::try_from(at % 10_007).unwrap()) * 0.7).sin();
+    let rows = |rows: usize| (0..rows * hidden).map(value).collect::<Vec<_>>();
+    let (u, g, c) = (rows(words), rows(types), rows(types)[..types].to_vec());
+    let of = |types: Range<usize>| {
+        let rows =
+            [u.clone(), u.clone(), g[types.start * hidden..types.end * hidden].to_vec(), c[types.clone()].to_vec()];
+        let case = Case { words: vec![words], classes: vec![types.len()], max_width: 12, hidden, rows };
+        case.find(&vec![f32::NEG_INFINITY; types.len()], 1)
+    };
+    let all = of(0..types);
+    for type_ in [0, 1, TYPES - 1, TYPES, TYPES + 1, types - 1] {
+        let alone = of(type_..type_ + 1);
+        let beside = all.classes.iter().zip(&all.scores).filter(|&(&class, _)| class == type_);
+        assert_eq!(alone.scores, beside.map(|(_, &score)| score).collect::<Vec<_>>());
+    }
+    let places = || all.starts.iter().zip(&all.ends).zip(&all.classes);
+    assert!(places().zip(places().skip(1)).all(|(one, next)| one < next));
 }
 
 #[test]
