@@ -1,175 +1,26 @@
-"""Linear layers in whole numbers of 16 and 8 bits, against float64, and models that run in them."""
+"""Layers and networks in whole numbers: how they come to them, and when they leave them."""
 
 from __future__ import annotations
 
 import copy
-import math
 import pickle
 from multiprocessing.reduction import ForkingPickler
 
-import numpy as np
 import pytest
 import torch
 import torch.multiprocessing  # registers how tensors are sent
 import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
 from torch._subclasses import FakeTensor, FakeTensorMode
 
-from gliner_fast import GLiNER, _rust, extract_files
 from gliner_fast.cpu import packed_weights, whole_numbers
-from gliner_fast.cpu.linear import Linear, linear
-from gliner_fast.cpu.packed_weights import Packed
-from gliner_fast.cpu.whole_numbers import Packing, kinds_of, precision_of, quantize, why_slow
-from gliner_fast.devices import spread
+from gliner_fast.cpu.linear import Linear
+from gliner_fast.cpu.whole_numbers import precision_of, quantize, why_slow
 from gliner_fast.scorer import SpanScorer
+from tests.cpu.conftest import KINDS
 from tests.encoders.test_packed_bert import make_encoder, texts_of
-from tests.jobs.conftest import read_jsonl, write_jsonl
-from tests.samples import CROSSNER, LABELS
-
-TEXTS = [*CROSSNER[:30], "", "word", "word " * 384]
 
 # A CPU that has not the instructions for them says so, and computes the same.
 pytestmark = pytest.mark.filterwarnings("ignore:int16 is made for", "ignore:int8 is made for")
-
-KINDS = {"int16": _rust.Int16Weights, "int8": _rust.Int8Weights}
-
-
-@pytest.fixture(scope="module")
-def exact() -> GLiNER:
-    return GLiNER.from_pretrained()
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def kind(request) -> str:
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def model(kind) -> GLiNER:
-    return GLiNER.from_pretrained(dtype=kind)
-
-
-def multiply(kind, vectors, weight, bias=None, activation="none"):
-    with torch.inference_mode():
-        return linear(vectors, weight, bias, activation, *Packed.pack(KINDS[kind], weight).parts)
-
-
-def rounding(kind, rows):
-    """How much each number of some rows may be rounded by."""
-    if kind == "int16":
-        return (rows.double().abs().amax(-1, keepdim=True) / 8191 * 0.501).expand_as(rows)
-    return torch.cat(
-        [(part.abs().amax(-1, keepdim=True) / 127 * 0.501).expand_as(part) for part in rows.double().split(64, dim=-1)],
-        dim=-1,
-    )
-
-
-# --- a layer ----------------------------------------------------------------------------------------------------------
-
-
-@given(
-    kind=st.sampled_from(sorted(KINDS)),
-    leading=st.lists(st.integers(0, 9), max_size=3),
-    inputs=st.integers(1, 140),
-    outputs=st.integers(1, 70),
-    has_bias=st.booleans(),
-    spread=st.sampled_from([0.0, 3.0]),
-    seed=st.integers(0, 99),
-)
-def test_products_are_as_near_as_the_rounding_allows(kind, leading, inputs, outputs, has_bias, spread, seed):
-    generator = torch.Generator().manual_seed(seed)
-    sizes = torch.exp(spread * torch.randn(inputs, generator=generator))  # some numbers far above the others
-    vectors = torch.randn(*leading, inputs, generator=generator) * sizes
-    weight = torch.randn(outputs, inputs, generator=generator)
-    bias = torch.randn(outputs, generator=generator) if has_bias else None
-    ours, expected = multiply(kind, vectors, weight, bias), F.linear(vectors.double(), weight.double())
-    expected = expected if bias is None else expected + bias
-    assert ours.shape == expected.shape
-    dx, dw = rounding(kind, vectors), rounding(kind, weight)
-    allowed = F.linear(vectors.double().abs(), dw) + F.linear(dx, weight.double().abs() + dw) + 1e-5
-    assert ((ours - expected).abs() <= allowed).all()
-
-
-@pytest.mark.parametrize("shape", [(1, 384), (48, 1), (70, 3072)], ids=str)
-def test_errors_are_a_tenth_and_four_times_those_of_bf16(kind, shape):
-    torch.manual_seed(0)
-    vectors, weight = torch.randn(*shape), torch.randn(40, shape[1])
-    exact = F.linear(vectors.double(), weight.double())
-    ours = multiply(kind, vectors, weight)
-    error = float((ours - exact).norm() / exact.norm())
-    half = F.linear(vectors.bfloat16().double(), weight.bfloat16().double())
-    assert 0 < error < {"int16": 0.15, "int8": 5}[kind] * float((half - exact).norm() / exact.norm())
-
-
-def test_the_activation_is_gelu(kind):
-    torch.manual_seed(0)
-    vectors, weight, bias = torch.randn(7, 20), torch.randn(9, 20), torch.randn(9)
-    torch.testing.assert_close(
-        multiply(kind, vectors, weight, bias, "gelu"),
-        F.gelu(multiply(kind, vectors, weight, bias)),
-        rtol=1e-5,
-        atol=1e-6,
-    )
-    with pytest.raises(ValueError, match='activation is "relu": expected none, gelu or gelu_tanh'):
-        multiply(kind, vectors, weight, bias, "relu")
-
-
-def test_a_row_with_a_number_that_is_none_is_none(kind):
-    vectors, weight = torch.ones(3, 5), torch.ones(4, 5)
-    for number in (math.nan, math.inf):
-        vectors[1, 2] = number
-        assert multiply(kind, vectors, weight).isnan().tolist() == [[False] * 4, [True] * 4, [False] * 4]
-
-
-@pytest.mark.parametrize(("of_vectors", "of_weight"), [(1e36, 1e-6), (1e-6, 1e36), (1e-20, 1e10)], ids=str)
-def test_products_of_great_and_small_numbers_are_what_they_are_of_others(kind, of_vectors, of_weight):
-    torch.manual_seed(0)
-    vectors, weight = torch.randn(3, 70), torch.randn(5, 70)
-    torch.testing.assert_close(
-        multiply(kind, vectors * of_vectors, weight * of_weight) / (of_vectors * of_weight),
-        multiply(kind, vectors, weight),
-        rtol=1e-3,
-        atol=0.1,
-    )
-
-
-def test_rows_that_stand_apart_are_read(kind):
-    torch.manual_seed(0)
-    wide, weight = torch.randn(6, 40), torch.randn(5, 40)
-    for vectors, own in ((wide[:, 3:23], weight[:, :20]), (wide.mT[:6].mT, weight[:, :6])):
-        assert torch.equal(multiply(kind, vectors, own), multiply(kind, vectors.clone(), own.clone()))
-
-
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_what_a_row_becomes_depends_on_it_alone(kind, threads, monkeypatch):
-    torch.manual_seed(0)
-    vectors, weight = torch.randn(500, 700), torch.randn(400, 700)  # work for several threads
-    alone = torch.cat([multiply(kind, row[None], weight) for row in vectors[::50]])
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    assert torch.equal(multiply(kind, vectors, weight)[::50], alone)
-
-
-@pytest.mark.parametrize(
-    ("x", "out", "message"),
-    [
-        ((2, 4), (2, 5), r"x is \[2, 4\] and out \[2, 5\], but the weights are \[5, 3\]"),
-        ((2, 3), (3, 5), r"out \[3, 5\]"),
-        ((2, 3), (2, 4), r"out \[2, 4\]"),
-    ],
-)
-def test_shapes_that_do_not_fit_are_told(kind, x, out, message):
-    weights = KINDS[kind](np.ones((5, 3), np.float32))
-    assert weights.shape == (5, 3)
-    with pytest.raises(ValueError, match=message):
-        weights.apply(np.ones(x, np.float32), None, "none", np.ones(out, np.float32), 1, 0)
-    with pytest.raises(ValueError, match="bias has 4 values: expected 5"):
-        weights.apply(np.ones((2, 3), np.float32), np.ones(4, np.float32), "none", np.ones((2, 5), np.float32), 1, 0)
-    with pytest.raises(ValueError, match="no columns"):
-        KINDS[kind](np.ones((5, 0), np.float32))
-
-
-# --- a network --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -284,15 +135,6 @@ def test_those_that_went_to_another_dtype_do_not_come_back_as_whole_numbers(laye
     assert is_exact(layer)
 
 
-def test_a_model_that_was_sent_to_a_spawned_process_is_what_it_was(kind, model):
-    expected = model.inference([text[:120] for text in CROSSNER[:2]], LABELS)
-    ForkingPickler.dumps(model)
-    assert model.precision == kind
-    ForkingPickler.dumps(model.share_memory())
-    assert model.inference([text[:120] for text in CROSSNER[:2]], LABELS) == expected
-    assert model.precision == kind
-
-
 def test_weights_made_in_inference_mode_tell_of_a_change_too(kind):
     with torch.inference_mode():
         layer = Linear(6, 4).eval()
@@ -362,22 +204,6 @@ def test_a_cpu_without_vnni_is_told_of_what_is_faster(monkeypatch):
         assert ("on this one int16 is faster" in (why_slow("int8") or "")) is warns
 
 
-@pytest.mark.filterwarnings("error")
-def test_it_is_told_once_and_where_the_user_asked_for_it(monkeypatch):
-    monkeypatch.setattr(whole_numbers, "is_x86", lambda: False)
-    with pytest.warns(UserWarning, match="slow on this one") as by_loading:
-        model = GLiNER.from_pretrained(dtype="int8")
-    with pytest.warns(UserWarning, match="slow on this one") as by_method:
-        model.quantize("int16")
-    new = {"backbone_from_pretrained": False, "tokenizer": model.data_processor.transformer_tokenizer}
-    with pytest.warns(UserWarning, match="slow on this one") as by_config:
-        GLiNER.from_config(model.config, quantize="int8", **new)
-    for caught in (by_loading, by_method, by_config):
-        assert [own.filename for own in caught] == [__file__]
-    pickle.loads(pickle.dumps(copy.deepcopy(model)))
-    spread(model, [torch.device("cpu")] * 2)
-
-
 def test_one_kind_takes_the_place_of_the_other(layer, kind):
     other = "int8" if kind == "int16" else "int16"
     quantize(layer, other)
@@ -410,137 +236,8 @@ def test_other_encoders_run_in_them(kind, encoder):
     assert 0 < float((ours - exact).norm() / exact.norm()) < {"int16": 3e-3, "int8": 0.1}[kind]
 
 
-# --- a model ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_trained_model_finds_the_same(exact, kind, model):
-    assert (exact.precision, model.precision) == ("float32", kind)
-    off = {"int16": 0.01, "int8": 0.1}[kind]
-    expected, found = exact.inference(TEXTS, LABELS, threshold=0.3), model.inference(TEXTS, LABELS, threshold=0.3)
-    scores, exact_scores = by_place(found), by_place(expected)
-    both = scores.keys() & exact_scores.keys()
-    assert len(both) > 60
-    assert 0 < max(abs(scores[place] - exact_scores[place]) for place in both) < off
-    for place in scores.keys() ^ exact_scores.keys():
-        assert (scores | exact_scores)[place] == pytest.approx(0.3, abs=off)  # beside the threshold
-
-
-def by_place(answers):
-    return {
-        (row, own["start"], own["end"], own["label"]): own["score"]
-        for row, found in enumerate(answers)
-        for own in found
-    }
-
-
-def test_answers_do_not_depend_on_batch_mates(model):
-    together = model.inference(TEXTS, LABELS, threshold=0.3)
-    for text, found in zip(TEXTS, together, strict=True):
-        alone = model.predict_entities(text, LABELS, threshold=0.3)
-        assert [own["score"] for own in alone] == pytest.approx([own["score"] for own in found], abs=2e-6)
-
-
-def test_a_loaded_model_can_be_quantized_and_saves_what_it_was(exact, kind, tmp_path, monkeypatch):
-    own = GLiNER.from_pretrained(quantize=kind)
-    assert own.precision == kind
-    own.save_pretrained(tmp_path, safe_serialization=True)
-    again = GLiNER.from_pretrained(tmp_path)
-    assert again.precision == "float32"
-    for mine, theirs in zip(again.parameters(), exact.parameters(), strict=True):
-        assert torch.equal(mine, theirs)
-    again.quantize()
-    assert again.precision == "int8"  # as of `gliner`
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: None)
-    again.compile()
-    assert again.precision == "float32"
-
-
-def test_copies_on_other_devices_compute_as_the_model(kind, model):
-    own, other = spread(model, [torch.device("cpu")] * 2)
-    assert precision_of(own.network) == precision_of(other.network) == kind
-    with pytest.raises(ValueError, match="is to be copied to meta"):
-        spread(model, [torch.device("cpu"), torch.device("meta")])
-
-
-def leave_by_layer(model):
-    model.model.encoder.train()
-    model.model.eval()
-
-
-def leave_by_dtype(model):
-    model.model.encoder.double().float()
-
-
-def leave_with_the_lstm(model):
-    leave_by_layer(model)
-    model.model.rnn.train()
-    model.model.eval()
-
-
-@pytest.mark.parametrize("leave", [leave_by_layer, leave_by_dtype, leave_with_the_lstm])
-def test_copies_have_whole_numbers_where_the_model_has_them(kind, leave):
-    model = GLiNER.from_pretrained(dtype=kind)
-    leave(model)
-    assert model.precision == f"partly {kind}"
-    expected = model.inference(TEXTS[:6], LABELS, threshold=0.3)
-    assert model.precision == f"partly {kind}"
-    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert kinds_of(copied.model) == kinds_of(model.model)
-        assert copied.inference(TEXTS[:6], LABELS, threshold=0.3) == expected
-    _, other = spread(model, [torch.device("cpu")] * 2)
-    assert Packing.of(other.network) == Packing.of(model.model)
-
-
-def test_a_model_with_layers_in_other_dtypes_can_be_copied(kind):
-    model = GLiNER.from_pretrained(dtype=kind)
-    model.model.scorer.double()
-    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert copied.precision == f"partly {kind}"
-        assert kinds_of(copied.model) == kinds_of(model.model)
-
-
 def test_layers_of_both_kinds_are_told(layer, kind):
     other = Linear(6, 4).eval()
     quantize(other, "int8" if kind == "int16" else "int16")
     assert precision_of(torch.nn.Sequential(layer, other)) == "int16 and int8"
     assert precision_of(torch.nn.Sequential(layer, Linear(6, 4))) == f"partly {kind}"
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"quantize": "fp16"}, "quantize is 'fp16': expected 'int16' or 'int8'"),
-        ({"quantize": True}, "quantize is True"),
-        ({"quantize": "int16", "dtype": "bf16"}, r"torch\.bfloat16 on cpu was asked for"),
-        ({"dtype": "int16", "map_location": "meta"}, "on meta was asked for"),
-    ],
-)
-def test_what_cannot_be_had_is_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        GLiNER.from_pretrained(**options)
-
-
-def test_a_loaded_model_is_quantized_to_nothing_else(exact):
-    half = GLiNER.from_pretrained(dtype="bf16")
-    with pytest.raises(ValueError, match=r"the model is in torch\.bfloat16 on cpu"):
-        half.quantize()
-    for name in ("int4", None):
-        with pytest.raises(ValueError, match="expected 'int16' or 'int8'"):
-            exact.quantize(dtype=name)
-    assert exact.precision == GLiNER.from_pretrained(quantize=False).precision == "float32"
-
-
-def test_a_job_runs_in_them_and_goes_on_in_nothing_else(kind, tmp_path):
-    source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in TEXTS[:9]])
-    options = {"output_format": "jsonl", "device": "cpu"}
-    extract_files(source, tmp_path / "out", LABELS, dtype=kind, **options)
-    extract_files(source, tmp_path / "exact.jsonl", LABELS, device="cpu")
-    shards = sorted((tmp_path / "out").rglob("shard-*.jsonl"))
-    places = [
-        by_place([row["entities"] for path in paths for row in read_jsonl(path)])
-        for paths in (shards, [tmp_path / "exact.jsonl"])
-    ]
-    assert places[0].keys() == places[1].keys() != set()
-    assert places[0] != places[1]  # scores
-    with pytest.raises(ValueError, match="dtype"):
-        extract_files(source, tmp_path / "out", LABELS, dtype="fp32", **options)

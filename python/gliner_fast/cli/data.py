@@ -20,6 +20,7 @@ from gliner_fast.errors import count
 if TYPE_CHECKING:
     from gliner_fast.annotated.example import Example
     from gliner_fast.annotated.summary import Summary
+    from gliner_fast.annotated.writers import OutputFormat
 
 _MOST_FAULTS = 20  # told of one file, and those that are alike count as one
 _MOST_PLACES = 3  # of further ones
@@ -201,7 +202,7 @@ def sample(
             print(f"{file}: {count('example', len(own))}", file=sys.stderr)
 
 
-def _write(examples: list[Example], file: Path, format: Literal["gliner", "conll", "offsets"]) -> None:  # noqa: A002
+def _write(examples: list[Example], file: Path, format: OutputFormat) -> None:  # noqa: A002
     from gliner_fast.annotated.writers import dump_examples, write_examples
 
     if str(file) == STDOUT:

@@ -122,8 +122,7 @@ def kinds_of(network: nn.Module) -> dict[str, WholeNumbers | None]:
     kinds: dict[str, WholeNumbers | None] = {}
     for name, (layer, _) in _layers(network).items():
         whole = None if layer.whole is None else layer.whole.follow(layer.weight)
-        is_int8 = whole is not None and isinstance(whole.parts[0], _rust.Int8Weights)
-        kinds[name] = None if whole is None else "int8" if is_int8 else "int16"
+        kinds[name] = next((kind for kind, own in _KINDS.items() if whole and isinstance(whole.parts[0], own)), None)
     return kinds
 
 

@@ -58,11 +58,11 @@ def run_to_stream(
         began = perf_counter()
         block, kept = job.reject_unfit(block, entities)
         rejects = job.tell_rejects(block)
-        if rejects and max_rejects == 0:
-            first = rejects[0]
-            raise JobError(f"{name_of(first.file)}, line {first.line}: {first.reason}. {SKIP_ROWS} to go on behind it")
         for reject in rejects:
-            warnings.warn(f"{name_of(reject.file)}, line {reject.line} is left out: {reject.reason}", stacklevel=2)
+            place = f"{name_of(reject.file)}, line {reject.line}"
+            if max_rejects == 0:
+                raise JobError(f"{place}: {reject.reason}. {SKIP_ROWS} to go on behind it")
+            warnings.warn(f"{place} is left out: {reject.reason}", stacklevel=2)
         rejected = len(rejects) + sum(record.rejects for record in finished.values())
         if max_rejects is not None and rejected > max_rejects:
             raise JobError(f"rows rejected: {rejected}, allowed: {max_rejects} (--max-rejects)")
