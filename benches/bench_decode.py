@@ -15,8 +15,8 @@ import torch
 
 from benches.compare import SCALE, Race
 from benches.conftest import LABELS
-from gliner_fast.candidates import Candidates
 from gliner_fast.decode import Selection, find_candidates, resolve
+from gliner_fast.scoring.candidates import Candidates
 
 MAX_WIDTH, CLASSES = 12, 10
 SHIFTS = {"realistic": -5.13, "dense": -3.2}

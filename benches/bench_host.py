@@ -32,11 +32,11 @@ from benches.compare import SCALE, Race
 from benches.conftest import LABELS, distinct_texts
 from gliner_fast import GLiNER, extract_files
 from gliner_fast.batch import Batch
-from gliner_fast.candidates import Candidates
 from gliner_fast.entity import Entity
 from gliner_fast.kernels.pending_candidates import PendingCandidates, SpanCandidates
 from gliner_fast.network import BatchScores, Network
 from gliner_fast.predicting.predictor import Predictor
+from gliner_fast.scoring.candidates import Candidates
 
 TEXTS = {"short": 2048, "mixed": 256}
 TIMES = 4  # that the texts are gone through in a call; no window holds one twice

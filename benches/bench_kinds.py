@@ -15,7 +15,7 @@ from benches.bench_end_to_end import THRESHOLD, Answers, race_texts, same_answer
 from benches.compare import SCALE, Race, relative_error, words_of
 from benches.conftest import DEVICES, LABELS, SIZES, Pair, texts_of
 from gliner_fast.decode import Selection, resolve
-from gliner_fast.marked_spans import find_marked_spans
+from gliner_fast.scoring.marked_spans import find_marked_spans
 
 TEXTS, CLASSES = 8, 10
 TOLERANCE = 2e-5  # largest difference over the largest value, fp32: sums are taken in another order

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from benches.compare import Race
 from benches.floor import SpanCounts
-from gliner_fast.candidates import Candidates
 from gliner_fast.cpu.native_candidates import native_candidates
 from gliner_fast.kernels.pending_candidates import SpanCandidates
 from gliner_fast.kernels.span_reference import span_candidates_reference
+from gliner_fast.scoring.candidates import Candidates
 
 MAX_WIDTH = 12
 TEXTS = {"short": (20,) * 16, "mixed": (12, 21, 33, 8, 60, 128, 17, 250)}  # words of each

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from benches.compare import Race, relative_error
 from gliner_fast.cpu.native_lstm import native_lstm
-from gliner_fast.word_vectors import WordLSTM, time_major
+from gliner_fast.scoring.word_vectors import WordLSTM, time_major
 
 WIDTHS = {"minilm": 384, "base": 512}
 # Words of the texts of one piece of a batch.

@@ -78,10 +78,11 @@ class Clock:
 @contextmanager
 def watched(clock: Clock) -> Iterator[None]:
     """Has every stage of a DeBERTa on the CPU timed."""
-    from gliner_fast import scorer, word_vectors
+    from gliner_fast import scorer
     from gliner_fast.cpu import linear as linears
     from gliner_fast.cpu import native_lstm
     from gliner_fast.encoders import deberta_layer
+    from gliner_fast.scoring import word_vectors
 
     def of_linear(vectors: Tensor, weight: Tensor, *_: Any, packed: AnyWeights | None = None, **__: Any) -> int:
         outputs, inputs = weight.shape if packed is None else packed.shape

@@ -21,7 +21,7 @@ from gliner_fast.cpu.packed_weights import Reordered
 from gliner_fast.encoders.attention_executor import VARIABLE as ATTENTION
 from gliner_fast.encoders.attention_executor import PackedTexts, attend
 from gliner_fast.kernels.attention_reference import Positions, disentangled_attention_reference
-from gliner_fast.span_executor import VARIABLE as SPANS
+from gliner_fast.scoring.span_executor import VARIABLE as SPANS
 from tests.cpu.test_whole_numbers import change_in_place, load_others
 from tests.samples import CROSSNER, LABELS
 

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gliner_fast import _rust
-from gliner_fast.candidates import Candidates
 from gliner_fast.decode import Selection, class_probabilities, find_candidates, flat_allowed_spans, flat_thresholds
 from gliner_fast.kernels.pending_candidates import PendingCandidates, SpanCandidates
-from gliner_fast.pending_scores import PendingScores
+from gliner_fast.scoring.candidates import Candidates
+from gliner_fast.scoring.pending_scores import PendingScores
 
 WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH = np.array([3, 1, 0, 4]), np.array([2, 3, 1, 2]), 2
 

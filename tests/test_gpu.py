@@ -18,9 +18,9 @@ from gliner_fast.kernels.pending_candidates import PendingCandidates
 from gliner_fast.predicting.predictor import Scored
 from gliner_fast.predicting.request import Options, Request
 from gliner_fast.scorer import SpanScorer
-from gliner_fast.span_executor import VARIABLE
+from gliner_fast.scoring.span_executor import VARIABLE
+from gliner_fast.scoring.word_vectors import WordLSTM
 from gliner_fast.stats import Stats
-from gliner_fast.word_vectors import WordLSTM
 from tests.device_waits import counted_waits, no_wait
 from tests.relation_checkpoints import RELATIONS
 from tests.samples import CROSSNER, LABELS

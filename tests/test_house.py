@@ -87,6 +87,7 @@ CLOSED = {
     "encoders": {"annotated", "checkpoints", "cli", "evaluation", "jobs", "model", "network", "predicting", "training"},
     "evaluation": {"cli", "comparing", "jobs", "training"},
     "jobs": {"annotated", "cli", "comparing", "evaluation", "training"},
+    "methods": {"annotated", "cli", "comparing", "jobs"},
     "predicting": {"annotated", "checkpoints", "cli", "comparing", "evaluation", "jobs", "model", "training"},
     "relations": {
         "annotated",
@@ -96,6 +97,19 @@ CLOSED = {
         "evaluation",
         "jobs",
         "model",
+        "predicting",
+        "training",
+    },
+    "scoring": {
+        "annotated",
+        "checkpoints",
+        "cli",
+        "comparing",
+        "evaluation",
+        "jobs",
+        "methods",
+        "model",
+        "network",
         "predicting",
         "training",
     },
@@ -114,7 +128,6 @@ ABOVE = {"annotated", "cli", "comparing", "evaluation", "jobs", "ray", "training
 LOOKS_UP = {
     "__init__": {"comparing", "jobs"},  # the front door
     "ray": {"jobs"},  # it reads labels and gives entities as a job does
-    "training_methods": {"evaluation", "training"},  # where `evaluate` and `train_model` are called
 }
 
 
@@ -124,7 +137,7 @@ def test_what_stands_in_no_folder_looks_into_no_room_above_it():
 
 
 # A step knows nothing of the request that it works for; these join steps.
-JOINING = {"label_vectors", "model", "pipeline", "prediction", "devices", "ray", "relex"}
+JOINING = {"devices", "model", "pipeline", "ray", "relex"}
 
 
 def test_only_what_joins_the_steps_looks_into_predicting():

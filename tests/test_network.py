@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gliner_fast.kernels._triton import INTERPRETED
-from gliner_fast.span_executor import VARIABLE
+from gliner_fast.scoring.span_executor import VARIABLE
 from tests.small_network import small_batch, small_network
 
 THRESHOLDS = torch.full((6,), 0.5235)

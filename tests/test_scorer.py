@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gliner_fast.kernels._triton import INTERPRETED
 from gliner_fast.scorer import SpanScorer
-from gliner_fast.span_executor import VARIABLE
+from gliner_fast.scoring.span_executor import VARIABLE
 
 WIDTH, MAX_WIDTH = 10, 4
 WORD_COUNTS, CLASS_COUNTS = [6, 1, 9], [3, 1, 2]

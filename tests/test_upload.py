@@ -10,8 +10,8 @@ import torch
 from gliner_fast import GLiNER
 from gliner_fast import upload as uploading
 from gliner_fast.predicting.request import Options, Request
+from gliner_fast.scoring.word_vectors import time_major
 from gliner_fast.upload import upload
-from gliner_fast.word_vectors import time_major
 from tests.device_waits import no_wait
 from tests.small_network import packed as as_packed
 from tests.small_network import small_batch
@@ -91,7 +91,7 @@ def test_for_cuda_a_batch_is_laid_out_with_all_that_can_be_made_ready(monkeypatc
     network = model.model
     with torch.inference_mode():
         vectors = torch.randn(int(reached.sum()), network.rnn.lstm.input_size)
-        monkeypatch.setattr("gliner_fast.word_vectors.is_lstm_native", lambda: False)
+        monkeypatch.setattr("gliner_fast.scoring.word_vectors.is_lstm_native", lambda: False)
         counts = batches["cuda"].word_counts
         assert torch.equal(network.rnn(vectors, counts, (order, reached)), network.rnn(vectors, counts))
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gliner_fast import _rust
-from gliner_fast.candidates import Candidates, pass_thresholds
 from gliner_fast.cpu.native import is_float32_on_cpu
 from gliner_fast.kernels.pending_candidates import PendingCandidates, SpanCandidates
-from gliner_fast.pending_scores import PendingScores
-from gliner_fast.probabilities import probabilities
+from gliner_fast.scoring.candidates import Candidates, pass_thresholds
+from gliner_fast.scoring.pending_scores import PendingScores
+from gliner_fast.scoring.probabilities import probabilities
 
 _TOP_CLASSES = 5
 

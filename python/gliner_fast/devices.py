@@ -25,8 +25,8 @@ from gliner_fast.stats import Stats
 
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
+    from gliner_fast.methods.prediction import PredictionMethods
     from gliner_fast.predicting.preparing import Prepared
-    from gliner_fast.prediction import PredictionMethods
 
 Item = TypeVar("Item")
 Devices = str | Sequence[str | torch.device]

@@ -22,15 +22,15 @@ from gliner_fast.config import CONFIG_NAME, LABEL_TOKENIZER_FOLDER, GLiNERConfig
 from gliner_fast.cpu.whole_numbers import Packing, precision_of, quantize, why_slow
 from gliner_fast.data_processor import DataProcessor
 from gliner_fast.errors import CheckpointError
-from gliner_fast.inner_modules import InnerModules
-from gliner_fast.label_vectors import why_missing
+from gliner_fast.methods.label_vectors import why_missing
+from gliner_fast.methods.prediction import PredictionMethods
+from gliner_fast.methods.training_methods import TrainingMethods
 from gliner_fast.network import BatchScores, Network
 from gliner_fast.precision import WholeNumbers, parse_precision, parse_whole_numbers
+from gliner_fast.predicting.inner_modules import InnerModules
 from gliner_fast.predicting.out_of_memory import Recovery
 from gliner_fast.predicting.predictor import Predictor
 from gliner_fast.predicting.token_budget import default_budget
-from gliner_fast.prediction import PredictionMethods
-from gliner_fast.training_methods import TrainingMethods
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gliner_fast.candidates import Candidates
 from gliner_fast.compiling import compiled_in_place, is_compiled, wrapped
 from gliner_fast.cpu.linear import Linear, asked_linear
 from gliner_fast.cpu.native_lstm import is_lstm_native
@@ -22,11 +21,12 @@ from gliner_fast.encoders.residual_norm import asked_norm
 from gliner_fast.errors import CheckpointError
 from gliner_fast.kernels.pending_candidates import PendingCandidates
 from gliner_fast.label_encoder import LabelEncoder, LabelTexts
-from gliner_fast.pending_scores import PendingScores
 from gliner_fast.relations.scorer import RelationScorer
 from gliner_fast.scorer import SpanScorer
-from gliner_fast.token_scorer import TokenScorer
-from gliner_fast.word_vectors import WordLSTM, pool_subwords
+from gliner_fast.scoring.candidates import Candidates
+from gliner_fast.scoring.pending_scores import PendingScores
+from gliner_fast.scoring.token_scorer import TokenScorer
+from gliner_fast.scoring.word_vectors import WordLSTM, pool_subwords
 
 if TYPE_CHECKING:
     from gliner_fast.batch import Batch

@@ -25,8 +25,8 @@ from gliner_fast.words import ENDLESS_WORD
 
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
+    from gliner_fast.methods.prediction import PredictionMethods
     from gliner_fast.predicting.predictor import Predictor
-    from gliner_fast.prediction import PredictionMethods
 
 Item = TypeVar("Item")
 

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gliner_fast.candidates import Candidates
 from gliner_fast.cpu.linear import Linear, expect_weights, linear
 from gliner_fast.kernels.pending_candidates import PendingCandidates, Room
-from gliner_fast.span_executor import Executor, SpanLayout, choose_executor, find_spans, score_spans
+from gliner_fast.scoring.candidates import Candidates
+from gliner_fast.scoring.span_executor import Executor, SpanLayout, choose_executor, find_spans, score_spans
 
 
 class ProjectionMLP(nn.Module):

@@ -18,7 +18,7 @@ from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.errors import CheckpointError, CheckpointWarning
 from gliner_fast.network import Network
 from gliner_fast.scorer import SpanScorer
-from gliner_fast.token_scorer import TokenScorer
+from gliner_fast.scoring.token_scorer import TokenScorer
 from gliner_fast.whole_files import errors_of_system
 
 _ENCODER = "token_rep_layer.bert_layer.model."

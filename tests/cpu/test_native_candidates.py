@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gliner_fast.candidates import Candidates
 from gliner_fast.cpu.native_candidates import native_candidates
 from gliner_fast.kernels.span_reference import span_candidates_reference
+from gliner_fast.scoring.candidates import Candidates
 from tests.kernels.spans import EXTREME_LOGITS, LONG, PASSES_OF_EXTREME, SHAPES, Batch, constant_logits, random_batch
 
 # Sums of single precision differ from those of double by less, in scores.

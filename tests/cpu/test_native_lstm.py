@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
-from gliner_fast import _rust, word_vectors
+from gliner_fast import _rust
 from gliner_fast.cpu import native_lstm as native_lstm_module
 from gliner_fast.cpu.native_lstm import VARIABLE, native_lstm, takes_native_lstm
 from gliner_fast.cpu.openmp import parallel_address
-from gliner_fast.word_vectors import WordLSTM, time_major
+from gliner_fast.scoring import word_vectors
+from gliner_fast.scoring.word_vectors import WordLSTM, time_major
 
 
 def make_lstm(inputs: int, width: int, layers: int, seed: int = 0) -> nn.LSTM:

@@ -6,10 +6,10 @@ import torch
 
 from gliner_fast import GLiNER
 from gliner_fast.annotated import Example
-from gliner_fast.candidates import Candidates
 from gliner_fast.evaluation.calibrate import GRID, calibrate, choose_thresholds
 from gliner_fast.evaluation.scored_examples import ScoredExamples
 from gliner_fast.evaluation.scores import Score
+from gliner_fast.scoring.candidates import Candidates
 
 
 def scored(labels, *examples):

@@ -16,7 +16,7 @@ from gliner_fast.encoders.attention_executor import VARIABLE as ATTENTION
 from gliner_fast.evaluation import Score, evaluate, evaluate_like_gliner
 from gliner_fast.evaluation.results import score_for
 from gliner_fast.kernels._triton import HAS_TRITON
-from gliner_fast.span_executor import VARIABLE
+from gliner_fast.scoring.span_executor import VARIABLE
 from tests.reference.scores import score_sets
 from tests.samples import CROSSNER, CROSSNER_LABELS, LABELS, read_jsonl
 

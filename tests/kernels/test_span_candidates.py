@@ -16,7 +16,7 @@ from gliner_fast.kernels import span_scores as scores_module
 from gliner_fast.kernels.pending_candidates import Room, SpanCandidates
 from gliner_fast.kernels.span_reference import span_candidates_reference, span_scores_reference
 from gliner_fast.kernels.span_scores import span_scores
-from gliner_fast.probabilities import probabilities
+from gliner_fast.scoring.probabilities import probabilities
 from tests.device_waits import no_wait
 from tests.kernels.spans import (
     DEVICES,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from gliner_fast.kernels._triton import INTERPRETED
-from gliner_fast.span_executor import VARIABLE
+from gliner_fast.scoring.span_executor import VARIABLE
 from tests.parity.pairs import Pair
 from tests.samples import CROSSNER, LABELS
 

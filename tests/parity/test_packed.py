@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from gliner_fast import span_executor
 from gliner_fast.comparing.verification import compare
 from gliner_fast.encoders import attention_executor
 from gliner_fast.kernels._triton import INTERPRETED
+from gliner_fast.scoring import span_executor
 from tests.installed import TRANSFORMERS
 from tests.parity.pairs import Pair
 from tests.samples import CROSSNER

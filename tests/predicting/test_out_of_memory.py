@@ -82,7 +82,7 @@ def test_out_of_memory_halves_the_batches_and_changes_no_result(error, room, mod
 
 @pytest.mark.filterwarnings("ignore:out of memory")
 def test_what_one_part_of_many_texts_learned_of_memory_the_next_knows(model, monkeypatch):
-    monkeypatch.setattr("gliner_fast.prediction._WINDOW", 4)
+    monkeypatch.setattr("gliner_fast.methods.prediction._WINDOW", 4)
     forward, refused = model.model.forward, []
 
     def fail(batch, *others):

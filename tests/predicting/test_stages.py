@@ -7,13 +7,13 @@ import threading
 import pytest
 import torch
 
-from gliner_fast import span_executor
 from gliner_fast.encoders import attention_executor
 from gliner_fast.kernels._triton import INTERPRETED
 from gliner_fast.kernels.pending_candidates import PendingCandidates
 from gliner_fast.predicting import predictor as predictor_module
 from gliner_fast.predicting.request import Options, Request
 from gliner_fast.predicting.stages import HostStages
+from gliner_fast.scoring import span_executor
 from gliner_fast.stats import Stats
 from tests.predicting.scheduling import TEXTS, Progress, batches_of, requests_of
 from tests.samples import LABELS

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gliner_fast.candidates import Candidates
 from gliner_fast.labels import LabelSet
 from gliner_fast.predicting.describing import Findings
 from gliner_fast.predicting.linking import FoundRelations
 from gliner_fast.predicting.long_texts import Rows, cut_rows, fit_rows
 from gliner_fast.predicting.window_relations import WindowRelations, link_windows, of_windows
+from gliner_fast.scoring.candidates import Candidates
 from tests.reference.examples import examples
 
 Span = tuple[int, int]

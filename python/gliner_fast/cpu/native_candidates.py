@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from gliner_fast import _rust
-from gliner_fast.candidates import Candidates, pass_thresholds
 from gliner_fast.cpu.native import rust_takes
 from gliner_fast.cpu.openmp import parallel_address
+from gliner_fast.scoring.candidates import Candidates, pass_thresholds
 
 
 def native_candidates(

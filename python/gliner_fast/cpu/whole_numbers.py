@@ -23,8 +23,8 @@ from gliner_fast.cpu.native import is_float32_on_cpu, is_x86
 from gliner_fast.cpu.packed_weights import Packed
 from gliner_fast.precision import WholeNumbers, cpu_features
 from gliner_fast.scorer import SpanScorer
-from gliner_fast.token_scorer import TokenScorer
-from gliner_fast.word_vectors import WordLSTM
+from gliner_fast.scoring.token_scorer import TokenScorer
+from gliner_fast.scoring.word_vectors import WordLSTM
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from gliner_fast import _rust
 from gliner_fast.annotated.example import Example
 from gliner_fast.batch import plan_batches
-from gliner_fast.candidates import Candidates
 from gliner_fast.decode import Selection, flat_thresholds, resolve
 from gliner_fast.evaluation.scores import Score
 from gliner_fast.labels import LabelSet, label_thresholds
-from gliner_fast.marked_spans import find_marked_spans
 from gliner_fast.predicting.out_of_memory import halved_subwords, is_out_of_memory, lowered_budget
+from gliner_fast.scoring.candidates import Candidates
+from gliner_fast.scoring.marked_spans import find_marked_spans
 
 if TYPE_CHECKING:
     from gliner_fast.batch import Batcher

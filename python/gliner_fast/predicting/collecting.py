@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from gliner_fast.candidates import Candidates
 from gliner_fast.decode import resolve
 from gliner_fast.predicting.describing import Findings, describe
 from gliner_fast.predicting.linking import asks_for_relations
@@ -17,6 +16,7 @@ from gliner_fast.predicting.preparing import Prepared
 from gliner_fast.predicting.request import of_places
 from gliner_fast.predicting.window_relations import WindowRelations, link_windows
 from gliner_fast.relations.relation import LinkedEntities
+from gliner_fast.scoring.candidates import Candidates
 from gliner_fast.stats import Stats
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from gliner_fast.batch import Batch
-from gliner_fast.candidates import Candidates
 from gliner_fast.decode import class_probabilities
 from gliner_fast.predicting.preparing import Prepared
 from gliner_fast.scorer import SpanScorer
+from gliner_fast.scoring.candidates import Candidates
 from gliner_fast.upload import upload
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from gliner_fast.candidates import Candidates
 from gliner_fast.labels import label_thresholds
 from gliner_fast.predicting.describing import packed_ends
 from gliner_fast.predicting.request import of_places
 from gliner_fast.relations.pairs import Nodes
 from gliner_fast.relations.relation import Relation, end_of
 from gliner_fast.relations.scorer import Question, RelationScorer
+from gliner_fast.scoring.candidates import Candidates
 
 if TYPE_CHECKING:
     from gliner_fast.batch import Batch

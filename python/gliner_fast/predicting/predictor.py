@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from gliner_fast.batch import Batch, Batcher, plan_batches
-from gliner_fast.candidates import Candidates
 from gliner_fast.decode import (
     Selection,
     find_candidates,
@@ -25,8 +24,6 @@ from gliner_fast.decode import (
     resolve,
 )
 from gliner_fast.labels import LabelSet, label_thresholds
-from gliner_fast.marked_spans import find_marked_spans
-from gliner_fast.pending_scores import PendingScores
 from gliner_fast.precision import autocast_dtype
 from gliner_fast.predicting.aside import aside_from, autocast_as
 from gliner_fast.predicting.collecting import Found
@@ -37,8 +34,11 @@ from gliner_fast.predicting.request import Options, Request, of_places
 from gliner_fast.predicting.schedule import Schedule
 from gliner_fast.predicting.stages import HostStages
 from gliner_fast.predicting.window_relations import WindowRelations, of_windows
+from gliner_fast.scoring.candidates import Candidates
+from gliner_fast.scoring.marked_spans import find_marked_spans
+from gliner_fast.scoring.pending_scores import PendingScores
+from gliner_fast.scoring.word_vectors import time_major
 from gliner_fast.stats import Stats, encoder_timed
-from gliner_fast.word_vectors import time_major
 from gliner_fast.words import LONGEST_WORD, NO_LIMIT, WordTriples, split_words
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gliner_fast.candidates import Candidates
 from gliner_fast.predicting.describing import Findings
 from gliner_fast.predicting.linking import FoundRelations, describe_relations
+from gliner_fast.scoring.candidates import Candidates
 
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity

@@ -23,7 +23,7 @@ from gliner_fast.batch import Batch
 from gliner_fast.errors import count
 from gliner_fast.network import Network
 from gliner_fast.scorer import ProjectionMLP, SpanScorer
-from gliner_fast.token_scorer import TokenScorer
+from gliner_fast.scoring.token_scorer import TokenScorer
 from gliner_fast.training.batches import BatchStream
 from gliner_fast.training.checkpoints import Best, TrainingState, checksum_of, load_checkpoint
 from gliner_fast.training.config import TrainingConfig

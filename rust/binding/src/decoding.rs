@@ -18,7 +18,7 @@ pub(crate) type Likely<'py> =
 type Marked<'py> =
     (Array<'py, i64>, Array<'py, i64>, Array<'py, i64>, Array<'py, i64>, Array<'py, f32>, Array<'py, f32>);
 
-/// Numbers behind the last logit, as `gliner_fast.probabilities` needs them.
+/// Numbers behind the last logit, as `gliner_fast.scoring.probabilities` needs them.
 const ROOM: usize = 64;
 
 #[pyfunction]

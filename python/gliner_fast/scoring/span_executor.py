@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gliner_fast import _rust
-from gliner_fast.candidates import Candidates
 from gliner_fast.cpu.native import (
     allows_tf32,
     asked_executor,
@@ -23,7 +22,8 @@ from gliner_fast.cpu.native import (
 from gliner_fast.cpu.native_candidates import native_candidates
 from gliner_fast.kernels.pending_candidates import PendingCandidates, Room
 from gliner_fast.kernels.span_reference import span_scores_gradient_reference, span_scores_reference
-from gliner_fast.probabilities import probabilities
+from gliner_fast.scoring.candidates import Candidates
+from gliner_fast.scoring.probabilities import probabilities
 from gliner_fast.upload import upload
 
 # "rust" finds candidates; where all scores are asked for, or gradients, torch computes in its place.

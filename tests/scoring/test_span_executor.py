@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from gliner_fast import span_executor
 from gliner_fast.cpu import native
 from gliner_fast.cpu.native import allows_tf32
 from gliner_fast.kernels import _triton
 from gliner_fast.kernels._triton import INTERPRETED
 from gliner_fast.kernels.span_reference import span_scores_reference
-from gliner_fast.span_executor import VARIABLE, SpanLayout, choose_executor, find_spans, score_spans
+from gliner_fast.scoring import span_executor
+from gliner_fast.scoring.span_executor import VARIABLE, SpanLayout, choose_executor, find_spans, score_spans
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 LAYOUT = SpanLayout([5, 1, 9], [2, 3, 1], 3)

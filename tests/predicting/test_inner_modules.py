@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from gliner_fast.inner_modules import InnerModules
+from gliner_fast.predicting.inner_modules import InnerModules
 
 
 def make() -> nn.Sequential:

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gliner_fast import token_scorer
 from gliner_fast.cpu.whole_numbers import precision_of, quantize
-from gliner_fast.token_scorer import TokenScorer
+from gliner_fast.scoring import token_scorer
+from gliner_fast.scoring.token_scorer import TokenScorer
 
 WIDTH = 10
 WORD_COUNTS, CLASS_COUNTS = [6, 0, 1, 9], [3, 2, 1, 2]

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gliner_fast import _rust
-from gliner_fast.candidates import Candidates
 from gliner_fast.cpu.native import is_float32_on_cpu
 from gliner_fast.decode import Selection, are_allowed, exact_thresholds, flat_thresholds, rounded
-from gliner_fast.pending_scores import PendingScores
-from gliner_fast.probabilities import probabilities
+from gliner_fast.scoring.candidates import Candidates
+from gliner_fast.scoring.pending_scores import PendingScores
+from gliner_fast.scoring.probabilities import probabilities
 
 
 class MarkedSpans(NamedTuple):

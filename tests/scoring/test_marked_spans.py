@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gliner_fast import _rust, marked_spans
+from gliner_fast import _rust
 from gliner_fast.decode import Selection, resolve
-from gliner_fast.marked_spans import MarkedSpans, find_marked_spans
-from gliner_fast.pending_scores import PendingScores
+from gliner_fast.scoring import marked_spans
+from gliner_fast.scoring.marked_spans import MarkedSpans, find_marked_spans
+from gliner_fast.scoring.pending_scores import PendingScores
 from tests.reference import marks
 from tests.reference.examples import examples
 
@@ -27,7 +28,9 @@ SCORES = st.one_of(
 )
 VECTORS = [
     vector
-    for vector in json.loads((Path(__file__).parent / "golden" / "decode_vectors.json").read_text("utf-8"))["vectors"]
+    for vector in json.loads((Path(__file__).parent.parent / "golden" / "decode_vectors.json").read_text("utf-8"))[
+        "vectors"
+    ]
     if vector["kind"] == "token"
 ]
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gliner_fast.probabilities import to_probabilities
+from gliner_fast.scoring.probabilities import to_probabilities
 
 # What `_rust.find_likely` and `_rust.find_spans` return.
 _Ints = NDArray[np.int64]

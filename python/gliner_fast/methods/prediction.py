@@ -12,8 +12,8 @@ import torch
 
 from gliner_fast.data_processor import whitespace_words
 from gliner_fast.devices import Devices
-from gliner_fast.label_vectors import LabelVectorMethods
 from gliner_fast.labels import Labels, Threshold
+from gliner_fast.methods.label_vectors import LabelVectorMethods
 from gliner_fast.pipeline import predict_parts, stream_texts
 from gliner_fast.predicting.request import OnLong, Options, Request
 

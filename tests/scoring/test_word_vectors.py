@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from gliner_fast.word_vectors import WordLSTM, keep_in_one_piece, pool_subwords, time_major
+from gliner_fast.scoring.word_vectors import WordLSTM, keep_in_one_piece, pool_subwords, time_major
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max"])

@@ -1,0 +1,1 @@
+"""The methods of `GLiNER`, by what they are for; `model` joins them."""

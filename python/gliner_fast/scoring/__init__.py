@@ -1,0 +1,1 @@
+"""What the heads compute and decoding reads: vectors of words, scores, candidates, and who computes them."""
