@@ -260,6 +260,15 @@ def test_a_long_word_is_never_remembered():
     assert len(cache) == 1
 
 
+def test_long_words_fill_the_cache_before_it_has_as_many_as_it_may():
+    cache = _rust.SubwordCache(100)
+    for number in range(100):
+        look_up(cache, [[f"{number:0200}"]])
+        if number > 0:
+            assert look_up(cache, [[f"{number - 1:0200}"]])[0] == []  # what came lately is there
+    assert 2 <= len(cache) <= 100 * 64 // 200 + 1
+
+
 def test_threads_share_one_cache_and_get_their_own_answers():
     cache = _rust.SubwordCache(50)
     failures: list[BaseException] = []

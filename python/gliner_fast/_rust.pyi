@@ -118,7 +118,7 @@ class SubwordCache:
     forgotten first; what a lookup returns does not depend on it.
 
     Args:
-        capacity: most words remembered; 0 remembers none.
+        capacity: most words remembered, fewer where with their ids they take more than 64 bytes each; 0 remembers none.
     """
 
     def __new__(cls, capacity: int) -> SubwordCache: ...

@@ -17,6 +17,9 @@ use crate::words::Words;
 const MAX_WORD_BYTES: usize = 256;
 /// Nor are words with more ids than this, for the same reason; no tokenizer makes more than two of a byte.
 const MAX_WORD_IDS: usize = 1024;
+/// Most bytes of words and ids for each word that may be remembered: an English word takes some 16, and a cache full of
+/// addresses or numbers must not take twenty times as much.
+const MEAN_BYTES: usize = 64;
 
 /// Strings known by number, found by their text: each once.
 #[derive(Default)]
@@ -64,6 +67,12 @@ impl Generation {
         self.ids.extend_from_slice(ids);
         self.id_offsets.push(self.ids.len());
     }
+
+    /// Whether it has its share of a cache: `limit` words, or as many bytes as that many words may take.
+    fn is_full(&self, limit: usize) -> bool {
+        let bytes = self.words.strings.bytes() + size_of_val(self.ids.as_slice());
+        self.words.len() >= limit || bytes >= limit.saturating_mul(MEAN_BYTES)
+    }
 }
 
 /// Two generations: a word that is asked for moves to the young one, and when that is full, what was not asked for
@@ -95,7 +104,7 @@ impl Generations {
     fn insert(&mut self, hash: u64, word: &str, ids: &[u32], limit: usize) {
         self.shared += usize::from(self.old.find(hash, word).is_some());
         self.young.insert(hash, word, ids);
-        if self.young.words.len() >= limit {
+        if self.young.is_full(limit) {
             self.old = std::mem::take(&mut self.young);
             self.shared = 0;
         }

@@ -29,6 +29,11 @@ impl PackedStrings {
         &self.text[start..self.ends[index]]
     }
 
+    /// Bytes of all strings together.
+    pub fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
     /// How many strings there are.
     pub fn len(&self) -> usize {
         self.ends.len()
