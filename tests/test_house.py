@@ -38,7 +38,14 @@ SOURCES = sorted(
 # The steps of the way through: they do not know each other, `network` and `model` join them.
 STEPS = {"words", "batch", "encoder", "scorer", "decode"}
 # Who reads checkpoints, from disk or from the hub.
-READERS = {"weights", "model", "checkpoints/locating", "comparing/installed_gliner", "training/builtin/__main__"}
+READERS = {
+    "weights",
+    "model",
+    "methods/saving",
+    "checkpoints/locating",
+    "comparing/installed_gliner",
+    "training/builtin/__main__",
+}
 
 
 def imported_names(path: Path, package: str = "") -> Iterator[str]:

@@ -1,17 +1,13 @@
-"""A model as an object: copies of it, its settings, its modes, and what it saves."""
+"""A model as an object: copies of it, its settings and its modes."""
 
 from __future__ import annotations
 
 import copy
 import gc
-import json
-import os
 import pickle
 import subprocess
 import sys
-import warnings
 import weakref
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -21,7 +17,6 @@ from torch import nn
 
 from gliner_fast import GLiNER
 from gliner_fast.errors import CheckpointError
-from gliner_fast.weights import find_weights
 from tests.samples import CROSSNER, LABELS
 
 TEXTS = [text[:120] for text in CROSSNER[:6]]
@@ -245,65 +240,3 @@ def test_a_label_without_a_threshold_is_told_before_anything_is_computed(model, 
         model.inference(TEXTS, asked, threshold={"person": 0.5})
     with pytest.raises(ValueError, match="threshold has no value for the label 'city'"):
         model.stream(TEXTS, ["person", "city"], threshold={"person": 0.5})
-
-
-# --- saving -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("first", [False, True])
-@pytest.mark.parametrize("second", [False, True])
-def test_what_was_saved_last_is_what_is_loaded(first, second, model, tmp_path: Path):
-    model.save_pretrained(tmp_path, safe_serialization=first)
-    model = GLiNER.from_pretrained(tmp_path)
-    with torch.no_grad():
-        model.model.scorer.out.weight.mul_(0.5)
-    expected = model.inference(TEXTS, LABELS, threshold=0.3)
-    model.save_pretrained(tmp_path, safe_serialization=second)  # over the file that its weights may be a map of
-    assert model.inference(TEXTS, LABELS, threshold=0.3) == expected
-    assert GLiNER.from_pretrained(tmp_path).inference(TEXTS, LABELS, threshold=0.3) == expected
-    assert find_weights(tmp_path).name == ("model.safetensors" if second else "pytorch_model.bin")
-    assert not list(tmp_path.glob("*.part"))
-
-
-@pytest.mark.skipif(os.name == "nt", reason="permissions are others there")
-@pytest.mark.parametrize("safe", [False, True])
-def test_weights_may_be_read_by_whoever_may_read_the_settings(safe, model, tmp_path: Path):
-    model.save_pretrained(tmp_path, safe_serialization=safe)
-    settings = (tmp_path / "gliner_config.json").stat()
-    assert find_weights(tmp_path).stat().st_mode == settings.st_mode
-
-
-@pytest.mark.parametrize("safe", [False, True])
-def test_no_older_weights_stay_that_are_read_before_those_saved(safe, model, tmp_path: Path):
-    for name in ("model.safetensors", "pytorch_model.bin", "model.fp16.safetensors", "model.bf16.safetensors"):
-        (tmp_path / name).write_bytes(b"old")
-    model.save_pretrained(tmp_path, safe_serialization=safe)
-    for variant in (None, "fp16", "bf16"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # there is no such variant
-            assert find_weights(tmp_path, variant).read_bytes() != b"old"
-
-
-def test_a_save_that_fails_leaves_nothing_half_written(model, tmp_path: Path, monkeypatch):
-    def fail(_, file):
-        file.write(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match="No space left") as failure:
-        model.save_pretrained(tmp_path)
-    assert failure.value.filename == str(tmp_path / "pytorch_model.bin")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_mapping_is_written_as_the_settings(model, tmp_path: Path):
-    model.save_pretrained(tmp_path, config={**model.config.to_dict(), "max_len": 77})
-    assert json.loads((tmp_path / "gliner_config.json").read_text())["max_len"] == 77
-
-
-@pytest.mark.parametrize("options", [{"push_to_hub": True}, {"repo_id": "me/model"}, {"config": 5}])
-def test_what_cannot_be_saved_is_refused_before_anything_is_written(options, model, tmp_path: Path):
-    folder = tmp_path / "new"
-    with pytest.raises((ValueError, TypeError)):
-        model.save_pretrained(folder, **options)
-    assert not folder.exists()

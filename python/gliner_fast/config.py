@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +16,6 @@ from gliner_fast.config_keys import EncoderConfig, encoder_config_of, setting_me
 from gliner_fast.errors import CheckpointError, UnsupportedCheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from os import PathLike
 
     from typing_extensions import Self
@@ -351,3 +351,14 @@ class GLiNERConfig:
             (bool(self.precomputed_prompts_mode), "a model with precomputed prompts"),
         ]
         return next((kind for holds, kind in named if holds), None)
+
+
+def as_config(config: GLiNERConfig | Mapping[str, Any] | str | Path) -> GLiNERConfig:
+    """Settings in any of the forms that a model is made from: an object, a mapping or the path of a JSON file."""
+    if isinstance(config, GLiNERConfig):
+        return config
+    if isinstance(config, Mapping):
+        return GLiNERConfig.from_dict(config)
+    if isinstance(config, (str, Path)):
+        return GLiNERConfig.from_file(Path(config))
+    raise TypeError(f"config is a {type(config).__name__}: expected a GLiNERConfig, a mapping or the path of a file")

@@ -1,8 +1,7 @@
-"""`GLiNER`: a checkpoint, loaded or saved; `prediction` and `training_methods` hold its other methods."""
+"""`GLiNER`: a checkpoint, loaded; `methods` holds what else it does."""
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Mapping
@@ -13,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from gliner_fast import weights
 from gliner_fast.batch import Batch
 from gliner_fast.checkpoints import locating
 from gliner_fast.checkpoints.loading import Parts, create_parts, load_parts, prepare_process
 from gliner_fast.compiling import compiled_in_place
-from gliner_fast.config import CONFIG_NAME, LABEL_TOKENIZER_FOLDER, GLiNERConfig
+from gliner_fast.config import GLiNERConfig, as_config
 from gliner_fast.cpu.whole_numbers import Packing, precision_of, quantize, why_slow
 from gliner_fast.data_processor import DataProcessor
 from gliner_fast.errors import CheckpointError
 from gliner_fast.methods.label_vectors import why_missing
 from gliner_fast.methods.prediction import PredictionMethods
-from gliner_fast.methods.training_methods import TrainingMethods
+from gliner_fast.methods.saving import SavingMethods
+from gliner_fast.methods.training import TrainingMethods
 from gliner_fast.network import BatchScores, Network
 from gliner_fast.precision import WholeNumbers, parse_precision, parse_whole_numbers
 from gliner_fast.predicting.inner_modules import InnerModules
@@ -44,11 +43,11 @@ if __name__ != "gliner_fast.model":
 _LEFT_OUT = frozenset({
     "collate_batch", "compress_prompt_embeddings", "create_collator", "decode_batch", "export_to_onnx",
     "export_to_openvino", "generate_model_card", "load_from_config", "map_entities_to_text", "prepare_base_input",
-    "prepare_batch", "prepare_state_dict", "push_to_hub", "resize_embeddings", "run_batch", "set_class_indices",
+    "prepare_batch", "prepare_state_dict", "resize_embeddings", "run_batch", "set_class_indices",
 })  # fmt: skip
 
 
-class GLiNER(PredictionMethods, TrainingMethods, nn.Module):
+class GLiNER(PredictionMethods, TrainingMethods, SavingMethods, nn.Module):
     """Finds entities of any type, named in plain words.
 
     Example:
@@ -88,7 +87,7 @@ class GLiNER(PredictionMethods, TrainingMethods, nn.Module):
         super().__init__()
         if parts is None:
             parts = create_parts(
-                _read_config(config),
+                as_config(config),
                 tokenizer,
                 hub=locating.HubOptions(),
                 backbone_from_pretrained=backbone_from_pretrained,
@@ -251,7 +250,7 @@ class GLiNER(PredictionMethods, TrainingMethods, nn.Module):
             "post_fusion_schema": post_fusion_schema,
             "_attn_implementation": _attn_implementation,
         }
-        settings = _read_config(config).replace(**{name: value for name, value in changes.items() if value is not None})
+        settings = as_config(config).replace(**{name: value for name, value in changes.items() if value is not None})
         parts = create_parts(
             settings,
             tokenizer,
@@ -324,50 +323,6 @@ class GLiNER(PredictionMethods, TrainingMethods, nn.Module):
         """Compiles the network with `torch.compile`, for any batch shape unless told otherwise."""
         kwargs.setdefault("dynamic", True)
         self.model.compile(*args, **kwargs)
-
-    def save_pretrained(
-        self,
-        save_directory: str | Path,
-        *,
-        config: GLiNERConfig | Mapping[str, Any] | None = None,
-        repo_id: str | None = None,
-        push_to_hub: bool = False,
-        safe_serialization: bool = False,
-        **push_to_hub_kwargs: Any,
-    ) -> None:
-        """Writes a checkpoint folder that `gliner` loads too (compat section 8).
-
-        Args:
-            save_directory: made if it is not there. Of weights that are there, those stay that are not read before the
-                new ones, as `model.safetensors` and those of a variant would be (`gliner` leaves them).
-            config: settings to write instead of the model's.
-            repo_id: see `push_to_hub`.
-            push_to_hub: not offered, like `repo_id`: `hf upload REPO FOLDER` does it.
-            safe_serialization: write `model.safetensors` instead of `pytorch_model.bin`.
-            **push_to_hub_kwargs: accepted as `gliner` does, and unused; each name is warned about once.
-
-        Raises:
-            ValueError: it is to be sent to the Hub.
-        """
-        if push_to_hub or repo_id is not None:
-            raise ValueError(
-                "save_pretrained does not send to the Hub: leave out push_to_hub and repo_id, and send the folder with "
-                "`hf upload REPO FOLDER`"
-            )
-        self._tell_unused(push_to_hub_kwargs, "save_pretrained")
-        # Whatever is wrong with these, before anything is written.
-        tokenizer = self.data_processor.transformer_tokenizer
-        label_tokenizer = self.data_processor.labels_tokenizer if self.config.is_bi_encoder else None
-        settings = json.dumps(
-            (self.config if config is None else _read_config(config)).to_dict(), indent=2, sort_keys=True, default=str
-        )
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        weights.write_weights(weights.export_weights(self.model), folder, safe=safe_serialization)
-        (folder / CONFIG_NAME).write_text(settings + "\n", encoding="utf-8")
-        tokenizer.save_pretrained(folder)
-        if label_tokenizer is not None:
-            label_tokenizer.save_pretrained(folder / LABEL_TOKENIZER_FOLDER)
 
     def predictor(self) -> Predictor:
         """What prepares and predicts windows of texts, with the settings of this moment."""
@@ -452,16 +407,6 @@ def _class_for(asked: type[GLiNER], config: GLiNERConfig) -> type[GLiNER]:
             "load it with GLiNER.from_pretrained"
         )
     return asked
-
-
-def _read_config(config: GLiNERConfig | Mapping[str, Any] | str | Path) -> GLiNERConfig:
-    if isinstance(config, GLiNERConfig):
-        return config
-    if isinstance(config, Mapping):
-        return GLiNERConfig.from_dict(config)
-    if isinstance(config, (str, Path)):
-        return GLiNERConfig.from_file(Path(config))
-    raise TypeError(f"config is a {type(config).__name__}: expected a GLiNERConfig, a mapping or the path of a file")
 
 
 def _refuse_other_runtimes(load_onnx_model: bool, runtime: str | None) -> None:

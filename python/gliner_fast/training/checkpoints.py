@@ -208,7 +208,7 @@ class RunFolder:
         kept = [line for line in lines if json.loads(line)["step"] <= step]
         write_whole(self._log, "".join(line + "\n" for line in kept).encode())
 
-    def _write_aside(self, target: Path, write: Callable[[Path], None]) -> None:
+    def _write_aside(self, target: Path, write: Callable[[Path], object]) -> None:
         aside, old = (target.with_name(target.name + end) for end in (_ASIDE, _OLD))
         try:
             aside.mkdir()
