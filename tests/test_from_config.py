@@ -58,7 +58,7 @@ def test_a_configuration_comes_in_three_forms(settings: dict[str, Any], tmp_path
     path = tmp_path / "config.json"
     path.write_text(json.dumps(settings))
     given: dict[str, Any] = {"mapping": settings, "object": GLiNERConfig.from_dict(settings), "path": path}
-    model = GLiNER.from_config(given[form], max_width=3)
+    model = GLiNER.load_from_config(given[form], max_width=3)  # the other name that gliner has for it
     assert model.config.max_width == 3
     assert model.config.class_token_index == len(model.data_processor.transformer_tokenizer) - 2
     assert isinstance(model.predict_entities(TEXT, LABELS, threshold=0.0), list)

@@ -42,7 +42,7 @@ if __name__ != "gliner_fast.model":
 # Methods of `gliner`'s that no model has here.
 _LEFT_OUT = frozenset({
     "collate_batch", "compress_prompt_embeddings", "create_collator", "decode_batch", "export_to_onnx",
-    "export_to_openvino", "generate_model_card", "load_from_config", "map_entities_to_text", "prepare_base_input",
+    "export_to_openvino", "generate_model_card", "map_entities_to_text", "prepare_base_input",
     "prepare_batch", "prepare_state_dict", "resize_embeddings", "run_batch", "set_class_indices",
 })  # fmt: skip
 
@@ -265,6 +265,8 @@ class GLiNER(PredictionMethods, TrainingMethods, SavingMethods, nn.Module):
         if whole is not None:
             _quantize(model, whole)
         return model
+
+    load_from_config = from_config  # the name that it has in `gliner`'s classes of one kind
 
     def __getattr__(self, name: str) -> Any:
         """As torch's; says so of `gliner`'s methods that no model has, and why a model lacks those of bi-encoders."""
