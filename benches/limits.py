@@ -219,17 +219,20 @@ def text_of(size: str, rows: list[Row]) -> str:
     """The page."""
     memory = [row.peaks.bytes / 1e9 for row in rows]
     heads = ["texts", "ms a text", PRODUCTS, "GFLOP/s", "of the peak", *STAGES[1:], "the rest", "to be had"]
-    introduction = (
-        f"A checkpoint of DeBERTa-v3-{size}'s shape in float32, medians of {ROUNDS} rounds: where the time goes, and "
-        "how fast the linear layers multiply beside the fastest float32 product (768 x 768 x 3072, by MKL or oneDNN; "
-        "the higher of two measured before and after the row). Where what follows the attention is one native call, as "
-        "it is for few subwords, its GELU and norms count as products, which so look slower than they are. The rest: "
-        "preparing, decoding, word embeddings, pooling, Python between the stages. *To be had* is the time beside a "
-        "floor: the encoder's products that the answer needs (attention's included; padding and positions left out, "
-        "and all that follows the encoder) at that peak or, if that takes longer, every weight read from memory once "
-        "for each call; all else for nothing. The peak is the row's own: on a shared machine it changes, and a figure "
-        "is as good as that."
-    )
+    introduction = [
+        f"A checkpoint of DeBERTa-v3-{size}'s shape in float32, medians of {ROUNDS} rounds.",
+        "",
+        "- *Products*: how fast the linear layers multiply, *of the peak* beside the fastest float32 product (768",
+        "  x 768 x 3072, by MKL or oneDNN; the higher of two measured before and after the row). Where what",
+        "  follows the attention is one native call, as it is for few subwords, its GELU and norms count as",
+        "  products, which so look slower than they are.",
+        "- *The rest*: preparing, decoding, word embeddings, pooling, Python between the stages.",
+        "- *To be had*: the time beside a floor, which is the encoder's products that the answer needs",
+        "  (attention's included; padding and positions left out, and all that follows the encoder) at that peak",
+        "  or, if that takes longer, every weight read from memory once for each call; all else for nothing.",
+        "",
+        "The peak is the row's own: on a shared machine it changes, and a figure is as good as that.",
+    ]
     machine = (
         f"{datetime.now(timezone.utc).date().isoformat()}, {cpu_name()}, {torch.get_num_threads()} threads, "
         f"torch {torch.__version__}; {min(memory):.0f} to {max(memory):.0f} GB/s read from memory; made by"
@@ -237,7 +240,7 @@ def text_of(size: str, rows: list[Row]) -> str:
     lines = [
         "# What bounds the speed on a CPU",
         "",
-        introduction,
+        *introduction,
         "",
         machine,
         "",
