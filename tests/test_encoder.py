@@ -44,7 +44,7 @@ def test_checkpoints_that_are_built_in_two_threads_leave_modules_as_they_were(mo
         def __exit__(self, *_: object) -> None:
             lock.release()
 
-    monkeypatch.setattr(encoder, "_meta_lock", Told())
+    monkeypatch.setattr(encoder._building, "lock", Told())
     with ThreadPoolExecutor(1) as other:
         with parameters_on_meta():
             second = other.submit(build_on_meta)

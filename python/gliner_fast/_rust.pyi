@@ -41,7 +41,7 @@ __all__ = [
     "norm_rows",
     "resolve",
     "sublayers",
-    "take_signal_stack",
+    "take_signal_stacks",
 ]
 
 _Ints: TypeAlias = NDArray[np.int64]
@@ -384,13 +384,14 @@ def find_spans(
 def has_vectors() -> bool:
     """Whether this CPU has the instructions that make `attention`, `find_spans` and `linear` fast."""
 
-def take_signal_stack() -> bool:
-    """Gives the calling thread a stack for signal handlers, for as long as it lives, unless it has one.
+def take_signal_stacks(openmp: int) -> None:
+    """Gives the calling thread a stack for signal handlers, and each of torch's that work for it, unless it has one.
 
-    To be called from the main thread: nobody frees the stack of one that ends.
+    A thread keeps it for as long as it lives. Nothing happens on systems without signals.
 
-    Returns:
-        Whether it has one now; False on systems without signals.
+    Args:
+        openmp: the address of `GOMP_parallel` in the OpenMP library that torch runs on, or 0. Nothing checks it, and
+            the address is called.
     """
 
 def attention(

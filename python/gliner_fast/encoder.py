@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from gliner_fast.cpu.forking import renew_lock_in_children
 from gliner_fast.cpu.linear import take_linear
 from gliner_fast.encoders import packed_bert, packed_modernbert, packed_t5
 from gliner_fast.encoders.as_built import AsBuilt
@@ -21,7 +22,29 @@ from gliner_fast.encoders.deberta_config import DebertaConfig
 from gliner_fast.errors import UnsupportedCheckpointError
 
 _DECODERS = ("llama", "mistral", "gemma", "qwen2")
-_meta_lock = threading.Lock()
+
+
+class _Building:
+    """Lets one checkpoint be built at a time, since the registration of parameters is torch-wide meanwhile."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._register = nn.Module.register_parameter  # torch's, or whatever stood there before the last checkpoint
+        renew_lock_in_children(self)
+
+    def register(self) -> Callable[[nn.Module, str, nn.Parameter | None], None]:
+        """What registers parameters, to be asked for under the lock."""
+        self._register = nn.Module.register_parameter
+        return self._register
+
+    def renew_lock(self) -> None:
+        """Takes a new one, and undoes what the thread does that has this one: it is not there to do so."""
+        if self.lock.locked():
+            nn.Module.register_parameter = self._register  # type: ignore[method-assign]
+        self.lock = threading.Lock()
+
+
+_building = _Building()
 
 
 class _PackedKind(Protocol):
@@ -177,8 +200,8 @@ def parameters_on_meta() -> Iterator[None]:
     """
     own_thread = threading.get_ident()
 
-    with _meta_lock:  # the registration is torch-wide: one checkpoint is built at a time
-        register = nn.Module.register_parameter  # asked for here, where it is no other checkpoint's
+    with _building.lock:
+        register = _building.register()  # asked for here, where it is no other checkpoint's
 
         def register_on_meta(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
             register(module, name, param)
@@ -190,4 +213,4 @@ def parameters_on_meta() -> Iterator[None]:
             with _NoNormalNumbers():
                 yield
         finally:
-            nn.Module.register_parameter = register  # type: ignore[method-assign]
+            nn.Module.register_parameter = register  # type: ignore[method-assign, assignment]

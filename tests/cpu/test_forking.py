@@ -67,3 +67,32 @@ list(model.stream(texts, ["person", "city"]))
 print(sorted(set(sys.modules) - before))
 """
     assert run(program) == "[]\n"
+
+
+def test_a_process_that_is_forked_while_a_thread_builds_a_model_builds_its_own():
+    program = """
+import os, signal, threading
+import torch
+from gliner_fast import GLiNER
+from gliner_fast.encoder import parameters_on_meta
+inside, done = threading.Event(), threading.Event()
+def build():
+    with parameters_on_meta():
+        inside.set()
+        done.wait()
+thread = threading.Thread(target=build)
+thread.start()
+inside.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    register = torch.nn.Module.register_parameter
+    model = GLiNER.from_pretrained()
+    found = model.predict_entities("Ada Lovelace lived in London.", ["person", "city"])
+    os._exit(0 if found and register.__module__.startswith("torch.") else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+done.set()
+thread.join()
+print(torch.nn.Module.register_parameter.__module__)
+"""
+    assert run(program).split() == ["0", "torch.nn.modules.module"]

@@ -55,6 +55,32 @@ assert stack() is None
 """
 
 
+IN_A_THREAD = """
+import signal, threading, time
+import torch
+from gliner_fast.cpu.linear import choose_linear, linear
+
+signal.signal(signal.SIGPROF, lambda number, frame: None)
+inputs = [(torch.randn(rows, width), torch.randn(64, width)) for rows, width in ((64, 256), (2, 768), (64, 3072))]
+
+def compute():
+    with torch.inference_mode():
+        assert choose_linear(*inputs[0]) == "onednn"
+        expected = [linear(*own) for own in inputs]
+        signal.setitimer(signal.ITIMER_PROF, 1e-4, 1e-4)
+        wrong, end = 0, time.process_time() + 6
+        while time.process_time() < end:
+            wrong += sum(not torch.equal(linear(*own), known) for own, known in zip(inputs, expected))
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    assert not wrong
+    found.append(True)
+
+found = []
+thread = threading.Thread(target=compute); thread.start(); thread.join()
+assert found
+"""
+
+
 def run(code: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
@@ -84,7 +110,17 @@ def test_a_stack_of_somebody_else_stays(environment):
     run(STACK + "faulthandler.enable(); first = stack(); keep_signals_away(); assert first and stack() == first")
 
 
-def test_other_threads_get_none_and_the_main_thread_its_own_all_the_same(environment):
+@pytest.mark.skipif(
+    platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available(),
+    reason="needs oneDNN on x86",
+)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_timer_of_cpu_time_changes_nothing_in_another_thread(environment, threads):
+    """The system gives its signals to a thread that computes, torch's own among them."""
+    run(f"import torch; torch.set_num_threads({threads})\n" + IN_A_THREAD)
+
+
+def test_other_threads_get_one_for_as_long_as_they_live(environment):
     run(
         STACK
         + """
@@ -94,8 +130,18 @@ def compute():
     keep_signals_away()
     found.append(stack())
 
-other = threading.Thread(target=compute); other.start(); other.join()
-assert found == [None]
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+def compute_in_a_thread():
+    other = threading.Thread(target=compute); other.start(); other.join()
+
+compute_in_a_thread()
+assert found[0] and stack() is None
+before = resident()
+for _ in range(400):
+    compute_in_a_thread()
+assert all(found) and resident() - before < 50 * 2**20, resident() - before
 keep_signals_away()
 assert stack()
 """
@@ -112,9 +158,8 @@ codes = []
 def fork():
     child = os.fork()
     if child == 0:
-        before = stack()
         keep_signals_away()
-        os._exit(0 if before is None and stack() else 1)
+        os._exit(0 if stack() else 1)
     codes.append(os.waitpid(child, 0)[1])
 
 other = threading.Thread(target=fork); other.start(); other.join()

@@ -36,7 +36,7 @@ mod _rust {
     #[pymodule_export]
     use super::scoring::{find_spans, has_vectors};
     #[pymodule_export]
-    use super::signals::take_signal_stack;
+    use super::signals::take_signal_stacks;
     #[pymodule_export]
     use super::splitting::{PyWordSplitter, PyWords};
     #[pymodule_export]
