@@ -28,8 +28,18 @@ def test_elsewhere_all_come_in_one_copy_as_they_were(monkeypatch: pytest.MonkeyP
     to = torch.Tensor.to
     monkeypatch.setattr(torch.Tensor, "to", lambda *given, **options: copies.append(options) or to(*given, **options))
     moved = upload(PARTS, torch.device("meta"))
-    assert copies == [{"non_blocking": True}]
+    assert copies == [{"non_blocking": False}]
     assert [(part.shape, part.dtype) for part in moved] == [(part.shape, part.dtype) for part in PARTS]
+
+
+@pytest.mark.parametrize(("kind", "goes_on"), [("cuda", True), ("mps", False)])
+def test_the_host_goes_on_beside_copies_to_cuda_alone(kind: str, goes_on: bool, monkeypatch: pytest.MonkeyPatch):
+    copies = []
+    monkeypatch.setattr(torch.Tensor, "to", lambda own, *given, **options: copies.append((given, options)) or own)
+    monkeypatch.setattr(uploading, "_pinned", lambda numbers, dtype: torch.empty(numbers, dtype=dtype))
+    moved = upload(PARTS, torch.device(kind))
+    assert copies == [((torch.device(kind),), {"non_blocking": goes_on})]
+    assert all(torch.equal(mine, part) for mine, part in zip(moved, PARTS, strict=True))
 
 
 @pytest.mark.parametrize("packed", [False, True])

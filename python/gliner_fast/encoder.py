@@ -20,6 +20,7 @@ from gliner_fast.encoders.attention_executor import AttentionExecutor, PackedTex
 from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.encoders.deberta_config import DebertaConfig
 from gliner_fast.errors import UnsupportedCheckpointError
+from gliner_fast.upload import move
 
 _DECODERS = ("llama", "mistral", "gemma", "qwen2")
 
@@ -137,7 +138,7 @@ class TransformersEncoder(nn.Module):
             texts = PackedTexts(lengths.tolist(), offsets)
             return self._packed.run(self.model, input_ids, texts, wanted, self._executor)
         columns = torch.arange(input_ids.shape[1], device=input_ids.device)
-        mask = (columns < lengths.to(input_ids.device, non_blocking=True)[:, None]).long()  # (B, L)
+        mask = (columns < move(lengths, input_ids.device)[:, None]).long()  # (B, L)
         hidden = cast(Tensor, self.model(input_ids, attention_mask=mask).last_hidden_state)  # (B, L, E)
         return hidden if wanted is None else hidden.flatten(0, 1)[wanted]
 

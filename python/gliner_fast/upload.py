@@ -37,5 +37,13 @@ def _pinned(numbers: int, dtype: torch.dtype) -> Tensor:
 
 def send(gathered: Tensor, shapes: Sequence[torch.Size], device: torch.device) -> list[Tensor]:
     """What `gather` made, on a device and in its shapes again."""
-    parts = torch.split(gathered.to(device, non_blocking=True), [shape.numel() for shape in shapes])
+    parts = torch.split(move(gathered, device), [shape.numel() for shape in shapes])
     return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def move(numbers: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on a device; CUDA's copy may still be under way.
+
+    Another device could read the memory after it was freed: Apple's does (https://github.com/pytorch/pytorch/issues/189690).
+    """
+    return numbers.to(device, non_blocking=device.type == "cuda")

@@ -40,7 +40,7 @@ from gliner_fast.encoders.gpu_layers import run_on_gpu
 from gliner_fast.encoders.residual_norm import asked_norm
 from gliner_fast.kernels.attention_reference import Positions
 from gliner_fast.precision import autocast_dtype
-from gliner_fast.upload import upload
+from gliner_fast.upload import move, upload
 
 Made = TypeVar("Made")
 
@@ -93,7 +93,7 @@ class DebertaEncoder(nn.Module):
         key_padding = None
         if is_recorded() or int(lengths.min()) < length:  # a compiler cannot choose by what a tensor holds
             columns = torch.arange(length, device=hidden.device)
-            key_padding = columns >= lengths.to(hidden.device, non_blocking=True)[:, None]  # (B, L)
+            key_padding = columns >= move(lengths, hidden.device)[:, None]  # (B, L)
             key_padding = key_padding[:, None, None, :]  # (B, 1, 1, L): the same for every head and query
         for layer, positions in zip(self._layers(), self.padded_positions(length), strict=True):
             own = wanted if layer is self.layers[-1] else None
@@ -255,7 +255,7 @@ class DebertaEncoder(nn.Module):
         if last - first + 1 == len(rows):
             # Every distance has a row of its own, so the rows are a slice: no copy.
             return slice(mirror - last, mirror - first + 1), slice(first, last + 1)
-        rows = rows.to(device, non_blocking=True)
+        rows = move(rows, device)
         return mirror - rows.flip(0), rows
 
     @property

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gliner_fast.annotated.example import Span
 from gliner_fast.training.corpus import Judged
+from gliner_fast.upload import move
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,8 @@ class Targets:
 
     def to(self, device: torch.device) -> Targets:
         """Moves the tensors."""
-        judged, known = (
-            None if each is None else each.to(device, non_blocking=True) for each in (self.judged, self.known)
-        )
-        positives = self.positives.to(device, non_blocking=True)
-        return replace(self, positives=positives, judged=judged, known=known)
+        judged, known = (None if each is None else move(each, device) for each in (self.judged, self.known))
+        return replace(self, positives=move(self.positives, device), judged=judged, known=known)
 
 
 @dataclass(frozen=True)
