@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gliner_fast import whole_files
-from gliner_fast.whole_files import errors_of_system, write_whole
+from gliner_fast.whole_files import errors_of_system, sync, write_whole
 
 
 def test_a_failed_write_leaves_the_earlier_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -25,6 +25,21 @@ def test_a_failed_write_leaves_the_earlier_file_and_nothing_else(tmp_path: Path,
     assert failure.value.filename == str(file)
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert file.read_bytes() == b"before"
+
+
+@pytest.mark.parametrize(("system", "flags"), [("posix", os.O_RDONLY), ("nt", os.O_RDWR)])
+def test_windows_syncs_what_is_open_for_writing_alone(
+    system: str, flags: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    file = tmp_path / "a.json"
+    file.write_bytes(b"whole")
+    opened = []
+    open_ = os.open
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", lambda path, flags: opened.append(flags) or open_(path, flags))
+        patch.setattr(os, "name", system)
+        sync(file)
+    assert opened == [flags]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links and permissions are others there")

@@ -72,7 +72,8 @@ def sync(path: Path) -> None:
     """Brings a file, or the names in a folder, to the disk."""
     if os.name == "nt" and path.is_dir():
         return  # Windows opens no folders, and needs no such sync
-    handle = os.open(path, os.O_RDONLY)
+    # Windows syncs no file that is open for reading alone.
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

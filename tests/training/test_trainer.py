@@ -382,7 +382,7 @@ def test_files_are_on_the_disk_before_their_folder_has_its_name(
         synced.clear()
         return rename(path, target)
 
-    monkeypatch.setattr(checkpoints, "_sync", synced.append)
+    monkeypatch.setattr(checkpoints, "sync", synced.append)
     monkeypatch.setattr(Path, "rename", watched)
     train(configure(tmp_path, steps=2))
     assert synced == [tmp_path]

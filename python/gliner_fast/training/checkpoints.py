@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pickle
 import re
 import shutil
@@ -35,7 +34,7 @@ from gliner_fast.training.batches import Place
 from gliner_fast.training.config import ConfigError, TrainingConfig
 from gliner_fast.training.errors import TrainingError
 from gliner_fast.training.optimizer import count_warmup_steps
-from gliner_fast.whole_files import errors_of_system, write_whole
+from gliner_fast.whole_files import errors_of_system, sync, write_whole
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -214,7 +213,7 @@ class RunFolder:
             aside.mkdir()
             write(aside)
             for path in (*aside.rglob("*"), aside):
-                _sync(path)  # else a power cut may leave the new name with empty files
+                sync(path)  # else a power cut may leave the new name with empty files
         except OSError as error:
             shutil.rmtree(aside, ignore_errors=True)  # a full disk has need of the room
             reason = (
@@ -224,7 +223,7 @@ class RunFolder:
         if target.exists():
             target.rename(old)
         aside.rename(target)
-        _sync(self.path)
+        sync(self.path)
         if old.exists():
             shutil.rmtree(old)
 
@@ -323,14 +322,3 @@ def _errors_naming(folder: Path) -> Iterator[None]:
             f"{folder} is broken or was not made by gliner_fast ({type(error).__name__}: {error}): remove it, and the "
             f"run {goes_on}"
         ) from error
-
-
-def _sync(path: Path) -> None:
-    """Brings a file, or the names in a folder, to the disk."""
-    if os.name == "nt":
-        return  # it opens no folders, and syncs no file that is open for reading
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
