@@ -51,7 +51,8 @@ def run_job(source: Path, output: Path, model: str) -> None:
 
     begin = time.monotonic()
     report = extract_files(source, output, LABELS[:5], model=model or None)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
     print(json.dumps({"peak_mib": round(peak, 1), "seconds": time.monotonic() - begin, "report": report.to_dict()}))
 
 

@@ -48,6 +48,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, int]]]:
 
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(heap.sys, "platform", "linux")
     monkeypatch.setattr(heap.os, "confstr", lambda _: "glibc 2.36", raising=False)
     monkeypatch.setattr(heap.ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
     keep_freed_memory.cache_clear()
@@ -79,7 +80,8 @@ def invalid(_: str) -> str:
 @pytest.mark.parametrize("confstr", [no_such_name, invalid, lambda _: None, lambda _: "other 1.0", None])
 def test_other_libraries_are_left_as_they_are(confstr, told: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch):
     if confstr is None:
-        monkeypatch.delattr(heap.os, "confstr")  # Windows
+        monkeypatch.delattr(heap.os, "confstr")
+        monkeypatch.setattr(heap.sys, "platform", "win32")
     else:
         monkeypatch.setattr(heap.os, "confstr", confstr)
     keep_freed_memory()

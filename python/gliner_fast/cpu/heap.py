@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
+from contextlib import suppress
 from functools import cache
 
 # glibc takes no larger ones from what it keeps: each is asked of the system, and returned to it.
@@ -30,7 +32,7 @@ def keep_freed_memory() -> None:
 
 
 def _is_glibc() -> bool:
-    try:
-        return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
-    except (AttributeError, OSError, ValueError):  # not on Windows; musl; a name that macOS does not know
-        return False
+    if sys.platform != "win32":  # which has no `confstr`
+        with suppress(OSError, ValueError):  # musl; a name that macOS does not know
+            return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
+    return False
