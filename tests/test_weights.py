@@ -7,13 +7,14 @@ import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from gliner_fast import CheckpointError, CheckpointWarning, GLiNER
+from gliner_fast import CheckpointError, CheckpointWarning, GLiNER, weights
 from gliner_fast.weights import export_weights, read_weights, write_weights
 
 TEXT, LABELS = "Ada Lovelace wrote to Charles Babbage in London.", ["person", "city"]
@@ -125,3 +126,20 @@ def test_the_dtype_asked_for_is_the_dtype_of_every_weight(checkpoint: Callable[[
         both = found.keys() & exact.keys()
         assert len(both) > len(exact) / 2
         assert 0 < max(abs(found[place] - exact[place]) for place in both) < 0.05
+
+
+@pytest.mark.parametrize(("system", "is_mapped"), [("linux", True), ("win32", False)])
+def test_weights_stay_in_the_file_but_on_windows(
+    checkpoint: Callable[[str], Path], system: str, is_mapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    def remembered(path: Path) -> dict[str, torch.Tensor]:
+        tensors = read_weights(path)
+        read.extend(tensor.data_ptr() for tensor in tensors.values())
+        return tensors
+
+    monkeypatch.setattr(weights, "read_weights", remembered)
+    monkeypatch.setattr(weights, "sys", SimpleNamespace(platform=system))
+    bias = GLiNER.from_pretrained(checkpoint("bert")).model.scorer.out.bias
+    assert (bias.data_ptr() in read) == is_mapped

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import sys
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -187,8 +188,9 @@ def load_weights(
             tensor = torch.ones(expected[ours].shape)
         else:
             tensor = torch.zeros(expected[ours].shape)
-        # float32 weights stay in the mapped file: the mapping is private, so that training may write to them.
-        state[ours] = tensor.to(dtype or torch.float32)
+        # float32 weights stay in the mapped file: the mapping is private, so that training may write to them. Windows
+        # lets nobody replace or remove a file that is mapped, as saving a model does.
+        state[ours] = tensor.to(dtype or torch.float32, copy=sys.platform == "win32")
     wanted = {name for theirs in names.values() for name in theirs}
     unknown = [name for name in tensors if name not in wanted and not is_unread(network, name)]
     _report(missing, unknown, strict=strict, source=source)
