@@ -199,7 +199,8 @@ def test_arrays_that_do_not_fit_are_refused(change, told):
         _rust.lstm(tuple(direction.values()), backward, **rest, openmp=0)
 
 
-def test_a_text_s_answer_is_its_own_where_weights_of_inputs_are_kept():
+def test_a_text_s_answer_is_its_own_where_weights_of_inputs_are_kept(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "rust")
     lstm, counts = WordLSTM(384, 1).eval(), torch.tensor([20, 384, 1, 300])
     lstm.kept = {}
     vectors = torch.randn(int(counts.sum()), 384, generator=torch.Generator().manual_seed(0))
@@ -210,7 +211,8 @@ def test_a_text_s_answer_is_its_own_where_weights_of_inputs_are_kept():
     assert set(lstm.kept) == {"l0", "l0_reverse"}
 
 
-def test_kept_weights_are_those_of_now_and_stay_out_of_copies():
+def test_kept_weights_are_those_of_now_and_stay_out_of_copies(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "rust")
     lstm, vectors, counts = WordLSTM(8, 1).eval(), torch.randn(5, 8), torch.tensor([3, 2])
     lstm.kept = {}
     with torch.no_grad():

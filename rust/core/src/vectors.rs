@@ -28,6 +28,16 @@ fn asked() -> Option<Arch> {
     }
 }
 
+/// All vectors that this machine has, and none.
+#[cfg(test)]
+pub(crate) fn each() -> impl Iterator<Item = Arch> {
+    #[cfg(target_arch = "x86_64")]
+    let vectors = [pulp::x86::V3::try_new().map(Arch::V3), pulp::x86::V4::try_new().map(Arch::V4)];
+    #[cfg(not(target_arch = "x86_64"))]
+    let vectors = [Some(Arch::new())];
+    vectors.into_iter().flatten().chain([Arch::Scalar])
+}
+
 /// Whether this machine has vector instructions that the kernels are written for; without them they are right, and slow.
 pub fn has_vectors() -> bool {
     struct IsVector;

@@ -47,7 +47,7 @@ const ROUNDER: f32 = 12_582_912.0;
 #[cfg(target_arch = "x86_64")]
 type Dots = Option<Vnni>;
 #[cfg(not(target_arch = "x86_64"))]
-type Dots = ();
+type Dots = Option<std::convert::Infallible>;
 
 /// A kind of whole numbers: how they are made, laid out and multiplied.
 pub trait Kind: Copy + Debug + 'static {

@@ -7,6 +7,7 @@ use pulp::Scalar;
 use super::*;
 use crate::functions::gelu;
 use crate::host::{Eager, NewThreads};
+use crate::vectors::each;
 
 #[derive(Debug)]
 struct Case {
@@ -91,17 +92,9 @@ proptest! {
 
     #[test]
     fn it_is_near_with_each_kind_of_vectors_and_without(case in cases()) {
-        let mut others = vec![case.apply_by(|worker| worker.with_simd(Scalar::new()))];
-        #[cfg(target_arch = "x86_64")]
-        if let Some(simd) = pulp::x86::V3::try_new() {
-            others.push(case.apply_by(|worker| simd.vectorize(|| worker.with_simd(simd))));
-        }
-        #[cfg(target_arch = "x86_64")]
-        if let Some(simd) = pulp::x86::V4::try_new() {
-            others.push(case.apply_by(|worker| simd.vectorize(|| worker.with_simd(simd))));
-        }
-        for other in others {
-            for (found, (exact, far)) in other.into_iter().zip(case.expected()) {
+        for vectors in each() {
+            let rows = case.apply_by(|worker| vectors.dispatch(worker));
+            for (found, (exact, far)) in rows.into_iter().zip(case.expected()) {
                 prop_assert!((f64::from(found) - exact).abs() <= far, "{} is {} and not within {}", found, exact, far);
             }
         }

@@ -2,12 +2,12 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use pulp::Scalar;
+use pulp::Arch;
 
 use super::*;
 use crate::host::{Eager, NewThreads};
 use crate::sublayers::formula::{dense, gelu, normed, sum};
-use crate::vectors::widest;
+use crate::vectors::each;
 
 #[derive(Clone, Debug)]
 struct Case {
@@ -132,7 +132,7 @@ proptest! {
         let bf16: Vec<u16> = case.hidden.iter().map(|&x| Number::round(x)).collect();
         let (mut wide, mut rounded) = (vec![0.0; bf16.len()], vec![0; bf16.len()]);
         norm.fill(&bf16, &mut rounded, 2, &Eager).unwrap();
-        norm.fill(&bf16.iter().map(|x| x.widen()).collect::<Vec<_>>(), &mut wide, 2, &Eager).unwrap();
+        norm.fill(&bf16.iter().map(|&x| Number::widen(x)).collect::<Vec<_>>(), &mut wide, 2, &Eager).unwrap();
         prop_assert_eq!(rounded, wide.into_iter().map(u16::round).collect::<Vec<_>>());
         for (row, out) in rows {
             let row: Vec<_> = row.iter().map(|&x| f64::from(x)).collect();
@@ -154,20 +154,15 @@ proptest! {
             }
         }
         let norm = Norm { weight: &case.norms[0], bias: Some(&case.norms[1]), epsilon: 0.1, is_centred: true };
-        let rows = |apply: &dyn Fn(By<'_>)| {
+        let rows = |vectors: Arch| {
             let mut x = case.hidden.clone();
             x.reverse();
-            apply(By(norm, &mut x, &case.hidden));
+            vectors.dispatch(By(norm, &mut x, &case.hidden));
             x
         };
-        let scalar = rows(&|by| by.with_simd(Scalar::new()));
-        let mut others = vec![rows(&|by| widest().dispatch(by))];
-        #[cfg(target_arch = "x86_64")]
-        if let Some(simd) = pulp::x86::V3::try_new() {
-            others.push(rows(&|by| simd.vectorize(|| by.with_simd(simd))));
-        }
-        for other in others {
-            for (scalar, other) in scalar.iter().zip(&other) {
+        let scalar = rows(Arch::Scalar);
+        for vectors in each() {
+            for (scalar, other) in scalar.iter().zip(&rows(vectors)) {
                 prop_assert!((scalar - other).abs() <= 1e-5, "{} is not {}", other, scalar);
             }
         }

@@ -10,7 +10,9 @@ use std::any::Any;
 use pulp::Simd;
 
 use super::{Dots, Kind, OUTPUTS, ROUNDER, ROWS, greatest};
-use crate::host::{Fetches, Host};
+#[cfg(target_arch = "x86_64")]
+use crate::host::Fetches;
+use crate::host::Host;
 
 /// What the greatest number of a row becomes: 13 bits and a sign.
 const MOST: f32 = 8191.0;
