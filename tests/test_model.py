@@ -46,7 +46,6 @@ def test_a_copy_numbers_words_as_the_model_does(checkpoint):
     assert copy.deepcopy(model).corrected_numbering
 
 
-@pytest.mark.filterwarnings("ignore:int8 is made for")
 @pytest.mark.parametrize("kind", ["int16", "int8"])
 def test_a_copy_of_whole_numbers_has_them_too(kind):
     model = GLiNER.from_pretrained(dtype=kind)

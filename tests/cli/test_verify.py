@@ -118,7 +118,6 @@ def test_verify_names_the_option_for_texts_where_a_model_was_expected(run, tmp_p
         (("--dtype", "bf16", "--tolerance", "0"), 0),
     ],
 )
-@pytest.mark.filterwarnings("ignore:int16 is made for", "ignore:int8 is made for")
 def test_verify_expects_no_more_of_scores_than_their_precision_has(given, tolerance, run, monkeypatch):
     seen = []
     report = VerificationReport(1, 9, 9, 0, 0, 0, 0.0, 1e-4, (), "0.2.29")

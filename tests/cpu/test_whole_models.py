@@ -19,9 +19,6 @@ from tests.samples import CROSSNER, LABELS
 
 TEXTS = [*CROSSNER[:30], "", "word", "word " * 384]
 
-# A CPU that has not the instructions for them says so, and computes the same.
-pytestmark = pytest.mark.filterwarnings("ignore:int16 is made for", "ignore:int8 is made for")
-
 
 @pytest.fixture(scope="module")
 def exact() -> GLiNER:

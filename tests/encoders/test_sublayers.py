@@ -124,7 +124,6 @@ def test_a_row_s_result_is_its_own_whoever_works(kind, openmp):
     np.testing.assert_array_equal(together, np.concatenate(alone))
 
 
-@pytest.mark.filterwarnings("ignore:int8 is made for")
 @pytest.mark.parametrize(("kind", "off"), [("int16", 2e-3), ("int8", 0.05)])
 def test_whole_numbers_are_near_what_they_stand_for(kind, off, monkeypatch, calls):
     layer = Layer(64, 64, 256)

@@ -13,8 +13,6 @@ import pytest
 import torch
 
 from gliner_fast import GLiNER
-from gliner_fast.cpu.native import is_x86
-from gliner_fast.precision import cpu_features
 from gliner_fast.predicting.predictor import Predictor
 from gliner_fast.relex import RelexGLiNER
 from tests.relation_checkpoints import RELATIONS
@@ -189,7 +187,6 @@ def test_16_bits_find_mostly_the_same(kind: str, dtype: str, load: Callable[...,
     assert min(agreement(answer(load(kind)), answer(model))) > least
 
 
-@pytest.mark.skipif(not is_x86() or not {"avx2", "avx512"} & set(cpu_features()), reason="slow on this CPU")
 @pytest.mark.parametrize("kind", ["relex", "token-relex"])
 def test_whole_numbers_find_mostly_the_same(kind: str, load: Callable[..., RelexGLiNER], tmp_path: Path):
     exact, model = load(kind), load(kind, dtype="int16")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from contextlib import nullcontext
 
 import pytest
@@ -103,7 +104,9 @@ def test_weights_are_laid_into_one_piece_once(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(torch, "_use_cudnn_rnn_flatten_weight", lambda: True)
     monkeypatch.setattr(torch, "_cudnn_rnn_flatten_weight", flatten)
-    monkeypatch.setattr("torch.backends.cudnn.rnn.get_cudnn_mode", {"LSTM": 2}.__getitem__)
+    # By the module's full name: of `torch.backends.cudnn` a torch for CPUs has a setting in this one's place.
+    cudnn_rnn = importlib.import_module("torch.backends.cudnn.rnn")
+    monkeypatch.setattr(cudnn_rnn, "get_cudnn_mode", {"LSTM": 2}.__getitem__)
     monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
     with torch.inference_mode():
         keep_in_one_piece(lstm)

@@ -60,7 +60,7 @@ def quantize(network: nn.Module, kind: WholeNumbers) -> None:
 def why_slow(kind: WholeNumbers) -> str | None:
     """What a user is to be told of whole numbers on this CPU; None where they are made for it."""
     if not (is_x86() and _rust.has_vectors()):
-        return f"{kind} is made for x86 CPUs with AVX2, and slow on this one"
+        return f"{kind} is made for x86 CPUs with AVX2, and may be slow on this one"
     if kind == "int8" and "avx512_vnni" not in cpu_features():
         return "int8 is made for CPUs with AVX-512 VNNI: on this one int16 is faster, and nearer"
     return None
