@@ -22,7 +22,8 @@ def keep_freed_memory() -> None:
 
     By itself it returns a layer's tensors to the system, for some sizes after every layer, and asks for them again:
     each page is then cleared before it is written to, by the thread that writes. Does nothing with another C library,
-    nor where the environment says how glibc should go about it.
+    nor where the environment says how glibc should go about it; and nothing to tensors where torch has mimalloc for
+    them, as on ARM.
     """
     said = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"}
     if _is_glibc() and said.isdisjoint(os.environ):
