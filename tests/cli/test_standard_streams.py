@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gliner_fast.cli import main
+from gliner_fast.cli.standard_streams import NAME, mended
 
 MAIN = "from gliner_fast.cli import main; main()"
 TEXT = "Ada Lovelace lived in London."
@@ -117,3 +118,32 @@ def test_what_the_encoding_has_no_bytes_for_is_escaped(encoding, shown, tmp_path
         main(["data", "stats", str(tmp_path / "in.jsonl")])
     assert end.value.code == 0
     assert re.search(shown, out.getvalue())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pipe that does not wait")
+@pytest.mark.parametrize("of_bytes", [False, True])
+def test_without_a_buffer_a_part_is_not_taken_for_all(of_bytes, monkeypatch):
+    end, begin = os.pipe()
+    os.set_blocking(begin, False)
+    text = "a" * 2**20
+    with io.FileIO(begin, "w") as raw, io.FileIO(end):
+        unbuffered = io.TextIOWrapper(raw, write_through=True)  # as under `python -u`
+        monkeypatch.setattr(sys, "stdout", unbuffered)
+        with mended():
+            stream, data = (sys.stdout.buffer, text.encode()) if of_bytes else (sys.stdout, text)
+            with pytest.raises(OSError, match=NAME):
+                stream.write(data)
+        assert sys.stdout is unbuffered
+        assert not raw.closed
+        unbuffered.detach()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a shell")
+def test_without_a_buffer_all_arrives(tmp_path):
+    row = json.dumps({"tokenized_text": ["Ada"], "ner": [[0, 0, "person"]]})
+    (tmp_path / "in.jsonl").write_text(f"{row}\n" * 5000, encoding="utf-8")
+    code, err = shell("PYTHONUNBUFFERED=1 $G data convert in.jsonl - --to gliner | cat > out.jsonl", tmp_path)
+    assert (code, err) == (0, "-: 5,000 examples, 5,000 spans\n")
+    assert len((tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()) == 5000
+    limited = "ulimit -f 100; PYTHONUNBUFFERED=1 $G data convert in.jsonl - --to gliner > cut.jsonl"
+    assert shell(limited, tmp_path) == (2, "gliner-fast: error: standard output: File too large\n")

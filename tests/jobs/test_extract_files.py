@@ -379,6 +379,29 @@ def test_a_stream_gets_json_lines_and_warnings(
         extract_files(source, io.BytesIO(), LABELS, model=small_model, on_error="fail", **OPTIONS)
 
 
+class _Sipping(io.RawIOBase):
+    """A stream without a buffer, which takes a little of what it is given."""
+
+    def __init__(self) -> None:
+        self.taken = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.taken += bytes(data[:7])
+        return min(len(data), 7)
+
+
+def test_a_stream_that_takes_a_part_gets_the_rest(small_model: GLiNER, texts: list[str], tmp_path: Path):
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts[:20]])
+    whole, sips = io.BytesIO(), _Sipping()
+    for out in (whole, sips):
+        extract_files(source, out, LABELS, model=small_model, **OPTIONS)
+    assert sips.taken == whole.getvalue() != b""
+    assert not sips.closed
+
+
 def test_a_stream_gets_each_slice_as_soon_as_it_is_done_and_counts_the_rejects_of_all(
     small_model: GLiNER, texts: list[str], tmp_path: Path
 ):

@@ -43,7 +43,13 @@ class _Named:
     """Standard output, whose errors say what it was that took nothing more; all else is the stream's own."""
 
     def __init__(self, stream: Any) -> None:
-        self._stream = stream
+        self._stream = self._taker = stream
+        buffer = None if isinstance(stream, _Closed) else getattr(stream, "buffer", None)
+        self._is_unbuffered = isinstance(buffer, io.RawIOBase)
+        if isinstance(buffer, io.RawIOBase):
+            # `python -u`: a write may end midway (a full disk, a pipe that does not wait), and nothing would tell.
+            coding = {"encoding": stream.encoding, "errors": stream.errors}
+            self._taker = os.fdopen(buffer.fileno(), "w", closefd=False, **coding)
 
     def __getattr__(self, name: str) -> Any:
         """Whatever is not here."""
@@ -52,15 +58,18 @@ class _Named:
     @property
     def buffer(self) -> Any:
         """The bytes beneath."""
-        return _Named(self._stream.buffer)
+        return _Named(self._taker.buffer)
 
     def write(self, data: Any) -> Any:
         """Writes, as the stream does; what its encoding has no bytes for is escaped, as on standard error."""
         try:
-            return _naming(self._stream.write, data)
+            written = _naming(self._taker.write, data)
         except UnicodeEncodeError as error:
             escaped = data.encode(error.encoding, "backslashreplace").decode(error.encoding)
-            return _naming(self._stream.write, escaped)
+            written = _naming(self._taker.write, escaped)
+        if self._is_unbuffered:
+            self.flush()
+        return written
 
     def writelines(self, lines: Iterable[Any]) -> None:
         """Writes each; what the lines themselves raise is not the stream's."""
@@ -69,7 +78,7 @@ class _Named:
 
     def flush(self) -> None:
         """Brings out what waits in the buffer."""
-        _naming(self._stream.flush)
+        _naming(self._taker.flush)
 
 
 def _naming(write: Callable[..., Any], *arguments: Any) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -25,6 +27,20 @@ from gliner_fast.model import GLiNER
 
 if TYPE_CHECKING:
     from gliner_fast.entity import Entity
+
+
+@contextmanager
+def _taking_all(output: BinaryIO) -> Iterator[BinaryIO]:
+    """A stream without a buffer may take a part of what it is given, and not say so; behind a buffer it cannot."""
+    if not isinstance(output, io.RawIOBase):
+        yield output
+        return
+    buffered = io.BufferedWriter(output)
+    try:
+        yield buffered
+    finally:
+        with suppress(OSError):  # it was flushed, or has told why not
+            buffered.detach()
 
 
 def run_to_stream(
@@ -76,7 +92,7 @@ def run_to_stream(
         related = count_relations(told_entities)
         finished[part.number] = SliceRecord(part.number, block.count, "", 0, len(block.rejects), found, stats, related)
 
-    with stop_on_interrupt() as stop, progress(finished, pace):
+    with _taking_all(output) as output, stop_on_interrupt() as stop, progress(finished, pace):  # noqa: PLR1704
         ended = run_here(job, model or job.load_model(devices[0]), devices, (), write=write, stop=stop, pace=pace)
     return JobReport.of(
         finished.values(),
