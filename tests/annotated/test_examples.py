@@ -227,7 +227,8 @@ BAD_LINES = [
     (_gliner([[0, 0, "a"]], ner_labels=["b"]), r": ner\[0\] has the label 'a', which is not among the ner_labels"),
     (_gliner([[0, 0, "a"]], ner_negatives=["a"]), r": ner\[0\] has the label 'a', which is among the ner_negatives"),
     ('{"tokenized_text": ["Ada"]}', r": 'ner' is missing"),
-    (GOOD[:-1], r": not JSON \(Expecting"),
+    (GOOD[:-1], r": not JSON \(Expecting .*Does this one go on in the next line\?$"),
+    ("{'tokenized_text': []}", r": not JSON \(Expecting .*, or one list of them$"),
     ("[1, 2]", r": a list: expected an object such as"),
     ('{"sentence": "Ada"}', r": 'tokenized_text' is missing"),
     (json.dumps(OFFSETS[0]), r": a record of the format 'offsets', and .*data, line 1 has 'gliner': one file"),
@@ -277,6 +278,7 @@ def test_bad_records_of_other_formats_are_named(records, message, tmp_path):
         ("Ada\n", r"line 1: 'Ada' stands alone"),
         ("Ada O\n\nLondon city\n", r"line 3: the tag in column -1 is 'city': expected O"),
         ("Ada B-\n", r"line 1: the tag in column -1 is 'B-'"),
+        ("Ada\tB-person\t\n", r"line 1: the tag in column -1 is '': .* the line ends with a tab"),
         ("Ada\tO\n\n#Paris\tcity\n", r"line 3: the tag in column -1 is 'city'"),
         ("Ada\tO\n\tO\n", r"line 2: the word in column 0 is empty"),
         (b"Ada O\n\nZo\xeb O\n", r"line 3: not UTF-8 \(.* at byte 3"),
@@ -366,6 +368,23 @@ def test_keys_may_be_passed_over_and_formats_named(tmp_path):
         read_examples(path, format="csv")
 
 
+@pytest.mark.parametrize(
+    ("record", "key"),
+    [(OFFSETS[1], "label"), (OFFSETS[1], "tokenized_text"), (TAGS[1], "labels"), (TAGS[1], "ner")],
+)
+def test_a_key_that_is_passed_over_may_be_that_of_another_format(record, key, tmp_path):
+    path = _written(tmp_path, _lines([record | {key: "sports"}]))
+    assert read_examples(path, ignore_keys=[key]) == [SHE]
+    with pytest.raises(DataError, match="line 1"):
+        read_examples(path)
+
+
+def test_of_two_keys_for_one_thing_one_can_be_passed_over(tmp_path):
+    path = _written(tmp_path, _lines([OFFSETS[1] | {"label": "sports"}]))
+    with pytest.raises(DataError, match=r"expected one of them; to pass over one, .*--ignore-key label"):
+        read_examples(path)
+
+
 @pytest.mark.parametrize("to", ["gliner", "conll", "offsets"])
 @pytest.mark.parametrize("name", ["out", "out.gz"])
 def test_what_is_written_is_read_again(to, name, tmp_path):
@@ -378,6 +397,19 @@ def test_what_is_written_is_read_again(to, name, tmp_path):
 def test_columns_may_begin_with_a_bracket(word, gap, tmp_path):
     path = _written(tmp_path, f"{word}{gap}O\nAda{gap}B-person\n")
     assert read_examples(path) == [Example((word, "Ada"), ((1, 2, "person"),))]
+
+
+@pytest.mark.parametrize("name", ["data.conll", "data.BIO", "data.tsv", "data.conll.gz"])
+def test_columns_may_begin_as_json_does_under_a_name_of_theirs(name, tmp_path):
+    examples = [Example(('{"', "Ada"), ((1, 2, "person"),))]
+    write_examples(examples, tmp_path / name, "conll")
+    assert read_examples(tmp_path / name) == examples
+
+
+def test_blanks_at_the_end_of_a_row_are_no_column(tmp_path):
+    assert read_examples(_written(tmp_path, "Ada B-person\t\nsang O \n")) == [
+        Example(("Ada", "sang"), ((0, 1, "person"),))
+    ]
 
 
 def test_gliner_keeps_labels_and_conll_refuses_what_it_cannot_say(tmp_path):

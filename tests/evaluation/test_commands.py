@@ -240,6 +240,10 @@ def test_calibrate_writes_scores_to_stdout_where_the_labels_do_not_go_there(run,
 def test_what_is_missing_is_told_before_a_model_is_loaded(run, file, tmp_path):
     with pytest.raises(FileNotFoundError, match="missing.jsonl"):
         run("evaluate", "no-model", file, tmp_path / "missing.jsonl")
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text("?")
+    with pytest.raises(FileNotFoundError, match="missing.jsonl"):
+        run("data", "stats", broken, tmp_path / "missing.jsonl")
     nowhere = tmp_path / "nowhere" / "file"
     for arguments in (["evaluate", "--json"], ["evaluate", "--chart"], ["calibrate", "-o"], ["calibrate", "--json"]):
         with pytest.raises(InputError, match=r"nowhere/file cannot be written: there is no folder .*/nowhere"):

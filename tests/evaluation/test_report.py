@@ -62,6 +62,17 @@ def test_labels_have_a_table_of_their_own(evaluations):
     assert lines[5].split() == ["a", "[b]", "0.5", "0", "0", "0.00", "0.00", "0.00"]
 
 
+def test_the_name_of_a_set_is_no_markup():
+    named = evaluation("data[red]", 5, 6)
+    assert shown(sets_table([named]))[1].startswith("data[red] ")
+    assert shown(labels_table(named))[0] == "data[red]"
+
+
+def test_a_name_that_xml_has_no_characters_for_is_charted():
+    drawn = chart([evaluation("b\udcff\x1b", 5, 6)], "\ufffe").encode()
+    assert "b\ufffd\ufffd" in [own.text for own in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
+
+
 def test_the_chart_is_svg_with_bars_as_long_as_their_scores(evaluations):
     root = ET.fromstring(chart(evaluations, "F1 & more"))
     tag = "{http://www.w3.org/2000/svg}"

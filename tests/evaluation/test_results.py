@@ -129,6 +129,8 @@ def test_thresholds_of_their_own_for_labels(model, examples):
         evaluate(model, examples, LABELS, thresholds=[{"location": 0.5}])
     with pytest.raises(ValueError, match="thresholds is empty"):
         evaluate(model, examples, LABELS, thresholds=[])
+    with pytest.raises(ValueError, match="NaN, which no score can pass"):
+        evaluate(model, examples, LABELS, thresholds=[0.5, float("nan")])
 
 
 def test_no_threshold_lies_below_the_floor(model, examples):

@@ -114,6 +114,8 @@ def stats(
     from gliner_fast.annotated.summary import summarise
 
     read = reader(format, ignore_key, misaligned, word_column, tag_column)
+    for file in files:
+        file.stat()  # what is missing is told first
     summaries = {}
     is_sound = True
     for file in files:

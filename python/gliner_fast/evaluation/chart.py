@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -11,6 +12,9 @@ from gliner_fast.evaluation.results import Evaluation
 _BAR, _GAP, _NAMES, _PLOT, _ENTRY = 14, 10, 190, 500, 120
 # Told apart by people who see colours differently, too (Okabe and Ito).
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
+
+# Characters that XML has no way to write; a set has the name of its file, and those may hold any.
+_NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def chart(evaluations: Sequence[Evaluation], title: str) -> str:
@@ -24,7 +28,7 @@ def chart(evaluations: Sequence[Evaluation], title: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}">',
         '<g font-family="sans-serif" font-size="12">',
         '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="10" y="20" font-size="15">{escape(title)}</text>',
+        f'<text x="10" y="20" font-size="15">{_as_xml(title)}</text>',
     ]
     for index, result in enumerate(results):
         name = "per label" if isinstance(result.threshold, Mapping) else f"threshold {result.threshold:g}"
@@ -38,7 +42,7 @@ def chart(evaluations: Sequence[Evaluation], title: str) -> str:
     for place, evaluation in enumerate(evaluations):
         y = top + place * group
         middle = y + len(results) * _BAR // 2 + 4
-        parts.append(f'<text x="{_NAMES - 8}" y="{middle}" text-anchor="end">{escape(evaluation.name)}</text>')
+        parts.append(f'<text x="{_NAMES - 8}" y="{middle}" text-anchor="end">{_as_xml(evaluation.name)}</text>')
         for index, result in enumerate(evaluation.results):
             f1, bar = 100 * result.micro.f1, y + index * _BAR
             colour = _COLOURS[index % len(_COLOURS)]
@@ -47,3 +51,7 @@ def chart(evaluations: Sequence[Evaluation], title: str) -> str:
             )
             parts.append(f'<text x="{_NAMES + _PLOT * f1 / 100 + 4:.1f}" y="{bar + 10}" font-size="10">{f1:.1f}</text>')
     return "\n".join([*parts, "</g>", "</svg>", ""])
+
+
+def _as_xml(text: str) -> str:
+    return escape(_NOT_XML.sub("\ufffd", text))

@@ -42,6 +42,7 @@ def averages_at(evaluations: Sequence[Evaluation], index: int) -> list[Average]:
 
 def sets_table(evaluations: Sequence[Evaluation]) -> Table:
     """One row a set and threshold, then the averages."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("set", "threshold", box=None, pad_edge=False)
@@ -51,7 +52,7 @@ def sets_table(evaluations: Sequence[Evaluation]) -> Table:
         for result in evaluation.results:
             score = result.micro
             table.add_row(
-                evaluation.name,
+                escape(evaluation.name),
                 _name(result.threshold),
                 f"{evaluation.examples:,}",
                 f"{score.gold:,}",
@@ -72,7 +73,7 @@ def labels_table(evaluation: Evaluation) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("label", "threshold", title=evaluation.name, title_justify="left", box=None, pad_edge=False)
+    table = Table("label", "threshold", title=escape(evaluation.name), title_justify="left", box=None, pad_edge=False)
     for title in ("entities", "predicted", "P", "R", "F1"):
         table.add_column(title, justify="right")
     for label in evaluation.results[0].labels:

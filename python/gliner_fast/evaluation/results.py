@@ -13,7 +13,7 @@ from gliner_fast.annotated.example import Example
 from gliner_fast.annotated.examples import examples_from_records, labels_of
 from gliner_fast.evaluation.scored_examples import LabelThresholds, ScoredExamples, score_examples
 from gliner_fast.evaluation.scores import Score, macro_f1, micro
-from gliner_fast.labels import LabelSet
+from gliner_fast.labels import LabelSet, plan_thresholds
 
 if TYPE_CHECKING:
     from gliner_fast.model import GLiNER
@@ -168,11 +168,11 @@ def lowest(thresholds: Iterable[LabelThresholds]) -> float:
     """The least of all thresholds.
 
     Raises:
-        ValueError: there is none.
+        TypeError: one is no number.
+        ValueError: there is none, or it is NaN.
     """
-    values = [
-        value for given in thresholds for value in (given.values() if isinstance(given, Mapping) else (float(given),))
-    ]
+    read = [plan_thresholds(given, text_count=1) for given in thresholds]
+    values = [value for own in read for value in (own.values() if isinstance(own, Mapping) else np.ravel(own))]
     if not values:
         raise ValueError("thresholds is empty: give at least one, such as [0.5]")
     return min(values)

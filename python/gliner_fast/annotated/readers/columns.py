@@ -57,7 +57,7 @@ def read_columns(path: Path, word_column: int = 0, tag_column: int = -1, *, repo
 
 
 def _split(line: str) -> list[str]:
-    if "\t" in line:
+    if "\t" in line.rstrip():
         return line.split("\t")
     # Not split(), but where blanks of another kind part all columns: a word may hold a no-break space.
     cells = [cell for cell in line.split(" ") if cell]
@@ -82,9 +82,10 @@ def _read_row(line: str, cells: list[str], width: int, columns: tuple[int, int],
     if not word:
         raise DataError(f"{place}: the word in column {word_column} is empty: {line!r}")
     if not is_tag(tag):
+        hint = "; the line ends with a tab, behind which a column is empty" if line.endswith("\t") else ""
         raise DataError(
             f"{place}: the tag in column {tag_column} is {tag!r}: expected O, or B- or I- (E-, S-, L-, U-) and a "
-            "label, such as B-person"
+            f"label, such as B-person{hint}"
         )
     return word, tag
 

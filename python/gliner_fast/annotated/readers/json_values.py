@@ -40,11 +40,16 @@ def read_values(path: Path, report: Report) -> Iterator[tuple[str, Any]]:
             try:
                 value = json.loads(line)
             except ValueError as error:
-                report(DataError(f"{place}: not JSON ({error}); {_EXPECTED}"))
+                report(DataError(f"{place}: not JSON ({error}); {_EXPECTED}{_hint(error, line)}"))
             except RecursionError:
                 report(DataError(f"{place}: nested deeper than JSON is read; {_EXPECTED}"))
             else:
                 yield place, value
+
+
+def _hint(error: ValueError, line: str) -> str:
+    goes_on = isinstance(error, json.JSONDecodeError) and error.pos >= len(line.rstrip())
+    return ". Does this one go on in the next line?" if goes_on else ""
 
 
 def _read_list(text: str, path: Path, first_line: int) -> Iterator[tuple[str, Any]]:

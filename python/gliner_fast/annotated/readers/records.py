@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -82,7 +82,7 @@ def read_records(
     first_place = None
     for place, value in records:
         try:
-            record = _as_mapping(value, place)
+            record = _without(options.ignore_keys, _as_mapping(value, place))
             own = _recognise(record)
             if form is None:
                 form, first_place = own, place
@@ -102,7 +102,7 @@ def _check_form(own: str | None, form: str | None, place: str, first_place: str 
 
 def read_record(value: Any, place: str, options: RecordOptions) -> Example:
     """Reads one record of any form."""
-    record = _as_mapping(value, place)
+    record = _without(options.ignore_keys, _as_mapping(value, place))
     return _reader(_recognise(record), record, place)(record, place, options)
 
 
@@ -112,6 +112,11 @@ def _as_mapping(value: Any, place: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise DataError(f"{place}: a {type(value).__name__}: expected an object such as " + _EXAMPLE)
     return value
+
+
+def _without(keys: Collection[str], record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Not passed over later: what stands beside the entities may have the name that another format has for them."""
+    return {key: value for key, value in record.items() if key not in keys} if keys else record
 
 
 _EXAMPLE = '{"tokenized_text": ["Ada", "Lovelace", "sang"], "ner": [[0, 1, "person"]]}'
@@ -237,7 +242,8 @@ def _one_of(record: Mapping[str, Any], keys: Sequence[str], place: str) -> str:
     present = [key for key in keys if key in record]
     if len(present) != 1:
         found = " and ".join(map(repr, present)) or "none"
-        raise DataError(f"{place}: {found} of {listed(keys)}: expected one of them")
+        hint = f"; to pass over one, name it in ignore_keys (--ignore-key {present[-1]})" if present else ""
+        raise DataError(f"{place}: {found} of {listed(keys)}: expected one of them{hint}")
     return present[0]
 
 

@@ -16,6 +16,9 @@ _GZIP_MARK = b"\x1f\x8b"
 # How a JSON file begins: an object, or a list of records. A column file may well begin with the word "[" or "{}".
 _JSON_START = re.compile(rb'\s*(\{\s*"|\[\s*(\{\s*["}]|\[\s*["\[{\]]|"\S)|(\{\s*\}|\[\s*\])[ \t]*([\r\n]|\Z))')
 _PEEKED = 2**12
+_JSON_NAMES = frozenset({".json", ".jsonl", ".ndjson"})
+# A sentence of columns may begin with the words '{' and '"', as JSON does.
+_COLUMN_NAMES = frozenset({".conll", ".bio", ".iob", ".iob2", ".bioes", ".tsv"})
 
 
 def first_bytes(path: Path, count: int) -> bytes:
@@ -25,9 +28,10 @@ def first_bytes(path: Path, count: int) -> bytes:
 
 
 def looks_like_json(path: Path) -> bool:
-    """Whether a file is JSON by its name, or begins as JSON does."""
-    if {".json", ".jsonl", ".ndjson"} & set(path.suffixes):
-        return True
+    """Whether a file is JSON by its name, or begins as JSON does and has no name of column files."""
+    suffixes = {suffix.lower() for suffix in path.suffixes}
+    if suffixes & (_JSON_NAMES | _COLUMN_NAMES):
+        return not suffixes.isdisjoint(_JSON_NAMES)
     with _open(path) as file:
         return _JSON_START.match(file.read(_PEEKED).removeprefix(codecs.BOM_UTF8)) is not None
 
