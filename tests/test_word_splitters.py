@@ -353,9 +353,17 @@ def test_a_library_that_is_missing_is_named(
     kind: str, module: str, install: str, monkeypatch: pytest.MonkeyPatch, fresh: None
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(sys, "version_info", (3, 12))
     with pytest.raises(ImportError, match=f"words_splitter_type is '{kind}', which needs .*: {install}"):
         word_splitter(kind)
     assert missing_packages(kind)
+
+
+def test_no_extra_is_named_that_would_not_bring_it(monkeypatch: pytest.MonkeyPatch, fresh: None) -> None:
+    monkeypatch.setitem(sys.modules, "mecab", None)
+    monkeypatch.setattr(sys, "version_info", (3, 13))
+    with pytest.raises(ImportError, match="pip install python-mecab-ko, which has wheels for Python 3.12 and before"):
+        word_splitter("mecab")
 
 
 def test_a_library_that_is_broken_is_named(monkeypatch: pytest.MonkeyPatch, fresh: None) -> None:

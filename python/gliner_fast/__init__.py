@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gliner_fast.errors import CheckpointError, CheckpointWarning, LongTextError, UnsupportedCheckpointError
     from gliner_fast.infer_packing import InferencePackingConfig
     from gliner_fast.jobs import JobError, JobInputError, JobReport, extract_files
-    from gliner_fast.jobs.ray_engine import RayOptions
+    from gliner_fast.jobs.ray_options import RayOptions
     from gliner_fast.model import GLiNER
     from gliner_fast.redaction import Redacted, Redaction, redact
 
@@ -49,11 +49,11 @@ _HOMES = {
     "GLiNER": "model",
     "GLiNERConfig": "config",
     "InferencePackingConfig": "infer_packing",
-    "JobError": "jobs",
-    "JobInputError": "jobs",
-    "JobReport": "jobs",
+    "JobError": "jobs.errors",
+    "JobInputError": "jobs.errors",
+    "JobReport": "jobs.report",
     "LongTextError": "errors",
-    "RayOptions": "jobs.ray_engine",
+    "RayOptions": "jobs.ray_options",
     "Redacted": "redaction",
     "Redaction": "redaction",
     "UnsupportedCheckpointError": "errors",
@@ -74,4 +74,8 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    # help() asks for each of these names: none may need what is not here.
+    from importlib.util import find_spec
+
+    has_jobs = find_spec("pyarrow") is not None
+    return sorted(name for name in __all__ if has_jobs or name != "extract_files")

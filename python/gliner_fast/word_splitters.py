@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -36,6 +37,7 @@ _PACKAGES = {
     "stanza": "stanza",
 }
 _LARGE = {"camel-tools", "hanlp"}  # no extra brings them
+_BEFORE_3_13 = {"python-mecab-ko"}  # has no wheels for later Pythons, and so no extra there
 
 
 def word_splitter(kind: str) -> WordTriples | None:
@@ -60,6 +62,8 @@ def _library_splitter(kind: str) -> LibrarySplitter:
     if missing:
         extra = "stanza" if kind == "stanza" else "splitters"
         more = "" if _LARGE & set(missing) else f", or 'gliner-fast[{extra}]'"
+        if sys.version_info >= (3, 13) and _BEFORE_3_13 & set(missing):
+            more = ", which has wheels for Python 3.12 and before alone, and is built with a C++ compiler here"
         raise ImportError(
             f"words_splitter_type is {kind!r}, which needs what is not installed: pip install {' '.join(missing)}{more}"
         )

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 
 from gliner_fast.jobs.byte_stream import ByteStream
-from gliner_fast.jobs.inputs import JobInputError, find_inputs
+from gliner_fast.jobs.errors import JobInputError
+from gliner_fast.jobs.inputs import find_inputs
 
 
 def gz(content: bytes) -> bytes:

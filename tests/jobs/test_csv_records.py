@@ -8,7 +8,7 @@ import os
 import pytest
 
 from gliner_fast.jobs import csv_records
-from gliner_fast.jobs.inputs import JobInputError
+from gliner_fast.jobs.errors import JobInputError
 from gliner_fast.jobs.sources import Selection
 from tests.jobs.rows import open_rows, read, write
 

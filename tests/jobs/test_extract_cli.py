@@ -171,6 +171,13 @@ def test_errors_are_one_line_and_code_2(arguments, complaint, run, tmp_path):
     assert complaint in err
 
 
+def test_without_ray_its_own_extra_is_named(run, tmp_path, monkeypatch):
+    (tmp_path / "in.txt").write_text("x\n", encoding="utf-8")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    code, _, err = run("in.txt", "-l", "person", "-o", "out", "--engine", "ray")
+    assert (code, err) == (2, "gliner-fast: error: jobs on Ray need it: pip install 'gliner-fast[ray]'\n")
+
+
 @pytest.fixture
 def start(nursery, tmp_path):
     """Starts `gliner-fast extract` in a process of its own, with those open files as its streams that are given."""

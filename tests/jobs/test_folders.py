@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from gliner_fast.jobs.errors import JobInputError
 from gliner_fast.jobs.folders import files_below, files_by_glob
-from gliner_fast.jobs.inputs import JobInputError, find_inputs
+from gliner_fast.jobs.inputs import find_inputs
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gliner_fast.jobs.inputs import InputFile, JobInputError, find_inputs, fingerprint
+from gliner_fast.jobs.errors import JobInputError
+from gliner_fast.jobs.inputs import InputFile, find_inputs, fingerprint
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from gliner_fast.jobs import job as job_module
 from gliner_fast.jobs.chosen_model import ChosenModel
 from gliner_fast.jobs.job import Job
 from gliner_fast.jobs.plan import Plan, digest_model
-from gliner_fast.jobs.ray_engine import RayOptions
+from gliner_fast.jobs.ray_options import RayOptions
 from gliner_fast.predicting import predictor as predictor_module
 from tests.jobs.conftest import as_told, read_jsonl, texts_of, write_jsonl, write_lines
 from tests.samples import LABELS

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from gliner_fast.jobs.errors import JobError
 from gliner_fast.jobs.job_folder import JobFolder, Paths, SliceRecord, rejects_name, shard_name, write_aside
-from gliner_fast.jobs.plan import JobError, Plan, Settings
+from gliner_fast.jobs.plan import Plan, Settings
 
 SETTINGS = Settings(
     model=None,

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from gliner_fast.jobs.inputs import JobInputError, find_inputs
+from gliner_fast.jobs.errors import JobInputError
+from gliner_fast.jobs.inputs import find_inputs
 from gliner_fast.jobs.sources import Selection, plan_schema
 from tests.jobs.rows import read, write
 

@@ -13,7 +13,7 @@ import pytest
 
 from gliner_fast import extract_files
 from gliner_fast.jobs import parquet_rows
-from gliner_fast.jobs.inputs import JobInputError
+from gliner_fast.jobs.errors import JobInputError
 from gliner_fast.jobs.sources import Selection
 from tests.jobs.conftest import read_jsonl
 from tests.jobs.rows import read

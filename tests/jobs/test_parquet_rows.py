@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gliner_fast.jobs.inputs import JobInputError, find_inputs
+from gliner_fast.jobs.errors import JobInputError
+from gliner_fast.jobs.inputs import find_inputs
 from gliner_fast.jobs.parquet_rows import ParquetRows
 from gliner_fast.jobs.sources import Selection, plan_schema
 from tests.jobs.rows import open_rows, read

@@ -23,7 +23,8 @@ from gliner_fast import GLiNER
 from gliner_fast.jobs import JobError, extract_files, ray_engine
 from gliner_fast.jobs.job import Job
 from gliner_fast.jobs.job_folder import Paths
-from gliner_fast.jobs.ray_engine import RayOptions, SliceWorker, place_actors
+from gliner_fast.jobs.ray_engine import SliceWorker, place_actors
+from gliner_fast.jobs.ray_options import RayOptions
 from gliner_fast.jobs.slices import Slice
 from gliner_fast.redaction import Redaction
 from tests.jobs.conftest import texts_of, write_jsonl
@@ -169,7 +170,7 @@ DRIVER = """
 import json, os, sys
 from gliner_fast.jobs import extract_files
 from gliner_fast.jobs.job_folder import JobFolder
-from gliner_fast.jobs.ray_engine import RayOptions
+from gliner_fast.jobs.ray_options import RayOptions
 
 add = JobFolder.add
 

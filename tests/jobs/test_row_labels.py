@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gliner_fast.jobs.inputs import JobInputError
+from gliner_fast.jobs.errors import JobInputError
 from gliner_fast.jobs.records import BadRow
 from gliner_fast.jobs.row_labels import read_row_labels
 from gliner_fast.jobs.sources import Selection

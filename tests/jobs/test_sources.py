@@ -21,7 +21,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gliner_fast.jobs.inputs import JobInputError, find_inputs
+from gliner_fast.jobs.errors import JobInputError
+from gliner_fast.jobs.inputs import find_inputs
 from gliner_fast.jobs.sources import SAMPLE, RowReader, Selection, count_rows, plan_schema
 from tests.jobs.rows import Rows, join, open_rows, read, write
 from tests.reference.examples import examples

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from gliner_fast.jobs.inputs import JobInputError
+from gliner_fast.jobs.errors import JobInputError
 from gliner_fast.jobs.sources import Selection
 from tests.jobs.rows import open_rows, read, write
 

@@ -18,7 +18,7 @@ from gliner_fast.cli.reading import (
 )
 
 if TYPE_CHECKING:
-    from gliner_fast.jobs.ray_engine import RayOptions
+    from gliner_fast.jobs.ray_options import RayOptions
     from gliner_fast.redaction import Redaction
 
 _IN, _OUT, _ROWS = "What goes in", "What comes out", "Rows that are no good"
@@ -204,6 +204,10 @@ def extract(
     if engine != "ray" and any(value is not None for value in (ray_address, actors, num_cpus, num_gpus)):
         raise InputError("--ray-address, --actors, --num-cpus and --num-gpus belong to --engine ray")
 
+    if engine == "ray":
+        from gliner_fast.jobs.ray_options import expect_ray
+
+        expect_ray()
     from gliner_fast.jobs import extract_files
     from gliner_fast.jobs.progress import choose_progress
 
@@ -263,6 +267,6 @@ def _redaction(
 
 
 def _ray_options(address: str | None, actors: int | None, num_cpus: float | None, num_gpus: float | None) -> RayOptions:
-    from gliner_fast.jobs.ray_engine import RayOptions
+    from gliner_fast.jobs.ray_options import RayOptions
 
     return RayOptions(address=address, actors=actors, num_cpus=num_cpus, num_gpus=num_gpus)

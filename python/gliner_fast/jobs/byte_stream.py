@@ -13,7 +13,8 @@ from typing import IO, Any
 
 from gliner_fast.errors import is_of_system
 from gliner_fast.jobs._arrow import pa
-from gliner_fast.jobs.inputs import InputFile, JobInputError
+from gliner_fast.jobs.errors import JobInputError
+from gliner_fast.jobs.inputs import InputFile
 from gliner_fast.jobs.stopping import Stop
 
 _BUFFER = 2**18

@@ -10,7 +10,7 @@ from typing import Any
 from gliner_fast.checkpoints import locating
 from gliner_fast.config import CONFIG_NAME, GLiNERConfig
 from gliner_fast.data_processor import whitespace_words
-from gliner_fast.jobs.plan import JobError
+from gliner_fast.jobs.errors import JobError
 from gliner_fast.model import GLiNER
 from gliner_fast.weights import has_weights_of
 from gliner_fast.word_splitters import LibrarySplitter

@@ -12,7 +12,8 @@ from contextlib import closing
 from gliner_fast.errors import listed, shown
 from gliner_fast.jobs._arrow import pa
 from gliner_fast.jobs.byte_stream import ByteStream
-from gliner_fast.jobs.inputs import InputFile, JobInputError
+from gliner_fast.jobs.errors import JobInputError
+from gliner_fast.jobs.inputs import InputFile
 from gliner_fast.jobs.records import BadRow, Record, Row, decode, drop_line_break, show_raw
 from gliner_fast.jobs.row_labels import read_row_labels
 from gliner_fast.jobs.selection import Selection

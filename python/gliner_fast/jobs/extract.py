@@ -12,10 +12,11 @@ import torch
 from gliner_fast.config import CONFIG_NAME, GLiNERConfig
 from gliner_fast.devices import is_same, parse_devices
 from gliner_fast.jobs.chosen_model import ChosenModel
+from gliner_fast.jobs.errors import JobError
 from gliner_fast.jobs.inputs import InputFile, find_inputs
 from gliner_fast.jobs.job import plan_job
 from gliner_fast.jobs.job_folder import Paths
-from gliner_fast.jobs.plan import JobError, Settings, digest_model
+from gliner_fast.jobs.plan import Settings, digest_model
 from gliner_fast.jobs.progress import Progress, show_nothing
 from gliner_fast.jobs.report import JobReport
 from gliner_fast.jobs.runner import run_job
@@ -26,7 +27,7 @@ from gliner_fast.precision import WholeNumbers, choose_device, expect_computing,
 from gliner_fast.predicting.request import OnLong
 
 if TYPE_CHECKING:
-    from gliner_fast.jobs.ray_engine import RayOptions
+    from gliner_fast.jobs.ray_options import RayOptions
     from gliner_fast.redaction import Redaction
 
 # Extensions that nobody means a folder of shards by.

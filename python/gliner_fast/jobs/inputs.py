@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from gliner_fast.jobs.errors import JobInputError
 from gliner_fast.jobs.folders import files_below, files_by_glob
 
 InputFormat = Literal["jsonl", "parquet", "csv", "tsv", "text"]
@@ -32,10 +33,6 @@ _COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 # A fingerprint reads at most 64 pieces of 64 KiB: 4 MiB of a file of any size.
 _PIECE = 2**16
 _PIECES = 64
-
-
-class JobInputError(ValueError):
-    """The input as a whole cannot be read; the message names the file and says what to do."""
 
 
 @dataclass(frozen=True)

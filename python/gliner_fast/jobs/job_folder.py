@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import Self
 
 from gliner_fast import whole_files
-from gliner_fast.jobs.plan import JobError, Plan
+from gliner_fast.jobs.errors import JobError
+from gliner_fast.jobs.plan import Plan
 
 if TYPE_CHECKING:
     from filelock import FileLock

@@ -15,7 +15,7 @@ from gliner_fast.errors import shown
 from gliner_fast.jobs._arrow import pa
 from gliner_fast.jobs.block import Columns
 from gliner_fast.jobs.byte_stream import ByteStream
-from gliner_fast.jobs.inputs import JobInputError
+from gliner_fast.jobs.errors import JobInputError
 from gliner_fast.jobs.json_columns import JsonColumns, plan_json_columns
 from gliner_fast.jobs.records import (
     BadRow,

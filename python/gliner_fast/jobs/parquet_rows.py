@@ -11,7 +11,8 @@ from gliner_fast.errors import is_of_system, listed
 from gliner_fast.jobs._arrow import pa, pq
 from gliner_fast.jobs.arrow_types import as_labels, holds_labels, holds_strings, plain_type
 from gliner_fast.jobs.block import Block, Labels, Reject
-from gliner_fast.jobs.inputs import InputFile, JobInputError
+from gliner_fast.jobs.errors import JobInputError
+from gliner_fast.jobs.inputs import InputFile
 from gliner_fast.jobs.json_values import dump_json, read_json_rows, without_json
 from gliner_fast.jobs.records import BadRow, RowCheck, expect_usable
 from gliner_fast.jobs.row_labels import read_row_labels

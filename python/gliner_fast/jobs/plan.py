@@ -11,6 +11,7 @@ from typing import Any, get_args
 from gliner_fast import __version__
 from gliner_fast.config import LABEL_TOKENIZER_FOLDER
 from gliner_fast.errors import listed
+from gliner_fast.jobs.errors import JobError
 from gliner_fast.jobs.sinks import Layout, ShardFormat
 from gliner_fast.labels import LabelSet, expect_relations, plan_thresholds
 from gliner_fast.predicting.request import OnLong
@@ -20,10 +21,6 @@ _MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt")
 _PIECE = 2**20
 # Settings that came later: a job that was begun without them has their defaults.
 _LATER = frozenset({"relations", "adjacency_threshold", "relation_threshold", "relations_column"})
-
-
-class JobError(ValueError):
-    """A job that cannot start or go on; the message says why and what to do. What is finished stays finished."""
 
 
 @dataclass(frozen=True, kw_only=True)

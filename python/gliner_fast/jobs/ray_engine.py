@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from itertools import takewhile
 from pathlib import Path
 from time import perf_counter
@@ -19,49 +19,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gliner_fast.jobs.errors import JobError
 from gliner_fast.jobs.garbage import spare_what_is_there
 from gliner_fast.jobs.job import Job, select_columns
 from gliner_fast.jobs.job_folder import Paths, SliceRecord
-from gliner_fast.jobs.plan import JobError
 from gliner_fast.jobs.progress import Pace
+from gliner_fast.jobs.ray_options import MISSING, RayOptions
 from gliner_fast.jobs.slices import Slice, cut_slices
 from gliner_fast.jobs.sources import RowReader, count_rows
 from gliner_fast.model import GLiNER
 from gliner_fast.pipeline import predict_windows
 from gliner_fast.ray import use_assigned
 from gliner_fast.stats import Stats
-
-
-@dataclass(frozen=True, kw_only=True)
-class RayOptions:
-    """Where a job's slices run, and on what.
-
-    Attributes:
-        address: "auto" for the cluster that this machine belongs to, or the "host:port" of a cluster's head. None: the
-            Ray that this process is connected to, or the one that RAY_ADDRESS names, or else a new one of this machine.
-        actors: processes, each with its own model; None: as many as there is room for.
-        num_cpus: CPUs of an actor, which computes in as many threads. None: one thread, for which a CPU is set aside
-            unless the actor has a GPU.
-        num_gpus: GPUs of an actor; 0.5 lets two share one. None: 1 where the cluster has GPUs, else 0.
-    """
-
-    address: str | None = None
-    actors: int | None = None
-    num_cpus: float | None = None
-    num_gpus: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuses what nothing could run on.
-
-        Raises:
-            JobError: says what, and what was expected.
-        """
-        if self.actors is not None and self.actors < 1:
-            raise JobError(f"actors is {self.actors}: expected at least 1, or None for as many as there is room for")
-        if self.num_cpus is not None and self.num_cpus <= 0:
-            raise JobError(f"num_cpus is {self.num_cpus}: an actor needs some, such as 1")
-        if self.num_gpus is not None and self.num_gpus < 0:
-            raise JobError(f"num_gpus is {self.num_gpus}: expected 0, a share such as 0.5, or a number of GPUs")
 
 
 def run_on_ray(
@@ -312,5 +281,5 @@ def _import_ray() -> Any:
     try:
         import ray.data
     except ModuleNotFoundError as error:
-        raise ImportError("jobs on Ray need it: pip install 'gliner-fast[ray]'") from error
+        raise ImportError(MISSING) from error
     return ray

@@ -6,10 +6,12 @@ import json
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gliner_fast.errors import count
-from gliner_fast.jobs.job_folder import Paths, SliceRecord, write_aside
+
+if TYPE_CHECKING:
+    from gliner_fast.jobs.job_folder import Paths, SliceRecord
 
 _STAGES = ("read", "prepare", "encode", "score", "decode", "write")
 
@@ -136,5 +138,7 @@ class JobReport:
         Raises:
             OSError: it cannot be written; names the file.
         """
+        from gliner_fast.jobs.job_folder import write_aside
+
         content = json.dumps(self.to_dict(), indent=2) + "\n"
         write_aside(path, lambda part: part.write_text(content, encoding="utf-8"))

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from gliner_fast.errors import count
+from gliner_fast.jobs.errors import JobError
 from gliner_fast.jobs.inputs import name_of
 from gliner_fast.jobs.job import SKIP_ROWS, Job
 from gliner_fast.jobs.job_folder import JobFolder, Paths, SliceRecord, rejects_name
 from gliner_fast.jobs.local_engine import run_here
-from gliner_fast.jobs.plan import JobError
 from gliner_fast.jobs.progress import Pace, Progress
 from gliner_fast.jobs.report import JobReport
 from gliner_fast.jobs.sinks import join_shards
@@ -25,7 +25,7 @@ from gliner_fast.jobs.stopping import stop_on_interrupt
 from gliner_fast.model import GLiNER
 
 if TYPE_CHECKING:
-    from gliner_fast.jobs.ray_engine import RayOptions
+    from gliner_fast.jobs.ray_options import RayOptions
 
 
 def run_job(

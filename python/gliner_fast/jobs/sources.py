@@ -11,7 +11,8 @@ import numpy as np
 from gliner_fast.jobs._arrow import pa
 from gliner_fast.jobs.block import Block, Columns
 from gliner_fast.jobs.csv_records import CsvRecords, plan_csv_schema
-from gliner_fast.jobs.inputs import InputFile, JobInputError
+from gliner_fast.jobs.errors import JobInputError
+from gliner_fast.jobs.inputs import InputFile
 from gliner_fast.jobs.json_lines import JsonFields, JsonLines, plan_json_schema
 from gliner_fast.jobs.parquet_rows import ParquetRows, count_parquet_rows, plan_parquet_schema
 from gliner_fast.jobs.records import Record, RecordReader, RowCheck

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from gliner_fast.errors import listed
 from gliner_fast.jobs._arrow import pa
 from gliner_fast.jobs.byte_stream import ByteStream
-from gliner_fast.jobs.inputs import InputFile, JobInputError
+from gliner_fast.jobs.errors import JobInputError
+from gliner_fast.jobs.inputs import InputFile
 from gliner_fast.jobs.json_lines import fields_of
 from gliner_fast.jobs.records import Record, Row, decode, drop_line_break
 from gliner_fast.jobs.selection import Selection

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, BinaryIO
 import torch
 
 from gliner_fast.jobs.block import Block
+from gliner_fast.jobs.errors import JobError
 from gliner_fast.jobs.inputs import name_of
 from gliner_fast.jobs.job import SKIP_ROWS, Job, count_relations
 from gliner_fast.jobs.job_folder import SliceRecord
 from gliner_fast.jobs.local_engine import run_here
-from gliner_fast.jobs.plan import JobError
 from gliner_fast.jobs.progress import Pace, Progress
 from gliner_fast.jobs.report import JobReport
 from gliner_fast.jobs.sinks import json_lines
