@@ -13,12 +13,23 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "python" / "gliner_fast"
 BIGGEST_WHEEL = 80_000_000  # bytes; PyPI refuses more than 100 MB
+# By name: of a pattern that matches nothing nobody would hear.
+REQUIRED = (
+    "__init__.py",
+    "_rust.pyi",
+    "py.typed",
+    "kernels/_triton.py",
+    "models/minilm/MODEL_CARD.md",
+    "models/minilm/gliner_config.json",
+    "models/minilm/model.int8.safetensors",
+    "models/minilm/tokenizer.json",
+)
 
 
 def expected_files() -> dict[str, Path]:
     """Wheel path -> file of the tree, for everything that must be in the wheel unchanged."""
-    patterns = ("**/*.py", "**/*.pyi", "py.typed", "training/builtin/*.txt", "training/builtin/*.yaml")
-    sources = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
+    patterns = ("**/*.py", "**/*.pyi", "training/builtin/*.txt", "training/builtin/*.yaml")
+    sources = {path for pattern in patterns for path in PACKAGE.glob(pattern)} | {PACKAGE / name for name in REQUIRED}
     models = {path for path in (PACKAGE / "models").rglob("*") if path.is_file() and path.suffix != ".pyc"}
     kernels = {PACKAGE / "kernels" / path.relative_to(ROOT / "kernels") for path in (ROOT / "kernels").rglob("*.py")}
     return {path.relative_to(PACKAGE.parent).as_posix(): path for path in sources | models | kernels}

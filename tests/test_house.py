@@ -207,6 +207,12 @@ def test_the_wheel_takes_every_kernel():
     assert matched
 
 
+def test_the_package_says_that_it_is_typed():
+    assert "Typing :: Typed" in PYPROJECT["project"]["classifiers"]
+    assert (PACKAGE / "py.typed").is_file()
+    assert (PACKAGE / "_rust.pyi").is_file()
+
+
 def test_maturin_is_new_enough_to_carry_a_linked_folder():
     assert PYPROJECT["build-system"]["requires"] == ["maturin>=1.12.1,<2"]
 
