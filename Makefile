@@ -15,6 +15,10 @@ RUST_SOURCES := $(shell find rust -type f) Cargo.toml Cargo.lock
 WORKERS ?= auto
 # Models come from the package, never from a hub; make the environment say so to a test that tries.
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+# make's own lists end at blanks; the checkout's path may have them, as nothing is named by it.
+ifneq ($(words $(VENV)),1)
+$(error VENV=$(VENV) is not one path without blanks: name one, such as VENV=.venv)
+endif
 # One interpreter for maturin, clippy and cargo test, or each of them builds PyO3 anew.
 export PYO3_PYTHON := $(abspath $(BIN)/python)
 
@@ -122,13 +126,23 @@ DEMO_LABELS := country,organization
 DEMO_TEXT := Bangladesh is a member of the UN, World Trade Organization, International Monetary Fund, the World Bank, Asian \
   Development Bank, OIC, Islamic Development Bank, SAARC, BIMSTEC and the Islamic Military Counter Terrorism Coalition.
 
-# The file of the built extension stands for the environment too: it is younger than all that both are made from.
+# The file of the built extension stands for the environment too: it is younger than all that both are made from. The
+# constraints go by URL: pip takes a blank, which the path of a checkout may have, for the end of a name.
 $(EXTENSION): $(VENV)/.tools $(RUST_SOURCES) pyproject.toml .ci/constraints.txt
-	VIRTUAL_ENV=$(abspath $(VENV)) PIP_CONSTRAINT=$(abspath .ci/constraints.txt) \
-	  $(BIN)/maturin develop --release --locked --extras dev
+	export VIRTUAL_ENV="$(abspath $(VENV))" \
+	  PIP_CONSTRAINT="$$($(BIN)/python -c "import pathlib; print(pathlib.Path('.ci/constraints.txt').resolve().as_uri())")"; \
+	$(BIN)/maturin develop --release --locked --extras dev
 	touch $@
 
+NEW_ENOUGH := -c "import sys; sys.exit(sys.version_info < (3, 10))"
+OTHER_PYTHON := name one, as in: make PYTHON=python3.12
+
+# What has no pip was left half-made, and is made anew. Only an environment is emptied, whatever VENV names.
 $(VENV)/.tools: .ci/constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@if test -x $(BIN)/python && ! $(BIN)/python $(NEW_ENOUGH); then \
+	  echo "$(VENV) is not of Python 3.10 or later: remove it (rm -rf $(VENV)); then $(OTHER_PYTHON)" >&2; exit 1; fi
+	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  $(PYTHON) $(NEW_ENOUGH) || { echo "$(PYTHON) is not Python 3.10 or later: $(OTHER_PYTHON)" >&2; exit 1; }; \
+	  $(PYTHON) -m venv $$(test ! -f $(VENV)/pyvenv.cfg || echo --clear) $(VENV); fi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt maturin
 	touch $@

@@ -1,14 +1,18 @@
-"""What a build refuses: `rust/binding/build.rs`, run in a checkout of its own."""
+"""What a build refuses, and how it begins: `rust/binding/build.rs` and the Makefile, each in a checkout of its own."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "rust/binding/build.rs"
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "rust/binding/build.rs"
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 
 
 @pytest.mark.skipif(shutil.which("rustc") is None, reason="needs rustc")
@@ -27,3 +31,66 @@ def test_a_link_to_the_kernels_that_git_made_a_file_of_is_refused(tmp_path: Path
     (package / "kernels").rmdir()
     (package / "kernels").write_text("../../kernels", encoding="utf-8")
     assert "git clone -c core.symlinks=true" in run().stderr
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What the Makefile reads, in a folder with a blank in its name, and a Python that writes what it is `asked`."""
+    here = tmp_path / "a checkout"
+    for folder in (".ci", "rust", "python/gliner_fast"):
+        (here / folder).mkdir(parents=True)
+    for name in ("Makefile", ".ci/constraints.txt", "pyproject.toml", "Cargo.toml", "Cargo.lock"):
+        shutil.copy(ROOT / name, here / name)
+    write_program(here / "another-python", 'echo "$@" >> asked')
+    return here
+
+
+def write_program(path: Path, body: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
+    path.chmod(0o755)
+
+
+def make(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    # Without what a `make test` around it tells every make below.
+    told = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "VENV"}}
+    return subprocess.run(["make", *arguments], cwd=checkout, env=told, capture_output=True, text=True, check=False)
+
+
+@needs_make
+def test_a_python_that_is_too_old_is_refused_before_anything_is_made(checkout: Path):
+    write_program(checkout / "old-python", "exit 1")
+    run = make(checkout, "env", "PYTHON=./old-python")
+    assert "./old-python is not Python 3.10 or later: name one, as in: make PYTHON=python3.12" in run.stderr
+    assert not (checkout / ".venv").exists()
+
+
+@needs_make
+def test_an_environment_of_a_python_that_is_too_old_is_to_be_removed(checkout: Path):
+    write_program(checkout / ".venv/bin/python", "exit 1")
+    run = make(checkout, "env", "PYTHON=./another-python")
+    assert "remove it (rm -rf .venv); then name one, as in: make PYTHON=python3.12" in run.stderr
+    assert not (checkout / "asked").exists()
+
+
+@needs_make
+@pytest.mark.parametrize(("left", "asked"), [("pyvenv.cfg", "-m venv --clear .venv"), ("mine", "-m venv .venv")])
+def test_a_half_made_environment_is_made_anew_and_no_other_folder_emptied(checkout: Path, left: str, asked: str):
+    write_program(checkout / ".venv/bin/python", 'test "$1" = -c')
+    (checkout / ".venv" / left).touch()
+    make(checkout, "env", "PYTHON=./another-python")
+    assert (checkout / "asked").read_text(encoding="utf-8").splitlines()[-1] == asked
+
+
+@needs_make
+def test_a_checkout_may_have_blanks_in_its_path_and_venv_none(checkout: Path):
+    (checkout / ".venv/bin").mkdir(parents=True)
+    (checkout / ".venv/bin/python").symlink_to(sys.executable)
+    write_program(checkout / ".venv/bin/maturin", "env > told")
+    (checkout / ".venv/.tools").touch()
+    assert make(checkout, "env").returncode == 0
+    told = (checkout / "told").read_text(encoding="utf-8").splitlines()
+    assert f"VIRTUAL_ENV={checkout}/.venv" in told
+    assert f"PYO3_PYTHON={checkout}/.venv/bin/python" in told
+    assert f"PIP_CONSTRAINT={(checkout / '.ci/constraints.txt').as_uri()}" in told
+    assert "VENV=a b is not one path without blanks" in make(checkout, "env", "VENV=a b").stderr
