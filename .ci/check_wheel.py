@@ -24,15 +24,18 @@ REQUIRED = (
     "models/minilm/model.int8.safetensors",
     "models/minilm/tokenizer.json",
 )
+LICENSES = ("LICENSE", "THIRD-PARTY-LICENSES", "python/gliner_fast/models/minilm/MODEL_CARD.md")
 
 
-def expected_files() -> dict[str, Path]:
+def expected_files(wheel: Path) -> dict[str, Path]:
     """Wheel path -> file of the tree, for everything that must be in the wheel unchanged."""
+    information = "-".join(wheel.name.split("-")[:2]) + ".dist-info"
     patterns = ("**/*.py", "**/*.pyi", "training/builtin/*.txt", "training/builtin/*.yaml")
     sources = {path for pattern in patterns for path in PACKAGE.glob(pattern)} | {PACKAGE / name for name in REQUIRED}
     models = {path for path in (PACKAGE / "models").rglob("*") if path.is_file() and path.suffix != ".pyc"}
     kernels = {PACKAGE / "kernels" / path.relative_to(ROOT / "kernels") for path in (ROOT / "kernels").rglob("*.py")}
-    return {path.relative_to(PACKAGE.parent).as_posix(): path for path in sources | models | kernels}
+    files = {path.relative_to(PACKAGE.parent).as_posix(): path for path in sources | models | kernels}
+    return files | {f"{information}/licenses/{name}": ROOT / name for name in LICENSES}
 
 
 def find_faults(wheel: Path) -> list[str]:
@@ -42,7 +45,7 @@ def find_faults(wheel: Path) -> list[str]:
         faults.append(f"{wheel.name}: the tag is not cp310-abi3, so it would serve one Python only")
     if wheel.stat().st_size > BIGGEST_WHEEL:
         faults.append(f"{wheel.name}: {wheel.stat().st_size:,} bytes, more than {BIGGEST_WHEEL:,}")
-    expected = expected_files()
+    expected = expected_files(wheel)
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         for name, path in sorted(expected.items()):
@@ -69,7 +72,7 @@ def main() -> int:
     for fault in faults:
         print(f"wheel: {fault}", file=sys.stderr)
     if not faults:
-        print(f"wheel: {len(expected_files())} files as in the tree, kernels and built-in model among them")
+        print(f"wheel: {len(expected_files(wheels[0]))} files as in the tree, kernels and built-in model among them")
     return 1 if faults else 0
 
 

@@ -1,8 +1,9 @@
-"""What a build refuses, and how it begins: `rust/binding/build.rs` and the Makefile, each in a checkout of its own."""
+"""What a build refuses, how it begins, and whose code it holds: `rust/binding/build.rs`, the Makefile, notices."""
 
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,14 @@ def test_a_link_to_the_kernels_that_git_made_a_file_of_is_refused(tmp_path: Path
     (package / "kernels").rmdir()
     (package / "kernels").write_text("../../kernels", encoding="utf-8")
     assert "git clone -c core.symlinks=true" in run().stderr
+
+
+@pytest.mark.skipif(
+    shutil.which("cargo") is None or platform.machine() != "x86_64", reason="needs cargo's crates for x86"
+)
+def test_the_notices_are_of_the_crates_that_are_compiled_in():
+    run = [sys.executable, ROOT / ".ci/third_party_licenses.py", "--check"]
+    assert subprocess.run(run, stderr=subprocess.PIPE, text=True, check=False).stderr == ""
 
 
 @pytest.fixture

@@ -213,6 +213,12 @@ def test_the_package_says_that_it_is_typed():
     assert (PACKAGE / "_rust.pyi").is_file()
 
 
+def test_the_wheel_is_asked_for_every_licence():
+    checked = re.search(r"^LICENSES = (.*)$", (ROOT / ".ci/check_wheel.py").read_text(encoding="utf-8"), re.MULTILINE)
+    assert list(ast.literal_eval(checked[1])) == PYPROJECT["project"]["license-files"]
+    assert all((ROOT / name).is_file() for name in PYPROJECT["project"]["license-files"])
+
+
 def test_maturin_is_new_enough_to_carry_a_linked_folder():
     assert PYPROJECT["build-system"]["requires"] == ["maturin>=1.12.1,<2"]
 
