@@ -124,6 +124,7 @@ def test_a_folder_looks_into_no_room_that_stands_above_it(folder: str):
 ABOVE = {"annotated", "cli", "comparing", "evaluation", "jobs", "ray", "training"}
 LOOKS_UP = {
     "__init__": {"comparing", "jobs"},  # the front door
+    "__main__": {"cli"},
     "ray": {"jobs"},  # it reads labels and gives entities as a job does
 }
 
@@ -239,6 +240,15 @@ def in_fresh_python(code: str) -> str:
 def test_importing_the_package_loads_nothing_heavy():
     code = "import gliner_fast, sys; print(*sorted({'torch', 'transformers', 'numpy', 'typer'} & set(sys.modules)))"
     assert in_fresh_python(code) == ""
+
+
+def test_the_package_can_be_run_as_the_command_line():
+    import gliner_fast
+
+    assert in_fresh_python("import runpy; runpy.run_module('gliner_fast.__main__')") == ""
+    run = [sys.executable, "-m", "gliner_fast", "--version"]
+    told = subprocess.run(run, check=True, capture_output=True, text=True).stdout
+    assert told == f"gliner-fast {gliner_fast.__version__}\n"
 
 
 def test_on_a_cpu_nobody_waits_for_triton_s_import():
