@@ -9,7 +9,8 @@ import pytest
 from torch import nn
 
 from gliner_fast import encoder
-from gliner_fast.encoder import parameters_on_meta
+from gliner_fast.encoder import build_encoder, parameters_on_meta
+from gliner_fast.errors import CheckpointError
 
 
 def build_on_meta() -> nn.Linear:
@@ -54,3 +55,22 @@ def test_checkpoints_that_are_built_in_two_threads_leave_modules_as_they_were(mo
         assert nn.Module.register_parameter is before
     finally:
         nn.Module.register_parameter = before  # type: ignore[method-assign]
+
+
+BERT = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 9}
+
+
+@pytest.mark.parametrize("name", ["kernels-community/flash-attn", "a/b@main:c", 5, ["sdpa"], {"": "a/b"}])
+@pytest.mark.parametrize("key", ["_attn_implementation", "attn_implementation"])
+def test_code_from_the_hub_is_no_attention(key: str, name: object):
+    with pytest.raises(CheckpointError, match=rf"encoder_config\.{key} is .*: expected .* such as 'sdpa'; code from"):
+        build_encoder({**BERT, key: name})
+    with pytest.raises(CheckpointError, match=rf"encoder_config\.text_config\.{key} is .*: expected"):
+        build_encoder({**BERT, "text_config": {key: name}})
+    with pytest.raises(CheckpointError, match=r"^_attn_implementation is .*: expected"):
+        build_encoder(BERT, name)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [None, "sdpa", "eager"])
+def test_attention_of_transformers_itself_is_taken(name: str | None):
+    assert build_encoder({**BERT, "_attn_implementation": name, "_attn_implementation_autoset": True}, name)

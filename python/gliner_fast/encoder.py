@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,10 +20,12 @@ from gliner_fast.encoders.as_built import AsBuilt
 from gliner_fast.encoders.attention_executor import AttentionExecutor, PackedTexts, choose_attention
 from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.encoders.deberta_config import DebertaConfig
-from gliner_fast.errors import UnsupportedCheckpointError
+from gliner_fast.errors import CheckpointError, UnsupportedCheckpointError
 from gliner_fast.upload import move
 
 _DECODERS = ("llama", "mistral", "gemma", "qwen2")
+_ATTENTION_SETTINGS = {"_attn_implementation", "attn_implementation", "_attn_implementation_internal"}
+_ATTENTION = re.compile(r"[A-Za-z0-9_|]+")  # but not OWNER/NAME
 
 
 class _Building:
@@ -104,6 +107,7 @@ class TransformersEncoder(nn.Module):
 
         settings = dict(encoder_config)
         model_type = settings.pop("model_type", "deberta-v2")
+        _expect_known_code({"_attn_implementation": attn_implementation, "encoder_config": settings})
         try:
             config = AutoConfig.for_model(model_type, **settings)
         except (ValueError, KeyError) as error:
@@ -155,6 +159,24 @@ class TransformersEncoder(nn.Module):
         config = self.model.config
         head_dim = getattr(config, "d_kv", None) or self.width // int(getattr(config, "num_attention_heads", 1))
         return choose_attention(weight.device, weight.dtype, head_dim)
+
+
+def _expect_known_code(settings: Mapping[str, Any], where: str = "") -> None:
+    """Refuses attention that is a kernel of the Hub, `OWNER/NAME`: transformers would fetch it and run its code.
+
+    Raises:
+        CheckpointError: names the setting.
+    """
+    for name, value in settings.items():
+        if name in _ATTENTION_SETTINGS:
+            for own in value.values() if isinstance(value, Mapping) else (value,):
+                if own is not None and not (isinstance(own, str) and _ATTENTION.fullmatch(own)):
+                    raise CheckpointError(
+                        f"{where}{name} is {own!r}: expected one that transformers has itself, such as 'sdpa'; code "
+                        "from the Hub is not run"
+                    )
+        elif isinstance(value, Mapping):
+            _expect_known_code(value, f"{where}{name}.")
 
 
 def build_encoder(

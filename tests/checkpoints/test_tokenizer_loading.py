@@ -10,9 +10,14 @@ from pathlib import Path
 import pytest
 
 from gliner_fast.checkpoints import tokenizer_loading
-from gliner_fast.checkpoints.locating import HubOptions
+from gliner_fast.checkpoints.locating import HubOptions, load_encoder_config, load_labels_config
 from gliner_fast.checkpoints.tokenizer_files import is_known_transformers, read_tokenizer
-from gliner_fast.checkpoints.tokenizer_loading import CheckpointTokenizer, load_from_transformers, load_tokenizer
+from gliner_fast.checkpoints.tokenizer_loading import (
+    CheckpointTokenizer,
+    load_from_transformers,
+    load_label_tokenizer,
+    load_tokenizer,
+)
 from gliner_fast.config import GLiNERConfig
 from gliner_fast.errors import CheckpointError
 from tests.samples import CROSSNER
@@ -111,12 +116,43 @@ def test_an_encoder_s_configuration_beside_it(name, checkpoint, tmp_path, assert
     assert_as_auto_tokenizer(folder)
 
 
+EVIL = """open({trace!r}, "w")
+from transformers import PretrainedConfig, PreTrainedTokenizerFast
+class Evil(PreTrainedTokenizerFast): pass
+class EvilConfig(PretrainedConfig): model_type = "evil"
+"""
+
+
+@pytest.fixture
+def trace(tmp_path, monkeypatch):
+    """The file that code in a checkpoint writes, though the first line of standard input is a yes."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    return tmp_path / "run"
+
+
 @pytest.mark.gliner
-def test_code_in_a_checkpoint_is_not_run(checkpoint, tmp_path):
-    folder = folder_of(checkpoint, "bert", tmp_path, auto_map={"AutoTokenizer": [None, "evil.Evil"]})
-    (folder / "evil.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')\nclass Evil: pass\n")
+@pytest.mark.parametrize("known", ["BertTokenizer", "Evil", None])
+def test_code_in_a_checkpoint_is_not_run(known, checkpoint, tmp_path, trace):
+    own = {"tokenizer_class": known, "auto_map": {"AutoTokenizer": [None, "evil.Evil"]}}
+    folder = folder_of(checkpoint, "bert", tmp_path, **own)
+    (folder / "evil.py").write_text(EVIL.format(trace=str(trace)))
     outcome(folder)
-    assert not (tmp_path / "run").exists()
+    assert not trace.exists()
+
+
+def test_code_beside_the_named_encoder_is_not_run(tmp_path, trace):
+    settings = {"model_type": "evil", "auto_map": {"AutoConfig": "evil.EvilConfig"}}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    (tmp_path / "evil.py").write_text(EVIL.format(trace=str(trace)))
+    config = GLiNERConfig(model_name=str(tmp_path), labels_encoder=str(tmp_path))
+    for load in (load_encoder_config, load_labels_config):
+        with pytest.raises(CheckpointError, match="contains custom code"):
+            load(config, HubOptions(local_files_only=True))
+    for load_tokens in (load_tokenizer, load_label_tokenizer):
+        with pytest.raises(CheckpointError):
+            load_tokens(tmp_path, config, HubOptions(local_files_only=True))
+    assert not trace.exists()
 
 
 # --- without transformers ---------------------------------------------------------------------------------------------

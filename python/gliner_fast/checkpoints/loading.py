@@ -176,10 +176,10 @@ def _copy_backbone(network: Network, config: GLiNERConfig, hub: locating.HubOpti
     is_t5s = (config.encoder_config or {}).get("model_type") in packed_t5.KINDS  # which has a decoder too
     try:
         if is_t5s:  # mT5's own class would tell of each tensor of the decoder
-            settings = AutoConfig.from_pretrained(config.model_name, trust_remote_code=False, **hub.of_encoder)
+            settings = AutoConfig.from_pretrained(config.model_name, **hub.of_auto_class)
             backbone = T5EncoderModel.from_pretrained(config.model_name, config=settings, **hub.of_encoder)
         else:
-            backbone = AutoModel.from_pretrained(config.model_name, trust_remote_code=False, **hub.of_encoder)
+            backbone = AutoModel.from_pretrained(config.model_name, **hub.of_auto_class)
     except Exception as error:
         raise CheckpointError(
             f"the pretrained encoder {config.model_name!r} cannot be had: {reason_of(error)}. Name a local folder in "

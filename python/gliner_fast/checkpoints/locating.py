@@ -34,6 +34,14 @@ class HubOptions:
         """Those for files of the encoder's own model, such as its tokenizer: the others are the checkpoint's alone."""
         return {"cache_dir": self.cache_dir, "local_files_only": self.local_files_only}
 
+    @property
+    def of_auto_class(self) -> dict[str, Any]:
+        """The same for transformers' Auto classes, which are to run no code that a model brings along.
+
+        Left alone they ask on standard input, where the answer may be the first line of somebody's texts.
+        """
+        return {**self.of_encoder, "trust_remote_code": False}
+
 
 def locate(model_id: str | Path | None, hub: HubOptions, variant: str | None) -> Path:
     """The local folder of a checkpoint; a Hub id is fetched into the cache, only the files that are needed.
@@ -118,7 +126,7 @@ def _own_or_fetched(setting: str, own: Mapping[str, Any] | None, model_name: str
     from transformers import AutoConfig
 
     try:
-        found = AutoConfig.from_pretrained(model_name, **hub.of_encoder)
+        found = AutoConfig.from_pretrained(model_name, **hub.of_auto_class)
     except Exception as error:
         raise CheckpointError(
             f"the checkpoint has no {setting}, and that of {model_name!r} cannot be had: {reason_of(error)}. "

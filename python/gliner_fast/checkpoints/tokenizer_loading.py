@@ -162,7 +162,7 @@ def load_label_tokenizer(folder: Path, config: GLiNERConfig, hub: HubOptions) ->
     own = folder / LABEL_TOKENIZER_FOLDER
     source = own if (own / TOKENIZER_CONFIG_NAME).is_file() else config.labels_encoder
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **hub.of_encoder)
+        tokenizer = AutoTokenizer.from_pretrained(source, **hub.of_auto_class)
     except Exception as error:
         raise CheckpointError(
             f"the tokenizer of the bi-encoder's labels cannot be had from {source}: {reason_of(error)}. Put its files "
@@ -195,11 +195,13 @@ def load_from_transformers(folder: Path | None, config: GLiNERConfig, hub: HubOp
     source = folder if own else config.model_name
     try:
         load = _named_tokenizer(folder) if folder is not None and own else None
+        tokenizer: PreTrainedTokenizerBase
         if load is None:
             from transformers import AutoTokenizer
 
-            load = AutoTokenizer.from_pretrained
-        tokenizer: PreTrainedTokenizerBase = load(source, **hub.of_encoder)
+            tokenizer = AutoTokenizer.from_pretrained(source, **hub.of_auto_class)
+        else:
+            tokenizer = load(source, **hub.of_encoder)
     except Exception as error:
         reason = reason_of(error)
         if own:
