@@ -114,6 +114,23 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return by_first_names(tensors)
 
 
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Reads the shapes of all stored tensors; of a .safetensors file its head alone, which is held to the file's size.
+
+    Raises:
+        CheckpointError: the file is cut off or is not what its name says.
+    """
+    if path.suffix != ".safetensors":
+        return {name: tuple(tensor.shape) for name, tensor in read_weights(path).items()}
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): it is broken or cut off; fetch it again") from error
+
+
 def first_name(name: str) -> str:
     """The name by which a stored tensor is read."""
     name = name.replace("_orig_mod.", "")  # a compiled model saves its keys with this prefix

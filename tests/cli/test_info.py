@@ -134,9 +134,44 @@ def test_info_reads_the_names_of_t5(run, tmp_path):
     assert json.loads(out)["checkpoint"]["encoder size"] == "8 layers, 512 wide, 6 heads, 250,112 subwords"
 
 
-def test_info_of_a_broken_file_is_an_error(run, tmp_path):
-    (tmp_path / "gliner_config.json").write_text("{}")
-    (tmp_path / "model.safetensors").write_bytes((100).to_bytes(8, "little") + b'{"a')
-    code, _, err = run("info", tmp_path)
-    assert code == 2
+def _head(head):
+    raw = head if isinstance(head, bytes) else json.dumps(head).encode()
+    return len(raw).to_bytes(8, "little") + raw
+
+
+_TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 0]}
+_BROKEN = {
+    "empty": b"",
+    "cut off": (100).to_bytes(8, "little") + b'{"a',
+    "no size of a list": (2**63).to_bytes(8, "little") + b"{}",
+    "more than there is memory": (2**36).to_bytes(8, "little") + b"{}",
+    "deep": _head(b"[" * 90_000),
+    "a list": _head([]),
+    "no shape": _head({"a": {}}),
+    "a number for a tensor": _head({"a": 5}),
+    "a word for a shape": _head({"a": {**_TENSOR, "shape": "xx"}}),
+    "a negative shape": _head({"a": {**_TENSOR, "shape": [-5]}}),
+    "a shape of thousands of digits": _head({"a": {**_TENSOR, "shape": [10**4000]}}),
+    "numbers that are not there": _head({"a": {**_TENSOR, "data_offsets": [0, 8]}}),
+}
+
+
+@pytest.mark.parametrize("content", _BROKEN.values(), ids=_BROKEN)
+def test_info_of_a_broken_file_is_an_error(content, run, tmp_path):
+    (tmp_path / "gliner_config.json").write_text('{"encoder_config": {}}')
+    (tmp_path / "model.safetensors").write_bytes(content)
+    code, out, err = run("info", tmp_path)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"gliner-fast: error: {tmp_path / 'model.safetensors'} cannot be read (")
     assert "broken or cut off" in err
+
+
+def test_info_prints_no_size_that_is_none(run, tmp_path):
+    config = {"encoder_config": {"hidden_size": True, "vocab_size": 10**4000, "num_layers": "6"}, "max_len": 10**4000}
+    (tmp_path / "gliner_config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes(_head({}))
+    code, out, _ = run("info", "--json", tmp_path)
+    told = json.loads(out)["checkpoint"]
+    assert code == 0
+    assert told["encoder size"] == "unknown layers, unknown wide, unknown subwords"
+    assert told["longest text"].startswith("unknown words at a time")

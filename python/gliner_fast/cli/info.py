@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import math
 import platform
 import sys
@@ -111,7 +110,7 @@ def describe_checkpoint(model: str | None) -> dict[str, Any]:
         "written by": _era(config),
         "encoder": f"{encoder.get('model_type', 'unknown')} ({config.model_name})",
         "encoder size": ", ".join(
-            f"{encoder[key]:,} {name}"
+            f"{_number(encoder[key])} {name}"
             for key, name in (
                 ("num_hidden_layers", "layers"),
                 ("num_layers", "layers"),  # this and the other second names are T5's
@@ -121,17 +120,23 @@ def describe_checkpoint(model: str | None) -> dict[str, Any]:
                 ("num_heads", "heads"),
                 ("vocab_size", "subwords"),
             )
-            if isinstance(encoder.get(key), int)
+            if encoder.get(key) is not None
         ),
-        "head": f"{config.hidden_size:,} wide, {_found_by(config)} ({config.span_mode})",
+        "head": f"{_number(config.hidden_size)} wide, {_found_by(config)} ({config.span_mode})",
         **_relations(config),
         **words,
-        "longest text": f"{config.max_len:,} words at a time; `predict` and `extract` read longer ones in windows",
+        "longest text": _longest(config),
         "pooling": f"{config.subtoken_pooling} subword of a word",
         "label vector": _label_vector(config),
-        "parameters": f"{_count_parameters(weights):,}",
+        "parameters": _number(_count_parameters(weights)),
         "weights": f"{weights.name}, {weights.stat().st_size / 1e6:,.1f} MB",
     }
+
+
+def _number(value: object) -> str:
+    """A count of a configuration; what is none, or larger than any can be, is not printed as if it were."""
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+    return f"{value:,}" if is_count else "unknown"
 
 
 def _label_vector(config: GLiNERConfig) -> str:
@@ -166,7 +171,11 @@ def _words(splitter: str) -> tuple[dict[str, str], str]:
 def _found_by(config: GLiNERConfig) -> str:
     if config.is_token_level:
         return "marks where entities start, end and go on"
-    return f"spans of up to {config.max_width:,} words"
+    return f"spans of up to {_number(config.max_width)} words"
+
+
+def _longest(config: GLiNERConfig) -> str:
+    return f"{_number(config.max_len)} words at a time; `predict` and `extract` read longer ones in windows"
 
 
 def _kind(config: GLiNERConfig) -> str:
@@ -190,19 +199,8 @@ def _era(config: GLiNERConfig) -> str:
 
 
 def _count_parameters(weights: Path) -> int:
-    """Counts the numbers in a file; a .safetensors file says so in its head, so nothing else is read."""
+    """Counts the numbers in a file, without reading those of a .safetensors file."""
     from gliner_fast.checkpoints.row_int8 import is_scale
+    from gliner_fast.weights import read_shapes
 
-    if weights.suffix == ".safetensors":
-        with weights.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            try:
-                head = json_module.loads(file.read(size))
-            except ValueError as error:
-                raise ValueError(f"{weights} is broken or cut off: its head is not JSON") from error
-        return sum(
-            math.prod(entry["shape"]) for name, entry in head.items() if name != "__metadata__" and not is_scale(name)
-        )
-    from gliner_fast.weights import read_weights
-
-    return sum(tensor.numel() for tensor in read_weights(weights).values())
+    return sum(math.prod(shape) for name, shape in read_shapes(weights).items() if not is_scale(name))
