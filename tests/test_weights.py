@@ -68,7 +68,7 @@ def test_missing_weights_are_named_and_zero_never_random(checkpoint: Callable[[s
 
 def test_unknown_weights_are_named(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     folder = changed_copy(checkpoint("deberta"), tmp_path / "more", extra=True)
-    with pytest.warns(CheckpointWarning, match=r"holds mystery\.weight, which the model does not use"):
+    with pytest.warns(CheckpointWarning, match=r"holds 'mystery\.weight', which the model does not use"):
         GLiNER.from_pretrained(folder)
 
 

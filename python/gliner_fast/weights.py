@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gliner_fast.checkpoints.locating import INT8_ROWS, weight_files
 from gliner_fast.checkpoints.row_int8 import dequantize_rows
 from gliner_fast.encoders.deberta import DebertaEncoder
-from gliner_fast.errors import CheckpointError, CheckpointWarning
+from gliner_fast.errors import CheckpointError, CheckpointWarning, listed
 from gliner_fast.network import Network
 from gliner_fast.scorer import SpanScorer
 from gliner_fast.scoring.token_scorer import TokenScorer
@@ -246,7 +246,7 @@ def _report(missing: list[str], unknown: list[str], *, strict: bool, source: str
 
 
 def _listed(names: list[str]) -> str:
-    shown = ", ".join(sorted(names)[:_SHOWN])
+    shown = listed(sorted(names)[:_SHOWN])
     return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
 
 

@@ -63,5 +63,5 @@ def test_scales_that_do_not_fit_are_told(tmp_path: Path) -> None:
     stored["w.row_scale"] = stored["w.row_scale"][:5].clone()
     save_file(stored, tmp_path / "model.safetensors")
     (tmp_path / "gliner_config.json").write_text(json.dumps({"span_mode": "markerV0"}))
-    with pytest.raises(CheckpointError, match=r"w is torch.int8 of \(64, 80\) with \(5,\) scales"):
+    with pytest.raises(CheckpointError, match=r"'w' is torch.int8 of \(64, 80\) with \(5,\) scales"):
         GLiNER.from_pretrained(tmp_path)

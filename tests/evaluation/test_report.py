@@ -56,6 +56,13 @@ def test_the_table_has_a_row_a_set_and_threshold_and_says_what_an_average_lacks(
     assert len(lines) == 9
 
 
+def test_names_stand_in_tables_as_they_are_to_be_shown(evaluations):
+    own = evaluation("\x1b[1", 5, 6)
+    assert any(line.startswith("[31") for line in shown(sets_table([own], lambda name: name.replace("\x1b[", "[3"))))
+    titled = shown(labels_table(own, str.upper))
+    assert [line.split()[0] for line in titled[-4:]] == ["PERSON", "PERSON", "A", "A"]
+
+
 def test_labels_have_a_table_of_their_own(evaluations):
     lines = shown(labels_table(evaluations[0]))
     assert lines[2].split() == ["person", "0.3", "10", "10", "50.00", "50.00", "50.00"]

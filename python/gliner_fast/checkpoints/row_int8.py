@@ -49,8 +49,8 @@ def dequantize_rows(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
             tensors[name] = tensor
         elif tensor.dtype != torch.int8 or tensor.ndim != 2 or scale.shape != tensor.shape[:1]:
             raise ValueError(
-                f"{name} is {tensor.dtype} of {tuple(tensor.shape)} with {tuple(scale.shape)} scales: expected an int8 "
-                "matrix with one scale a row"
+                f"{name!r} is {tensor.dtype} of {tuple(tensor.shape)} with {tuple(scale.shape)} scales: expected an "
+                "int8 matrix with one scale a row"
             )
         else:
             tensors[name] = tensor.float() * scale[:, None].float()

@@ -20,6 +20,7 @@ from gliner_fast.cli.evaluate import evaluate
 from gliner_fast.cli.extract import extract
 from gliner_fast.cli.info import info
 from gliner_fast.cli.predict import predict
+from gliner_fast.cli.showing import tell
 from gliner_fast.cli.train import train
 from gliner_fast.cli.verify import verify
 
@@ -106,7 +107,7 @@ def _describe(error: Exception) -> str:
 
 
 def _fail(message: str) -> int:
-    print("gliner-fast: error:", " ".join(message.split()), file=sys.stderr)
+    tell(f"gliner-fast: error: {' '.join(message.split())}")
     return 2
 
 
@@ -119,4 +120,4 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     del category, filename, lineno, file, line  # where in our code it was raised is nothing to the user
-    print("gliner-fast: warning:", " ".join(str(message).split()), file=sys.stderr)
+    tell(f"gliner-fast: warning: {' '.join(str(message).split())}")

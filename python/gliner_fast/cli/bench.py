@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from gliner_fast.cli import options
 from gliner_fast.cli.reading import InputError, read_labels, read_texts
+from gliner_fast.cli.showing import show, tell
 from gliner_fast.cli.writing import dump_json
 
 
@@ -54,7 +54,10 @@ def bench(
         threshold=threshold,
         rounds=rounds,
         compare=not alone,
-        tell=lambda line: print(line, file=sys.stderr),
+        tell=tell,
     )
-    print(dump_json(report.to_dict()) if json else report)
+    if json:
+        print(dump_json(report.to_dict()))
+    else:
+        show(str(report))
     return 0 if report.agreement is None or report.agreement.ok else 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ from gliner_fast.cli import options
 from gliner_fast.cli.data import Format, IgnoreKey, Misaligned, TagColumn, WordColumn, reader
 from gliner_fast.cli.evaluate import ModelArgument, labels_beside, labels_file_beside
 from gliner_fast.cli.reading import read_labels
+from gliner_fast.cli.showing import tell
 from gliner_fast.cli.writing import STDOUT, check_outputs, write_record
 from gliner_fast.errors import count
 
@@ -78,10 +78,9 @@ def calibrate(
     entities = calibration.usual.same.gold
     if entities < _ENTITIES_TO_TRUST:
         few = f"{count('entity', entities)} annotated, in {count('sentence', len(examples))}"
-        print(
+        tell(
             f"gliner-fast: warning: {few}: of fewer than {_ENTITIES_TO_TRUST} F1 is known to some 10 points at best, "
-            "and so thresholds are chance more than choice. Annotate more, or stay with 0.5",
-            file=sys.stderr,
+            "and so thresholds are chance more than choice. Annotate more, or stay with 0.5"
         )
     descriptions = wanted if isinstance(wanted, dict) else {}
     write_record(output, calibration.labels_file(descriptions))
@@ -97,4 +96,4 @@ def _print_scores(calibration: Calibration) -> None:
     }
     for name, choice in rows.items():
         same, held_out = 100 * choice.same.f1, 100 * choice.held_out.f1
-        print(f"{name:<20}  F1 {same:6.2f} on these sentences, {held_out:6.2f} held out", file=sys.stderr)
+        tell(f"{name:<20}  F1 {same:6.2f} on these sentences, {held_out:6.2f} held out")

@@ -14,6 +14,7 @@ import typer
 
 from gliner_fast.cli import options
 from gliner_fast.cli.reading import InputError, split_commas
+from gliner_fast.cli.showing import show_rows, tell
 from gliner_fast.cli.writing import STDOUT, check_outputs, dump_json
 from gliner_fast.errors import count
 
@@ -168,7 +169,7 @@ def convert(
     examples = rename_labels(read(source), names)
     _write(examples, target, to)
     spans = sum(len(example.spans) for example in examples)
-    print(f"{target}: {count('example', len(examples))}, {count('span', spans)}", file=sys.stderr)
+    tell(f"{target}: {count('example', len(examples))}, {count('span', spans)}")
 
 
 @data.command()
@@ -201,7 +202,7 @@ def sample(
     for file, own in ((target, drawn), (rest, others)):
         if file is not None:
             _write(own, file, "gliner")
-            print(f"{file}: {count('example', len(own))}", file=sys.stderr)
+            tell(f"{file}: {count('example', len(own))}")
 
 
 def _write(examples: list[Example], file: Path, format: OutputFormat) -> None:  # noqa: A002
@@ -260,7 +261,7 @@ class _Faults:
 
 
 def _tell_error(message: str) -> None:
-    print("gliner-fast: error:", " ".join(message.split()), file=sys.stderr)
+    tell(f"gliner-fast: error: {' '.join(message.split())}")
 
 
 def _read_names(given: list[str]) -> dict[str, str]:
@@ -283,9 +284,7 @@ def _print_summary(name: str, summary: Summary) -> None:
         "overlapping": f"{count('example', summary.overlapping_examples)} with spans that share a word",
         "labels": f"{len(summary.labels):,}: " + ", ".join(f"{label} {n:,}" for label, n in summary.labels.items()),
     }
-    print(f"\x1b[1m{name}\x1b[0m" if sys.stdout.isatty() else name)
-    for title, value in rows.items():
-        print(f"  {title:<11}  {value}")
+    show_rows(name, rows)
 
 
 def _quantiles(values: tuple[int, int, int, int]) -> str:

@@ -12,6 +12,7 @@ import typer
 from gliner_fast.cli import options
 from gliner_fast.cli.data import Format, IgnoreKey, Misaligned, TagColumn, WordColumn, reader
 from gliner_fast.cli.reading import InputError, WantedLabels, read_labels, read_thresholds, split_commas
+from gliner_fast.cli.showing import tell, visible_in_line
 from gliner_fast.cli.writing import STDOUT, check_outputs, write_record, write_text
 from gliner_fast.errors import count
 
@@ -127,10 +128,12 @@ def _print_tables(evaluations: list[Evaluation], *, per_label: bool) -> None:
     from gliner_fast.evaluation.report import labels_table, sets_table
 
     # A pipe gets whole lines, however wide.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    is_terminal = sys.stdout.isatty()
+    console = Console(highlight=False, width=None if is_terminal else 200)
+    shown = visible_in_line if is_terminal else str
     for evaluation in evaluations if per_label else []:
-        console.print(labels_table(evaluation))
-    console.print(sets_table(evaluations))
+        console.print(labels_table(evaluation, shown))
+    console.print(sets_table(evaluations, shown))
 
 
 def set_name(path: Path) -> str:
@@ -164,7 +167,7 @@ def _print_notes(evaluation: Evaluation, seconds: float, max_len: int) -> None:
         for label in sorted(_CATCH_ALL & set(evaluation.asked))
     ]
     for note in notes:
-        print(f"{evaluation.name}: {note}", file=sys.stderr)
+        tell(f"{evaluation.name}: {note}")
 
 
 def _read_limits(given: str, wanted: WantedLabels | None) -> list[LabelThresholds]:

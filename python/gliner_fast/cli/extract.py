@@ -16,6 +16,7 @@ from gliner_fast.cli.reading import (
     read_thresholds,
     split_commas,
 )
+from gliner_fast.cli.showing import tell
 
 if TYPE_CHECKING:
     from gliner_fast.jobs.ray_options import RayOptions
@@ -244,7 +245,7 @@ def extract(
         progress=choose_progress(quiet=quiet),
     )
     if not quiet:
-        print(report, file=sys.stderr)
+        tell(str(report))
     if report.is_complete and 0 < report.rows == report.rejects:
         see = "" if report.rejects_file is None else f": see {report.rejects_file}"
         which = "the only row could not" if report.rows == 1 else f"not one of the {report.rows:,} rows could"
@@ -252,7 +253,7 @@ def extract(
     if report.is_complete:
         return 0
     can_go_on = output not in {None, "-"} and inputs != ["-"]
-    print("gliner-fast: stopped." + " The same command goes on from here." * can_go_on, file=sys.stderr)
+    tell("gliner-fast: stopped." + " The same command goes on from here." * can_go_on)
     return 130
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import platform
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gliner_fast.cli.showing import show_rows
 from gliner_fast.cli.writing import dump_json
 
 if TYPE_CHECKING:
@@ -40,12 +40,8 @@ def info(
     if json:
         print(dump_json(found))
         return
-    is_terminal = sys.stdout.isatty()
     for title, rows in found.items():
-        print(f"\x1b[1m{title}\x1b[0m" if is_terminal else title)
-        width = max(map(len, rows), default=0)
-        for name, value in rows.items():
-            print(f"  {name:<{width}}  {value}")
+        show_rows(title, rows)
 
 
 def _version(package: str) -> str:

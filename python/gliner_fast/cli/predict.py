@@ -18,7 +18,7 @@ from gliner_fast.cli.reading import (
     read_relations,
     read_thresholds,
 )
-from gliner_fast.cli.showing import coloured, coloured_relations
+from gliner_fast.cli.showing import coloured, coloured_relations, tell
 from gliner_fast.cli.writing import dump_json
 
 _CHUNK = 256  # texts in memory at a time
@@ -56,10 +56,7 @@ def predict(
     asked = read_relations(relations, adjacency_threshold, relation_threshold)
     for text in texts or []:
         if os.path.isfile(text):  # noqa: PTH113  # which a text of any length and characters may be asked
-            print(
-                f"gliner-fast: {text!r} is a file, but read as a text: for files see gliner-fast extract",
-                file=sys.stderr,
-            )
+            tell(f"gliner-fast: {text!r} is a file, but read as a text: for files see gliner-fast extract")
     lines = open_lines(texts or [])
     given = texts or [] if lines is None else read_lines(lines, "stdin")
     predictor = options.load_model(model, device, dtype)

@@ -1,8 +1,9 @@
-"""What a terminal shows: texts with their entities and relations, coloured."""
+"""What a terminal shows: texts with their entities and relations, coloured, and nothing that could steer it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,9 +15,44 @@ if TYPE_CHECKING:
 # Readable on dark and on light terminals alike.
 _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "red", "bright_cyan", "bright_green", "bright_magenta")
 
-# A text must not be able to steer the terminal. One character for one, so that offsets still hold.
-_VISIBLE = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"}
-_VISIBLE |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD) | dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
+_VISIBLE = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
+_VISIBLE |= dict.fromkeys((*range(0x80, 0xA0), *range(0xD800, 0xE000), 0x2028, 0x2029), 0xFFFD)
+# What turns the order of characters round, so that a text reads as another one (CVE-2021-42574).
+_VISIBLE |= dict.fromkeys((0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)), 0xFFFD)
+_VISIBLE_IN_LINE = _VISIBLE | {0x09: 0x2409, 0x0A: 0x240A}
+
+
+def visible(text: str) -> str:
+    """Returns a text that cannot steer a terminal, nor show its characters in another order; tabs and lines stay.
+
+    One character stands for one, so that offsets still hold.
+    """
+    return text.translate(_VISIBLE)
+
+
+def visible_in_line(text: str) -> str:
+    """Returns the same of a text that is to stay in its line: a name, a label, a value of a row."""
+    return text.translate(_VISIBLE_IN_LINE)
+
+
+def show(text: str) -> None:
+    """Prints an answer: visibly on a terminal, and as it is into files and pipes, where programs read it."""
+    print(visible(text) if sys.stdout.isatty() else text)
+
+
+def show_rows(title: str, rows: Mapping[str, str]) -> None:
+    """Prints named values below a title, as `show` prints; on a terminal none can pass for another row."""
+    is_terminal = sys.stdout.isatty()
+    shown = visible_in_line if is_terminal else str
+    print(f"\x1b[1m{shown(title)}\x1b[0m" if is_terminal else title)
+    width = max(map(len, rows), default=0)
+    for name, value in rows.items():
+        print(f"  {name:<{width}}  {shown(value)}")
+
+
+def tell(message: str) -> None:
+    """Prints on standard error what is for people, and so always visibly; of names that are not UTF-8, the bytes."""
+    print(visible(message.encode(errors="backslashreplace").decode()), file=sys.stderr, flush=True)
 
 
 def coloured(text: str, entities: Sequence[Entity], labels: Sequence[str]) -> Text:
@@ -24,7 +60,7 @@ def coloured(text: str, entities: Sequence[Entity], labels: Sequence[str]) -> Te
     from rich.text import Text
 
     shown = Text()
-    source = Text(text.translate(_VISIBLE))
+    source = Text(visible(text))
     colour_of = _colours(labels)
     for entity in entities:
         source.stylize(f"bold {colour_of[entity['label']]}", entity["start"], entity["end"])
@@ -33,7 +69,7 @@ def coloured(text: str, entities: Sequence[Entity], labels: Sequence[str]) -> Te
         shown.append_text(source[done : entity["end"]] if entity["end"] > done else Text())
         done = max(done, entity["end"])
         colour = colour_of[entity["label"]]
-        shown.append(f" {entity['label']}".translate(_VISIBLE), style=f"italic {colour}")
+        shown.append(f" {visible_in_line(entity['label'])}", style=f"italic {colour}")
         shown.append(f" {entity['score']:.2f}", style="dim")
     return shown.append_text(source[done:]) if done < len(source) else shown
 
@@ -57,7 +93,7 @@ def coloured_relations(relations: Sequence[Relation], labels: Sequence[str]) -> 
 
 
 def _in_one_line(text: str) -> str:
-    return " ".join(text.translate(_VISIBLE).split())
+    return " ".join(visible(text).split())
 
 
 def _colours(labels: Sequence[str]) -> dict[str, str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gliner_fast.cli.reading import InputError
+from gliner_fast.cli.showing import show as show_text
+from gliner_fast.cli.showing import tell
 
 # What has no default, in settings that are shown without a file.
 _FIRST = {"output_dir": "runs/first"}
@@ -57,18 +58,18 @@ def train(
     else:
         raise InputError("no CONFIG.yaml: name a file of settings; --show prints one to start from")
     if show:
-        print(settings.to_described_yaml(), end="")
+        show_text(settings.to_described_yaml().removesuffix("\n"))
         return
 
     from gliner_fast.training.trainer import train as run
 
     try:
-        report = run(settings, resume=resume, tell=None if quiet else _tell)
+        report = run(settings, resume=resume, tell=None if quiet else tell)
     except KeyboardInterrupt:
         if any(Path(settings.output_dir).glob("checkpoint-*[0-9]")):
-            _tell("gliner-fast: stopped. With --resume it goes on from the last checkpoint.")
+            tell("gliner-fast: stopped. With --resume it goes on from the last checkpoint.")
         else:
-            _tell(
+            tell(
                 "gliner-fast: stopped before the first checkpoint, which save_steps puts at "
                 f"{settings.checkpoint_interval:,}."
             )
@@ -79,9 +80,5 @@ def train(
         return  # of several processes one tells
     if not quiet:
         best = "" if report.best is None else f"; best F1 {report.best.f1:.2%} at step {report.best.step:,}"
-        _tell(f"{report.steps:,} steps, loss {report.loss:,.6g}{best}, {report.seconds:,.0f} s")
-    print(report.model)
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+        tell(f"{report.steps:,} steps, loss {report.loss:,.6g}{best}, {report.seconds:,.0f} s")
+    show_text(str(report.model))

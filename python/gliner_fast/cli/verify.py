@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from gliner_fast.cli import options
 from gliner_fast.cli.reading import InputError, read_labels, read_relations, read_texts
+from gliner_fast.cli.showing import show, tell
 from gliner_fast.cli.writing import dump_json
 
 # Used where the user gives no texts: names, numbers, a long one, marks, another script, nothing.
@@ -103,7 +103,10 @@ def verify(
         tolerance=tolerance,
         tell=_tell,
     )
-    print(dump_json(report.to_dict()) if json else report)
+    if json:
+        print(dump_json(report.to_dict()))
+    else:
+        show(str(report))
     have_moved = any(part.moved for part in report.parts) and not any(part.unexplained for part in report.parts)
     if have_moved and dtype.lower() not in ("fp32", "float32", "float"):
         largest = max(part.max_score_difference for part in report.parts)
@@ -112,4 +115,4 @@ def verify(
 
 
 def _tell(line: str) -> None:
-    print(f"gliner-fast: {line}", file=sys.stderr)
+    tell(f"gliner-fast: {line}")

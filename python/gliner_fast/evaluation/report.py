@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gliner_fast.evaluation.benchmarks import Average, averages
@@ -40,8 +40,8 @@ def averages_at(evaluations: Sequence[Evaluation], index: int) -> list[Average]:
     return averages({evaluation.name: evaluation.results[index].micro.f1 for evaluation in evaluations})
 
 
-def sets_table(evaluations: Sequence[Evaluation]) -> Table:
-    """One row a set and threshold, then the averages."""
+def sets_table(evaluations: Sequence[Evaluation], shown: Callable[[str], str] = str) -> Table:
+    """One row a set and threshold, then the averages; names as `shown` gives them."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -52,7 +52,7 @@ def sets_table(evaluations: Sequence[Evaluation]) -> Table:
         for result in evaluation.results:
             score = result.micro
             table.add_row(
-                escape(evaluation.name),
+                escape(shown(evaluation.name)),
                 _name(result.threshold),
                 f"{evaluation.examples:,}",
                 f"{score.gold:,}",
@@ -68,12 +68,13 @@ def sets_table(evaluations: Sequence[Evaluation]) -> Table:
     return table
 
 
-def labels_table(evaluation: Evaluation) -> Table:
-    """One row a label and threshold of one set."""
+def labels_table(evaluation: Evaluation, shown: Callable[[str], str] = str) -> Table:
+    """One row a label and threshold of one set; names as `shown` gives them."""
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("label", "threshold", title=escape(evaluation.name), title_justify="left", box=None, pad_edge=False)
+    title = escape(shown(evaluation.name))
+    table = Table("label", "threshold", title=title, title_justify="left", box=None, pad_edge=False)
     for title in ("entities", "predicted", "P", "R", "F1"):
         table.add_column(title, justify="right")
     for label in evaluation.results[0].labels:
@@ -83,7 +84,7 @@ def labels_table(evaluation: Evaluation) -> Table:
             if label in evaluation.asked:  # or else it is annotated only
                 limit = result.threshold[label] if isinstance(result.threshold, Mapping) else result.threshold
             table.add_row(
-                escape(label),
+                escape(shown(label)),
                 "not asked" if limit is None else f"{limit:g}",
                 f"{score.gold:,}",
                 f"{score.predicted:,}",
