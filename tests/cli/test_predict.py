@@ -248,3 +248,23 @@ def test_a_terminal_shows_colours_and_a_closed_pipe_is_left_in_silence():
     process = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert (process.returncode, process.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (RuntimeError("who \x1b]0;knows"), 2, "RuntimeError: who \u241b]0;knows\n"),
+        (AssertionError(), 2, "AssertionError\n"),
+        (KeyboardInterrupt(), 130, ""),
+        (SystemExit(5), 5, ""),
+    ],
+)
+def test_a_fault_of_our_own_is_told_whole_and_is_no_answer(error, code, told, run, monkeypatch):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr("gliner_fast.cli.options.load_model", fail)
+    ended, out, err = run("verify", "-l", "person")  # whose 1 says that the answers differ
+    assert (ended, out) == (code, "")
+    assert err.endswith(told)
+    assert err.startswith("Traceback (most recent call last):\n") == bool(told) == ("in fail\n" in err)

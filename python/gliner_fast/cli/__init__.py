@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, so that `--help` answers at onc
 from __future__ import annotations
 
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any, TextIO
@@ -61,8 +62,8 @@ def _start(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits: 0 done, 1 answers differ (`verify`, `bench`), 2 an error, told in one line.
 
-    Also 130, stopped by Ctrl-C, and 1, without a word, where the reader of the output has gone (`| head`): typer sees
-    to that.
+    Also 2 with a traceback, a fault of our own; 130, stopped by Ctrl-C, and 1, without a word, where the reader of the
+    output has gone (`| head`): typer sees to that.
 
     Args:
         arguments: what to run instead of `sys.argv`.
@@ -86,6 +87,9 @@ def _run(arguments: list[str]) -> int:
         if isinstance(error, OSError) and error.filename == standard_streams.NAME:
             standard_streams.give_up()
         return _fail(_describe(error))
+    except Exception as error:  # noqa: BLE001  # Python's own code for it is 1, which says that answers differ
+        tell("".join(traceback.format_exception(error)).rstrip())
+        return 2
     return code
 
 
