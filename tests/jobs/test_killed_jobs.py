@@ -151,6 +151,8 @@ def test_all_is_on_the_disk_before_something_else_relies_on_it(
     extract_files(source, tmp_path / "out" / "found.jsonl", model=small_model, **OPTIONS)
     job = "found.jsonl.job"
     assert synced == [
+        ("holder.part", 0),
+        (job, []),
         ("manifest.jsonl.part", 1),
         (job, ["manifest.jsonl"]),
         ("rejects-0000000.jsonl.part", 1),

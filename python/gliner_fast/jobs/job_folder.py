@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import Self
 
 from gliner_fast import whole_files
+from gliner_fast.errors import shown
 from gliner_fast.jobs.errors import JobError
 from gliner_fast.jobs.plan import Plan
 
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 _PART = re.compile(r"(?P<name>.+)\.[0-9a-f]{12}\.part")
 # The one output file while it is put together: short, since the output's own name may be as long as names can be.
 _JOINED = "joined"
+# Of the file that names the lock's holder: more than a number and the name of a machine.
+_LONGEST_HOLDER = 200
+# No count reaches it; sums of what lies below it are still finite.
+_TOO_MANY = 2**63
 _SHARD = re.compile(r"shard-\d{7}\.(parquet|jsonl(\.gz|\.zst)?)")
 
 
@@ -109,9 +114,12 @@ class SliceRecord:
         """
         record = cls(**values)
         counts = (record.number, record.rows, record.shard_bytes, record.rejects, record.entities, record.relations)
-        is_sound = all(isinstance(count, int) for count in counts) and isinstance(record.stats, dict)
-        if not is_sound or not _SHARD.fullmatch(record.shard):
-            raise ValueError(f"{values!r} is no slice")
+        has_counts = all(map(_is_count, counts))
+        has_stats = isinstance(record.stats, dict) and all(map(_is_amount, record.stats.values()))
+        # The name must be its own: two slices of one shard would have it in the output twice.
+        is_own = _SHARD.fullmatch(record.shard) and record.shard.startswith(shard_name(record.number, "."))
+        if not (has_counts and has_stats and is_own):
+            raise ValueError(f"{shown(values)} is no slice")
         return record
 
 
@@ -140,6 +148,7 @@ class JobFolder:
             OSError: the folder cannot be written.
         """
         self._refuse_what_is_not_ours()
+        self._refuse_links()
         self.paths.job.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         try:
@@ -221,23 +230,57 @@ class JobFolder:
         if not self.paths.is_file and output.is_file():
             raise JobError(f"{output} is a file: shards need a folder; for one file end the name in .parquet or .jsonl")
 
+    def _refuse_links(self) -> None:
+        """Refuses links in the places of the job's own files: what they lead to would be written over, or removed.
+
+        The job's folder may itself be a link, to another disk say, and so may an output that is a folder.
+        """
+        own = [self.paths.manifest, self._holder_file, self._lock_file, self.paths.rejects]
+        if self.paths.is_file:
+            own.append(self.paths.shards)
+        for path in own:
+            if path.is_symlink():
+                raise JobError(
+                    f"{path} is a link, which no job leaves there, and what it leads to may be another's: remove the "
+                    f"link; to keep a job's files elsewhere, link {self.paths.job} as a whole"
+                )
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.paths.job / "lock"
+
+    @property
+    def _holder_file(self) -> Path:
+        """Says who holds the lock, for the message to whom it is refused."""
+        return self.paths.job / "holder"
+
     def _take_lock(self) -> None:
         from filelock import FileLock, Timeout
 
-        self._lock = FileLock(self.paths.job / "lock")
+        self._lock = FileLock(self._lock_file)
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise JobError(f"{self.paths.output} is being written by another process{self._holder()}: wait") from error
-        holder = self.paths.job / "holder"
-        with _errors_naming(holder):
-            holder.write_text(f"{os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        holder = f"{os.getpid()} on {socket.gethostname()}"
+        try:
+            write_aside(self._holder_file, lambda path: path.write_text(holder, encoding="utf-8"))
+        except BaseException:
+            self._release_lock()
+            raise
 
     def _holder(self) -> str:
+        """Who holds the lock, in brackets; nothing where that is not known."""
+        file = self._holder_file
         try:
-            return f" ({(self.paths.job / 'holder').read_text(encoding='utf-8')})"
+            if not file.is_file():  # a pipe would be waited for
+                return ""
+            with file.open(encoding="utf-8", errors="backslashreplace") as stream:
+                holder = stream.read(_LONGEST_HOLDER)
         except OSError:
             return ""
+        # Whoever can write there could have put in what moves the terminal's cursor.
+        return f" ({''.join(char if char.isprintable() else repr(char)[1:-1] for char in holder)})"
 
     def _release_lock(self) -> None:
         if self._lock is not None:
@@ -268,17 +311,18 @@ class JobFolder:
         """The plan, all slices and the last line; cuts off a line that a dying process did not finish."""
         content = self.paths.manifest.read_bytes()
         whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            with self.paths.manifest.open("r+b") as manifest:
-                manifest.truncate(whole)
         try:
-            return _read_lines([json.loads(line) for line in content[:whole].splitlines()])
+            read = _read_lines([json.loads(line) for line in content[:whole].splitlines()])
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, JobError):
                 raise
             raise JobError(
                 f"{self.paths.manifest} is damaged: start anew (--overwrite), or choose another output"
             ) from error
+        if whole < len(content):  # only now, when the lines before it say that it is a manifest
+            with self.paths.manifest.open("r+b") as manifest:
+                manifest.truncate(whole)
+        return read
 
     def _resume(self) -> None:
         earlier, slices, last = self._read_manifest()
@@ -321,7 +365,8 @@ class JobFolder:
 
     def _sweep(self) -> None:
         """Removes what a dying process left half written and, once all is joined, the parts."""
-        ours = {self.paths.manifest.name, self.paths.all_rejects.name, self.paths.report.name, _JOINED}
+        ours = {path.name for path in (self.paths.manifest, self.paths.all_rejects, self.paths.report)}
+        ours |= {self._holder_file.name, _JOINED}
         _remove_parts(self.paths.job, lambda name: name in ours)
         _remove_parts(self.paths.shards, lambda name: _SHARD.fullmatch(name) is not None)
         if self.paths.is_file:
@@ -396,12 +441,24 @@ def _concatenate(files: list[Path], path: Path) -> None:
                 shutil.copyfileobj(source, out)
 
 
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _TOO_MANY
+
+
+def _is_amount(value: Any) -> bool:
+    """Whether it is a count or seconds: also neither infinite nor NaN, which no comparison holds for."""
+    return type(value) in (int, float) and 0 <= value < _TOO_MANY
+
+
 def _read_lines(lines: list[Any]) -> tuple[Plan, list[SliceRecord], dict[str, Any]]:
     """The plan, all slices and the last line of a manifest; raises as Python does where they have another shape."""
     last = dict(lines[-1])
-    if not isinstance(last.get("joined"), (int, type(None))):
-        raise TypeError("the size of the output is no number")
+    if last.get("joined") is not None and not _is_count(last["joined"]):
+        raise ValueError("the size of the output is no number of bytes")
     slices = [SliceRecord.from_dict(line["slice"]) for line in lines if "slice" in line]
+    numbers = {record.number for record in slices}  # a slice that was done again has a line more
+    if "joined" in last and numbers != set(range(len(numbers))):
+        raise ValueError("an output was joined of other slices than 0 and those that follow it")
     return Plan.from_dict(lines[0]["plan"]), slices, last
 
 

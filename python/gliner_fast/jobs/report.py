@@ -90,7 +90,7 @@ class JobReport:
     def padding_share(self) -> float:
         """Share of the computed subwords that is padding."""
         padded = self.stats.get("padded_subwords", 0)
-        return 1 - self.stats["subwords"] / padded if padded else 0.0
+        return 1 - self.stats.get("subwords", 0) / padded if padded else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
