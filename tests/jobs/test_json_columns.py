@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from gliner_fast.jobs.json_columns import plan_json_columns
@@ -14,6 +15,17 @@ from gliner_fast.jobs.sources import RowReader, Selection, plan_schema
 from tests.jobs.rows import open_rows, read, write
 
 JSON_TEXT = pa.field("x", pa.string(), metadata={"gliner_fast": "json"})
+
+
+def nested(value: Any, depth: int) -> Any:
+    """A value in lists in lists."""
+    return value if depth == 0 else [nested(value, depth - 1)]
+
+
+def list_type(depth: int) -> pa.DataType:
+    """The type of whole numbers in lists in lists."""
+    return pa.int64() if depth == 0 else pa.list_(list_type(depth - 1))
+
 
 TYPES = {
     "bool": ([True, None, False], pa.bool_()),
@@ -26,6 +38,11 @@ TYPES = {
     "numbers that no float holds": ([2**53 + 1, 0.5], None),
     "bool and numbers": ([True, 1], None),
     "strings and numbers": (["a", 1], None),
+    "lists as deep as types go": ([nested(1, 16)], list_type(16)),
+    "lists that are deeper": ([nested(1, 17)], None),
+    "lists deeper than Parquet can read back": ([nested("a", 60), []], None),
+    "objects in deep lists": ([nested({"a": 1}, 60)], None),
+    "deep objects": ([json.loads('{"a": ' * 60 + "1" + "}" * 60)], None),
     "objects": ([{"a": 1}, {"b": 2}], None),
     "lists of objects": ([[{"a": 1}]], None),
     "mixed lists": ([["a", 1]], None),
@@ -48,6 +65,12 @@ def test_values_come_through_without_loss(tmp_path, values, kind):
     came = [row["x"] for row in rows.columns]
     assert rows.faults == []
     assert [value if kind or value is None else json.loads(value) for value in came] == values
+
+
+def test_the_deepest_lists_that_become_a_type_are_read_back_from_parquet(tmp_path):
+    table = pa.table({"x": pa.array([nested(1, 16)], list_type(16))})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert pq.read_table(tmp_path / "a.parquet").equals(table)
 
 
 def test_columns_come_in_the_order_of_appearance_and_missing_values_are_null(tmp_path):

@@ -1,8 +1,9 @@
 """JSON values -> Arrow columns, whose types are decided once from the first rows and hold for all the others.
 
 A column of one kind of value gets that kind: bool, int64, float64 (whole and broken numbers), string, or a list of
-these. Any other (objects, mixed kinds, nothing but null) holds each value as JSON text, which takes whatever comes
-later: a struct would refuse or lose the keys that the first rows did not have. Times stay the strings they are.
+these. Any other (objects, mixed kinds, very deep lists, nothing but null) holds each value as JSON text, which takes
+whatever comes later: a struct would refuse or lose the keys that the first rows did not have. Times stay the strings
+they are.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from gliner_fast.jobs.records import BadRow
 
 # Marks a column of JSON text, which readers could not tell from strings.
 _JSON_TEXT = {"gliner_fast": "json"}
+
+# Lists in lists that become a type: Parquet counts two or three levels for each, and readers give up at 100.
+_DEEPEST_LISTS = 16
 
 _WAYS_OUT = "name the columns to pass through (--columns), or write JSON lines, which take any value"
 
@@ -77,14 +81,14 @@ class JsonColumns:
         return pa.Table.from_arrays(arrays, schema=self._schema)
 
 
-def _infer(values: Iterable[Any]) -> pa.DataType | None:
-    """The type that holds all values exactly; None for JSON text."""
+def _infer(values: Iterable[Any], depth: int = 0) -> pa.DataType | None:
+    """The type that holds all values, which lie in `depth` lists, exactly; None for JSON text."""
     there = [value for value in values if value is not None]
     for kind in (pa.bool_(), pa.int64(), pa.float64(), pa.string()):
         if there and all(map(_fits(kind), there)):
             return kind
-    if there and all(isinstance(value, list) for value in there):
-        inner = _infer(item for value in there for item in value)
+    if there and depth < _DEEPEST_LISTS and all(isinstance(value, list) for value in there):
+        inner = _infer((item for value in there for item in value), depth + 1)
         return None if inner is None else pa.list_(inner)
     return None
 
