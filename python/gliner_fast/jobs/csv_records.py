@@ -6,6 +6,7 @@ The standard library's reader and not pyarrow's, which neither tells the line of
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
@@ -146,17 +147,19 @@ class CsvRecords:
         if self._passes_all:
             self.schema = _string_schema(header)
         needed = list(dict.fromkeys([*self._selection.read, *self.schema.names]))
+        times = Counter(header)  # once: to look for each name in a header of thousands would take their square
         for name in needed:
-            if name not in header:
+            if name not in times:
                 raise JobInputError(
                     f"{self._file.name} has no column {name!r} (its columns, by the first line, are "
                     f"{listed(header)}): name the right one"
                 )
-            if header.count(name) > 1:
+            if times[name] > 1:
                 raise JobInputError(
-                    f"{self._file.name} has {header.count(name)} columns {name!r}: {self._selection.tell_apart(name)}"
+                    f"{self._file.name} has {times[name]} columns {name!r}: {self._selection.tell_apart(name)}"
                 )
-        self._places = {name: header.index(name) for name in needed}
+        places = {name: place for place, name in enumerate(header)}
+        self._places = {name: places[name] for name in needed}
         self._width = len(header)
         return header
 
