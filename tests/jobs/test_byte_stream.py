@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import os
@@ -12,7 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from gliner_fast.jobs.byte_stream import ByteStream
+from gliner_fast.jobs import byte_stream
+from gliner_fast.jobs.byte_stream import ByteStream, CutLine
 from gliner_fast.jobs.errors import JobInputError
 from gliner_fast.jobs.inputs import find_inputs
 
@@ -52,6 +54,27 @@ def test_lines_may_be_longer_than_any_buffer(tmp_path):
     for name, content in {"a.txt": line, "a.txt.gz": gz(line), "a.txt.zst": zst(line)}.items():
         (tmp_path / name).write_bytes(content + (content if name != "a.txt" else b""))
         assert lines_of(tmp_path / name) == [(1, line * 2 if name != "a.txt" else line)]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.txt.zst"])
+@pytest.mark.parametrize("end", [b"\n", b"\nlast"])
+def test_of_a_line_that_is_too_long_the_beginning_is_left_and_the_rest_passed_over(tmp_path, monkeypatch, name, end):
+    monkeypatch.setattr(byte_stream, "_LONGEST_LINE", 2000)
+    just_right, too_long = b"a" * 1999 + b"\n", b"b" * 2000
+    content = codecs.BOM_UTF8 + just_right[3:] + too_long + b"\n" + just_right + b"c" * 10**6 + end
+    (tmp_path / name).write_bytes({".gz": gz, ".zst": zst}.get(Path(name).suffix, bytes)(content))
+    with closing(ByteStream(find_inputs([str(tmp_path / name)])[0])) as stream:
+        lines = list(stream.lines())
+        assert stream.bytes_read == (tmp_path / name).stat().st_size
+    assert lines[:4] == [(1, just_right[3:]), (2, b"b" * 1000 + b"..."), (3, just_right), (4, b"c" * 1000 + b"...")]
+    assert [isinstance(line, CutLine) for _, line in lines[:4]] == [False, True, False, True]
+    assert lines[4:] == ([(5, b"last")] if end == b"\nlast" else [])
+
+
+def test_a_last_line_may_be_as_long_as_lines_may_be(tmp_path, monkeypatch):
+    monkeypatch.setattr(byte_stream, "_LONGEST_LINE", 5)
+    (tmp_path / "a.txt").write_bytes(b"12345")
+    assert lines_of(tmp_path / "a.txt") == [(1, b"12345")]
 
 
 WHOLE = os.urandom(100_000)

@@ -8,6 +8,7 @@ import io
 import sys
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,10 +19,25 @@ from gliner_fast.jobs.inputs import InputFile
 from gliner_fast.jobs.stopping import Stop
 
 _BUFFER = 2**18
+# Compressed, a line of gigabytes takes a few megabytes of the disk, and to read it many times its length in memory.
+_LONGEST_LINE = 2**28
+# Bytes of a longer line that are kept, for people to know it by.
+_LONGEST_CUT = 1000
+
+
+class CutLine(bytes):
+    """The beginning of a line that is too long to be a row, with an ellipsis for the rest, which is passed over."""
+
+    __slots__ = ()
+
+    @property
+    def fault(self) -> str:
+        """Why it is no row."""
+        return f"a line of more than {_LONGEST_LINE:,} bytes, too long to be read: break it up"
 
 
 class ByteStream:
-    """One pass over an input's lines, in memory that the longest line bounds."""
+    """One pass over an input's lines, in memory that the longest line bounds, up to `_LONGEST_LINE`."""
 
     def __init__(self, file: InputFile, stop: Stop | None = None) -> None:
         """Opens an input; once `stop` is set, nothing more is taken from standard input."""
@@ -47,15 +63,22 @@ class ByteStream:
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Yields the number of each line, from 1, and the line with its line break; a byte order mark is dropped.
 
+        Of a line that is too long there is a `CutLine`.
+
         Raises:
             JobInputError: broken compression, or UTF-16.
             OSError: the disk cannot be read.
             InputStopped: standard input is left; what has come of the next line is dropped.
         """
         try:
-            for number, line in enumerate(self._buffer, start=1):
-                self._given += len(line)
+            longest = _LONGEST_LINE
+            # Some 40 ns a line more than to iterate over the buffer, which would take a line of any length.
+            for number, line in enumerate(iter(partial(self._buffer.readline, longest), b""), start=1):
+                size = len(line)
+                self._given += size
                 content = self._drop_mark(line) if number == 1 else line
+                if size == longest and self._pass_over_rest(line):
+                    content = CutLine(content[:_LONGEST_CUT] + b"...")
                 if content:  # a file that holds but a mark is empty
                     yield number, content
         except (OSError, EOFError, zlib.error) as error:
@@ -70,6 +93,14 @@ class ByteStream:
         """Closes the file; standard input, which is not ours, stays open."""
         if not self._file.is_stdin:
             self._opened.close()
+
+    def _pass_over_rest(self, line: bytes) -> bool:
+        """Reads on to the end of a line that has come in part; whether there was more of it."""
+        piece, had_more = line, False
+        while not piece.endswith(b"\n") and (piece := self._buffer.readline(_BUFFER)):
+            self._given += len(piece)
+            had_more = True
+        return had_more
 
     def _drop_mark(self, line: bytes) -> bytes:
         if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

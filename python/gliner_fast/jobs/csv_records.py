@@ -12,7 +12,7 @@ from contextlib import closing
 
 from gliner_fast.errors import listed, shown
 from gliner_fast.jobs._arrow import pa
-from gliner_fast.jobs.byte_stream import ByteStream
+from gliner_fast.jobs.byte_stream import ByteStream, CutLine
 from gliner_fast.jobs.errors import JobInputError
 from gliner_fast.jobs.inputs import InputFile
 from gliner_fast.jobs.records import BadRow, Record, Row, decode, drop_line_break, show_raw
@@ -90,9 +90,9 @@ class CsvRecords:
             raise BadRow(f"{error} (lines {record.line} to {last}, which quotes join)") from error
 
     def _parse(self, record: Record) -> Row:
-        decode(record.raw)
-        if record.fault is not None:
+        if record.fault is not None:  # first: a line that is too long may have been cut within a character
             raise BadRow(f"not CSV: {record.fault}")
+        decode(record.raw)
         if len(record.fields) != self._width:
             raise BadRow(f"{len(record.fields)} values: expected {self._width}, as in the header")
         labels = None
@@ -112,13 +112,16 @@ class CsvRecords:
         csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_VALUE))
         taken: list[tuple[int, bytes]] = []
 
-        def lines() -> Iterator[str]:
-            for number, line in stream.lines():
-                taken.append((number, line))
-                # Broken bytes go through the parser as they are; `parse` sets their record apart.
-                yield line.decode("utf-8", "surrogateescape")
+        def take(numbered: tuple[int, bytes]) -> str:
+            taken.append(numbered)
+            if type(numbered[1]) is CutLine:
+                raise csv.Error(numbered[1].fault)
+            # Broken bytes go through the parser as they are; `parse` sets their record apart.
+            return numbered[1].decode("utf-8", "surrogateescape")
 
-        reader = csv.reader(lines(), delimiter="\t" if self._file.format == "tsv" else ",", strict=True)
+        reader = csv.reader(
+            map(take, stream.lines()), delimiter="\t" if self._file.format == "tsv" else ",", strict=True
+        )
         while True:
             taken.clear()
             fields: list[str] = []
@@ -135,14 +138,14 @@ class CsvRecords:
     def _take_header(self, record: Record | None) -> list[str] | None:
         if record is None:
             return None
-        try:
-            decode(record.raw)
-        except BadRow as error:
-            raise JobInputError(f"{self._file.name}: the header is {error}") from error
         if record.fault is not None:
             raise JobInputError(
                 f"{self._file.name}: the header {shown(show_raw(record.raw))} is broken: {record.fault}"
             )
+        try:
+            decode(record.raw)
+        except BadRow as error:
+            raise JobInputError(f"{self._file.name}: the header is {error}") from error
         header = list(record.fields)
         if self._passes_all:
             self.schema = _string_schema(header)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 
 from gliner_fast.jobs.block import Block, Columns, Labels, Reject
-from gliner_fast.jobs.byte_stream import ByteStream
+from gliner_fast.jobs.byte_stream import ByteStream, CutLine
 from gliner_fast.jobs.inputs import InputFile
 from gliner_fast.jobs.stopping import InputStopped, Stop
 
@@ -28,7 +28,7 @@ class Record(NamedTuple):
 
     Attributes:
         line: its first line, from 1.
-        raw: its bytes, line breaks included.
+        raw: its bytes, line breaks included; a `CutLine` for a line that is too long.
         fields: a CSV record's values; its borders are known only once it is parsed.
         fault: why it is no CSV record.
     """
@@ -99,6 +99,8 @@ class RecordReader:
         numbers, lines, rows, rejects = [], [], [], []
         for number, record in enumerate(islice(self._records, count), start=first_row):
             try:
+                if type(record.raw) is CutLine:
+                    raise BadRow(record.raw.fault)  # noqa: TRY301  # a function would cost a call a row
                 row = self.format.parse(record)
                 expect_usable(row.text, row.labels, self._check)
             except BadRow as error:  # noqa: PERF203  # each row for itself

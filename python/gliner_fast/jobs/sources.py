@@ -71,7 +71,8 @@ def count_rows(files: Sequence[InputFile], selection: Selection) -> int:
 class RowReader:
     """The rows of all files, numbered from 0, read once from the start.
 
-    Memory is bounded by a block and by the files' own longest line or largest page, never by their size.
+    Memory is bounded by a block and by the files' own longest line (up to 2**28 bytes) or largest page, never by their
+    size.
 
     Attributes:
         bytes_total: of all files, as they lie on the disk; 0 for standard input.
