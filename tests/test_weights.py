@@ -111,6 +111,63 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
         read_weights(path)
 
 
+BIAS, EMBEDDINGS = "prompt_rep_layer.3.bias", "token_rep_layer.bert_layer.model.embeddings.word_embeddings.weight"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (BIAS, lambda tensor: tensor.int(), r"prompt_rep_layer\.3\.bias is int32: expected floating-point"),
+        (BIAS, lambda tensor: tensor.bool(), "is bool: expected floating-point"),
+        (BIAS, lambda tensor: tensor.to(torch.complex64), "is complex64: expected floating-point"),
+        (EMBEDDINGS, lambda tensor: tensor.to(torch.int8), r"is int8, and its scales \(.*\.row_scale\) are not there"),
+        (EMBEDDINGS, lambda _: torch.zeros(()), r"has the shape \(\)"),
+        (BIAS, lambda tensor: tensor * torch.nan, r"holds NaN or infinity in prompt_rep_layer\.3\.bias: it is broken"),
+        (BIAS, lambda tensor: tensor.fill_(torch.inf), "holds NaN or infinity"),
+    ],
+)
+def test_tensors_that_nobody_can_compute_with_are_refused(
+    checkpoint: Callable[[str], Path],
+    tmp_path: Path,
+    name: str,
+    change: Callable[[torch.Tensor], torch.Tensor],
+    message: str,
+) -> None:
+    folder = changed_copy(checkpoint("bert"), tmp_path / "changed")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, name: change(tensors[name].clone())}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=message):
+        GLiNER.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "state_dict",
+    [
+        {5: torch.zeros(1)},
+        {"a": torch.zeros(1).to_sparse()},
+        {"a": torch.zeros(1, device="meta")},
+    ],
+    ids=["number", "sparse", "meta"],
+)
+def test_a_pickle_of_other_than_plain_tensors_is_refused(
+    state_dict: dict[object, torch.Tensor], tmp_path: Path
+) -> None:
+    torch.save(state_dict, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin (holds .* no plain tensor|cannot be read)"):
+        read_weights(tmp_path / "pytorch_model.bin")
+
+
+def test_three_bytes_are_no_weights(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"abc")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_weights(tmp_path / "pytorch_model.bin")
+
+
+def test_what_the_system_refuses_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_weights(tmp_path / "pytorch_model.bin")
+
+
 def test_the_dtype_asked_for_is_the_dtype_of_every_weight(checkpoint: Callable[[str], Path]) -> None:
     for kind in ("deberta", "bert"):
         model = GLiNER.from_pretrained(checkpoint(kind), dtype="bf16")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 import sys
 import warnings
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from gliner_fast.checkpoints.locating import INT8_ROWS, weight_files
 from gliner_fast.checkpoints.row_int8 import dequantize_rows
 from gliner_fast.encoders.deberta import DebertaEncoder
-from gliner_fast.errors import CheckpointError, CheckpointWarning, listed
+from gliner_fast.errors import CheckpointError, CheckpointWarning, is_of_system, listed
 from gliner_fast.network import Network
 from gliner_fast.scorer import SpanScorer
 from gliner_fast.scoring.token_scorer import TokenScorer
@@ -33,6 +32,8 @@ _SHOWN = 8
 _EMBEDDINGS = re.compile(
     re.escape(_ENCODER) + r"(.*\.)?(word_embeddings|tok_embeddings|embed_tokens|shared|wte)\.weight$"
 )
+# Without those that are shared, as ALBERT's are.
+_LAYER = re.compile(re.escape(_ENCODER) + r"(?:encoder\.|transformer\.)?(?:layers?|block)\.(\d{1,9})\.")
 # Buffers that older transformers stored, and layers that exist in files but that GLiNER never runs.
 _IGNORABLE = re.compile(r".*(position_ids|token_type_ids|\.pooler\..*|num_batches_tracked)$|^cross_fuser\..*")
 # T5's embeddings have two names: of what a file holds under each, the package computes with the second.
@@ -100,6 +101,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises:
         CheckpointError: the file is cut off or is not what its name says.
+        OSError: the system does not let it be read.
     """
     try:
         if path.suffix != ".safetensors":
@@ -107,10 +109,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         else:
             tensors = _read_safetensors(path)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # of a broken pickle anything may come: IndexError, TypeError, ...
+        if is_of_system(error) or isinstance(error, MemoryError):
+            raise
         raise CheckpointError(f"{path} cannot be read ({error}): it is broken or cut off; fetch it again") from error
     if not isinstance(tensors, Mapping) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise CheckpointError(f"{path} does not hold a state dict: expected a mapping of names to tensors")
+    for name, tensor in tensors.items():
+        # A pickle may have others: without numbers, say, or with those that are not zero alone.
+        is_plain = tensor.layout == torch.strided and not tensor.is_nested and tensor.device.type == "cpu"
+        if not isinstance(name, str) or not is_plain:
+            raise CheckpointError(f"{path} holds {name!r}, which is no plain tensor with a name: save it anew")
     return by_first_names(tensors)
 
 
@@ -162,7 +171,14 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def embedding_rows(tensors: Mapping[str, Tensor]) -> int | None:
     """V, rows of the stored word-embedding matrix; None if the file has none."""
-    return next((len(tensor) for name, tensor in tensors.items() if _EMBEDDINGS.match(name)), None)
+    matrices = (tensor for name, tensor in tensors.items() if _EMBEDDINGS.match(name) and tensor.ndim == 2)
+    return next((len(matrix) for matrix in matrices), None)
+
+
+def encoder_layers(tensors: Mapping[str, Tensor]) -> int | None:
+    """Layers of the stored encoder; None where they do not bear numbers as in most encoders."""
+    numbers = [int(match[1]) for name in tensors if (match := _LAYER.match(name))]
+    return max(numbers) + 1 if numbers else None
 
 
 def lstm_layers(tensors: Mapping[str, Tensor]) -> int:
@@ -188,7 +204,8 @@ def load_weights(
         source: the file, for messages.
 
     Raises:
-        CheckpointError: a tensor of the wrong shape; with `strict`, a missing or unknown one.
+        CheckpointError: a tensor of the wrong shape, or without numbers to compute with; with `strict`, a missing or
+            unknown one.
     """
     names = checkpoint_names(network)
     expected = dict(network.named_parameters())
@@ -199,6 +216,7 @@ def load_weights(
         missing += absent
         if not absent:
             parts = [tensors[name] for name in theirs]
+            _refuse_other_numbers(parts, theirs, source)
             tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
             _check_shape(tensor, expected[ours], theirs, source)
         elif ours.endswith("norm.weight"):
@@ -209,6 +227,7 @@ def load_weights(
         # lets nobody replace or remove a file that is mapped, as saving a model does.
         state[ours] = tensor.to(dtype or torch.float32, copy=sys.platform == "win32")
     wanted = {name for theirs in names.values() for name in theirs}
+    _refuse_broken_vectors({name: tensor for name, tensor in tensors.items() if name in wanted}, source)
     unknown = [name for name in tensors if name not in wanted and not is_unread(network, name)]
     _report(missing, unknown, strict=strict, source=source)
     network.load_state_dict(state, strict=False, assign=True)
@@ -223,6 +242,22 @@ def is_unread(network: Network, name: str) -> bool:
     """Whether a stored tensor may stay unread without a warning."""
     # Bi-encoders carry an LSTM that nobody runs (Q11).
     return bool(_IGNORABLE.match(name)) or (network.label_encoder is not None and name.startswith("rnn."))
+
+
+def _refuse_other_numbers(parts: list[Tensor], names: list[str], source: str) -> None:
+    for tensor, name in zip(parts, names, strict=True):
+        if not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            lost = f", and its scales ({name}.row_scale) are not there" if tensor.dtype == torch.int8 else ""
+            raise CheckpointError(f"{source}: {name} is {kind}{lost}: expected floating-point numbers; fetch it again")
+
+
+def _refuse_broken_vectors(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Refuses NaN and infinity in biases and norms, which are read in no time: not in matrices, which stay unread."""
+    vectors = {name: tensor for name, tensor in tensors.items() if tensor.ndim == 1}
+    if vectors and not torch.cat(list(vectors.values())).isfinite().all():
+        broken = [name for name, vector in vectors.items() if not vector.isfinite().all()]
+        raise CheckpointError(f"{source} holds NaN or infinity in {_listed(broken)}: it is broken; fetch it again")
 
 
 def _check_shape(tensor: Tensor, expected: Tensor, names: list[str], source: str) -> None:

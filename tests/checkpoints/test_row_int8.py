@@ -65,3 +65,13 @@ def test_scales_that_do_not_fit_are_told(tmp_path: Path) -> None:
     (tmp_path / "gliner_config.json").write_text(json.dumps({"span_mode": "markerV0"}))
     with pytest.raises(CheckpointError, match=r"'w' is torch.int8 of \(64, 80\) with \(5,\) scales"):
         GLiNER.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_scales_that_are_no_numbers_are_told(number: float) -> None:
+    stored = quantize_rows({"w": torch.randn(64, 80)})
+    stored["w.row_scale"][3] = number
+    with pytest.raises(ValueError, match=r"w\.row_scale are torch\.float32, or NaN or infinite"):
+        dequantize_rows(stored)
+    with pytest.raises(ValueError, match=r"w\.row_scale are torch\.int64"):
+        dequantize_rows(stored | {"w.row_scale": torch.ones(64, dtype=torch.int64)})

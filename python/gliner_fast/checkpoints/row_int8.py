@@ -38,7 +38,7 @@ def dequantize_rows(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse, in float32; tensors that are in no int8 rows come back as they are.
 
     Raises:
-        ValueError: a matrix and its scales do not go together.
+        ValueError: a matrix and its scales do not go together, or these are no numbers.
     """
     tensors: dict[str, Tensor] = {}
     for name, tensor in stored.items():
@@ -52,6 +52,8 @@ def dequantize_rows(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 f"{name!r} is {tensor.dtype} of {tuple(tensor.shape)} with {tuple(scale.shape)} scales: expected an "
                 "int8 matrix with one scale a row"
             )
+        elif not scale.is_floating_point() or not scale.isfinite().all():
+            raise ValueError(f"the scales {name}{_SCALE} are {scale.dtype}, or NaN or infinite: expected finite floats")
         else:
             tensors[name] = tensor.float() * scale[:, None].float()
     return tensors
