@@ -47,6 +47,29 @@ def test_a_first_era_file_reads_with_defaults_and_keeps_unknown_keys(tmp_path: P
     config.refuse_unsupported()
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("max_width", [10**20], "at most 2,147,483,647"),
+        ("hidden_size", [True, 1.5, "384"], "a whole number of at least 1"),
+        ("max_len", [10**30], "at most 9,223,372,036,854,775,807"),
+        ("num_rnn_layers", ["1", None, []], "a whole number"),
+        ("dropout", [float("nan"), -1, 2, "x", None], "a number from 0 to 1"),
+        ("class_token_index", ["5", None, 1.0], "a whole number"),
+        ("ent_token", [None, 5], "a string"),
+        ("sep_token", ["\ud800"], "a string without halves of surrogates"),
+    ],
+)
+def test_a_setting_of_another_kind_is_told_by_file_and_name(
+    name: str, values: list[object], expected: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "gliner_config.json"
+    for value in values:
+        path.write_text(json.dumps({name: value}))
+        with pytest.raises(CheckpointError, match=rf"gliner_config\.json: {name} is .*: expected {expected}$"):
+            GLiNERConfig.from_file(path)
+
+
 def test_an_override_of_none_leaves_the_file_s_value(tmp_path: Path) -> None:
     path = tmp_path / "gliner_config.json"
     path.write_text(json.dumps(FIRST_ERA))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gliner_fast.config_keys import EncoderConfig, encoder_config_of, setting_meant_by
+from gliner_fast.config_values import refuse_value
 from gliner_fast.errors import CheckpointError, UnsupportedCheckpointError
 
 if TYPE_CHECKING:
@@ -53,7 +54,6 @@ _OF_DOWNLOADS = {
     *("cache_dir", "force_download", "local_files_only", "proxies", "resume_download", "revision", "subfolder"),
     *("token", "trust_remote_code"),
 }
-_COUNTS = ("max_width", "hidden_size", "max_len")
 # What network and batches are made by.
 _STRUCTURE = {
     *("max_width", "hidden_size", "subtoken_pooling", "span_mode", "post_fusion_schema", "num_post_fusion_layers"),
@@ -145,8 +145,7 @@ class GLiNERConfig:
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _OF_ENCODERS:
             value = encoder_config_of(name, value)
-        if name in _COUNTS and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise CheckpointError(f"{name} is {value!r}: expected a whole number of at least 1")
+        refuse_value(name, value)
         if name in _STRUCTURE and self.__dict__.get("_is_in_use") and value != self.__dict__[name]:
             way_out = f"write {value!r} into {CONFIG_NAME} and load that, or make a model with GLiNER.from_config"
             if name == "max_width":
@@ -187,7 +186,7 @@ class GLiNERConfig:
             raise FileNotFoundError(f"No config file found in {path.parent}: expected {path.name} there")
         try:
             settings = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # nested without end
             raise CheckpointError(f"{path} is not valid JSON: {error}") from error
         if not isinstance(settings, dict):
             raise CheckpointError(f"{path} holds a {type(settings).__name__}: expected a JSON object of settings")

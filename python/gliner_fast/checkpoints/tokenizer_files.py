@@ -70,9 +70,11 @@ class _Class:
 def read_tokenizer(folder: Path) -> ReadTokenizer | None:
     """The tokenizer in a checkpoint's folder; None where only transformers can say what it is."""
     path = folder / TOKENIZER_NAME
-    if not is_known_transformers() or not path.is_file() or (folder / "config.json").exists():
+    settings_path = folder / TOKENIZER_CONFIG_NAME
+    has_files = path.is_file() and settings_path.is_file()  # a pipe would be waited for
+    if not is_known_transformers() or not has_files or (folder / "config.json").exists():
         return None  # an encoder's configuration may name another class
-    settings = json.loads((folder / TOKENIZER_CONFIG_NAME).read_text(encoding="utf-8"))
+    settings = json.loads(settings_path.read_text(encoding="utf-8"))
     name = settings.get("tokenizer_class")
     kind = _CLASSES.get(name.removesuffix("Fast")) if isinstance(name, str) else None
     if kind is None or not settings.keys() <= _UNDERSTOOD | kind.settings:

@@ -16,7 +16,7 @@ from gliner_fast.batch import SubwordTokenizer
 from gliner_fast.checkpoints.locating import HubOptions
 from gliner_fast.checkpoints.tokenizer_files import TOKENIZER_CONFIG_NAME, ReadTokenizer, read_tokenizer, surround
 from gliner_fast.config import LABEL_TOKENIZER_FOLDER, GLiNERConfig
-from gliner_fast.errors import CheckpointError, reason_of
+from gliner_fast.errors import CheckpointError, reason_of, shown
 from gliner_fast.label_encoder import LabelTokenizer
 
 if TYPE_CHECKING:
@@ -76,11 +76,17 @@ class CheckpointTokenizer:
         """Longest sequence, special subwords included; None for no limit. As transformers' form says, once it is made.
 
         Raises:
-            CheckpointError: that has been told to truncate at the left since.
+            CheckpointError: it is no number; that form has been told to truncate at the left since.
         """
         made = self.__dict__.get("of_transformers")
         limit = self._limit if made is None else made.model_max_length
-        if limit is None or limit >= _NO_LIMIT:
+        if limit is None:
+            return None
+        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit >= 1:
+            raise CheckpointError(
+                f"the tokenizer's model_max_length is {shown(limit)}: expected a number of subwords, or null"
+            )
+        if limit >= _NO_LIMIT:
             return None
         if made is not None:
             _refuse_left_truncation(made.truncation_side)
@@ -94,6 +100,13 @@ class CheckpointTokenizer:
         """Entries, added ones included."""
         return self.backend.get_vocab_size(with_added_tokens=True)
 
+    def highest_id(self) -> int:
+        """The highest id of its entries, which is above their number where the ids have gaps."""
+        size = len(self)
+        if None not in map(self.backend.id_to_token, range(size)):  # of 128,000 entries 13 ms, get_vocab 60
+            return size - 1
+        return max(self.backend.get_vocab(with_added_tokens=True).values())
+
     def with_tokens(self, tokens: list[str]) -> CheckpointTokenizer:
         """The same with special tokens added at its end, in transformers' form too."""
         self.of_transformers.add_tokens(tokens, special_tokens=True)
@@ -103,7 +116,7 @@ class CheckpointTokenizer:
         """What GLiNER asks of it, checked on probes.
 
         Raises:
-            CheckpointError: it does not treat words alone.
+            CheckpointError: it does not treat words alone, or reads none.
         """
         bare = self.backend.encode(["a"], is_pretokenized=True, add_special_tokens=False).ids
         dressed = self.backend.encode(["a"], is_pretokenized=True, add_special_tokens=True).ids
@@ -113,12 +126,18 @@ class CheckpointTokenizer:
             raise CheckpointError(
                 "the tokenizer changes a word when it adds special subwords: gliner_fast cannot use it"
             )
+        limit, special = self.max_subwords, len(dressed) - len(bare)
+        if limit is not None and limit < special:
+            raise CheckpointError(
+                f"the tokenizer's model_max_length is {limit}, but the {special} special subwords of a text alone pass "
+                "it: raise it, or leave it out for no limit"
+            )
         reduced = SubwordTokenizer(
             self.backend,
             prefix=np.array(dressed[:front], np.int64),
             suffix=np.array(dressed[front + len(bare) :], np.int64),
             pad_id=self.pad_id,
-            max_subwords=self.max_subwords,
+            max_subwords=limit,
         )
         reduced.check(_PROBES)
         return reduced

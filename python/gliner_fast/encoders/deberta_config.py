@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gliner_fast.config_values import refuse_deberta_values
+from gliner_fast.errors import CheckpointError, shown
+
 
 @dataclass(frozen=True)
 class DebertaConfig:
@@ -34,15 +37,18 @@ class DebertaConfig:
 
         Those are the ones with absolute positions, token types, a convolution, unshared position projections or
         another activation: DeBERTa-v2-xlarge and hand-made ones, none of them DeBERTa-v3.
+
+        Raises:
+            CheckpointError: it is a DeBERTa's, with a setting that it cannot have.
         """
+        if config.get("model_type", "deberta-v2") != "deberta-v2":
+            return None
+        refuse_deberta_values(config)
         hidden, heads = config.get("hidden_size", 1536), config.get("num_attention_heads", 24)
-        positions = config.get("pos_att_type") or []
-        if isinstance(positions, str):
-            positions = [part.strip() for part in positions.lower().split("|")]
+        positions = _kinds_of_positions(config.get("pos_att_type") or [])
         max_positions = config.get("max_relative_positions", -1)
         ours = (
-            config.get("model_type", "deberta-v2") == "deberta-v2"
-            and config.get("relative_attention", False)
+            config.get("relative_attention", False)
             and config.get("share_att_key", False)
             and not config.get("position_biased_input", True)
             and not config.get("type_vocab_size", 0)
@@ -56,7 +62,7 @@ class DebertaConfig:
         )
         if not ours:
             return None
-        return cls(
+        read = cls(
             vocab_size=config.get("vocab_size", 128100),
             hidden_size=hidden,
             layers=config.get("num_hidden_layers", 24),
@@ -70,11 +76,39 @@ class DebertaConfig:
             hidden_dropout=config.get("hidden_dropout_prob", 0.1),
             attention_dropout=config.get("attention_probs_dropout_prob", 0.1),
         )
+        read._refuse_positions()
+        return read
+
+    def _refuse_positions(self) -> None:
+        """Refuses a table of relative positions without rows, and distances that cannot be put into buckets."""
+        if self.span < 1:
+            raise CheckpointError(
+                f"the encoder's max_relative_positions, or else max_position_embeddings, is {self.span}: expected at "
+                "least 1, since there are no position_buckets"
+            )
+        middle = self.position_buckets // 2  # from there on a bucket has several distances: see `position_rows`
+        has_buckets = self.position_buckets > 0 and self.max_relative_positions > 0
+        if has_buckets and not 0 < middle < self.max_relative_positions - 1:
+            raise CheckpointError(
+                f"the encoder's position_buckets is {self.position_buckets}, for distances below "
+                f"{self.max_relative_positions}: expected at least 2, and less than twice as many as distances"
+            )
 
     @property
     def span(self) -> int:
         """Rows on either side of distance 0 in the table of relative positions."""
         return self.position_buckets if self.position_buckets > 0 else self.max_relative_positions
+
+
+def _kinds_of_positions(pos_att_type: Any) -> list[str]:
+    """What takes part in attention beside the subwords, such as ["c2p", "p2c"]."""
+    if isinstance(pos_att_type, str):
+        return [part.strip() for part in pos_att_type.lower().split("|")]
+    if not isinstance(pos_att_type, (list, tuple)) or not all(isinstance(kind, str) for kind in pos_att_type):
+        raise CheckpointError(
+            f"the encoder's pos_att_type is {shown(pos_att_type)}: expected a list of strings, such as ['c2p', 'p2c']"
+        )
+    return list(pos_att_type)
 
 
 def position_rows(length: int, config: DebertaConfig) -> Tensor:
