@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import pickle
 import re
 import resource
@@ -240,6 +241,7 @@ def test_a_file_in_place_of_a_folder(copy):
         ("[]", "expected a JSON object"),
         ('{"max_width": "wide"}', "max_width is 'wide'"),
         ('{"max_width": 0}', "max_width is 0"),
+        pytest.param("[" * 100_000, "is not valid JSON", id="nested"),
         ('{"subtoken_pooling": "median"}', "subtoken_pooling is 'median': expected one of first, last, mean, max"),
     ],
 )
@@ -247,6 +249,82 @@ def test_a_broken_configuration(content, message, copy):
     folder = copy()
     (folder / "gliner_config.json").write_text(content)
     with pytest.raises(CheckpointError, match=message):
+        GLiNER.from_pretrained(folder)
+
+
+@pytest.fixture
+def edited(copy):
+    """Gives a copy of a checkpoint with settings changed: of `encoder_config` where `encoder` is given."""
+
+    def changed(kind="deberta", *, encoder=None, **settings):
+        folder = copy(kind)
+        config = json.loads((folder / "gliner_config.json").read_text()) | settings
+        config["encoder_config"] |= encoder or {}
+        (folder / "gliner_config.json").write_text(json.dumps(config))
+        return folder
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        ("deberta", {"num_attention_heads": 0}, "the encoder's num_attention_heads is 0 .int.: expected a whole"),
+        ("deberta", {"num_attention_heads": 2.0}, "num_attention_heads is 2.0 .float.: expected a whole number of at"),
+        ("deberta", {"num_hidden_layers": 10**6}, r"safetensors has 2 layers of the encoder, .* asks for 1000000"),
+        ("deberta", {"position_buckets": None}, "position_buckets is None .NoneType.: expected a whole number"),
+        ("deberta", {"position_buckets": 1}, "position_buckets is 1, for distances below .* expected at least 2"),
+        ("deberta", {"position_buckets": 10**30}, "position_buckets is 1000.*: expected at most 2,147,483,647"),
+        ("deberta", {"max_relative_positions": 1}, "position_buckets is .*, for distances below 1"),
+        ("deberta", {"position_buckets": 0, "max_position_embeddings": 0}, "or else max_position_embeddings, is 0"),
+        ("deberta", {"pos_att_type": 5}, "pos_att_type is 5 .int.: expected a list of strings"),
+        ("deberta", {"layer_norm_eps": "x"}, "layer_norm_eps is 'x' .str.: expected a number from 0 to 1"),
+        ("deberta", {"pad_token_id": 10**9}, "gliner_config.json: no network can be built of its settings: Assertion"),
+        ("bert", {"num_attention_heads": -1}, "the encoder's num_attention_heads is -1"),
+        ("bert", {"num_hidden_layers": 0}, "the encoder's num_hidden_layers is 0"),
+        ("bert", {"hidden_act": "x"}, "gliner_config.json: no network can be built of its settings: KeyError: 'x'"),
+        ("bert", {"model_type": []}, r"names the encoder \[\], which the installed transformers does not know"),
+        ("bert", {"model_type": "nobody"}, "names the encoder 'nobody', which the installed transformers does not"),
+        ("bert", {"model_type": "clip"}, "names 'clip', which is not an encoder of texts alone"),
+    ],
+)
+def test_an_encoder_s_setting_that_it_cannot_have(kind, settings, message, edited):
+    with pytest.raises(CheckpointError, match=message):
+        GLiNER.from_pretrained(edited(kind, encoder=settings))
+
+
+def test_labels_that_an_encoder_does_not_need_are_not_made(edited):
+    folder = edited("bert", encoder={"num_labels": 10**15, "id2label": {"x": "y"}, "label2id": 5})
+    assert GLiNER.from_pretrained(folder).predict_entities(TEXT, LABELS, threshold=1) == []
+
+
+@pytest.mark.parametrize("limit", ["x", float("nan"), 0, -5, True, 1])
+def test_a_tokenizer_s_limit_that_is_none(limit, copy):
+    folder = copy("bert")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"model_max_length": limit}))
+    with pytest.raises(CheckpointError, match=f"model_max_length is {limit!r}"):
+        GLiNER.from_pretrained(folder)
+
+
+def test_a_pipe_in_place_of_a_tokenizer_s_settings_is_not_waited_for(copy):
+    folder = copy()
+    (folder / "tokenizer_config.json").unlink()
+    os.mkfifo(folder / "tokenizer_config.json")
+    with pytest.raises(CheckpointError, match="has no tokenizer of its own"):
+        GLiNER.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("number", [100_000, 10**9])
+def test_a_subword_without_an_embedding_is_refused(number, copy):
+    folder = copy("bert")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary[list(vocabulary)[20]] = number
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(
+        CheckpointError, match=f"word embeddings, but the tokenizer has subwords with ids up to {number}"
+    ):
         GLiNER.from_pretrained(folder)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from gliner_fast.config_values import refuse_encoder_values
 from gliner_fast.cpu.forking import renew_lock_in_children
 from gliner_fast.cpu.linear import take_linear
 from gliner_fast.encoders import packed_bert, packed_modernbert, packed_t5
@@ -26,6 +28,8 @@ from gliner_fast.upload import move
 _DECODERS = ("llama", "mistral", "gemma", "qwen2")
 _ATTENTION_SETTINGS = {"_attn_implementation", "attn_implementation", "_attn_implementation_internal"}
 _ATTENTION = re.compile(r"[A-Za-z0-9_|]+")  # but not OWNER/NAME
+# Nobody classifies by an encoder's own labels, of which transformers makes as many as there are said to be.
+_OF_CLASSIFIERS = ("num_labels", "id2label", "label2id")
 
 
 class _Building:
@@ -105,16 +109,12 @@ class TransformersEncoder(nn.Module):
         super().__init__()
         from transformers import AutoConfig, AutoModel
 
-        settings = dict(encoder_config)
+        settings = {name: value for name, value in encoder_config.items() if name not in _OF_CLASSIFIERS}
         model_type = settings.pop("model_type", "deberta-v2")
         _expect_known_code({"_attn_implementation": attn_implementation, "encoder_config": settings})
-        try:
-            config = AutoConfig.for_model(model_type, **settings)
-        except (ValueError, KeyError) as error:
-            raise UnsupportedCheckpointError(
-                f"encoder_config names the encoder {model_type!r}, which the installed transformers does not know: "
-                "upgrade transformers, or use a checkpoint with another encoder"
-            ) from error
+        _refuse_unknown(model_type)
+        refuse_encoder_values(settings)
+        config = AutoConfig.for_model(model_type, **settings)
         is_half = model_type in packed_t5.KINDS  # of T5, which has a decoder too, the encoder alone is run
         if (getattr(config, "is_encoder_decoder", False) and not is_half) or model_type in _DECODERS:
             raise UnsupportedCheckpointError(
@@ -124,6 +124,7 @@ class TransformersEncoder(nn.Module):
         if attn_implementation is not None:
             config._attn_implementation = attn_implementation
         self.model = packed_t5.make(config) if is_half else AutoModel.from_config(config, trust_remote_code=False)
+        _refuse_other_than_text(model_type, self.model)
         take_linear(self.model)
         self.width = int(config.hidden_size)
         settings["model_type"] = model_type
@@ -179,6 +180,26 @@ def _expect_known_code(settings: Mapping[str, Any], where: str = "") -> None:
             _expect_known_code(value, f"{where}{name}.")
 
 
+def _refuse_unknown(model_type: object) -> None:
+    from transformers import CONFIG_MAPPING
+
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+        raise UnsupportedCheckpointError(
+            f"encoder_config names the encoder {model_type!r}, which the installed transformers does not know: "
+            "upgrade transformers, or use a checkpoint with another encoder"
+        )
+
+
+def _refuse_other_than_text(model_type: str, model: nn.Module) -> None:
+    """Refuses models of images and sound, and those of several models, such as CLIP, which load like encoders."""
+    taken = inspect.signature(model.forward).parameters
+    if not {"input_ids", "attention_mask"} <= taken.keys() or "pixel_values" in taken:
+        raise UnsupportedCheckpointError(
+            f"encoder_config names {model_type!r}, which is not an encoder of texts alone: gliner_fast runs encoders "
+            "(DeBERTa, BERT, RoBERTa, ELECTRA, ModernBERT, T5, ...)"
+        )
+
+
 def build_encoder(
     encoder_config: Mapping[str, Any], attn_implementation: str | None = None
 ) -> DebertaEncoder | TransformersEncoder:
@@ -187,6 +208,7 @@ def build_encoder(
     Inside `parameters_on_meta` nothing is initialised.
 
     Raises:
+        CheckpointError: a setting of it cannot be what it is.
         UnsupportedCheckpointError: transformers does not know the encoder, or it is none.
     """
     config = DebertaConfig.read(encoder_config)
@@ -198,6 +220,17 @@ def build_encoder(
 def encoder_width(encoder: DebertaEncoder | TransformersEncoder) -> int:
     """E, the width of the hidden states."""
     return encoder.config.hidden_size if isinstance(encoder, DebertaEncoder) else encoder.width
+
+
+def word_embeddings(encoder: DebertaEncoder | TransformersEncoder) -> int | None:
+    """V, the subwords that have an embedding; None where transformers does not say."""
+    if isinstance(encoder, DebertaEncoder):
+        return encoder.config.vocab_size
+    try:
+        found = encoder.model.get_input_embeddings()
+    except NotImplementedError:
+        return None
+    return found.num_embeddings if isinstance(found, nn.Embedding) else None
 
 
 class _NoNormalNumbers(TorchFunctionMode):

@@ -18,7 +18,7 @@ from gliner_fast.checkpoints.tokenizer_loading import CheckpointTokenizer
 from gliner_fast.config import CONFIG_NAME, GLiNERConfig
 from gliner_fast.cpu.forking import survive_forks
 from gliner_fast.cpu.heap import keep_freed_memory
-from gliner_fast.encoder import parameters_on_meta
+from gliner_fast.encoder import parameters_on_meta, word_embeddings
 from gliner_fast.encoders import packed_t5
 from gliner_fast.encoders.deberta_config import DebertaConfig
 from gliner_fast.errors import CheckpointError, CheckpointWarning, UnsupportedCheckpointError, reason_of
@@ -96,8 +96,10 @@ def load_parts(
         labels_encoder_config=locating.load_labels_config(config, hub),
         num_rnn_layers=config.num_rnn_layers if config.is_bi_encoder else _lstm_layers(config, tensors, path),
     )
+    _refuse_more_layers(encoder_config, tensors, path)
     with parameters_on_meta():
-        network = Network(config)
+        network = _build_network(config, str(folder / CONFIG_NAME))
+    _refuse_larger_vocabulary(network, tokenizer, label_tokenizer, path)
     if any(buffer.is_meta for buffer in network.buffers()):  # made out of parameters, and nobody fills them
         raise UnsupportedCheckpointError(
             f"{folder / CONFIG_NAME}: the encoder {encoder_config.get('model_type')!r} keeps second copies of its "
@@ -121,6 +123,55 @@ def _lstm_layers(config: GLiNERConfig, tensors: Mapping[str, torch.Tensor], path
             stacklevel=5,
         )
     return min(stored, asked)
+
+
+def _refuse_more_layers(encoder_config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Refuses layers that the file does not have before all those that are asked for are built."""
+    stored = weights.encoder_layers(tensors)
+    asked = encoder_config.get("num_hidden_layers", encoder_config.get("num_layers"))
+    if stored is not None and isinstance(asked, int) and asked > stored:
+        raise CheckpointError(
+            f"{path} has {stored} layers of the encoder, but the configuration asks for {asked}: {CONFIG_NAME} and the "
+            "weights are not of one model"
+        )
+
+
+def _build_network(config: GLiNERConfig, source: str) -> Network:
+    """A network, with what torch and transformers do not make of its settings told as the settings' fault.
+
+    Raises:
+        CheckpointError: no network can be made by them.
+        ImportError: the encoder, or its attention, needs a library that is missing.
+    """
+    try:
+        return Network(config)
+    except (CheckpointError, ImportError, MemoryError):
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{source}: no network can be built of its settings: {reason_of(error)}") from error
+
+
+def _refuse_larger_vocabulary(
+    network: Network, tokenizer: CheckpointTokenizer, label_tokenizer: CheckpointTokenizer | None, path: Path
+) -> None:
+    """Refuses subwords without an embedding: they would end the first prediction that meets one, a GPU's process too.
+
+    Args:
+        network: with encoders as wide in rows as their weights.
+        tokenizer: of the texts.
+        label_tokenizer: of the labels, where these have an encoder of their own.
+        path: the file of weights, for messages.
+    """
+    read_by = [("tokenizer", tokenizer, network.encoder)]
+    if label_tokenizer is not None and network.label_encoder is not None:
+        read_by.append(("tokenizer of the labels", label_tokenizer, network.label_encoder.encoder))
+    for name, own, encoder in read_by:
+        rows, highest = word_embeddings(encoder), own.highest_id()
+        if rows is not None and highest >= rows:
+            raise CheckpointError(
+                f"{path} has {rows} word embeddings, but the {name} has subwords with ids up to {highest}: tokenizer "
+                "and weights are not of one model"
+            )
 
 
 def create_parts(
@@ -152,7 +203,7 @@ def create_parts(
     encoder_config = {**encoder_config, "vocab_size": max(config.vocab_size, len(own))}
     config = config.replace(encoder_config=encoder_config)
     prepare_process()
-    network = Network(config)
+    network = _build_network(config, "the configuration")
     if DebertaConfig.read(encoder_config) is not None:
         _initialise(network, float(encoder_config.get("initializer_range", 0.02)))
     if backbone_from_pretrained:
