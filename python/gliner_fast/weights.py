@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 import warnings
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from gliner_fast.checkpoints.locating import INT8_ROWS, weight_files
 from gliner_fast.checkpoints.row_int8 import dequantize_rows
 from gliner_fast.encoders.deberta import DebertaEncoder
-from gliner_fast.errors import CheckpointError, CheckpointWarning, is_of_system, listed
+from gliner_fast.errors import CheckpointError, CheckpointWarning, listed
 from gliner_fast.network import Network
 from gliner_fast.scorer import SpanScorer
 from gliner_fast.scoring.token_scorer import TokenScorer
@@ -110,7 +111,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         else:
             tensors = _read_safetensors(path)
     except Exception as error:  # of a broken pickle anything may come: IndexError, TypeError, ...
-        if is_of_system(error) or isinstance(error, MemoryError):
+        # EINVAL is the file's fault: cut off, it sends torch to a place before its beginning.
+        if (isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)) or isinstance(error, MemoryError):
             raise
         raise CheckpointError(f"{path} cannot be read ({error}): it is broken or cut off; fetch it again") from error
     if not isinstance(tensors, Mapping) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
