@@ -34,6 +34,12 @@ def test_a_label_of_bytes_that_are_no_utf8_is_refused():
         read_labels([os.fsdecode(b"person,caf\xe9")], None)
 
 
+def test_labels_that_semicolons_part_are_told_of():
+    with pytest.warns(UserWarning, match="^'person; city' is one label: several are parted by commas$"):
+        assert read_labels(["person; city"], None).names == ["person; city"]
+    assert read_labels(["a;b,c"], None).names == ["a;b", "c"]
+
+
 def test_a_group_of_commands_alone_says_that_one_is_missing(run):
     code, _, err = run("data")
     assert (code, err) == (2, "gliner-fast: error: no command is named: choose one of those above\n")

@@ -106,7 +106,8 @@ def test_values_may_be_longer_than_the_standard_library_allows_by_itself(tmp_pat
     ("content", "selection", "message"),
     [
         (b"id,body\n1,a\n", Selection(), "a.csv has no column 'text' .*'id', 'body'"),
-        (b"text\n", Selection(id_column="id"), "no column 'id'"),
+        (b"id;text\n1;a\n", Selection(), "by the first line, are 'id;text'.*: name the right one; .* and not by semic"),
+        (b"text\n", Selection(id_column="id"), "no column 'id'.*: name the right one$"),
         (b"text\n", Selection(columns=["x"]), "no column 'x'"),
         (b"text,text\n", Selection(), "has 2 columns 'text': rename all but one$"),
         (b"text,x,x\n", Selection(), "has 2 columns 'x': rename all but one, or leave it out .*--columns"),

@@ -49,6 +49,8 @@ def test_settings_come_back_from_yaml_as_they_were(tmp_path: Path) -> None:
 def test_short_forms_are_read(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("output_dir: o\ntrain: a.jsonl\nlr_encoder: 1e-5\nlr_others: 1\nbatch_size: null\neval: [e, f]\n")
+    with pytest.raises(ConfigError, match=r"yaml, with step and device changed: step is not a setting: did you mean"):
+        TrainingConfig.from_yaml(path, {"step": 7, "device": "cpu"})
     config = TrainingConfig.from_yaml(path, {"steps": 7})
     assert config.train == (TrainingFile(path="a.jsonl"),)
     assert (config.lr_encoder, config.lr_others, config.steps) == (1e-5, 1.0, 7)

@@ -55,6 +55,8 @@ def test_resume_goes_on_and_quiet_says_nothing(config: Path, capsys: pytest.Capt
     out, err = capsys.readouterr()
     assert err == ""
     assert out.splitlines() == [str(config.parent / "run" / "final")] * 2
+    app(arguments[:-1], standalone_mode=False)
+    assert "4 steps, trained before, " in capsys.readouterr().err
 
 
 def test_a_run_goes_on_from_a_tenth_of_its_steps_and_tells_where_it_begins(

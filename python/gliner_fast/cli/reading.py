@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -54,6 +55,8 @@ def read_labels(given: Sequence[str], file: Path | None) -> WantedLabels:
         wanted = _read_labels_file(file)
         if not wanted.labels:
             raise InputError(f"{file} names no labels: expected one a line, or a JSON list or object")
+    if given and len(wanted.labels) == 1 and ";" in wanted.names[0]:
+        warnings.warn(f"{wanted.names[0]!r} is one label: several are parted by commas", stacklevel=2)
     if not wanted.labels:
         raise InputError("no labels: name what to look for, such as --labels person,city")
     return wanted

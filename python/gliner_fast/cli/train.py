@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -80,5 +81,7 @@ def train(
         return  # of several processes one tells
     if not quiet:
         best = "" if report.best is None else f"; best F1 {report.best.f1:.2%} at step {report.best.step:,}"
-        tell(f"{report.steps:,} steps, loss {report.loss:,.6g}{best}, {report.seconds:,.0f} s")
+        # Without a loss nothing was left to do.
+        did = "trained before" if math.isnan(report.loss) else f"loss {report.loss:,.6g}"
+        tell(f"{report.steps:,} steps, {did}{best}, {report.seconds:,.0f} s")
     show_text(str(report.model))

@@ -153,9 +153,10 @@ class CsvRecords:
         times = Counter(header)  # once: to look for each name in a header of thousands would take their square
         for name in needed:
             if name not in times:
+                hint = "; values are parted by commas, and not by semicolons" if ";" in header[0] else ""
                 raise JobInputError(
                     f"{self._file.name} has no column {name!r} (its columns, by the first line, are "
-                    f"{listed(header)}): name the right one"
+                    f"{listed(header)}): name the right one{hint}"
                 )
             if times[name] > 1:
                 raise JobInputError(

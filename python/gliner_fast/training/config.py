@@ -266,7 +266,8 @@ class TrainingConfig:
             settings = {}
         if isinstance(settings, Mapping):
             settings = {**settings, **(changes or {})}
-        return cls.from_mapping(settings, str(path))
+        changed = f", with {' and '.join(map(str, changes))} changed" if changes else ""
+        return cls.from_mapping(settings, f"{path}{changed}")
 
     def to_yaml(self) -> str:
         """All settings, so that `from_yaml` reads the same back."""
