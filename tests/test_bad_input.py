@@ -406,7 +406,7 @@ def test_missing_weights_are_named_and_never_random(lost, copy):
 def test_unknown_weights_are_named(copy):
     folder = copy()
     save_file(load_file(folder / "model.safetensors") | {"extra.weight": torch.ones(2)}, folder / "model.safetensors")
-    with pytest.warns(CheckpointWarning, match=r"extra\.weight, which the model does not use"):
+    with pytest.warns(CheckpointWarning, match=r"'extra\.weight', which the model does not use"):
         GLiNER.from_pretrained(folder)
 
 

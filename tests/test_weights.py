@@ -122,7 +122,11 @@ BIAS, EMBEDDINGS = "prompt_rep_layer.3.bias", "token_rep_layer.bert_layer.model.
         (BIAS, lambda tensor: tensor.to(torch.complex64), "is complex64: expected floating-point"),
         (EMBEDDINGS, lambda tensor: tensor.to(torch.int8), r"is int8, and its scales \(.*\.row_scale\) are not there"),
         (EMBEDDINGS, lambda _: torch.zeros(()), r"has the shape \(\)"),
-        (BIAS, lambda tensor: tensor * torch.nan, r"holds NaN or infinity in prompt_rep_layer\.3\.bias: it is broken"),
+        (
+            BIAS,
+            lambda tensor: tensor * torch.nan,
+            r"holds NaN or infinity in 'prompt_rep_layer\.3\.bias': it is broken",
+        ),
         (BIAS, lambda tensor: tensor.fill_(torch.inf), "holds NaN or infinity"),
     ],
 )

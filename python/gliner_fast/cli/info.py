@@ -118,19 +118,19 @@ def describe_checkpoint(model: str | None) -> dict[str, Any]:
             )
             if encoder.get(key) is not None
         ),
-        "head": f"{_number(config.hidden_size)} wide, {_found_by(config)} ({config.span_mode})",
+        "head": f"{config.hidden_size:,} wide, {_found_by(config)} ({config.span_mode})",
         **_relations(config),
         **words,
-        "longest text": _longest(config),
+        "longest text": f"{config.max_len:,} words at a time; `predict` and `extract` read longer ones in windows",
         "pooling": f"{config.subtoken_pooling} subword of a word",
         "label vector": _label_vector(config),
-        "parameters": _number(_count_parameters(weights)),
+        "parameters": f"{_count_parameters(weights):,}",
         "weights": f"{weights.name}, {weights.stat().st_size / 1e6:,.1f} MB",
     }
 
 
 def _number(value: object) -> str:
-    """A count of a configuration; what is none, or larger than any can be, is not printed as if it were."""
+    """A count of an encoder's configuration; what is none, or larger than any can be, is not printed as if it were."""
     is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
     return f"{value:,}" if is_count else "unknown"
 
@@ -167,11 +167,7 @@ def _words(splitter: str) -> tuple[dict[str, str], str]:
 def _found_by(config: GLiNERConfig) -> str:
     if config.is_token_level:
         return "marks where entities start, end and go on"
-    return f"spans of up to {_number(config.max_width)} words"
-
-
-def _longest(config: GLiNERConfig) -> str:
-    return f"{_number(config.max_len)} words at a time; `predict` and `extract` read longer ones in windows"
+    return f"spans of up to {config.max_width:,} words"
 
 
 def _kind(config: GLiNERConfig) -> str:
