@@ -67,19 +67,20 @@ def make(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @needs_make
-def test_a_python_that_is_too_old_is_refused_before_anything_is_made(checkout: Path):
-    write_program(checkout / "old-python", "exit 1")
-    run = make(checkout, "env", "PYTHON=./old-python")
-    assert "./old-python is not Python 3.10 or later: name one, as in: make PYTHON=python3.12" in run.stderr
-    assert not (checkout / ".venv").exists()
-
-
-@needs_make
-def test_an_environment_of_a_python_that_is_too_old_is_to_be_removed(checkout: Path):
-    write_program(checkout / ".venv/bin/python", "exit 1")
-    run = make(checkout, "env", "PYTHON=./another-python")
-    assert "remove it (rm -rf .venv); then name one, as in: make PYTHON=python3.12" in run.stderr
-    assert not (checkout / "asked").exists()
+@pytest.mark.parametrize(
+    ("too_old", "named", "message", "unmade"),
+    [
+        ("old-python", "./old-python", "./old-python is not Python 3.10 or later: name one, as in:", ".venv"),
+        (".venv/bin/python", "./another-python", "remove it (rm -rf .venv); then name one, as in:", "asked"),
+    ],
+)
+def test_a_python_that_is_too_old_is_refused_before_anything_is_made(
+    checkout: Path, too_old: str, named: str, message: str, unmade: str
+):
+    write_program(checkout / too_old, "exit 1")
+    run = make(checkout, "env", f"PYTHON={named}")
+    assert f"{message} make PYTHON=python3.12" in run.stderr
+    assert not (checkout / unmade).exists()
 
 
 @needs_make

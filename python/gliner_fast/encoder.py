@@ -26,6 +26,7 @@ from gliner_fast.errors import CheckpointError, UnsupportedCheckpointError
 from gliner_fast.upload import move
 
 _DECODERS = ("llama", "mistral", "gemma", "qwen2")
+_RUN = "gliner_fast runs encoders (DeBERTa, BERT, RoBERTa, ELECTRA, ModernBERT, T5, ...)"
 _ATTENTION_SETTINGS = {"_attn_implementation", "attn_implementation", "_attn_implementation_internal"}
 _ATTENTION = re.compile(r"[A-Za-z0-9_|]+")  # but not OWNER/NAME
 # Nobody classifies by an encoder's own labels, of which transformers makes as many as there are said to be.
@@ -117,10 +118,7 @@ class TransformersEncoder(nn.Module):
         config = AutoConfig.for_model(model_type, **settings)
         is_half = model_type in packed_t5.KINDS  # of T5, which has a decoder too, the encoder alone is run
         if (getattr(config, "is_encoder_decoder", False) and not is_half) or model_type in _DECODERS:
-            raise UnsupportedCheckpointError(
-                f"encoder_config names {model_type!r}, which is not an encoder: gliner_fast runs encoders "
-                "(DeBERTa, BERT, RoBERTa, ELECTRA, ModernBERT, T5, ...)"
-            )
+            raise UnsupportedCheckpointError(f"encoder_config names {model_type!r}, which is not an encoder: {_RUN}")
         if attn_implementation is not None:
             config._attn_implementation = attn_implementation
         self.model = packed_t5.make(config) if is_half else AutoModel.from_config(config, trust_remote_code=False)
@@ -195,8 +193,7 @@ def _refuse_other_than_text(model_type: str, model: nn.Module) -> None:
     taken = inspect.signature(model.forward).parameters
     if not {"input_ids", "attention_mask"} <= taken.keys() or "pixel_values" in taken:
         raise UnsupportedCheckpointError(
-            f"encoder_config names {model_type!r}, which is not an encoder of texts alone: gliner_fast runs encoders "
-            "(DeBERTa, BERT, RoBERTa, ELECTRA, ModernBERT, T5, ...)"
+            f"encoder_config names {model_type!r}, which is not an encoder of texts alone: {_RUN}"
         )
 
 

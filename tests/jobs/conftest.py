@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gliner_fast import Entity, GLiNER
+from gliner_fast.jobs.job_folder import Paths
 from tests.jobs.nursery import Nursery
 from tests.samples import CROSSNER
 
@@ -48,3 +49,8 @@ def write_lines(path: Path, texts: list[str]) -> Path:
 def as_told(entities: Sequence[Entity]) -> list[tuple[Any, ...]]:
     """Entities as tuples; scores of batches of another size may round differently."""
     return [(e["start"], e["end"], e["text"], e["label"], pytest.approx(e["score"], abs=1e-5)) for e in entities]
+
+
+@pytest.fixture(params=["found.jsonl", "found"], ids=["file", "folder"])
+def paths(request: pytest.FixtureRequest, tmp_path: Path) -> Paths:
+    return Paths(tmp_path / request.param, is_file=request.param.endswith(".jsonl"))

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from gliner_fast.jobs.aside import write_aside
 from gliner_fast.jobs.errors import JobError
-from gliner_fast.jobs.job_folder import JobFolder, Paths, write_aside
+from gliner_fast.jobs.job_folder import JobFolder, Paths
 from tests.jobs.test_job_folder import PLAN, join, put
 
 

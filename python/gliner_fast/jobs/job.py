@@ -13,10 +13,11 @@ import torch
 
 from gliner_fast.errors import LongTextError
 from gliner_fast.jobs._arrow import pa
+from gliner_fast.jobs.aside import write_aside
 from gliner_fast.jobs.block import Block, Columns, Labels, Reject
 from gliner_fast.jobs.errors import JobError
 from gliner_fast.jobs.inputs import InputFile, fingerprint, name_of
-from gliner_fast.jobs.job_folder import Paths, SliceRecord, rejects_name, shard_name, write_aside
+from gliner_fast.jobs.job_folder import Paths, SliceRecord, rejects_name, shard_name
 from gliner_fast.jobs.json_columns import is_misfit
 from gliner_fast.jobs.plan import Plan, Settings
 from gliner_fast.jobs.records import RowCheck

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
 import secrets
 import shutil
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from typing_extensions import Self
 
-from gliner_fast import whole_files
 from gliner_fast.errors import shown
+from gliner_fast.jobs.aside import errors_naming, write_aside
 from gliner_fast.jobs.errors import JobError
+from gliner_fast.jobs.job_lock import JobLock
 from gliner_fast.jobs.plan import Plan
-
-if TYPE_CHECKING:
-    from filelock import FileLock
 
 # A file that is being written is called as it will be, and this: its own in any process of any machine.
 _PART = re.compile(r"(?P<name>.+)\.[0-9a-f]{12}\.part")
 # The one output file while it is put together: short, since the output's own name may be as long as names can be.
 _JOINED = "joined"
-# Of the file that names the lock's holder: more than a number and the name of a machine.
-_LONGEST_HOLDER = 200
 # No count reaches it; sums of what lies below it are still finite.
 _TOO_MANY = 2**63
 _SHARD = re.compile(r"shard-\d{7}\.(parquet|jsonl(\.gz|\.zst)?)")
@@ -138,7 +131,7 @@ class JobFolder:
         self.is_joined = False
         self._plan = plan
         self._overwrite = overwrite
-        self._lock: FileLock | None = None
+        self._lock = JobLock(paths.job, paths.output)
 
     def __enter__(self) -> Self:
         """Locks the folder, and reads what an earlier run left, or begins.
@@ -150,7 +143,7 @@ class JobFolder:
         self._refuse_what_is_not_ours()
         self._refuse_links()
         self.paths.job.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
+        self._lock.take()
         try:
             if self._overwrite and not self._is_begun():
                 self._clear()
@@ -163,7 +156,7 @@ class JobFolder:
                 for folder in (self.paths.shards, self.paths.rejects):
                     folder.mkdir(parents=True, exist_ok=True)
         except BaseException:
-            self._release_lock()
+            self._lock.release()
             raise
         return self
 
@@ -171,7 +164,7 @@ class JobFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Releases the lock."""
-        self._release_lock()
+        self._lock.release()
 
     @property
     def rows(self) -> int:
@@ -235,7 +228,7 @@ class JobFolder:
 
         The job's folder may itself be a link, to another disk say, and so may an output that is a folder.
         """
-        own = [self.paths.manifest, self._holder_file, self._lock_file, self.paths.rejects]
+        own = [self.paths.manifest, *self._lock.files, self.paths.rejects]
         if self.paths.is_file:
             own.append(self.paths.shards)
         for path in own:
@@ -244,47 +237,6 @@ class JobFolder:
                     f"{path} is a link, which no job leaves there, and what it leads to may be another's: remove the "
                     f"link; to keep a job's files elsewhere, link {self.paths.job} as a whole"
                 )
-
-    @property
-    def _lock_file(self) -> Path:
-        return self.paths.job / "lock"
-
-    @property
-    def _holder_file(self) -> Path:
-        """Says who holds the lock, for the message to whom it is refused."""
-        return self.paths.job / "holder"
-
-    def _take_lock(self) -> None:
-        from filelock import FileLock, Timeout
-
-        self._lock = FileLock(self._lock_file)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise JobError(f"{self.paths.output} is being written by another process{self._holder()}: wait") from error
-        holder = f"{os.getpid()} on {socket.gethostname()}"
-        try:
-            write_aside(self._holder_file, lambda path: path.write_text(holder, encoding="utf-8"))
-        except BaseException:
-            self._release_lock()
-            raise
-
-    def _holder(self) -> str:
-        """Who holds the lock, in brackets; nothing where that is not known."""
-        file = self._holder_file
-        try:
-            if not file.is_file():  # a pipe would be waited for
-                return ""
-            with file.open(encoding="utf-8", errors="backslashreplace") as stream:
-                holder = stream.read(_LONGEST_HOLDER)
-        except OSError:
-            return ""
-        # Whoever can write there could have put in what moves the terminal's cursor.
-        return f" ({''.join(char if char.isprintable() else repr(char)[1:-1] for char in holder)})"
-
-    def _release_lock(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
 
     def _clear(self) -> None:
         """Removes an earlier job's files, and nothing that no job made.
@@ -365,8 +317,8 @@ class JobFolder:
 
     def _sweep(self) -> None:
         """Removes what a dying process left half written and, once all is joined, the parts."""
-        ours = {path.name for path in (self.paths.manifest, self.paths.all_rejects, self.paths.report)}
-        ours |= {self._holder_file.name, _JOINED}
+        own = (self.paths.manifest, self.paths.all_rejects, self.paths.report, *self._lock.files)
+        ours = {_JOINED, *(path.name for path in own)}
         _remove_parts(self.paths.job, lambda name: name in ours)
         _remove_parts(self.paths.shards, lambda name: _SHARD.fullmatch(name) is not None)
         if self.paths.is_file:
@@ -379,7 +331,7 @@ class JobFolder:
             _remove_parts(self.paths.rejects, lambda name: name.startswith("rejects-"))
 
     def _append(self, line: dict[str, Any]) -> None:
-        with _errors_naming(self.paths.manifest), self.paths.manifest.open("ab") as manifest:
+        with errors_naming(self.paths.manifest), self.paths.manifest.open("ab") as manifest:
             manifest.write(_line(line))
             manifest.flush()
             os.fsync(manifest.fileno())
@@ -393,36 +345,6 @@ def shard_name(number: int, suffix: str) -> str:
 def rejects_name(number: int) -> str:
     """File name of a slice's rejects."""
     return f"rejects-{number:07d}.jsonl"
-
-
-def write_aside(path: Path, write: Callable[[Path], Any], part: Path | None = None) -> None:
-    """Has `write` fill a file beside `path`, or that of the name `part`, and renames it once it is on the disk.
-
-    Raises:
-        OSError: it cannot be written; names the file. Nothing half written stays.
-    """
-    with _errors_naming(path):
-        whole_files.write_aside(path, part or path.with_name(f"{path.name}.{secrets.token_hex(6)}.part"), write)
-
-
-# What the same call would meet again, and what to do about it.
-_LASTING = {
-    errno.ENAMETOOLONG: "but the name needs to be shorter",
-    errno.EACCES: "and the same call goes on once it may be written",
-    errno.EPERM: "and the same call goes on once it may be written",
-    errno.EROFS: "and the same call goes on once it may be written",
-}
-
-
-@contextmanager
-def _errors_naming(path: Path) -> Iterator[None]:
-    """Has errors of the disk name the file, which those of a write do not, and say what becomes of the job."""
-    try:
-        yield
-    except OSError as error:
-        way_on = _LASTING.get(error.errno or 0, "and the same call goes on from there")
-        reason = f"{error.strerror or error}; what is finished stays, {way_on}"
-        raise OSError(error.errno, reason, str(path)) from error
 
 
 def _remove_parts(folder: Path, is_ours: Callable[[str], bool]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gliner_fast.errors import count
+from gliner_fast.jobs.aside import write_aside
 
 if TYPE_CHECKING:
     from gliner_fast.jobs.job_folder import Paths, SliceRecord
@@ -138,7 +139,5 @@ class JobReport:
         Raises:
             OSError: it cannot be written; names the file.
         """
-        from gliner_fast.jobs.job_folder import write_aside
-
         content = json.dumps(self.to_dict(), indent=2) + "\n"
         write_aside(path, lambda part: part.write_text(content, encoding="utf-8"))

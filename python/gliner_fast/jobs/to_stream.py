@@ -83,16 +83,16 @@ def run_to_stream(
         if max_rejects is not None and rejected > max_rejects:
             raise JobError(f"rows rejected: {rejected}, allowed: {max_rejects} (--max-rejects)")
         told, told_entities = job.redact(block, kept)
-        output.writelines(
+        stream.writelines(
             json_lines(told, told_entities, settings.layout, settings.entities_column, job.relations_column)
         )
-        output.flush()
+        stream.flush()
         found = sum(map(len, told_entities))
         stats = {**stats, "write_seconds": perf_counter() - began}
         related = count_relations(told_entities)
         finished[part.number] = SliceRecord(part.number, block.count, "", 0, len(block.rejects), found, stats, related)
 
-    with _taking_all(output) as output, stop_on_interrupt() as stop, progress(finished, pace):  # noqa: PLR1704
+    with _taking_all(output) as stream, stop_on_interrupt() as stop, progress(finished, pace):
         ended = run_here(job, model or job.load_model(devices[0]), devices, (), write=write, stop=stop, pace=pace)
     return JobReport.of(
         finished.values(),
