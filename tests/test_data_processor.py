@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -104,3 +105,34 @@ def test_a_tokenizer_s_limit_is_saved(model: GLiNER, tmp_path: Path):
     saved = GLiNER.from_pretrained(tmp_path)
     assert saved.data_processor.batcher.tokenizer.max_subwords == 12
     assert saved.predict_entities(TEXT, LABELS) == model.predict_entities(TEXT, LABELS)
+
+
+@pytest.mark.parametrize("limit", [None, 600, 10**30])
+def test_what_an_encoder_has_no_position_for_is_cut_off_whatever_the_tokenizer_s_limit(
+    limit: int | None, model: GLiNER, tmp_path: Path
+):
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    settings = json.loads(path.read_text()) | {"model_max_length": limit}
+    path.write_text(json.dumps({name: value for name, value in settings.items() if value is not None}))
+    unlimited = GLiNER.from_pretrained(tmp_path)
+    texts = [f"{TEXT} Antidisestablishmentarianism was incomprehensible. " * 28, TEXT]  # 364 words, more subwords
+    found = unlimited.inference(texts, LABELS)
+    assert found == model.inference(texts, LABELS)
+    whole, _ = unlimited.stream(texts, LABELS)
+    assert len(whole) > len(found[0]) > len(found[1]) == 3
+    assert unlimited.data_processor.reads_as_made
+    unlimited.data_processor.transformer_tokenizer = copy.deepcopy(unlimited.data_processor.transformer_tokenizer)
+    assert unlimited.inference(texts, LABELS) == found
+
+
+def test_labels_of_a_bi_encoder_are_cut_where_its_positions_end(checkpoint: Callable[[str], Path]):
+    model = GLiNER.from_pretrained(checkpoint("bi"))
+    positions = model.model.label_encoder.encoder.model.config.max_position_embeddings
+    processor, labels = model.data_processor, ["city " * 2 * positions]
+    processor.labels_tokenizer.model_max_length = positions
+    cut = model.predict_entities(TEXT, labels, threshold=0.0)
+    processor.labels_tokenizer.model_max_length = 10**30
+    assert model.predict_entities(TEXT, labels, threshold=0.0) == cut != []
+    processor.labels_tokenizer = copy.deepcopy(processor.labels_tokenizer)
+    assert model.predict_entities(TEXT, labels, threshold=0.0) == cut

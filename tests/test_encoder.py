@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Lock
 
 import pytest
+import torch
 from torch import nn
 
 from gliner_fast import encoder
-from gliner_fast.encoder import build_encoder, parameters_on_meta
+from gliner_fast.encoder import build_encoder, parameters_on_meta, readable_subwords
 from gliner_fast.errors import CheckpointError
 
 
@@ -74,3 +75,33 @@ def test_code_from_the_hub_is_no_attention(key: str, name: object):
 @pytest.mark.parametrize("name", [None, "sdpa", "eager"])
 def test_attention_of_transformers_itself_is_taken(name: str | None):
     assert build_encoder({**BERT, "_attn_implementation": name, "_attn_implementation_autoset": True}, name)
+
+
+TINY = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+DISTIL = {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16}
+WITH_POSITIONS = [
+    *[(kind, 40) for kind in ("bert", "electra", "albert", "distilbert", "megatron-bert", "nystromformer")],
+    *[(kind, 38) for kind in ("roberta", "xlm-roberta", "camembert", "mpnet")],  # two rows of no place in a text
+]
+
+
+@pytest.mark.parametrize(("kind", "most"), WITH_POSITIONS)
+def test_a_table_of_positions_ends_where_texts_get_too_long(kind: str, most: int):
+    shape = DISTIL if kind == "distilbert" else TINY
+    built = build_encoder({"model_type": kind, "vocab_size": 30, "max_position_embeddings": 40, **shape}).eval()
+    assert readable_subwords(built) == most
+    lengths = torch.tensor([most])
+    with torch.no_grad():
+        assert built(torch.full((1, most), 7), lengths).shape == (1, most, 16)
+        with pytest.raises((RuntimeError, IndexError)):
+            built(torch.full((1, most + 1), 7), lengths + 1)
+
+
+@pytest.mark.parametrize("kind", ["t5", "deberta-v2", "modernbert"])
+def test_relative_positions_never_end(kind: str):
+    shape = TINY | {"position_biased_input": False, "max_position_embeddings": 40, "num_hidden_layers": 4}
+    shape |= dict.fromkeys(["pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"], 0)
+    built = build_encoder({"model_type": kind, **shape}).eval()
+    assert readable_subwords(built) is None
+    with torch.no_grad():
+        assert built(torch.full((1, 90), 7), torch.tensor([90])).shape == (1, 90, 16)

@@ -60,6 +60,7 @@ class DataProcessor:
             CheckpointError: it cannot be used: it is slow, truncates at the left, or does not treat words one by one.
         """
         new = CheckpointTokenizer.of(tokenizer)
+        new.readable = self._tokenizer.readable
         new.for_words()  # refused here, and not by each call
         self._tokenizer = new
 
@@ -70,8 +71,9 @@ class DataProcessor:
 
     @labels_tokenizer.setter
     def labels_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._expect_label_tokenizer()
+        readable = self._expect_label_tokenizer().readable
         self._label_tokenizer = CheckpointTokenizer.of(tokenizer)
+        self._label_tokenizer.readable = readable
 
     @property
     def ent_token(self) -> str:

@@ -230,6 +230,25 @@ def word_embeddings(encoder: DebertaEncoder | TransformersEncoder) -> int | None
     return found.num_embeddings if isinstance(found, nn.Embedding) else None
 
 
+def readable_subwords(encoder: DebertaEncoder | TransformersEncoder) -> int | None:
+    """Subwords of the longest text that the encoder has positions for; None where its positions never end.
+
+    A table of RoBERTa's kind begins with rows of no place in a text: those up to the padding's. The numbers of the rows
+    may be fewer than these (Nystromformer), and the types of subwords end, too (NomicBERT, which has no table).
+    """
+    if isinstance(encoder, DebertaEncoder):
+        return None
+    limits = []
+    for owner in (encoder.model, getattr(encoder.model, "embeddings", None)):
+        table, buffers = getattr(owner, "position_embeddings", None), ["token_type_ids"]
+        if isinstance(table, nn.Embedding):
+            limits.append(table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1))
+            buffers.append("position_ids")
+        found = (getattr(owner, name, None) for name in buffers)
+        limits += [buffer.shape[-1] for buffer in found if isinstance(buffer, Tensor)]
+    return min(limits, default=None)
+
+
 class _NoNormalNumbers(TorchFunctionMode):
     """Leaves out normal numbers on the meta device: to draw them, torch imports its compiler, which takes a second."""
 

@@ -101,10 +101,14 @@ def test_a_limit_of_the_checkpoint_may_be_raised(load):
     for name in BOTH:
         getattr(both, name).data_processor.transformer_tokenizer.model_max_length = 96
     assert spans(both.check(TEXTS, LABELS, threshold=0.3)) != spans(cut)
+    long = [" ".join(TEXTS)]
+    both.check(long, LABELS, threshold=0.3)
+    found = both.ours.inference(long, LABELS, threshold=0.3)
     for name in BOTH:
         getattr(both, name).data_processor.transformer_tokenizer.model_max_length = 10**30
-        with pytest.raises((IndexError, RuntimeError)):  # there are no more positions
-            getattr(both, name).inference([" ".join(TEXTS)], LABELS)
+    with pytest.raises((IndexError, RuntimeError)):  # there are no more positions
+        both.reference.inference(long, LABELS)
+    assert both.ours.inference(long, LABELS, threshold=0.3) == found
 
 
 def _cut(tokenizer):

@@ -18,8 +18,9 @@ from gliner_fast.checkpoints.tokenizer_loading import CheckpointTokenizer
 from gliner_fast.config import CONFIG_NAME, GLiNERConfig
 from gliner_fast.cpu.forking import survive_forks
 from gliner_fast.cpu.heap import keep_freed_memory
-from gliner_fast.encoder import parameters_on_meta, word_embeddings
+from gliner_fast.encoder import TransformersEncoder, parameters_on_meta, readable_subwords, word_embeddings
 from gliner_fast.encoders import packed_t5
+from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.encoders.deberta_config import DebertaConfig
 from gliner_fast.errors import CheckpointError, CheckpointWarning, UnsupportedCheckpointError, reason_of
 from gliner_fast.network import Network
@@ -100,6 +101,7 @@ def load_parts(
     with parameters_on_meta():
         network = _build_network(config, str(folder / CONFIG_NAME))
     _refuse_larger_vocabulary(network, tokenizer, label_tokenizer, path)
+    _keep_to_positions(network, tokenizer, label_tokenizer)
     if any(buffer.is_meta for buffer in network.buffers()):  # made out of parameters, and nobody fills them
         raise UnsupportedCheckpointError(
             f"{folder / CONFIG_NAME}: the encoder {encoder_config.get('model_type')!r} keeps second copies of its "
@@ -162,16 +164,31 @@ def _refuse_larger_vocabulary(
         label_tokenizer: of the labels, where these have an encoder of their own.
         path: the file of weights, for messages.
     """
-    read_by = [("tokenizer", tokenizer, network.encoder)]
-    if label_tokenizer is not None and network.label_encoder is not None:
-        read_by.append(("tokenizer of the labels", label_tokenizer, network.label_encoder.encoder))
-    for name, own, encoder in read_by:
+    for name, own, encoder in _readers(network, tokenizer, label_tokenizer):
         rows, highest = word_embeddings(encoder), own.highest_id()
         if rows is not None and highest >= rows:
             raise CheckpointError(
                 f"{path} has {rows} word embeddings, but the {name} has subwords with ids up to {highest}: tokenizer "
                 "and weights are not of one model"
             )
+
+
+def _keep_to_positions(
+    network: Network, tokenizer: CheckpointTokenizer, label_tokenizer: CheckpointTokenizer | None = None
+) -> None:
+    """Has tokenizers cut what encoders have no position for: a longer text would end the prediction that meets it."""
+    for _, own, encoder in _readers(network, tokenizer, label_tokenizer):
+        own.readable = readable_subwords(encoder)
+
+
+def _readers(
+    network: Network, tokenizer: CheckpointTokenizer, label_tokenizer: CheckpointTokenizer | None
+) -> list[tuple[str, CheckpointTokenizer, DebertaEncoder | TransformersEncoder]]:
+    """Each tokenizer, by the name that messages give it, and the encoder that reads its subwords."""
+    readers = [("tokenizer", tokenizer, network.encoder)]
+    if label_tokenizer is not None and network.label_encoder is not None:
+        readers.append(("tokenizer of the labels", label_tokenizer, network.label_encoder.encoder))
+    return readers
 
 
 def create_parts(
@@ -206,6 +223,7 @@ def create_parts(
     network = _build_network(config, "the configuration")
     if DebertaConfig.read(encoder_config) is not None:
         _initialise(network, float(encoder_config.get("initializer_range", 0.02)))
+    _keep_to_positions(network, own)
     if backbone_from_pretrained:
         _copy_backbone(network, config, hub)
     return Parts(config, network, own, words_splitter=splitter)

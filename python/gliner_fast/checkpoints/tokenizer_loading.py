@@ -47,6 +47,7 @@ class CheckpointTokenizer:
         backend.no_padding()
         self.backend = backend
         self.pad_id = 0 if pad_id is None else pad_id
+        self.readable: int | None = None  # subwords that the encoder has positions for; None for any number
         self._limit, self._load = limit, load
 
     @classmethod
@@ -73,7 +74,9 @@ class CheckpointTokenizer:
 
     @property
     def max_subwords(self) -> int | None:
-        """Longest sequence, special subwords included; None for no limit. As transformers' form says, once it is made.
+        """Longest sequence, special subwords included; None for no limit.
+
+        As transformers' form says, once it is made, but no longer than the encoder has positions for.
 
         Raises:
             CheckpointError: it is no number; that form has been told to truncate at the left since.
@@ -81,16 +84,16 @@ class CheckpointTokenizer:
         made = self.__dict__.get("of_transformers")
         limit = self._limit if made is None else made.model_max_length
         if limit is None:
-            return None
+            return self.readable
         if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit >= 1:
             raise CheckpointError(
                 f"the tokenizer's model_max_length is {shown(limit)}: expected a number of subwords, or null"
             )
         if limit >= _NO_LIMIT:
-            return None
+            return self.readable
         if made is not None:
             _refuse_left_truncation(made.truncation_side)
-        return int(limit)
+        return int(limit) if self.readable is None else min(int(limit), self.readable)
 
     def splits_as(self, other: CheckpointTokenizer | None) -> bool:
         """Whether texts have the same subwords by another one."""
