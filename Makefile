@@ -44,18 +44,21 @@ OTHER_VECTORS := scalar $(if $(shell grep -m1 -ow avx512f /proc/cpuinfo 2>/dev/n
 test: $(EXTENSION) ## Run every test that needs no GPU, Python and Rust
 	GLINER_FAST_EXAMPLES=$${GLINER_FAST_EXAMPLES:-60} $(OFFLINE) \
 	  $(BIN)/python -m pytest -q -m "not gpu" --numprocesses $(WORKERS) --dist loadfile --durations 20
-	PROPTEST_CASES=$${PROPTEST_CASES:-128} cargo test --workspace --locked --quiet
+	PROPTEST_CASES=$${PROPTEST_CASES:-64} cargo test --workspace --locked --quiet
 	for vectors in $(OTHER_VECTORS); do \
 	  GLINER_FAST_TEST_VECTORS=$$vectors PROPTEST_CASES=16 cargo test --workspace --lib --locked --quiet || exit; done
 
 .PHONY: lint
 lint: $(EXTENSION) ## ruff, mypy --strict, stubtest, rustfmt, clippy
-	$(MAKE) --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) lint-types lint-stubs lint-style lint-rust
+	$(MAKE) --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) \
+	  lint-types lint-windows lint-stubs lint-style lint-rust
 
-.PHONY: lint-types lint-stubs lint-style lint-rust
-# Windows lacks more of Python's library than macOS does. Its cache is its own: each platform would drop the other's.
+.PHONY: lint-types lint-windows lint-stubs lint-style lint-rust
 lint-types:
 	$(BIN)/mypy
+
+# Windows lacks more of Python's library than macOS does. Its cache is its own: each platform would drop the other's.
+lint-windows:
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 python/gliner_fast
 
 lint-stubs: lint-types # not beside it: both write to mypy's cache, which one may find locked
@@ -127,11 +130,15 @@ DEMO_TEXT := Cliff Richard covered Lay All Your Love on Me, while Dionne Warwick
   recorded their versions of SOS.
 
 # The file of the built extension stands for the environment too: it is younger than all that both are made from. The
-# constraints go by URL: pip takes a blank, which the path of a checkout may have, for the end of a name.
+# constraints go by URL: pip takes a blank, which the path of a checkout may have, for the end of a name. cargo builds
+# while pip fetches; Python compiles what it imports, of which pip would compile all ("no" is its word for that).
 $(EXTENSION): $(VENV)/.tools $(RUST_SOURCES) pyproject.toml .ci/constraints.txt
 	export VIRTUAL_ENV="$(abspath $(VENV))" \
-	  PIP_CONSTRAINT="$$($(BIN)/python -c "import pathlib; print(pathlib.Path('.ci/constraints.txt').resolve().as_uri())")"; \
-	$(BIN)/maturin develop --release --locked --extras dev
+	  PIP_CONSTRAINT="$$($(BIN)/python -c "import pathlib; print(pathlib.Path('.ci/constraints.txt').resolve().as_uri())")" \
+	  PIP_NO_COMPILE=no; \
+	$(BIN)/maturin build --release --locked --out target/wheels & built=$$!; \
+	$(BIN)/maturin develop --release --locked --extras dev; \
+	wait $$built
 	touch $@
 
 NEW_ENOUGH := -c "import sys; sys.exit(sys.version_info < (3, 10))"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from gliner_fast import GLiNER
 from gliner_fast.cli import main
+from gliner_fast.comparing import speed
 from gliner_fast.comparing.speed import Times, measure_speed
 from tests.samples import CROSSNER, LABELS
 
@@ -44,7 +46,7 @@ def test_rounds_take_turns_and_gliner_is_at_its_best(monkeypatch):
     reference = Recording(log, "gliner")
     texts = ["Ada.", "", "A longer text.", "Ada."]
     report = measure_speed(ours, texts, ["person"], threshold=1.0, rounds=2, reference=reference)
-    assert (report.texts, report.words, len(report.ours.seconds)) == (2, 4, 2)
+    assert (report.texts, report.words, report.unread_words, len(report.ours.seconds)) == (2, 6, 0, 2)
     assert report.rivals[0].name == "gliner as shipped"
     best = log[-1][2]
     assert best in (1, 4, 8, 16)
@@ -52,6 +54,29 @@ def test_rounds_take_turns_and_gliner_is_at_its_best(monkeypatch):
     assert [name for name, _, _ in rounds] == ["ours", "gliner", "gliner"] * 2
     assert [given for _, given, _ in rounds[:3]] == [["Ada.", "A longer text."]] * 2 + [["A longer text.", "Ada."]]
     assert [size for _, _, size in rounds[:3]] == [None, None, best]
+
+
+def test_words_that_nobody_reads_make_nobody_faster(recwarn):
+    model = GLiNER.from_pretrained()
+    model.config.max_len = 7
+    report = measure_speed(model, ["one two three " * 4, "four five"], ["person"], rounds=1, compare=False)
+    assert (report.words, report.unread_words) == (9, 5)
+    assert "2 texts, 9 words (5 more are beyond the model's limit, and not read); rounds: 1;" in str(report)
+    assert {str(told.message) for told in recwarn} == {"Sentence of length 12 has been truncated to 7"}
+
+
+@pytest.mark.parametrize(("device", "sizes"), [("cpu", [1, 4, 8, 16]), ("cuda", [1, 16, 64, 256])])
+def test_gliner_is_given_the_batches_of_its_device(device, sizes, monkeypatch):
+    log, ours = [], Recording([], "ours")
+    monkeypatch.setattr(speed, "verify", lambda *_, **__: None)
+    ours.device, ours.precision, ours.data_processor = (
+        torch.device(device),
+        "float32",
+        GLiNER.from_pretrained().data_processor,
+    )
+    report = measure_speed(ours, ["Ada."], ["person"], rounds=1, reference=Recording(log, "gliner"))
+    assert [size for _, _, size in log[: len(sizes)]] == sizes
+    assert "gliner 0.2.29 in float32" in report.conditions
 
 
 def test_nothing_to_measure_is_said():

@@ -33,10 +33,11 @@ def bench(
     """Measure the speed on your own texts, beside gliner.
 
     Rounds are interleaved in one process, medians and quartiles of their
-    ratios are told, and whether both gave the same answers. gliner runs as it
-    is shipped, and at its best: sorted texts, the fastest batch size. Needs
-    what extract needs, and gliner itself (pip install gliner==0.2.29) unless
-    --alone is given. Exits with 1 where the answers differ.
+    ratios are told, and whether both gave the same answers. gliner runs in
+    float32, whatever --dtype says: as it is shipped, and with sorted texts and
+    the fastest batch size. Needs what extract needs, and gliner itself (pip
+    install gliner==0.2.29) unless --alone is given. Exits with 1 where the
+    answers differ.
 
     [bold]gliner-fast bench articles.jsonl -l person,company -m urchade/gliner_small-v2.1[/bold]
     """
