@@ -130,15 +130,13 @@ DEMO_TEXT := Cliff Richard covered Lay All Your Love on Me, while Dionne Warwick
   recorded their versions of SOS.
 
 # The file of the built extension stands for the environment too: it is younger than all that both are made from. The
-# constraints go by URL: pip takes a blank, which the path of a checkout may have, for the end of a name. cargo builds
-# while pip fetches; Python compiles what it imports, of which pip would compile all ("no" is its word for that).
+# constraints go by URL: pip takes a blank, which the path of a checkout may have, for the end of a name. Python compiles
+# what it imports, and pip need not compile all of it ("no" is how pip is told so).
 $(EXTENSION): $(VENV)/.tools $(RUST_SOURCES) pyproject.toml .ci/constraints.txt
 	export VIRTUAL_ENV="$(abspath $(VENV))" \
 	  PIP_CONSTRAINT="$$($(BIN)/python -c "import pathlib; print(pathlib.Path('.ci/constraints.txt').resolve().as_uri())")" \
 	  PIP_NO_COMPILE=no; \
-	$(BIN)/maturin build --release --locked --out target/wheels & built=$$!; \
-	$(BIN)/maturin develop --release --locked --extras dev; \
-	wait $$built
+	$(BIN)/maturin develop --release --locked --extras dev
 	touch $@
 
 NEW_ENOUGH := -c "import sys; sys.exit(sys.version_info < (3, 10))"
