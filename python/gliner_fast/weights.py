@@ -37,6 +37,8 @@ _EMBEDDINGS = re.compile(
 _LAYER = re.compile(re.escape(_ENCODER) + r"(?:encoder\.|transformer\.)?(?:layers?|block)\.(\d{1,9})\.")
 # Buffers that older transformers stored, and layers that exist in files but that GLiNER never runs.
 _IGNORABLE = re.compile(r".*(position_ids|token_type_ids|\.pooler\..*|num_batches_tracked)$|^cross_fuser\..*")
+# What peft calls the weights that it has put something around, and what it has put there.
+_ADAPTED = re.compile(r"\.(base_layer|lora_\w+)\.")
 # T5's embeddings have two names: of what a file holds under each, the package computes with the second.
 _EMBEDDINGS_OF_T5 = [
     (f"{prefix}shared.weight", f"{prefix}encoder.embed_tokens.weight") for prefix in (_ENCODER, _LABEL_ENCODER)
@@ -326,7 +328,11 @@ def has_weights_of(network: Network, folder: Path, variant: str | None = None) -
 
 
 def checkpoint_names(network: Network) -> dict[str, list[str]]:
-    """The package's name of each of our parameters; several where ours is theirs, one below the other."""
+    """The package's name of each of our parameters; several where ours is theirs, one below the other.
+
+    Raises:
+        CheckpointError: a parameter has none, such as an adapter's.
+    """
     modules = {
         **_head_names(network.scorer),
         **_mlp_names("relations.pairs", "pair_rep_layer"),
@@ -337,19 +343,31 @@ def checkpoint_names(network: Network) -> dict[str, list[str]]:
     }
     names: dict[str, list[str]] = {}
     for ours, _ in network.named_parameters():
-        module, _, kind = ours.rpartition(".")
-        if ours.startswith("encoder."):
-            names[ours] = _encoder_names(ours.removeprefix("encoder."), network.encoder, _ENCODER)
-        elif ours.startswith("label_encoder.encoder.") and network.label_encoder is not None:
-            own = ours.removeprefix("label_encoder.encoder.")
-            names[ours] = _encoder_names(own, network.label_encoder.encoder, _LABEL_ENCODER)
-        elif ours.startswith("relations.adjacency."):
-            names[ours] = [_ADJACENCY + ours.removeprefix("relations.adjacency.")]
-        elif ours.startswith("relations.triples."):
-            names[ours] = [_TRIPLES + ours.removeprefix("relations.triples.")]
-        else:
-            names[ours] = [f"{modules[module]}.{kind}"]
+        try:
+            names[ours] = _names_of(ours, network, modules)
+        except (KeyError, ValueError) as error:  # noqa: PERF203
+            raise CheckpointError(
+                f"the model's parameter {ours} has no place in a checkpoint: if it is an adapter's, merge the adapter "
+                "into the weights (of peft: merge_and_unload)"
+            ) from error
     return names
+
+
+def _names_of(ours: str, network: Network, modules: Mapping[str, str]) -> list[str]:
+    """Raises KeyError or ValueError where there is no name."""
+    module, _, kind = ours.rpartition(".")
+    if _ADAPTED.search(ours):
+        raise KeyError(ours)
+    if ours.startswith("encoder."):
+        return _encoder_names(ours.removeprefix("encoder."), network.encoder, _ENCODER)
+    if ours.startswith("label_encoder.encoder.") and network.label_encoder is not None:
+        own = ours.removeprefix("label_encoder.encoder.")
+        return _encoder_names(own, network.label_encoder.encoder, _LABEL_ENCODER)
+    if ours.startswith("relations.adjacency."):
+        return [_ADJACENCY + ours.removeprefix("relations.adjacency.")]
+    if ours.startswith("relations.triples."):
+        return [_TRIPLES + ours.removeprefix("relations.triples.")]
+    return [f"{modules[module]}.{kind}"]
 
 
 def _encoder_names(ours: str, encoder: nn.Module, prefix: str) -> list[str]:

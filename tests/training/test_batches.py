@@ -179,3 +179,19 @@ def test_batches_come_where_no_thread_can_be_started(
 
     monkeypatch.setattr(threading.Thread, "start", refuse)  # as once the main thread has ended
     assert [key(next(own)) for own in [stream()] for _ in range(3)] == expected
+
+
+def test_negatives_as_gliner_draws_them_are_drawn_anew_for_every_batch(stream: Callable[..., BatchStream]) -> None:
+    """A draw of gliner's gives all texts of a batch the same first types: one for a chunk gave an epoch two of them."""
+    examples = [Example(("word",), ((0, 1, f"type {number % 40}"),)) for number in range(400)]
+    for size in (8, None):
+        config = CONFIG.replace(sampling="gliner", batch_size=size)
+        _, chunk = next(stream(examples, config)._chunks(Place(0, 0)))
+        negatives = Counter(
+            label
+            for example, asked in zip(chunk.examples, chunk.asked, strict=True)
+            for label in set(asked.types) - set(example.labels)
+        )
+        assert 120 < negatives.total() < 280  # none or one each, at random
+        assert len(negatives) > 25
+        assert max(negatives.values()) < 30

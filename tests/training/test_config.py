@@ -76,7 +76,7 @@ def test_short_forms_are_read(tmp_path: Path) -> None:
         ({"steps": 0}, "steps is 0: expected a number of at least 1"),
         ({"lr_encoder": "fast"}, "lr_encoder is 'fast': expected a number"),
         ({"lr_encoder": ".nan"}, "lr_encoder is '.nan': expected a number"),
-        ({"lr_encoder": "nan"}, "lr_encoder is nan: expected a number of at least 0"),
+        ({"lr_encoder": "nan"}, "lr_encoder is nan: expected a number from 0 to"),
         ({"random_drop": 2}, "random_drop is 2: expected true or false"),
         ({"output_dir": 3}, "output_dir is 3: expected a string"),
         ({"loss": "bec"}, "loss is 'bec': expected one of bce, focal, dice"),
@@ -169,3 +169,23 @@ def test_names_with_lists_are_read_and_written(tmp_path: Path) -> None:
         TrainingConfig.from_mapping({"output_dir": "x", "implies": ["athlete"]})
     with pytest.raises(ConfigError, match=r"implies\['athlete'\]\[0\] is 3: expected a string"):
         TrainingConfig.from_mapping({"output_dir": "x", "implies": {"athlete": [3]}})
+
+
+def test_settings_without_an_effect_are_named_with_the_reason() -> None:
+    assert list(TrainingConfig(output_dir="o", model="m", loss="focal", focal_gamma=2.0, dropout=0.1).unread) == []
+    assert list(TrainingConfig(output_dir="o", encoder="e", max_width=20).unread) == []
+    config = TrainingConfig(output_dir="o", model="m", max_width=20, focal_gamma=2.0, negatives=0.3, dice_gamma=2.0)
+    assert dict(config.unread) == {
+        "max_width": "m has its own",
+        "focal_gamma": "loss is 'bce'",
+        "dice_gamma": "loss is 'bce'",
+        "negatives": "masking is 'none'",
+    }
+    assert dict(config.replace(loss="dice", masking="span", label_smoothing=0.1).unread).keys() == {
+        "max_width", "focal_gamma", "label_smoothing",
+    }  # fmt: skip
+
+
+def test_a_learning_rate_is_a_number_that_ends() -> None:
+    with pytest.raises(ConfigError, match="lr_encoder is inf: expected a number from 0 to"):
+        TrainingConfig(output_dir="o", lr_encoder=float("inf"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,51 @@ def test_training_arguments_of_the_package_are_read(model: GLiNER, tmp_path: Pat
     config = configured(model, tmp_path, training_args=arguments)
     assert (config.lr_encoder, config.steps, config.warmup, config.device) == (3e-5, 7, 0.5, "cpu")
     assert (config.masking, config.schedule) == ("global", "linear")  # its own defaults, other than the function's
+
+
+@pytest.mark.gliner
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"others_lr": 5e-5},  # the class decays by 0.0 what it does not call the encoder's
+        {"others_lr": 5e-5, "others_weight_decay": 0.3},
+        {"others_lr": 0.0, "others_weight_decay": 0.0},
+        {"others_weight_decay": 0.3},  # not read without others_lr
+        {"lr_scheduler_type": "constant", "warmup_ratio": 0.5},
+        {"lr_scheduler_type": "constant", "warmup_steps": 4},
+        {"lr_scheduler_type": "constant_with_warmup", "warmup_ratio": 0.5},
+    ],
+)
+@pytest.mark.parametrize("created", [False, True], ids=["class", "create_training_args"])
+def test_rates_and_decays_are_those_of_the_package_s_trainer(
+    model: GLiNER, tmp_path: Path, created: bool, given: dict[str, Any]
+) -> None:
+    from gliner import GLiNER as Reference
+    from gliner.training import Trainer, TrainingArguments
+
+    from gliner_fast.training.optimizer import parameter_groups
+
+    settings = {"learning_rate": 1e-5, "weight_decay": 0.01, "max_steps": 10, "use_cpu": True, "report_to": "none"}
+    reference = Reference.from_pretrained(str(model.source))
+    make = reference.create_training_args if created else TrainingArguments
+    arguments = make(output_dir=str(tmp_path), **settings, **given)
+    trainer = Trainer(model=reference, args=arguments, train_dataset=[1])
+    trainer.create_optimizer_and_scheduler(10)
+    theirs = {
+        (group["initial_lr"] if group["params"] else None, group["weight_decay"] if group["params"] else None)
+        for group in trainer.optimizer.param_groups
+    } - {(None, None)}
+    factors = []
+    for _ in range(10):
+        factors.append(trainer.lr_scheduler.lr_lambdas[0](len(factors)))
+    config = configured(model, tmp_path, training_args=arguments)
+    ours = {(group["peak_lr"], group["weight_decay"]) for group in parameter_groups(model.model, config)}
+    assert ours == theirs
+    assert [schedule_factor(step, config) for step in range(10)] == pytest.approx(factors)
+    if created:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # report_to
+            assert configured(model, tmp_path, **settings, **given) == config
 
 
 @pytest.mark.parametrize("share", [True, False], ids=["shares of the steps", "numbers of steps"])

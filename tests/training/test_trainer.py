@@ -367,8 +367,9 @@ def test_a_best_model_of_other_evaluation_examples_is_forgotten(
 
 def test_half_precision_on_a_cpu_is_told_to_be_none(configure: Callable[..., TrainingConfig], tmp_path: Path) -> None:
     lines: list[str] = []
-    train(configure(tmp_path, precision="fp16", steps=1), tell=lines.append)
+    train(configure(tmp_path, precision="fp16", steps=1, prob_margin=0.1), tell=lines.append)
     assert "precision is 'fp16', which a CPU does not train in: it is float32 here" in lines
+    assert "prob_margin is set, and not read: loss is 'bce'" in lines
 
 
 def test_files_are_on_the_disk_before_their_folder_has_its_name(

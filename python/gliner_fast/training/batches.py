@@ -28,6 +28,8 @@ from gliner_fast.training.targets import Targets, known_spans, make_targets
 
 # Examples that are sorted by length together: enough for batches of a GPU's size to hold texts of like length.
 _CHUNK = 4096
+# Texts of a batch in gliner, unless it is told otherwise.
+_GLINER_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class BatchStream:
         corpus, config = self._corpus, self._config
         if config.sampling == "gliner" and self._batcher.reads_labels_apart:
             return self._prepare_sharing(examples, generator)
-        asked = sample_types(examples, corpus.foreign_labels, config, generator, corpus.implied)
+        asked = self._draw_types(examples, generator)
         pairs = [(example, own) for example, own in zip(examples, asked, strict=True) if own.types]
         examples, asked = [example for example, _ in pairs], [own for _, own in pairs]
         prompts, prompt_of_row = self._encode_types(asked)
@@ -152,6 +154,22 @@ class BatchStream:
         batches = list(plan_batches(lengths, config.batch_tokens, config.batch_size))
         generator.shuffle(batches)
         return Chunk(examples, asked, corpus.implied, subwords, prompts, prompt_of_row, lengths, cut_texts, batches)
+
+    def _draw_types(self, examples: list[TrainingExample], generator: random.Random) -> list[Asked]:
+        """The types of each of some examples, which come in random order.
+
+        `gliner` draws a batch's negatives from the batch's labels, and draws anew for the next one. So they are drawn
+        here for as many examples as a batch of it has: those that stand together before they are sorted by length.
+        """
+        corpus, config = self._corpus, self._config
+        size = len(examples) if config.sampling == "paper" else config.batch_size or _GLINER_BATCH
+        return [
+            asked
+            for first in range(0, len(examples), size)
+            for asked in sample_types(
+                examples[first : first + size], corpus.foreign_labels, config, generator, corpus.implied
+            )
+        ]
 
     def _prepare_sharing(self, examples: list[TrainingExample], generator: random.Random) -> Chunk:
         """Cuts examples into batches, whose texts are then asked for the same types: those are no part of a row."""

@@ -200,11 +200,11 @@ class RunFolder:
             file.write(json.dumps(entry) + "\n")
 
     def cut_log(self, step: int) -> None:
-        """Takes out of the log what came after a step, and will come again; a line that was cut off too."""
+        """Takes out of the log what came after a step, and will come again; a line that was cut off or damaged, too."""
         if not self._log.exists():
             return
-        lines = [line for line in self._log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        kept = [line for line in lines if (own := _step_of(line)) is not None and own <= step]
         write_whole(self._log, "".join(line + "\n" for line in kept).encode())
 
     def _write_aside(self, target: Path, write: Callable[[Path], object]) -> None:
@@ -226,6 +226,15 @@ class RunFolder:
         sync(self.path)
         if old.exists():
             shutil.rmtree(old)
+
+
+def _step_of(line: str) -> int | None:
+    """The step of a line of the log; None where it is no line of ours."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return step if isinstance(step, int) else None
 
 
 def load_checkpoint(
@@ -271,7 +280,10 @@ def load_checkpoint(
     with _errors_naming(folder):
         path = weights.find_weights(folder)
         tensors = weights.read_weights(path)
+    learning = [parameter.requires_grad for parameter in model.model.parameters()]
     weights.load_weights(model.model, tensors, dtype=None, strict=True, source=str(path))
+    for parameter, learns in zip(model.model.parameters(), learning, strict=True):
+        parameter.requires_grad_(learns)  # the user may have frozen some
     if state.best is None:
         return state
     reasons = [f"{name} is another one now" for name in _JUDGING if getattr(earlier, name) != getattr(config, name)]

@@ -11,7 +11,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import KeysView, Mapping, Sequence
+from collections.abc import Iterator, KeysView, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import Enum
@@ -228,6 +228,22 @@ class TrainingConfig:
         """Steps from one checkpoint to the next."""
         return min(math.ceil(self.steps / 10), _MOST_STEPS_UNSAVED) if self.save_steps is None else self.save_steps
 
+    @property
+    def unread(self) -> Iterator[tuple[str, str]]:
+        """Settings other than the default that others leave without an effect, and why."""
+        idle = [(name, f"{self.model} has its own") for name in _OF_NEW_HEADS if self.model is not None]
+        if self.loss != "focal":
+            idle += [(name, f"loss is {self.loss!r}") for name in ("focal_gamma", "prob_margin")]
+        if self.loss == "dice":
+            idle += [(name, "loss is 'dice'") for name in ("focal_alpha", "label_smoothing")]
+        else:
+            idle.append(("dice_gamma", f"loss is {self.loss!r}"))
+        if self.masking == "none":
+            idle.append(("negatives", "masking is 'none'"))
+        for name, reason in idle:
+            if getattr(self, name) != getattr(type(self), name):
+                yield name, reason
+
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any], source: str = "the configuration") -> Self:
         """Reads settings as YAML gives them.
@@ -282,6 +298,8 @@ class TrainingConfig:
         return dataclasses.replace(self, **changes)
 
 
+# A checkpoint to go on from brings its own.
+_OF_NEW_HEADS = ("hidden_size", "span_mode", "num_rnn_layers", "subtoken_pooling", "max_width", "max_len")
 _ANY = float("inf")
 _RANGES: list[tuple[str, float, float]] = [
     ("hidden_size", 1, _ANY), ("num_rnn_layers", 0, _ANY), ("max_width", 1, _ANY), ("max_len", 1, _ANY),
@@ -289,8 +307,8 @@ _RANGES: list[tuple[str, float, float]] = [
     ("max_neg_type_ratio", 0, _ANY), ("batch_tokens", 1, _ANY), ("batch_size", 1, _ANY), ("piece_tokens", 1, _ANY),
     ("accumulation", 1, _ANY),
     ("focal_alpha", -_ANY, 1), ("focal_gamma", 0, _ANY), ("prob_margin", 0, 1), ("label_smoothing", 0, 1),
-    ("dice_gamma", 0, _ANY), ("negatives", 0, 1), ("steps", 1, _ANY), ("lr_encoder", 0, _ANY),
-    ("lr_others", 0, _ANY), ("weight_decay", 0, _ANY), ("weight_decay_others", 0, _ANY), ("warmup", 0, 1),
+    ("dice_gamma", 0, _ANY), ("negatives", 0, 1), ("steps", 1, _ANY), ("lr_encoder", 0, 1e6),
+    ("lr_others", 0, 1e6), ("weight_decay", 0, _ANY), ("weight_decay_others", 0, _ANY), ("warmup", 0, 1),
     ("warmup_steps", 0, _ANY),
     ("max_grad_norm", 0, _ANY), ("dropout", 0, 1), ("log_steps", 1, _ANY), ("save_steps", 1, _ANY),
     ("save_total_limit", 1, _ANY), ("eval_steps", 1, _ANY), ("eval_threshold", 0, 1),

@@ -125,9 +125,11 @@ def train_model(
                 stacklevel=2,
             )
         training_kwargs = _settings_of(training_args)
+        arguments = _read_arguments(training_kwargs)
+    else:
+        arguments = _as_created(_read_arguments(training_kwargs))
     if output_dir is None:
         raise TrainingError("Either training_args or output_dir must be provided")
-    arguments = _read_arguments(training_kwargs)
     splitter = model.data_processor.custom_splitter
     train = examples_from_records(train_dataset, "train_dataset", splitter=splitter)
     evaluated = [] if eval_dataset is None else examples_from_records(eval_dataset, "eval_dataset", splitter=splitter)
@@ -164,7 +166,16 @@ def create_training_args(output_dir: str | Path, **settings: Any) -> Arguments:
         TypeError: a setting that neither the package nor `transformers.TrainingArguments` knows.
         ConfigError: a value of a wrong type.
     """
-    return replace(_read_arguments(settings), output_dir=str(output_dir))
+    return replace(_as_created(_read_arguments(settings)), output_dir=str(output_dir))
+
+
+def _as_created(arguments: Arguments) -> Arguments:
+    """With what `create_training_args` of the package sets where a setting of the others is missing, or 0."""
+    return replace(
+        arguments,
+        others_lr=arguments.others_lr or arguments.learning_rate,
+        others_weight_decay=arguments.others_weight_decay or arguments.weight_decay,
+    )
 
 
 def set_frozen(model: GLiNER, component: str, *, frozen: bool) -> None:
@@ -243,6 +254,11 @@ def _configure(
     if a.lr_scheduler_type not in _SCHEDULES:
         raise TrainingError(f"lr_scheduler_type is {a.lr_scheduler_type!r}: expected one of {', '.join(_SCHEDULES)}")
     steps = a.max_steps if a.max_steps > 0 else _steps_of_epochs(a, examples)
+    is_one_rate = a.others_lr is None  # and one weight decay, whatever the others' is
+    warmup = a.warmup_steps if 0 < a.warmup_steps < 1 else a.warmup_ratio
+    warmup_steps = None if 0 <= a.warmup_steps < 1 else math.floor(a.warmup_steps)  # which may be refused
+    if a.lr_scheduler_type == "constant":  # from the first step on
+        warmup, warmup_steps = 0.0, None
     return TrainingConfig(
         output_dir=output_dir,
         sampling="gliner",
@@ -264,13 +280,12 @@ def _configure(
         masking=_known(a, "masking", "masking"),
         steps=steps,
         lr_encoder=a.learning_rate,
-        # `or`, as there: a rate of 0 falls back too.
-        lr_others=a.others_lr or a.learning_rate,
+        lr_others=a.learning_rate if a.others_lr is None else a.others_lr,
         weight_decay=a.weight_decay,
-        weight_decay_others=a.others_weight_decay or a.weight_decay,
+        weight_decay_others=a.weight_decay if is_one_rate else a.others_weight_decay or 0.0,
         schedule=_SCHEDULES[a.lr_scheduler_type],
-        warmup=a.warmup_steps if 0 < a.warmup_steps < 1 else a.warmup_ratio,
-        warmup_steps=None if 0 <= a.warmup_steps < 1 else math.floor(a.warmup_steps),  # which may be refused
+        warmup=warmup,
+        warmup_steps=warmup_steps,
         max_grad_norm=a.max_grad_norm,
         dropout=settings.dropout,
         device="cpu" if a.use_cpu else "auto",

@@ -39,6 +39,6 @@ class RecentSteps:
                 if not math.isfinite(value):
                     raise TrainingError(
                         f"the {name} of step {step:,} is {value}: lower the learning rates, or raise warmup; with fp16 "
-                        "try bf16 or fp32. The last checkpoint is sound"
+                        "try bf16 or fp32. Checkpoints of earlier steps are sound"
                     )
         return sum(loss for loss, _ in steps) / len(steps)

@@ -35,6 +35,7 @@ from gliner_fast.training.recent_steps import RecentSteps
 from gliner_fast.training.row_gradients import RowGradients
 from gliner_fast.training.run import Run, begin_run
 from gliner_fast.training.shared_labels import share_labels
+from gliner_fast.weights import checkpoint_names
 
 if TYPE_CHECKING:
     from gliner_fast.model import GLiNER
@@ -146,6 +147,7 @@ class Trainer:
         tell: Tell | None = None,
     ) -> None:
         expect_trainable(model.config)
+        checkpoint_names(model.model)  # refused here, and not by the first checkpoint
         self.model, self.corpus, self.eval_sets, self.config, self.run = model, corpus, eval_sets, config, run
         self._tell = tell if tell is not None and run.accelerator.is_main_process else lambda _: None
         self._best: Best | None = None
@@ -177,7 +179,13 @@ class Trainer:
         prepare_model(model, config, accelerator.device)
         optimizer = accelerator.prepare_optimizer(build_optimizer(model.model, config), device_placement=False)
         if state is not None:
-            optimizer.load_state_dict(state.optimizer)
+            try:
+                optimizer.load_state_dict(state.optimizer)
+            except ValueError as error:
+                raise TrainingError(
+                    f"{self.run.checkpoint} was made with other parameters frozen than those that are frozen now: "
+                    "freeze the same ones, or begin anew in another output_dir"
+                ) from error
             if accelerator.scaler is not None and state.scaler is not None:
                 accelerator.scaler.load_state_dict(state.scaler)
         network = accelerator.prepare_model(model.model) if accelerator.num_processes > 1 else model.model
@@ -340,6 +348,8 @@ class Trainer:
             self._tell("freeze_label_encoder is set, and the model is no bi-encoder: there is no such encoder")
         if self.config.precision == "fp16" and self.run.accelerator.device.type == "cpu":
             self._tell("precision is 'fp16', which a CPU does not train in: it is float32 here")
+        for name, reason in self.config.unread:
+            self._tell(f"{name} is set, and not read: {reason}")
         if step:
             self._tell(f"going on after step {step:,}")
         elif self.run.is_resumed:

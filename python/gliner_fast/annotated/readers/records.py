@@ -190,8 +190,8 @@ def _read_offsets(record: Mapping[str, Any], place: str, options: RecordOptions)
         elif options.misaligned == "error":
             raise DataError(
                 f"{where} is {text[start:end]!r}, which does not begin and end with a word of "
-                f"{text[max(0, start - 20) : end + 20]!r}: correct it, or leave such spans out with misaligned='drop' "
-                "(--misaligned drop)"
+                f"{text[max(0, start - 20) : end + 20]!r}: correct it, or leave such spans out by misaligned='drop', "
+                "or by --misaligned drop of evaluate, calibrate and data (convert)"
             )
         else:
             options.dropped += 1
