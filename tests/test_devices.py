@@ -40,7 +40,8 @@ def test_all_are_all_cuda_devices(monkeypatch):
 
 def test_all_is_the_cpu_where_there_is_no_cuda_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert parse_devices("all") == [CPU]
+    with pytest.warns(UserWarning, match="no CUDA device that can be used: 'all' is the CPU here"):
+        assert parse_devices("all") == [CPU]
 
 
 def test_names_are_taken_as_they_are():

@@ -81,6 +81,39 @@ def test_what_is_no_text_has_no_entities_in_its_place(model):
     assert len(told) == 1
 
 
+@pytest.mark.parametrize("table", ["pandas", "polars", "pyarrow", "mapping"])
+def test_a_whole_table_is_no_column_of_texts(table, model):
+    columns = {"text": [TEXTS[0]]}
+    make = {"pandas": "DataFrame", "polars": "DataFrame", "pyarrow": "table"}
+    given = columns if table == "mapping" else getattr(pytest.importorskip(table), make[table])(columns)
+    with pytest.raises(TypeError, match=r"of several columns: give one, such as frame\['text'\]"):
+        model.stream(given, LABELS)
+    if table != "mapping":
+        texts = given["text"].to_pylist() if table == "pyarrow" else given["text"]
+        assert list(model.stream(texts, LABELS)) == model.inference(TEXTS[:1], LABELS)
+
+
+def test_a_row_is_told_to_be_one(model):
+    with pytest.warns(UserWarning, match=r"text 0 is .* has no entities: give a field of each, such as row\['text'\]"):
+        assert list(model.stream([{"text": TEXTS[0]}], LABELS)) == [[]]
+
+
+@pytest.mark.parametrize("given", [["Ada Lovelace", "London"], ("Ada Lovelace",)])
+def test_a_list_is_no_text(given, model):
+    with pytest.warns(
+        UserWarning, match="text is a (list|tuple), in which no entity is found, as in gliner: inference"
+    ):
+        assert model.predict_entities(given, LABELS) == []
+
+
+def test_relations_of_a_model_that_finds_none_are_told(built_in):
+    assert not hasattr(built_in, "predict_relations")
+    with pytest.raises(AttributeError, match="has no predict_relations: this model finds entities alone"):
+        built_in.predict_relations(TEXTS[0], LABELS, ["led"])
+    with pytest.warns(UserWarning, match="relations: not an argument of inference, ignored; this model finds entities"):
+        GLiNER.from_pretrained().inference(TEXTS[:1], LABELS, relations=["led"])
+
+
 @pytest.mark.parametrize("as_tuples", [False, True])
 def test_missing_values_are_no_reason_to_warn(as_tuples, model):
     missing = [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT]

@@ -28,6 +28,10 @@ if __name__ != "gliner_fast.config":
 
 Config = TypeVar("Config", bound="GLiNERConfig")
 
+ENTITIES_ALONE = (
+    "this model finds entities alone, and no relations: leave them out, or take a relation extraction checkpoint, such "
+    "as knowledgator/gliner-relex-large-v1.0"
+)
 CONFIG_NAME = "gliner_config.json"
 OTHER_CONFIG_NAME = "config.json"  # as transformers names that of a configuration by itself
 LABEL_TOKENIZER_FOLDER = "labels_tokenizer"  # in the folder of a bi-encoder
@@ -289,10 +293,7 @@ class GLiNERConfig:
             ValueError: the model finds entities alone.
         """
         if not self.is_relex:
-            raise ValueError(
-                "this model finds entities alone, and no relations: leave them out, or take a relation "
-                "extraction checkpoint, such as knowledgator/gliner-relex-large-v1.0"
-            )
+            raise ValueError(ENTITIES_ALONE)
 
     @property
     def widest(self) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,13 +34,17 @@ Devices = str | Sequence[str | torch.device]
 
 
 def parse_devices(devices: Devices) -> list[torch.device]:
-    """The devices that a user names: "all" (every CUDA device; without one, the CPU), one name, or a list of them.
+    """The devices that a user names: "all" (every CUDA device), one name, or a list of them.
+
+    Without a CUDA device "all" is the CPU, and a warning tells it.
 
     Raises:
         ValueError: no device, or one that is not here.
     """
     if devices == "all":
         count = torch.cuda.device_count()
+        if not count:
+            warnings.warn("there is no CUDA device that can be used: 'all' is the CPU here", stacklevel=2)
         return [torch.device("cuda", index) for index in range(count)] or [torch.device("cpu")]
     names = [devices] if isinstance(devices, str) else list(devices)
     if not names:

@@ -269,7 +269,7 @@ class GLiNER(PredictionMethods, TrainingMethods, SavingMethods, nn.Module):
     load_from_config = from_config  # the name that it has in `gliner`'s classes of one kind
 
     def __getattr__(self, name: str) -> Any:
-        """As torch's; says so of `gliner`'s methods that no model has, and why a model lacks those of bi-encoders."""
+        """As torch's; says so of `gliner`'s methods that no model has, and why a model lacks those of other kinds."""
         try:
             return super().__getattr__(name)
         except AttributeError as error:
@@ -322,7 +322,12 @@ class GLiNER(PredictionMethods, TrainingMethods, SavingMethods, nn.Module):
         super().__setattr__(name, compiled_in_place(value) if name == "model" else value)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compiles the network with `torch.compile`, for any batch shape unless told otherwise."""
+        """Compiles the network with `torch.compile`, for any batch shape unless told otherwise.
+
+        Not worth it on a CPU, where the network runs code of its own: it is slower then, as a warning tells.
+        """
+        if self.device.type == "cpu":
+            warnings.warn("compile() makes a model slower on a CPU: leave it out there", stacklevel=2)
         kwargs.setdefault("dynamic", True)
         self.model.compile(*args, **kwargs)
 

@@ -204,8 +204,7 @@ def stream_texts(
     devices: Devices | None,
 ) -> Iterator[Any]:
     """What `GLiNER.stream` gives, which describes the arguments and errors."""
-    if isinstance(texts, str) or not isinstance(texts, Iterable):
-        raise TypeError(f"texts is a {type(texts).__name__}: expected an iterable of texts, such as a list or a file")
+    _expect_one_column(texts)
     if isinstance(labels, Sequence) and any(isinstance(one, (list, Mapping)) for one in labels):
         raise TypeError("labels holds lists or mappings: a stream has one list or mapping of labels for all texts")
     if isinstance(options.relations, Sequence) and any(isinstance(one, list) for one in options.relations):
@@ -250,6 +249,14 @@ def _stream(
             texts.close()
 
 
+def _expect_one_column(texts: object) -> None:
+    is_table = hasattr(texts, "columns") and hasattr(texts, "shape")  # of pandas, polars or pyarrow
+    if is_table or isinstance(texts, Mapping):
+        raise TypeError(f"texts is a {type(texts).__name__}, of several columns: give one, such as frame['text']")
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        raise TypeError(f"texts is a {type(texts).__name__}: expected an iterable of texts, such as a list or a file")
+
+
 def _as_pair(item: Any) -> tuple[Any, Any]:
     try:
         text, context = item
@@ -276,7 +283,9 @@ def _expect_texts(
     for number, (text, context) in enumerate(pairs):
         if not isinstance(text, str) and not is_warned and not _is_missing(text):
             warnings.warn(
-                f"text {number} is {shown(text)}: what is no string has no entities, and more of it is not told of",
+                f"text {number} is {shown(text)}: what is no string has no entities"
+                + (": give a field of each, such as row['text']" if isinstance(text, Mapping) else "")
+                + "; further ones are not told of",
                 stacklevel=2,
             )
             is_warned = True

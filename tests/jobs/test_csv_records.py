@@ -105,10 +105,18 @@ def test_values_may_be_longer_than_the_standard_library_allows_by_itself(tmp_pat
 @pytest.mark.parametrize(
     ("content", "selection", "message"),
     [
-        (b"id,body\n1,a\n", Selection(), "a.csv has no column 'text' .*'id', 'body'"),
-        (b"id;text\n1;a\n", Selection(), "by the first line, are 'id;text'.*: name the right one; .* and not by semic"),
-        (b"text\n", Selection(id_column="id"), "no column 'id'.*: name the right one$"),
-        (b"text\n", Selection(columns=["x"]), "no column 'x'"),
+        (
+            b"id,body\n1,a\n",
+            Selection(),
+            r"a.csv has no column 'text' .*'id', 'body'.* by text_column \(--text-column\)$",
+        ),
+        (
+            b"id;text\n1;a\n",
+            Selection(),
+            "by the first line, are 'id;text'.*: name the right .*; .* and not by semic",
+        ),
+        (b"text\n", Selection(id_column="id"), r"no column 'id'.*: name the right one by id_column \(--id-column\)$"),
+        (b"text\n", Selection(columns=["x"]), r"no column 'x' .* by columns \(--columns\)$"),
         (b"text,text\n", Selection(), "has 2 columns 'text': rename all but one$"),
         (b"text,x,x\n", Selection(), "has 2 columns 'x': rename all but one, or leave it out .*--columns"),
         (b"text,caf\xe9\n", Selection(), "the header is not UTF-8"),

@@ -29,6 +29,7 @@ app = typer.Typer(
     help="Finds the entities that you name, in text: GLiNER's answers, faster.",
     epilog='Start here: [bold]gliner-fast predict "Ada Lovelace lived in London." -l person,city[/bold]',
     add_completion=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )

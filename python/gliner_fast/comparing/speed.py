@@ -173,7 +173,7 @@ def measure_speed(
         rivals=tuple(others),
         agreement=agreement,
         conditions=(
-            f"{ours.device}, {ours.precision}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+            f"{ours.device}, {ours.precision}, threads: {torch.get_num_threads()}, torch {torch.__version__}"
             + (f", gliner {installed_version()} in float32" if compare else "")
         ),
     )

@@ -156,7 +156,7 @@ class CsvRecords:
                 hint = "; values are parted by commas, and not by semicolons" if ";" in header[0] else ""
                 raise JobInputError(
                     f"{self._file.name} has no column {name!r} (its columns, by the first line, are "
-                    f"{listed(header)}): name the right one{hint}"
+                    f"{listed(header)}): {self._selection.name_it(name)}{hint}"
                 )
             if times[name] > 1:
                 raise JobInputError(

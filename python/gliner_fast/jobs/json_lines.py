@@ -91,7 +91,8 @@ class JsonFields:
         for name in self._selection.read:
             if name not in self._seen:
                 raise JobInputError(
-                    f"{self._place}: no row has a field {name!r}; the first rows have {fields}: name the right one"
+                    f"{self._place}: no row has a field {name!r}; the first rows have {fields}: "
+                    f"{self._selection.name_it(name)}"
                 )
         for name in self._selection.kept or ():
             if name not in self._seen:

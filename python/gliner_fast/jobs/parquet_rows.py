@@ -208,7 +208,7 @@ def _expect_columns(file: InputFile, schema: pa.Schema, selection: Selection) ->
         count = schema.names.count(name)
         if count == 0:
             raise JobInputError(
-                f"{file.path} has no column {name!r} (its columns: {listed(schema.names)}): name the right one"
+                f"{file.path} has no column {name!r} (its columns: {listed(schema.names)}): {selection.name_it(name)}"
             )
         if count > 1:
             raise JobInputError(f"{file.path} has {count} columns {name!r}: {selection.tell_apart(name)}")

@@ -40,6 +40,12 @@ class Selection:
         needed = (self.text_column, self.id_column, self.labels_column)
         return list(dict.fromkeys(name for name in needed if name is not None))
 
+    def name_it(self, name: str) -> str:
+        """What to do about a column that is not there, in a message."""
+        askers = {"text_column": self.text_column, "id_column": self.id_column, "labels_column": self.labels_column}
+        setting = next((setting for setting, named in askers.items() if named == name), "columns")
+        return f"name the right one by {setting} (--{setting.replace('_', '-')})"
+
     def tell_apart(self, name: str) -> str:
         """What to do about several columns of one name, in a message."""
         return "rename all but one" + ("" if name in self.read else ", or leave it out of those that pass (--columns)")

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MethodType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from gliner_fast.config import ENTITIES_ALONE
+
 if TYPE_CHECKING:
     import torch
 
@@ -38,7 +40,9 @@ def only_of_bi_encoders(method: Method) -> Method:
 
 
 def why_missing(name: str) -> str | None:
-    """Why a model lacks a method; None for one that no model has."""
+    """Why a model lacks a method of another kind of models; None for one that no model has."""
+    if name == "predict_relations":
+        return f"the model has no {name}: {ENTITIES_ALONE}"
     if not isinstance(vars(LabelVectorMethods).get(name), _OfBiEncoders):
         return None
     return f"the model is no bi-encoder, and has no {name}: it reads labels with each text, and has no vectors of them"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gliner_fast.config import ENTITIES_ALONE
 from gliner_fast.data_processor import whitespace_words
 from gliner_fast.devices import Devices
 from gliner_fast.labels import Labels, Threshold
@@ -86,6 +87,12 @@ class PredictionMethods(LabelVectorMethods):
         Returns:
             Entities in reading order.
         """
+        given: object = text
+        if isinstance(given, (list, tuple)):
+            warnings.warn(
+                f"text is a {type(given).__name__}, in which no entity is found, as in gliner: inference takes a list",
+                stacklevel=2,
+            )
         return self.inference(
             [text],
             labels,
@@ -298,4 +305,5 @@ class PredictionMethods(LabelVectorMethods):
         new = sorted(set(names) - self._told)
         if new:
             self._told.update(new)
-            warnings.warn(f"{', '.join(new)}: not an argument of {method}, ignored", stacklevel=3)
+            hint = f"; {ENTITIES_ALONE}" if "relations" in new else ""
+            warnings.warn(f"{', '.join(new)}: not an argument of {method}, ignored{hint}", stacklevel=3)

@@ -39,7 +39,9 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        wanted = "; GLiNER.train_model takes settings by name, or transformers' TrainingArguments"
+        hint = wanted if name in ("Trainer", "TrainingArguments") else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
