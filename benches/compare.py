@@ -6,7 +6,6 @@ pytest-benchmark times one function. Here its untimed set-up of each round runs 
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +14,10 @@ from typing import Any
 
 from torch import Tensor
 
+from benches.settings import read_scale
+
 # How much work a bench does: 1 is meant for two cores; 0.1 is a quick look, 10 a patient one.
-SCALE = float(os.environ.get("GLINER_FAST_BENCH_SCALE", "1"))
+SCALE = read_scale()
 # Wall-clock seconds that one bench may spend on its rounds, and the rounds that it makes at least and at most.
 SECONDS = 8.0 * SCALE
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 200
@@ -62,29 +63,42 @@ class Race:
             **conditions: shapes, dtype and settings, to be written beside the figures.
         """
         calls = {name: self._timed(call) for name, call in [*rivals.items(), ("ours", ours)]}
-        once = sum(call() for call in calls.values())  # warms caches up, and says what a round costs
-        rounds = max(fewest_rounds, min(MOST_ROUNDS, int(SECONDS / max(once, 1e-9))))
         seconds: dict[str, list[float]] = {name: [] for name in rivals}
 
         def run_rivals() -> None:
             for name in rivals:
                 seconds[name].append(calls[name]())
 
-        self.benchmark.pedantic(self._finished(ours), setup=run_rivals, rounds=rounds, iterations=1)
-        if self.benchmark.disabled:
-            return  # --benchmark-disable: the agreement was all that was asked for
-        our_seconds = list(self.benchmark.stats.stats.data)
+        rounds = 1
+        if self.is_timed:
+            once = sum(call() for call in calls.values())  # warms caches up, and says what a round costs
+            rounds = max(fewest_rounds, min(MOST_ROUNDS, int(SECONDS / max(once, 1e-9))))
         self.benchmark.extra_info.update(
-            machine=dict(self.machine),
-            conditions=conditions,
-            agreement=agreement,
-            amount=amount,
-            unit=unit,
-            ours=summarize(our_seconds),
-            rivals={name: summarize(times, our_seconds) for name, times in seconds.items()},
+            machine=dict(self.machine), conditions=conditions, agreement=agreement, amount=amount, unit=unit
         )
-        for name, told in (agreements or {}).items():
-            self.benchmark.extra_info["rivals"][name]["agreement"] = told
+        try:
+            self.benchmark.pedantic(self._finished(ours), setup=run_rivals, rounds=rounds, iterations=1)
+        finally:  # where the race is interrupted, too, with the rounds that it came to
+            stats = self.benchmark.stats
+            if stats is not None and stats.stats.data:
+                self._add_figures(stats.stats.data, seconds, agreements or {}, rounds)
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether figures are made; by --benchmark-disable the agreement is all that is asked for."""
+        return not self.benchmark.disabled
+
+    def _add_figures(
+        self, ours: list[float], rivals: Mapping[str, list[float]], agreements: Mapping[str, str], rounds: int
+    ) -> None:
+        """Adds what the finished rounds say, and how many they were where some are missing."""
+        info = self.benchmark.extra_info
+        info["ours"] = summarize(ours)
+        info["rivals"] = {name: summarize(times[: len(ours)], ours) for name, times in rivals.items()}
+        for name, told in agreements.items():
+            info["rivals"][name]["agreement"] = told
+        if len(ours) < rounds:
+            info["cut_off_after"] = len(ours)
 
     def _finished(self, call: Callable[[], object]) -> Callable[[], None]:
         def finished() -> None:
@@ -121,10 +135,15 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 def summarize(seconds: list[float], ours: list[float] | None = None) -> dict[str, float]:
     """Median and quartiles of the rounds; with `ours`, also how often ours goes into it, round by round."""
-    low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    low, median, high = _quartiles(seconds)
     summary = {"median_s": median, "low_quartile_s": low, "high_quartile_s": high}
     if ours is not None:
         ratios = [theirs / own for theirs, own in zip(seconds, ours, strict=True)]
-        low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        low, median, high = _quartiles(ratios)
         summary |= {"ratio": median, "low_quartile_ratio": low, "high_quartile_ratio": high}
     return summary
+
+
+def _quartiles(values: list[float]) -> list[float]:
+    """Low, median and high; of one value, of which `statistics` before Python 3.13 has none, itself."""
+    return statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else 3 * values

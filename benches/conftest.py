@@ -24,11 +24,12 @@ import torch
 
 from benches import hardware
 from benches.compare import SCALE, Race
+from benches.settings import read_sizes
 from tests import checkpoint_recipes, random_checkpoints, relation_checkpoints, tokenizer_makers
 
 HERE = Path(__file__).parent
 CACHE = HERE / ".cache"
-SIZES = os.environ.get("GLINER_FAST_BENCH_SIZES", "small,base").split(",")
+SIZES = read_sizes()
 LABELS = [
     "person", "organization", "location", "date", "event", "product", "country", "city", "book", "writer", "award",
     "university", "political party", "election", "politician", "law", "disease", "chemical compound",

@@ -20,9 +20,10 @@ def rows(result: Mapping[str, Any], only: str) -> Iterator[tuple[str, ...]]:
             continue
         amount, unit = info["amount"], info["unit"]
         own = speed(amount, info["ours"]["median_s"])
+        cut_off = f", cut off after {rounds_told(info['cut_off_after'])}" if "cut_off_after" in info else ""
         for name, times in info["rivals"].items():
             yield (
-                bench["name"].removeprefix("bench_"),
+                bench["name"].removeprefix("bench_") + cut_off,
                 f"{amount:,} {unit}",
                 f"{own} {unit}/s",
                 name,
@@ -31,6 +32,11 @@ def rows(result: Mapping[str, Any], only: str) -> Iterator[tuple[str, ...]]:
                 f"{times['low_quartile_ratio']:.2f} to {times['high_quartile_ratio']:.2f}",
                 times.get("agreement", info["agreement"]),
             )
+
+
+def rounds_told(rounds: int) -> str:
+    """Such as 1 round."""
+    return "1 round" if rounds == 1 else f"{rounds} rounds"
 
 
 def speed(amount: int, seconds: float) -> str:
