@@ -1,33 +1,32 @@
 """Texts -> entities on a CUDA device: ours in fp32 and bf16 beside gliner as shipped and gliner at its best.
 
 "As shipped" is fp32, batches of 8 in input order. "At its best" is fp16, sorted by length, with the batch size that was
-fastest in a trial on this card; once as it is, and once with its DeBERTa compiled. (Where all of `gliner`'s network is
-compiled, torch does so anew for each length, until it gives up.) `bench_gpu_attentions` has other people's attention
-under gliner instead, and under ours; `bench_gpu_latency` single texts, also with CUDA graphs. `bench_gpu_card` is of
-ours alone, with many texts: subwords a second, the share of the measured product peak that the useful operations make,
-the share of the time that the card was busy, the stages' seconds and the peak memory.
+fastest in a trial on this card; once as it is, and once with its DeBERTa compiled, each with a trial of its own. (Where
+all of `gliner`'s network is compiled, torch does so anew for each length, until it gives up.) `bench_gpu_attentions`
+has other people's attention under gliner instead, and under ours; `bench_gpu_latency` single texts, also with CUDA
+graphs, which one of the compiled rivals has, too. `bench_gpu_card` is of ours alone, with many texts: subwords a
+second, the share of the measured product peak that the useful operations make, the share of the time that the card was
+busy, the stages' seconds and the peak memory.
 """
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache, lru_cache, partial
 from typing import Any
 
 import pytest
 import torch
-from torch._C._autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
 
 from benches.bench_end_to_end import THRESHOLD, Answers, fastest_batch_size, inference_sorted
-from benches.bench_span_scores import peak_bytes
 from benches.compare import SCALE, Race, keys_of, words_of
 from benches.conftest import LABELS, SIZES, checkpoint, distinct_texts
-from benches.floor import encoder_operations, measure_peaks, span_scores_work
+from benches.floor import measure_peaks
 from benches.gpu_peers import gpu_peers
+from benches.on_card import busy_seconds, on_card, peak_bytes, profiled
+from benches.useful_work import UsefulWork
 from gliner_fast import GLiNER
 from gliner_fast.comparing.reference_candidates import find_reference_candidates
 from gliner_fast.comparing.verification import compare
@@ -35,7 +34,6 @@ from gliner_fast.encoders.attention_executor import VARIABLE as ATTENTION
 from gliner_fast.encoders.cuda_graphs import VARIABLE as GRAPHS
 from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.predicting.request import Options, Request
-from gliner_fast.scorer import SpanScorer
 from gliner_fast.stats import Stats
 
 pytestmark = pytest.mark.gliner  # which also writes the checkpoints
@@ -63,21 +61,22 @@ def reference(size: str, device: str) -> Any:
 
 
 @lru_cache(maxsize=2)
-def best_reference(size: str, device: str, *, compiled: bool) -> Any:
-    """The same in fp16."""
+def best_reference(size: str, device: str, *, compiled: str = "") -> Any:
+    """The same in fp16, its DeBERTa compiled in one of torch's modes, such as "default", or not at all."""
     from gliner import GLiNER as Reference
 
     best = Reference.from_pretrained(checkpoint(size), map_location=device).half()
     if compiled:
-        best.model.token_rep_layer.bert_layer.model.compile(dynamic=True)
+        best.model.token_rep_layer.bert_layer.model.compile(dynamic=True, mode=compiled)
     return best
 
 
 @cache
-def best_batch_size(name: str, label_count: int, size: str, device: str) -> int:
+def best_batch_size(name: str, label_count: int, size: str, device: str, *, compiled: str = "") -> int:
     """The batch size with which the reference in fp16 reads sorted texts of a corpus fastest."""
-    best = best_reference(size, device, compiled=False)
-    return fastest_batch_size(best, distinct_texts(name, IN_TRIAL), labels_of(label_count), device)
+    best = best_reference(size, device, compiled=compiled)
+    run = partial(inference_sorted, best, distinct_texts(name, IN_TRIAL), labels_of(label_count))
+    return fastest_batch_size(run, device)
 
 
 def labels_of(count: int) -> list[str]:
@@ -109,43 +108,14 @@ def agreement_of(
         mine, theirs = keys_of(found), keys_of(exact)
         if dtype == "fp32":
             report = compare(found, exact, candidates, threshold=THRESHOLD)
-            return (told(mine, theirs), True) if report.ok else (f"NOT EQUAL: {report}", False)
+            is_equal = report.ok and bool(mine)
+            return told(mine, theirs) if is_equal else f"NOT EQUAL, or nothing found: {report}", is_equal
     return told(mine, theirs), len(mine & theirs) > LEAST_AGREEMENT * len(mine | theirs)
 
 
 def told(mine: set[tuple[Any, ...]], theirs: set[tuple[Any, ...]]) -> str:
     """How many entities of either are of both, in words."""
     return f"{len(mine & theirs):,} of {len(mine | theirs):,} entities as in fp32"
-
-
-def busy_seconds(call: Callable[[], object]) -> float:
-    """Seconds in which at least one kernel or copy runs in a call: libraries have streams of their own beside ours."""
-    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as profiler:
-        call()
-        torch.cuda.synchronize()
-    on_card = [event for event in profiler.events() if event.device_type == DeviceType.CUDA]
-    return covered([(event.time_range.start, event.time_range.end) for event in on_card]) / 1e6
-
-
-def covered(intervals: Iterable[tuple[float, float]]) -> float:
-    """What intervals cover together."""
-    total, end = 0.0, -math.inf
-    for first, last in sorted(intervals):
-        total += max(0.0, last - max(first, end))
-        end = max(end, last)
-    return total
-
-
-def useful_operations(model: GLiNER, texts: list[str], labels: list[str]) -> tuple[int, int]:
-    """Operations of encoder and span scores over true subwords and spans, and the subwords."""
-    prepared = model.predictor().prepare(Request.read(texts, labels, Options()))
-    scorer, encoder = model.model.scorer, model.model.encoder
-    assert isinstance(scorer, SpanScorer)
-    assert isinstance(encoder, DebertaEncoder)
-    words = (prepared.rows.lasts - prepared.rows.firsts).tolist()
-    spans = span_scores_work(words, [len(labels)] * len(words), scorer.max_width, scorer.out.in_features, size=1)
-    operations = encoder_operations(encoder.config, prepared.lengths.tolist()) + spans.operations
-    return operations, int(prepared.lengths.sum())
 
 
 def add_card_figures(card: dict[str, Any], model: GLiNER, texts: list[str], labels: list[str], dtype: str) -> None:
@@ -161,8 +131,9 @@ def add_card_figures(card: dict[str, Any], model: GLiNER, texts: list[str], labe
         call()
         times.append(time.perf_counter() - began)
     seconds = statistics.median(times[1:])
-    operations, subwords = useful_operations(model, texts, labels)
-    card |= {"texts": len(texts), "seconds": seconds, "subwords_a_second": subwords / seconds}
+    useful = UsefulWork.of(model, call)
+    card |= {"texts": len(texts), "seconds": seconds, "subwords_a_second": useful.subwords / seconds}
+    operations = useful.encoder + useful.span_scores
     card["share_of_product_peak"] = operations / seconds / measure_peaks(DTYPES[dtype]).operations
     stats = Stats()
     predictor = model.predictor()
@@ -170,7 +141,8 @@ def add_card_figures(card: dict[str, Any], model: GLiNER, texts: list[str], labe
     card["peak_bytes"] = peak_bytes(lambda: predictor.predict(prepared, stats))  # above the weights of all models here
     card["padding_share"] = stats.padding_share
     card["stages"] = {name: value for name, value in stats.to_dict().items() if name.endswith("_seconds")}
-    card["busy_share"] = busy_seconds(call) / seconds
+    if seen := on_card(profiled(call)):  # or it was not busy for all that the profiler knows
+        card["busy_share"] = busy_seconds(seen) / seconds
 
 
 @ON_CUDA
@@ -216,7 +188,7 @@ def bench_gpu(race: Race, name: str, label_count: int, dtype: str, size: str, de
         ours, as_shipped, lambda index: near_misses(shipped, texts[index], labels), dtype
     )
     batch_size = best_batch_size(name, label_count, size, device)
-    best = best_reference(size, device, compiled=False)
+    best = best_reference(size, device)
     rivals = {f"gliner fp16, batch {batch_size}": lambda: inference_sorted(best, texts, labels, batch_size)}
     race.run(
         ours,
@@ -236,8 +208,8 @@ def bench_gpu_compiled(race: Race, name: str, size: str, device: str) -> None:
     """Ours in bf16 beside `gliner` in fp16, sorted, with its DeBERTa compiled, which takes a minute for each size."""
     texts, labels = distinct_texts(name, max(32, round(IN_RACE * TEXTS[name] * SCALE))), labels_of(5)
     model, shipped = ours_of(size, "bf16", device), reference(size, device)
-    batch_size = best_batch_size(name, len(labels), size, device)
-    compiled = best_reference(size, device, compiled=True)
+    batch_size = best_batch_size(name, len(labels), size, device, compiled="default")
+    compiled = best_reference(size, device, compiled="default")
 
     def ours() -> Answers:
         answers: Answers = model.inference(texts, labels, threshold=THRESHOLD)
@@ -281,7 +253,7 @@ def bench_gpu_attentions(race: Race, name: str, size: str, device: str, monkeypa
     for peer, load in peers.items():
         try:
             loaded = load(checkpoint(size), device)
-            batch_size = fastest_batch_size(loaded, texts[:IN_TRIAL], labels, device)
+            batch_size = fastest_batch_size(partial(inference_sorted, loaded, texts[:IN_TRIAL], labels), device)
         except Exception as error:  # noqa: BLE001  # one that does not run here should not cost the others their figures
             agreements[peer] = f"does not run: {error}"
             continue
@@ -296,6 +268,7 @@ def bench_gpu_attentions(race: Race, name: str, size: str, device: str, monkeypa
     race.run(
         ours,
         calls,
+        fewest_rounds=FEWEST_ROUNDS,
         agreement=agreement,
         agreements=agreements,
         **words_of(texts, corpus=name, labels=len(labels), size=size, threshold=THRESHOLD, dtype="bf16"),
@@ -309,17 +282,18 @@ def bench_gpu_attentions(race: Race, name: str, size: str, device: str, monkeypa
 @pytest.mark.timeout(1_800)
 def bench_gpu_latency(race: Race, dtype: str, size: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One text at a time, with and without CUDA graphs."""
-    best = best_reference(size, device, compiled=False)
+    best = best_reference(size, device)
     race_one_by_one(race, dtype, size, device, monkeypatch, {"gliner fp16": best})
 
 
 @ON_CUDA
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])  # the second records CUDA graphs, as ours can
 @pytest.mark.timeout(1_800)
-def bench_gpu_latency_compiled(race: Race, size: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same in bf16 beside `gliner` with its DeBERTa compiled, which takes a minute for each size."""
-    compiled = best_reference(size, device, compiled=True)
-    race_one_by_one(race, "bf16", size, device, monkeypatch, {"gliner fp16 compiled": compiled})
+def bench_gpu_latency_compiled(race: Race, mode: str, size: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same in bf16 beside `gliner` with its DeBERTa compiled, which takes a minute for each size and mode."""
+    compiled = best_reference(size, device, compiled=mode)
+    race_one_by_one(race, "bf16", size, device, monkeypatch, {f"gliner fp16 compiled, {mode}": compiled})
 
 
 def race_one_by_one(

@@ -45,6 +45,7 @@ def bench_peers(race: Race, way: str, name: str, size: str) -> None:
         }
         answers = {peer: keys_of(process.answers()) for peer, process in processes.items()}
         expected = answers[SHIPPED]
+        assert expected, "gliner found no entity: nothing was compared"
         assert answers[OURS] == expected
         race.run(
             processes[OURS].run,

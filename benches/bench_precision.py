@@ -16,10 +16,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benches.bench_end_to_end import add_share_of_peak, useful_operations
+from benches.bench_end_to_end import add_share_of_peak
 from benches.compare import SCALE, Race, keys_of, words_of
 from benches.conftest import LABELS, SIZES, Pair, checkpoint, texts_of
 from benches.floor import cpu_peak
+from benches.useful_work import UsefulWork
 from gliner_fast import GLiNER, _rust
 from gliner_fast.comparing.installed_gliner import load_reference
 from gliner_fast.cpu.linear import linear
@@ -110,7 +111,7 @@ def bench_precision(race: Race, pair: Callable[[str, str], Pair], dtype: str, wa
         rivals["gliner in int8"] = run(quantized)
     mine, theirs = (keys_of(run(model)()) for model in (ours, models.ours))
     assert len(mine & theirs) > LEAST_AGREEMENT[dtype] * len(mine | theirs)
-    work = useful_operations(ours, run(ours)) if dtype == "bf16" else 0
+    work = UsefulWork.of(ours, run(ours)).encoder if dtype == "bf16" and race.is_timed else 0
     peak = cpu_peak(torch.bfloat16) if work else 0.0
     race.run(
         run(ours),

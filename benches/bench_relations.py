@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from benches.bench_end_to_end import BATCH_SIZES, TEXT_COUNTS
+from benches.bench_end_to_end import BATCH_SIZES, TEXT_COUNTS, fastest_batch_size
 from benches.compare import SCALE, Race, words_of
 from benches.conftest import DEVICES, LABELS, SIZES, Pair, texts_of
 from gliner_fast import verify
@@ -48,8 +47,9 @@ def bench_relations(race: Race, pair: Callable[..., Pair], name: str, kind: str,
         models.ours, texts, labels, relations=RELATIONS, reference=models.reference, tolerance=TOLERANCE, **options
     )
     assert report.ok, str(report)
+    assert report.entities, "neither found an entity: nothing was compared"
     assert report.relations is not None
-    batch_size = min(BATCH_SIZES[device], key=lambda size: _seconds(lambda: find_sorted(size)))
+    batch_size = fastest_batch_size(find_sorted, device) if race.is_timed else BATCH_SIZES[device][-1]
     race.run(
         lambda: find(models.ours),
         {
@@ -68,10 +68,3 @@ def bench_relations(race: Race, pair: Callable[..., Pair], name: str, kind: str,
             dtype="float32", kind=kind,
         ),
     )  # fmt: skip
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    call()
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin

@@ -17,6 +17,7 @@ from torch import Tensor
 from benches.compare import Race, relative_error
 from benches.conftest import SIZES
 from benches.floor import SpanCounts
+from benches.on_card import peak_bytes
 from gliner_fast.kernels.span_reference import span_scores_reference
 from gliner_fast.scorer import SpanScorer
 from tests import checkpoint_recipes
@@ -113,13 +114,3 @@ def gradient_error(got: Tensor | None, wanted: Tensor | None) -> float:
     assert got is not None
     assert wanted is not None
     return relative_error(got, wanted)
-
-
-def peak_bytes(step: Callable[[], object]) -> int:
-    """The most memory that a step holds on the current CUDA device, above what was held before it."""
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    step()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before

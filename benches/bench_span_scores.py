@@ -8,7 +8,6 @@ keeps all this working; TRITON_INTERPRET=1 GLINER_FAST_SPAN_EXECUTOR=triton send
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from itertools import accumulate, cycle, takewhile
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from benches.compare import Race
 from benches.floor import SpanCounts, device_seconds, measure_peaks, span_scores_work
+from benches.on_card import peak_bytes
 from gliner_fast.kernels import span_scores as kernel
 from gliner_fast.kernels import span_tiling
 from gliner_fast.kernels.span_reference import span_scores_reference
@@ -125,16 +125,6 @@ def relative_error(flat: Tensor, padded: Tensor, word_counts: list[int]) -> floa
         worst = max(float(error), worst) if error.isfinite() else float("inf")
         largest = max(largest, float(wanted[:words][inside].abs().max()))
     return worst / max(largest, 1e-30)
-
-
-def peak_bytes(call: Callable[[], object]) -> int:
-    """The most memory that a call holds on the current CUDA device, above what was held before it."""
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    call()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before
 
 
 def kernel_figures(inputs: tuple[Tensor, Tensor, Tensor, Tensor], shape: SpanCounts) -> dict[str, float]:

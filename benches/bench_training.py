@@ -17,9 +17,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benches.bench_span_gradient import peak_bytes
 from benches.compare import Race
 from benches.conftest import DEVICES, LABELS, SIZES, checkpoint, texts_of
+from benches.on_card import peak_bytes
 from gliner_fast import GLiNER
 from gliner_fast.annotated.examples import examples_from_records
 from gliner_fast.training import trainer

@@ -26,11 +26,12 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from benches.bench_end_to_end import TEXT_COUNTS, THRESHOLD, useful_operations
+from benches.bench_end_to_end import TEXT_COUNTS, THRESHOLD
 from benches.compare import SCALE
 from benches.conftest import LABELS, checkpoint, texts_of
 from benches.floor import Peaks, Work, cpu_peak
 from benches.hardware import cpu_name
+from benches.useful_work import UsefulWork
 
 if TYPE_CHECKING:
     from gliner_fast.cpu.linear import AnyWeights
@@ -171,7 +172,7 @@ def measure(title: str, model: Any, texts: Sequence[str], labels: list[str], *, 
     }
     speed = statistics.median(own.operations / own.seconds[PRODUCTS] for own in clocks)
     calls = len(texts) if single else 1
-    work = Work(calls * weight_bytes(model.model), useful_operations(model, call))
+    work = Work(calls * weight_bytes(model.model), UsefulWork.of(model, call).encoder)
     return Row(title, len(texts), statistics.median(totals), shares, speed, work, peaks)
 
 

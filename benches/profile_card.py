@@ -15,19 +15,18 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
-from torch._C._autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
 
-from benches.bench_gpu import covered, useful_operations
 from benches.conftest import LABELS, checkpoint, distinct_texts
 from benches.floor import measure_peaks
+from benches.on_card import busy_seconds, on_card, profiled
+from benches.useful_work import UsefulWork
 from gliner_fast import GLiNER
 
 TEXTS = {"short": 8_192, "mixed": 1_024}
 ROUNDS = 3
 
 
-def profiled(model: GLiNER, texts: list[str], labels: list[str], most: int, trace: Path | None) -> list[str]:
+def profile_of(model: GLiNER, texts: list[str], labels: list[str], most: int, trace: Path | None) -> list[str]:
     """Lines that tell the wall time, the busy share and the kernels that take most; the timeline is written."""
 
     def call() -> None:
@@ -40,24 +39,20 @@ def profiled(model: GLiNER, texts: list[str], labels: list[str], most: int, trac
         call()
         seconds.append(time.perf_counter() - began)
     wall = statistics.median(seconds[1:])
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], acc_events=True) as profiler:
-        call()
+    profiler = profiled(call, with_host=True)
     if trace is not None:
         profiler.export_chrome_trace(str(trace))
-    totals: dict[str, list[float]] = defaultdict(list)
-    spans = []
-    for event in profiler.events():
-        if event.device_type == DeviceType.CUDA:
-            totals[event.name].append(event.time_range.elapsed_us())
-            spans.append((event.time_range.start, event.time_range.end))
-    if not spans:
+    events = on_card(profiler)
+    if not events:
         sys.exit("the profiler saw no kernel: CUPTI, which tells it, may not be allowed here (see its warning above)")
-    busy = covered(spans) / 1e6
-    operations, subwords = useful_operations(model, texts, labels)
-    share = operations / measure_peaks(model.dtype).operations
-    speed = f"{subwords / wall:,.0f} subwords/s, {share / wall:.0%} of the product peak"
+    totals: dict[str, list[float]] = defaultdict(list)
+    for event in events:
+        totals[event.name].append(event.time_range.elapsed_us())
+    busy, useful = busy_seconds(events), UsefulWork.of(model, call)
+    share = (useful.encoder + useful.span_scores) / measure_peaks(model.dtype).operations
+    speed = f"{useful.subwords / wall:,.0f} subwords/s, {share / wall:.0%} of the product peak"
     lines = [
-        f"{subwords:,} subwords: wall {1e3 * wall:.1f} ms, {speed}",
+        f"{useful.subwords:,} subwords: wall {1e3 * wall:.1f} ms, {speed}",
         f"something runs for {1e3 * busy:.1f} ms: {busy / wall:.0%} of the time, then {share / busy:.0%} of the peak",
     ]
     whole = sum(map(sum, totals.values()))
@@ -86,7 +81,7 @@ def main() -> None:
         texts = distinct_texts(name, TEXTS[name])
         print(f"{len(texts):,} {name} texts", flush=True)
         trace = arguments.out and arguments.out / f"timeline-{name}-{arguments.dtype}.json.gz"
-        print("\n".join(profiled(model, texts, LABELS[: arguments.labels], arguments.most, trace)), flush=True)
+        print("\n".join(profile_of(model, texts, LABELS[: arguments.labels], arguments.most, trace)), flush=True)
 
 
 if __name__ == "__main__":

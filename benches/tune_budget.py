@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from benches.bench_span_scores import peak_bytes
 from benches.conftest import LABELS, checkpoint, distinct_texts
+from benches.on_card import peak_bytes
 from gliner_fast import GLiNER
 
 BUDGETS = tuple(2**power for power in range(13, 18))

@@ -11,12 +11,16 @@ import sys
 import time
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from benches import gpu_check, hardware, report
-from benches.bench_gpu import covered
+from benches import bench_gpu, gpu_check, hardware, report
+from benches.floor import Peaks
+from benches.on_card import covered
+from gliner_fast import GLiNER
 from gliner_fast.kernels._triton import HAS_TRITON
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -130,6 +134,17 @@ def test_without_a_card_nothing_is_begun():
 def test_what_overlaps_on_the_card_counts_once():
     assert covered([]) == 0
     assert covered([(5, 7), (0, 2), (1, 3), (6, 6.5)]) == 5
+
+
+def test_a_card_that_the_profiler_does_not_see_is_not_called_idle(checkpoint, monkeypatch: pytest.MonkeyPatch):
+    model, card = GLiNER.from_pretrained(checkpoint("deberta")), dict[str, Any]()
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(bench_gpu, "measure_peaks", lambda _: Peaks(1e12, 1e15))
+    monkeypatch.setattr(bench_gpu, "peak_bytes", lambda call: call() and 0)
+    monkeypatch.setattr(bench_gpu, "profiled", lambda _: SimpleNamespace(events=list))
+    bench_gpu.add_card_figures(card, model, ["Ada Lovelace lived in London."], ["person"], "fp32")
+    assert {"subwords_a_second", "share_of_product_peak", "stages"} <= set(card)
+    assert "busy_share" not in card
 
 
 def test_what_a_card_came_to_is_a_row_and_the_rest_is_blank():
