@@ -52,7 +52,7 @@ def rows(
 def main() -> None:
     """Prints a table for each corpus."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=["small", "base", "large"], default="base")
+    parser.add_argument("--size", choices=["tiny", "small", "base", "large"], default="base")
     parser.add_argument("--dtype", default="bf16")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():

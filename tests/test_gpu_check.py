@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -85,7 +86,8 @@ def test_a_part_that_fails_is_told_from_one_that_does_not(tmp_path: Path):
 
 
 def test_what_parts_name_is_there():
-    named = [case for part in gpu_check.PARTS.values() if part.given[0] == "pytest" for case in part.given[1:]]
+    parts = [part for part in gpu_check.PARTS.values() if part.given[0] == "pytest"]
+    named = [case.format(size="base") for part in parts for case in part.given[1:]]
     listed = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--collect-only", "-m", "gpu", *named],
         cwd=ROOT, env=ENVIRONMENT | {"GLINER_FAST_BENCH_SIZES": "base"}, capture_output=True, text=True, check=False,
@@ -95,7 +97,7 @@ def test_what_parts_name_is_there():
     assert len(cases) > 30
     assert set(cases) <= set(listed.stdout.splitlines())
     modules = [part.given[0] for part in gpu_check.PARTS.values() if part.given[0] != "pytest"]
-    assert modules == ["benches.profile_card", "benches.tune_budget", "benches.tune_attention"]
+    assert modules == ["benches.profile_card", "benches.tune_attention", "benches.tune_budget"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a card")
@@ -114,15 +116,70 @@ def test_what_is_for_a_card_runs_on_a_cuda_that_computes_nothing():
     assert "failed" not in done.stdout
 
 
+def test_every_bench_for_a_card_belongs_to_a_part():
+    named = {case for part in gpu_check.PARTS.values() for case in part.given}
+    whole = {Path(case).name for case in named}
+    for path in (ROOT / "benches").glob("bench_*.py"):
+        code = path.read_text(encoding="utf-8")
+        benches = re.findall(r"^def (bench_\w+)", code, re.MULTILINE)
+        if not re.search(r'mark\.gpu|"device", DEVICES', code) or path.stem == "bench_end_to_end":
+            continue
+        own = {case.partition("::")[2].partition("[")[0] for case in named if path.name in case}
+        assert path.name in whole or set(benches) == own, path.name
+
+
+@pytest.mark.parametrize("page", ["benches/gpu_check.py", "kernels/README.md"])
+def test_the_calls_that_are_recommended_name_parts(page: str):
+    text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
+    calls = re.findall(r"-m benches\.gpu_check ((?:[a-z][a-z0-9-]* +)+)--seconds (\d+)", text)
+    assert len(calls) == 2
+    for parts, seconds in calls:
+        assert set(parts.split()) <= set(gpu_check.PARTS)
+        assert int(seconds) <= 400  # of the 900 for which a card is lent, start and end of the machine included
+
+
+def test_another_size_is_asked_for_throughout():
+    assert gpu_check.read_arguments(["speed", "--size", "large"]).size == "large"
+    whole = gpu_check.command(gpu_check.PARTS["speed"], Path("out"), "gpu", in_parallel=False, size="large")
+    assert "benches/bench_gpu.py::bench_gpu[short-5-bf16-large-cuda]" in whole
+    with gpu_check.environment_with(Path("none"), "large") as environment:
+        assert environment["GLINER_FAST_BENCH_SIZES"] == "large"
+
+
+def test_a_part_that_fails_leaves_what_was_measured_before(tmp_path: Path):
+    written, result = tmp_path / "unfinished.json", tmp_path / "speed.json"
+    result.write_text("earlier")
+    assert gpu_check.keep_figures(written, result, ended=False) is None
+    written.touch()  # as pytest-benchmark does at its start
+    assert gpu_check.keep_figures(written, result, ended=False) is None
+    written.write_text("some")
+    assert gpu_check.keep_figures(written, result, ended=False) == tmp_path / "speed-cut-off.json"
+    assert result.read_text() == "earlier"
+    written.write_text("later")
+    assert gpu_check.keep_figures(written, result, ended=True) == result
+    assert result.read_text() == "later"
+    assert not written.exists()
+
+
+def test_a_package_that_is_not_on_the_path_is_told_of():
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "benches.gpu_check"],
+        cwd=ROOT, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("gliner_fast is not found, or its extension is not built: ")
+    assert "PYTHONPATH=python" in done.stderr
+
+
 def test_a_part_is_told_where_results_go(tmp_path: Path):
     whole = gpu_check.command(gpu_check.PARTS["profile"], tmp_path / "result.json", "gpu", in_parallel=False)
-    assert whole[1:] == ["-m", "benches.profile_card", "--out", str(tmp_path)]
+    assert whole[1:] == ["-m", "benches.profile_card", "--size", "base", "--out", str(tmp_path)]
 
 
 def test_a_part_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         gpu_check.main(["speed", "sped"])
-    assert "no part is called sped: expected some of card, tests, profile, speed, " in capsys.readouterr().err
+    assert "no part is called sped: expected some of card, speed, profile, tests, " in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a card")
