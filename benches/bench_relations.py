@@ -29,11 +29,12 @@ def bench_relations(race: Race, pair: Callable[..., Pair], name: str, kind: str,
 
     # As many entities as texts have: one in twelve words, wherever the scores of random weights lie.
     words = sum(len(text.split()) for text in texts)
-    threshold = next(
-        level
-        for level in (0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.0)
-        if sum(map(len, models.ours.inference(texts, labels, RELATIONS, threshold=level)[0])) >= words / 12
-    )
+    levels = (0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02)
+
+    def has_enough(level: float) -> bool:
+        return sum(map(len, models.ours.inference(texts, labels, RELATIONS, threshold=level)[0])) >= words / 12
+
+    threshold = next(filter(has_enough, levels), 0.0)
     options: dict[str, Any] = {"threshold": threshold, "adjacency_threshold": 0.5, "relation_threshold": 0.5}
 
     def find(model: Any, texts: list[str] = texts, **further: Any) -> Answers:
