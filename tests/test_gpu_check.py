@@ -47,19 +47,34 @@ BENCH = """
 import time
 
 def test_{name}(benchmark):
+    open({begun!r}, "w").close()
     benchmark.pedantic(lambda: time.sleep({seconds}), rounds=1)
 """
 
 
-def test_a_part_that_takes_too_long_leaves_the_figures_of_what_it_did(tmp_path: Path):
+def test_a_part_that_takes_too_long_leaves_the_figures_of_what_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name, seconds in (("quick", 0), ("slow", 300)):
-        (tmp_path / f"test_{name}.py").write_text(BENCH.format(name=name, seconds=seconds))
-    result, log = tmp_path / "result.json", tmp_path / "log"
+        code = BENCH.format(name=name, seconds=seconds, begun=str(tmp_path / f"{name} has begun"))
+        (tmp_path / f"test_{name}.py").write_text(code)
+    result, log, limit = tmp_path / "result.json", tmp_path / "log", 150
+
+    class Hurried(subprocess.Popen[bytes]):
+        """Its time is over once the slow bench has begun: a fixed time is too short, or idled out in vain."""
+
+        def wait(self, timeout: float | None = None) -> int:
+            if timeout != limit:
+                return super().wait(timeout)
+            end = time.monotonic() + limit
+            while self.poll() is None and not (tmp_path / "slow has begun").exists() and time.monotonic() < end:
+                time.sleep(0.05)
+            return super().wait(0)
+
+    monkeypatch.setattr(gpu_check.subprocess, "Popen", Hurried)
     files = [str(tmp_path / f"test_{name}.py") for name in ("quick", "slow")]
     part = gpu_check.Part("", 1, ("pytest", "-p", "benches.conftest", "-c", os.devnull, *files))
     whole = gpu_check.command(part, result, "not slow", in_parallel=True)
     began = time.monotonic()
-    assert not gpu_check.run(whole, 30, ENVIRONMENT, log)
+    assert not gpu_check.run(whole, limit, ENVIRONMENT, log)
     assert time.monotonic() - began < 200  # on a machine with other work to do
     assert [bench["name"] for bench in json.loads(result.read_text())["benchmarks"]] == ["test_quick"]
     assert "KeyboardInterrupt" in log.read_text()
