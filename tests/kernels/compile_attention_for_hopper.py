@@ -1,6 +1,7 @@
 """Compiles disentangled attention for an H100, which needs none: Triton brings ptxas. Prints what it is made of.
 
-For other cards (`--architecture 80` is an A100) it says only what 16 bits take, and spill, in heads 64 wide.
+For other cards (`--architecture 80` is an A100) it says only what 16 bits take, and spill, in heads 64 wide. Several
+may be named: to begin a process takes as long as to compile for one.
 
 In a process of its own, as `compile_for_hopper.py` and for the same reason.
 """
@@ -84,29 +85,15 @@ def compiled(
     return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options | COMPILED_AS)
 
 
-def elsewhere(architecture: int) -> dict[str, dict[str, int]]:
-    """What another card's variants take."""
-    found = {}
-    for (kind, options), short in product(KINDS.items(), (True, False)):
-        kernel = compiled("bf16", 64, short=short, **options, architecture=architecture)
-        shared = {"shared": kernel.metadata.shared}
-        found[f"bf16 64{kind}" + (" short" if short else "")] = usage(kernel.asm["cubin"]) | shared
-    return found
-
-
-def main() -> None:
-    """Prints a JSON object: what each variant takes of a multiprocessor, and whether it has certain PTX."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--architecture", type=int, default=HOPPER, help="ten times the compute capability (90)")
-    architecture = parser.parse_args().architecture
-    if architecture != HOPPER:
-        json.dump(elsewhere(architecture), sys.stdout)
-        return
+def on_hopper() -> dict[str, dict[str, object]]:
+    """What each variant takes of a multiprocessor, and whether it has certain PTX."""
     found: dict[str, dict[str, object]] = {}
     for dtype, (bits, _) in DTYPES.items():
         for head_dim, (kind, options), short in product(module.HEAD_DIMS, KINDS.items(), (True, False)):
             if short and (bits == 32 or options.get("windowed")):
                 continue  # the same as for longer texts, or longer than any that is short
+            if dtype == "fp16" and head_dim < 64:
+                continue  # bf16's instructions with another type
             kernel = compiled(dtype, head_dim, short=short, **options)
             ptx = kernel.asm["ptx"]
             made = registers(kernel.asm["cubin"])
@@ -119,7 +106,27 @@ def main() -> None:
                 "matrix units": "mma.sync" in ptx or "wgmma" in ptx,
                 "asynchronous copies": "cp.async" in ptx,
             }
-    json.dump(found, sys.stdout)
+    return found
+
+
+def elsewhere(architecture: int) -> dict[str, dict[str, int]]:
+    """What another card's variants take."""
+    found = {}
+    for (kind, options), short in product(KINDS.items(), (True, False)):
+        kernel = compiled("bf16", 64, short=short, **options, architecture=architecture)
+        shared = {"shared": kernel.metadata.shared}
+        found[f"bf16 64{kind}" + (" short" if short else "")] = usage(kernel.asm["cubin"]) | shared
+    return found
+
+
+def main() -> None:
+    """Prints a JSON object: of each architecture what is made of each variant."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument(
+        "--architecture", type=int, nargs="+", default=[HOPPER], help="ten times the compute capability (90)"
+    )
+    asked = parser.parse_args().architecture
+    json.dump({own: on_hopper() if own == HOPPER else elsewhere(own) for own in asked}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -125,29 +125,42 @@ def registers(cubin: bytes) -> dict[str, int]:
     return usage(cubin) | {"loop": len(own), "reloads in the loop": reloads}
 
 
-def main() -> None:
-    """Prints a JSON object: of each variant its shared memory in bytes and whether its PTX has certain instructions."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--all", action="store_true", help="every shape class instead of the few that tests look at")
-    parser.add_argument("--architecture", type=int, default=HOPPER, help="ten times the compute capability (90)")
-    asked = parser.parse_args()
-    torch.cuda.get_device_capability = lambda *_: divmod(asked.architecture, 10)
-    found = {}
-    for name, variant in (every_class() if asked.all else VARIANTS).items():
-        kernel = compiled(*variant, architecture=asked.architecture)
-        if asked.architecture != HOPPER:
-            found[name] = usage(kernel.asm["cubin"]) | {"shared": kernel.metadata.shared}
-            continue
-        ptx = kernel.asm["ptx"]
-        found[name] = registers(kernel.asm["cubin"]) | {
+def made_of(kernel: Any, architecture: int) -> dict[str, Any]:
+    """Registers and shared memory of a kernel, and for Hopper whether its PTX has certain instructions."""
+    shared = {"shared": kernel.metadata.shared}
+    if architecture != HOPPER:
+        return usage(kernel.asm["cubin"]) | shared
+    ptx = kernel.asm["ptx"]
+    return (
+        registers(kernel.asm["cubin"])
+        | shared
+        | {
             "warps": kernel.metadata.num_warps,
-            "shared": kernel.metadata.shared,
             "matrix units": "wgmma.mma_async" in ptx,
             "fused": "fma.rn.relu" in ptx,
             "NaN stays": "max.NaN" in ptx or "fma.rn.relu" in ptx,  # the interpreter keeps it either way
             "copies through L1": "cp.async.ca" in ptx,
             "copies past L1": "cp.async.cg" in ptx,
             "atomic additions": "atom" in ptx,
+        }
+    )
+
+
+def main() -> None:
+    """Prints a JSON object: of each architecture what is made of each variant."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--all", action="store_true", help="every shape class instead of the few that tests look at")
+    parser.add_argument(
+        "--architecture", type=int, nargs="+", default=[HOPPER], help="ten times the compute capability (90)"
+    )
+    asked = parser.parse_args()
+    variants, found = every_class() if asked.all else VARIANTS, {}
+    for architecture in asked.architecture:
+        capability = divmod(architecture, 10)
+        torch.cuda.get_device_capability = lambda *_, own=capability: own
+        found[architecture] = {
+            name: made_of(compiled(*variant, architecture=architecture), architecture)
+            for name, variant in variants.items()
         }
     json.dump(found, sys.stdout, indent=1)
 
