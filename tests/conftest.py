@@ -10,7 +10,7 @@ os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # quiet where a test forks
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+from tests.nursery import Nursery
 from tests.random_checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
@@ -43,6 +44,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         return make_checkpoint(root / kind, kind=kind)
 
     return made
+
+
+@pytest.fixture(scope="session")
+def nursery(checkpoint: Callable[[str], Path]) -> Iterator[Nursery]:
+    """A process that forks jobs and commands."""
+    nursery = Nursery(checkpoint("deberta"))
+    yield nursery
+    nursery.close()
 
 
 @pytest.fixture(scope="module")

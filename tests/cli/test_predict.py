@@ -6,6 +6,7 @@ import pty
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -227,27 +228,36 @@ def test_help_imports_nothing_heavy():
     subprocess.run([sys.executable, "-c", check], check=True, stdout=subprocess.DEVNULL)
 
 
-def test_a_terminal_shows_colours_and_a_closed_pipe_is_left_in_silence():
-    command = [sys.executable, "-c", "from gliner_fast.cli import main; main()", "predict", ADA, "-l", "person,city"]
+def test_a_terminal_shows_colours_and_a_closed_pipe_is_left_in_silence(nursery, tmp_path):
+    def predict(stdout, stderr):
+        with Path(os.devnull).open("rb") as nothing:
+            streams = (nothing.fileno(), stdout, stderr)
+            return nursery.command(
+                "predict", ADA, "-l", "person,city", streams=streams, folder=tmp_path, TERM="xterm-256color"
+            )
+
     parent, child = pty.openpty()
-    with subprocess.Popen(command, stdout=child, env=os.environ | {"TERM": "xterm-256color"}) as process:
-        os.close(child)
-        shown = b""
-        try:
-            while block := os.read(parent, 4096):
-                shown += block
-        except OSError:  # Linux says so when the other end has closed
-            pass
-    assert process.returncode == 0
+    process = predict(child, 2)
+    os.close(child)
+    shown = b""
+    try:
+        while block := os.read(parent, 4096):
+            shown += block
+    except OSError:  # Linux says so when the other end has closed
+        pass
+    assert nursery.wait(process) == 0
     assert re.search(rb"\x1b\[[\d;]+mAda Lovelace\x1b\[0m.* person.*lived in .*London.* city.*\.", shown)
     assert b"{" not in shown
     os.close(parent)
 
     reader, writer = os.pipe()
     os.close(reader)
-    process = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
-    os.close(writer)
-    assert (process.returncode, process.stderr) == (1, b"")
+    with (tmp_path / "told").open("w+b") as told:
+        process = predict(writer, told.fileno())
+        os.close(writer)
+        assert nursery.wait(process) == 1
+        told.seek(0)
+        assert told.read() == b""
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
-"""What the tests of jobs share: a small checkpoint, texts, and a process that forks jobs."""
+"""What the tests of jobs share: a small checkpoint, texts, and outputs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,12 @@ import pytest
 
 from gliner_fast import Entity, GLiNER
 from gliner_fast.jobs.job_folder import Paths
-from tests.jobs.nursery import Nursery
 from tests.samples import CROSSNER
 
 
 @pytest.fixture(scope="session")
 def small_model(checkpoint: Callable[[str], Path]) -> GLiNER:
     return GLiNER.from_pretrained(checkpoint("deberta"))
-
-
-@pytest.fixture(scope="session")
-def nursery(checkpoint: Callable[[str], Path]) -> Iterator[Nursery]:
-    nursery = Nursery(checkpoint("deberta"))
-    yield nursery
-    nursery.close()
 
 
 def texts_of(count: int) -> list[str]:

@@ -14,7 +14,7 @@ import pytest
 
 from gliner_fast import GLiNER, extract_files
 from tests.jobs.conftest import texts_of, write_jsonl
-from tests.jobs.nursery import COMPLETE, STOPPED, Nursery
+from tests.nursery import COMPLETE, STOPPED, Nursery
 
 pytestmark = pytest.mark.timeout(240)
 

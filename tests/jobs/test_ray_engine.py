@@ -28,8 +28,8 @@ from gliner_fast.jobs.ray_options import RayOptions
 from gliner_fast.jobs.slices import Slice
 from gliner_fast.redaction import Redaction
 from tests.jobs.conftest import texts_of, write_jsonl
-from tests.jobs.nursery import die_at
 from tests.local_ray import ENVIRONMENT, QUIET_RAY, local_ray
+from tests.nursery import die_at
 
 pytestmark = QUIET_RAY
 

@@ -16,7 +16,7 @@ import pytest
 from gliner_fast import GLiNER, JobError, JobInputError, Redaction, extract_files
 from gliner_fast.relations.relation import end_of
 from tests.jobs.conftest import as_told, read_jsonl, texts_of, write_jsonl
-from tests.jobs.nursery import COMPLETE, Nursery
+from tests.nursery import COMPLETE, Nursery
 
 LABELS = ["person", "organization", "location", "date"]
 RELATIONS = ["works for", "located in"]

@@ -1,6 +1,6 @@
 """Jobs and commands in processes of their own, to be killed: one loads everything, and forks a child for each.
 
-A child starts within milliseconds, where a new Python would take seconds to import torch; 20 kills stay affordable.
+A child starts within milliseconds, where a new Python would take seconds to import torch; many kills stay affordable.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Nursery:
     def __init__(self, checkpoint: Path) -> None:
         self._connection, theirs = socket.socketpair()
         handle = theirs.fileno()
-        command = [sys.executable, "-W", "ignore", "-m", "tests.jobs.nursery", str(checkpoint), str(handle)]
+        command = [sys.executable, "-W", "ignore", "-m", "tests.nursery", str(checkpoint), str(handle)]
         self._process = subprocess.Popen(command, pass_fds=[handle], stdin=subprocess.DEVNULL)
         theirs.close()
         assert self._answer() == "ready"
