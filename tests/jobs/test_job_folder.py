@@ -27,7 +27,9 @@ def test_a_line_that_was_being_written_is_forgotten(paths: Paths):
         put(folder, 0)
         put(folder, 1)
     content = paths.manifest.read_bytes()
-    for size in range(content.rstrip(b"\n").rfind(b"\n") + 1, len(content)):
+    sizes = range(content.rstrip(b"\n").rfind(b"\n") + 1, len(content))
+    # Each waits for the disk: all for one form of output, of which the other's manifest differs in nothing.
+    for size in sizes if paths.is_file else (*sizes[:-3:5], *sizes[-3:]):
         paths.manifest.write_bytes(content[:size])
         with JobFolder(paths, PLAN) as folder:
             assert set(folder.finished) == {0}
