@@ -56,26 +56,35 @@ def test_a_copy_of_whole_numbers_has_them_too(kind):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
-@pytest.mark.parametrize("how", ["from_pretrained", "unpickled"])
-def test_a_process_forked_from_one_that_predicted_predicts(how, model, tmp_path):
-    load = "GLiNER.from_pretrained()"
-    if how == "unpickled":
-        (tmp_path / "model").write_bytes(pickle.dumps(model))
-        load = f"pickle.load(open({str(tmp_path / 'model')!r}, 'rb'))"
-    program = f"""
-import os, pickle, torch
+def test_a_process_forked_from_one_that_predicted_predicts(model, tmp_path):
+    (tmp_path / "model").write_bytes(pickle.dumps(model))
+    subprocess.run([sys.executable, "-c", _FORKS, tmp_path / "model"], check=True, timeout=120)
+
+
+# Each in a process that has predicted with no other model.
+_FORKS = """
+import os, pickle, sys, torch
+from pathlib import Path
 from gliner_fast import GLiNER
-torch.set_num_threads(2)
-model = {load}
-found = model.predict_entities("Ada Lovelace lived in London.", ["person", "city"], threshold=0)
+
+def forks(load):
+    torch.set_num_threads(2)
+    model = load()
+    found = model.predict_entities("Ada Lovelace lived in London.", ["person", "city"], threshold=0)
+    child = os.fork()
+    if child == 0:
+        same = model.predict_entities("Ada Lovelace lived in London.", ["person", "city"], threshold=0)
+        os._exit(0 if [e["text"] for e in same] == [e["text"] for e in found] != [] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert torch.get_num_threads() == 2
+
 child = os.fork()
 if child == 0:
-    same = model.predict_entities("Ada Lovelace lived in London.", ["person", "city"], threshold=0)
-    os._exit(0 if [e["text"] for e in same] == [e["text"] for e in found] != [] else 1)
+    forks(GLiNER.from_pretrained)
+    os._exit(0)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-assert torch.get_num_threads() == 2
+forks(lambda: pickle.loads(Path(sys.argv[1]).read_bytes()))
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 def test_who_puts_this_package_in_gliner_s_place_has_one_class():
