@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gliner_fast.kernels._triton import HAS_TRITON
+from gliner_fast.kernels._triton import HAS_TRITON, INTERPRETED
 from tests.installed import TRITON
 
 # Triton 3.9 spills where 3.6 does not, in the loop of one tile of many logits, and the other way round.
@@ -46,6 +46,14 @@ SHAPES = {
     # H = 4D for the D of published checkpoints, and of smaller ones.
     **{f"D {width}": ([6], [3], 3, 4 * width) for width in (48, 256, 384, 512, 768, 1024)},
 }
+
+# The interpreter is slow, and rounds to 16 bits the same way for all shapes: there each has one dtype of them, in turn.
+SHAPES_AND_DTYPES = [
+    pytest.param(shape, dtype, id=f"{name}-{dtype}")
+    for turn, (name, shape) in enumerate(SHAPES.items())
+    for dtype in DTYPES
+    if not INTERPRETED or dtype is not DTYPES[1 + turn % 2]
+]
 
 LONG = ([10_000, 1], [1, 2], 2, 8)  # so slow in the interpreter that it runs in fp32 alone
 

@@ -24,7 +24,7 @@ from tests.kernels.spans import (
     EXTREME_LOGITS,
     LONG,
     PASSES_OF_EXTREME,
-    SHAPES,
+    SHAPES_AND_DTYPES,
     Batch,
     CountingKernel,
     constant_logits,
@@ -107,8 +107,7 @@ def test_candidates_are_those_of_the_dense_logits(
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize(("shape", "dtype"), SHAPES_AND_DTYPES)
 def test_candidates_of_every_shape_are_those_of_the_dense_logits(shape, dtype: torch.dtype, device: str):
     batch = random_batch(*shape, dtype=dtype, device=device)
     words, types = len(batch.tensors[0]), len(batch.tensors[2])

@@ -14,7 +14,7 @@ from gliner_fast.kernels._triton import INTERPRETED
 from gliner_fast.kernels.span_reference import span_scores_gradient_reference
 from gliner_fast.kernels.span_scores_gradient import span_scores_gradient as triton_gradient
 from tests.installed import TRITON
-from tests.kernels.spans import DTYPES, LONG
+from tests.kernels.spans import DTYPES, LONG, SHAPES_AND_DTYPES
 from tests.kernels.spans import SHAPES as SHAPES_OF_ALL_PATHS
 
 # Without a GPU the kernels run in Triton's interpreter (tests/conftest.py).
@@ -101,10 +101,15 @@ def test_gradients_are_those_of_autograd(gradient, word_counts, class_counts, ma
 
 
 @pytest.mark.parametrize("gradient", PATHS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [([40, 1, 7], [5, 2, 18], 3, 70), *SHAPES_OF_ALL_PATHS.values()], ids=str)
+@pytest.mark.parametrize(("shape", "dtype"), SHAPES_AND_DTYPES)
 def test_the_error_is_at_most_twice_autograd_s(gradient, shape, dtype: torch.dtype):
     assert_as_good_as_autograd(gradient, *shape, dtype)
+
+
+@pytest.mark.parametrize("gradient", PATHS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_error_is_at_most_twice_autograd_s_where_all_sizes_are_odd(gradient, dtype: torch.dtype):
+    assert_as_good_as_autograd(gradient, [40, 1, 7], [5, 2, 18], 3, 70, dtype)
 
 
 @pytest.mark.parametrize("gradient", PATHS)
@@ -134,6 +139,8 @@ def max_error(ours: Tensor, exact: Tensor) -> float:
 @pytest.mark.parametrize("shape", SHAPES_OF_ALL_PATHS.values(), ids=SHAPES_OF_ALL_PATHS)
 def test_every_gradient_is_written_and_nothing_else(shape, monkeypatch: pytest.MonkeyPatch):
     word_counts, class_counts, max_width, hidden = shape
+    if INTERPRETED and hidden > 1024:
+        pytest.skip("slow in the interpreter, and nothing but more blocks of hidden units")
     inputs = draw(*shape, torch.float32)
     rooms: list[Tensor] = []
 
