@@ -52,8 +52,12 @@ def agree(found: Any, wanted: Any) -> bool:
     )
 
 
-@pytest.mark.parametrize("kind", ["deberta", "bert", "token"])
-@pytest.mark.parametrize("way", [wrap, wrap_encoder, compile_encoder])
+@pytest.mark.parametrize(
+    ("way", "kind"),
+    # Where the encoder alone is compiled, "token" would be the first once more: it differs in what scores.
+    [(wrap, "deberta"), (wrap, "bert"), (wrap, "token"), (wrap_encoder, "deberta"), (wrap_encoder, "bert"),
+     (compile_encoder, "deberta"), (compile_encoder, "bert")],
+)  # fmt: skip
 def test_what_torch_wraps_answers_as_before(way: Any, kind: str, checkpoint: Callable[[str], Path]) -> None:
     torch.compiler.reset()
     model = GLiNER.from_pretrained(checkpoint(kind))

@@ -68,6 +68,8 @@ class HiddenOfNone:
 def test_an_adapter_is_as_good_as_merged(
     kind: type[Lora], part: str, executor: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if executor == "triton" and kind is Lora and part != "qkv":
+        pytest.skip("slow in the interpreter, and around what the attention does not see")
     monkeypatch.setenv(VARIABLE, executor)
     (_, adapted), (_, merged) = (pair(hidden_size=64, num_attention_heads=2) for _ in range(2))
     before = hidden(adapted, executor)
