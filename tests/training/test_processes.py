@@ -20,6 +20,8 @@ from gliner_fast.weights import find_weights, read_weights
 from tests.installed import TORCH, release_of
 from tests.training.short_runs import steps_without_dropout
 
+Told = tuple[TrainingConfig, list[dict[str, Any]]]
+
 
 @pytest.fixture
 def config(checkpoint: Callable[[str], Path], tmp_path: Path) -> TrainingConfig:
@@ -34,19 +36,6 @@ def assert_same_weights(folder: Path, other: Path, start: Path) -> None:
     moved = max(float((ours[name] - before[name]).abs().max()) for name in names)
     assert moved > 1e-4
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in names) < 0.01 * moved
-
-
-def test_two_processes_train_as_one_with_twice_the_batches(config: TrainingConfig, tmp_path: Path) -> None:
-    two = config.replace(output_dir=str(tmp_path / "two"), eval=(config.train[0].path,), eval_steps=2)
-    if not torch.accelerator.is_available():
-        two = two.replace(device="auto")  # the default; two processes want two GPUs where there are any
-    (tmp_path / "config.yaml").write_text(two.to_yaml())
-    assert in_two_processes(tmp_path / "config.yaml") == f"{tmp_path / 'two' / 'best'}\n"  # told once
-    train(config.replace(accumulation=2))
-    assert_same_weights(tmp_path / "two", tmp_path / "whole", tmp_path / "start")
-    lines: list[str] = []
-    train(two, resume=True, tell=lines.append)
-    assert "processes: 1, and 2 before: the weights will not be those of an unbroken run" in lines
 
 
 @pytest.mark.skipif(release_of("accelerate") < (1, 14), reason="an older accelerate looks for other devices")
@@ -71,18 +60,34 @@ def test_a_batch_in_pieces_is_the_same_step(
     assert_same_weights(tmp_path / "pieces", tmp_path / "whole", tmp_path / "start")
 
 
+def with_evaluations(config: TrainingConfig) -> TrainingConfig:
+    """A run of two processes that evaluates, too; on the default device, unless they would want two GPUs there."""
+    device = config.device if torch.accelerator.is_available() else "auto"
+    return config.replace(eval=(config.train[0].path,), eval_steps=2, device=device)
+
+
 @pytest.fixture(scope="module")
-def told_by_two(
-    checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, list[dict[str, Any]]]:
-    """The folder of a run of two processes, and what each of them said of it."""
+def told_by_two(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """A run of two processes, and what each of them said of it."""
     folder = tmp_path_factory.mktemp("two")
-    config = steps_without_dropout(checkpoint("deberta"), folder)
-    (folder / "config.yaml").write_text(config.replace(eval=(config.train[0].path,), steps=2).to_yaml())
+    config = with_evaluations(steps_without_dropout(checkpoint("deberta"), folder))
+    (folder / "config.yaml").write_text(config.to_yaml())
     (folder / "run.py").write_text(TELLING)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     subprocess.run([*launch, folder / "run.py", folder / "config.yaml", folder], check=True, timeout=400)
-    return folder / "whole", [json.loads((folder / f"told-{process}").read_text()) for process in (0, 1)]
+    return config, [json.loads((folder / f"told-{process}").read_text()) for process in (0, 1)]
+
+
+def test_two_processes_train_as_one_with_twice_the_batches(
+    config: TrainingConfig, told_by_two: Told, tmp_path: Path
+) -> None:
+    """So do those that the command line starts: test_shared_labels.py has the same of a bi-encoder."""
+    two, _ = told_by_two
+    train(config.replace(accumulation=2))
+    assert_same_weights(Path(two.output_dir), tmp_path / "whole", tmp_path / "start")
+    lines: list[str] = []
+    train(two, resume=True, tell=lines.append)
+    assert "processes: 1, and 2 before: the weights will not be those of an unbroken run" in lines
 
 
 # What is registered first is called last: after the run has left its group.
@@ -106,15 +111,15 @@ told = {"best": str(report.best), "model": str(report.model), "threads": threads
 """
 
 
-def test_every_process_learns_which_model_is_the_best(told_by_two: tuple[Path, list[dict[str, Any]]]) -> None:
+def test_every_process_learns_which_model_is_the_best(told_by_two: Told) -> None:
     """Those that do not evaluate say the same as the one that does."""
-    output, told = told_by_two
+    two, told = told_by_two
     assert told[0]["best"] == told[1]["best"] != "None"
-    assert told[0]["model"] == told[1]["model"] == str(output / "best")
+    assert told[0]["model"] == told[1]["model"] == str(Path(two.output_dir, "best"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads a process's threads from /proc")
-def test_no_thread_of_the_group_outlives_python(told_by_two: tuple[Path, list[dict[str, Any]]]) -> None:
+def test_no_thread_of_the_group_outlives_python(told_by_two: Told) -> None:
     """One that takes the GIL when Python has begun to end aborts the process: seen in a run of CI."""
     if TORCH < (2, 11):
         pytest.skip("the first torch that was seen to name that thread is 2.11")

@@ -25,7 +25,7 @@ from gliner_fast.training.config import TrainingConfig, TrainingFile
 from gliner_fast.training.corpus import Corpus
 from gliner_fast.training.shared_labels import share_labels
 from tests.training.short_runs import steps_without_dropout
-from tests.training.test_processes import assert_same_weights, in_two_processes
+from tests.training.test_processes import assert_same_weights, in_two_processes, with_evaluations
 
 ALL = 10**6  # subwords: more than any labels here have
 
@@ -205,8 +205,9 @@ def test_a_batch_in_pieces_is_the_same_step(
 
 def test_two_processes_train_as_one_with_twice_the_batches(config: TrainingConfig, tmp_path: Path) -> None:
     config = config.replace(piece_tokens=40)
-    (tmp_path / "config.yaml").write_text(config.replace(output_dir=str(tmp_path / "two")).to_yaml())
-    in_two_processes(tmp_path / "config.yaml")
+    two = with_evaluations(config.replace(output_dir=str(tmp_path / "two")))
+    (tmp_path / "config.yaml").write_text(two.to_yaml())
+    assert in_two_processes(tmp_path / "config.yaml") == f"{tmp_path / 'two' / 'best'}\n"  # told once
     train(config.replace(accumulation=2))
     assert_same_weights(tmp_path / "two", tmp_path / "whole", tmp_path / "start")
 
