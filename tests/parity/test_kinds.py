@@ -12,24 +12,26 @@ from tests.samples import CROSSNER, LABELS, UNICODE
 pytestmark = pytest.mark.gliner
 
 TEXTS = CROSSNER[::12] + UNICODE[::16]
-DECODINGS = [
-    {"threshold": 0.5},
+DEFAULT, WIDEST = {"threshold": 0.5}, {"threshold": 0.3, "flat_ner": False, "multi_label": True}
+# What these choose is among what the widest finds, by code that knows no kinds: each kind has one of them, in turn.
+OTHERS = [
     {"threshold": 0.3},
     {"threshold": 0.9},
     {"threshold": 0.3, "flat_ner": False},
     {"threshold": 0.3, "multi_label": True},
-    {"threshold": 0.3, "flat_ner": False, "multi_label": True},
 ]
 READ_ALIKE = sorted(KINDS.keys() - {"era-has-rnn-false"})
 
 
 @pytest.mark.parametrize("kind", READ_ALIKE)
 def test_answers_are_the_reference_s(kind, pair):
-    both = pair(kind)
-    found = [sum(map(len, both.check(TEXTS, LABELS, **decoding))) for decoding in DECODINGS]
-    assert found[0] > 10, "the checkpoint finds too little to compare"
-    assert found[1] > found[0] > found[2]
-    assert found[3] >= found[1]
+    both, other = pair(kind), OTHERS[READ_ALIKE.index(kind) % len(OTHERS)]
+    default, widest, some = (
+        sum(map(len, both.check(TEXTS, LABELS, **decoding))) for decoding in (DEFAULT, WIDEST, other)
+    )
+    assert default > 10, "the checkpoint finds too little to compare"
+    assert default < widest
+    assert some < default if other["threshold"] > 0.5 else default < some <= widest
 
 
 @pytest.mark.parametrize("kind", READ_ALIKE)
