@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import weakref
-from itertools import chain
+from itertools import chain, cycle
 
 import pytest
 import torch
@@ -157,14 +157,21 @@ def test_the_user_hears_of_the_first_time_and_where_it_falls_much_further():
     assert told == [True, False, False, False, True, False, False, True]
 
 
+MANY = [f"Ada Lovelace met number {number:03} in London." for number in range(200)]
+
+
+@pytest.fixture(scope="module")
+def found_in_many(built_in):
+    """What is found in them where nothing is short."""
+    return built_in.inference(MANY, LABELS)
+
+
 @pytest.mark.parametrize("how", ["calls", "a stream", "devices", "overlap"])
-def test_memory_that_was_short_for_a_moment_is_used_again(how, model, monkeypatch):
+def test_memory_that_was_short_for_a_moment_is_used_again(how, found_in_many, model, monkeypatch):
     monkeypatch.setattr(out_of_memory, "PATIENCE", 4)
     monkeypatch.setattr(model, "_recovery", Recovery())
     monkeypatch.setattr(predictor_module, "HostStages", lambda **_: HostStages(overlap=how == "overlap"))
     model.token_budget = 240
-    texts = [f"Ada Lovelace met number {number:03} in London." for number in range(200)]
-    expected = model.inference(texts, LABELS)
     forward, sizes, failing = model.model.forward, [], [True]
 
     def fail(batch, *others):
@@ -174,23 +181,23 @@ def test_memory_that_was_short_for_a_moment_is_used_again(how, model, monkeypatc
         return forward(batch, *others)
 
     monkeypatch.setattr(model.model, "forward", fail)
-    parts = [texts[first : first + 40] for first in range(0, 200, 40)]
+    parts = [MANY[first : first + 40] for first in range(0, 200, 40)]
     options = {"devices": ["cpu"]} if how == "devices" else {}
     with pytest.warns(UserWarning, match="out of memory") as caught:
         found = list(
             chain.from_iterable(model.inference(part, LABELS) for part in parts)
             if how == "calls"
-            else model.stream(texts, LABELS, window_size=40, **options)
+            else model.stream(MANY, LABELS, window_size=40, **options)
         )
     assert len(caught) == 1
-    report = compare(found, expected, lambda _: [], threshold=0.5)
+    report = compare(found, found_in_many, lambda _: [], threshold=0.5)
     assert not report.differences, str(report)
     assert model.token_budget == 240
     assert min(sizes) <= max(sizes) // 2
     assert max(sizes[-4:]) == max(sizes)
     failing.append(True)
     with pytest.warns(UserWarning, match="out of memory"):  # it was long ago
-        model.inference(texts, LABELS)
+        model.inference(MANY[:40], LABELS)
 
 
 @pytest.mark.filterwarnings("ignore:out of memory")
@@ -234,8 +241,7 @@ def test_a_single_text_that_does_not_fit_is_told_as_such(error, model, limited):
 
 
 @pytest.mark.filterwarnings("ignore:out of memory")
-@pytest.mark.parametrize("overlap", [False, True])
-@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+@pytest.mark.parametrize(("error", "overlap"), list(zip(OUT_OF_MEMORY, cycle([False, True]))))
 def test_a_few_texts_that_do_not_fit_may_be_left_out(error, overlap, model, limited, monkeypatch):
     monkeypatch.setattr(predictor_module, "HostStages", lambda **_: HostStages(overlap=overlap))
     long = " ".join(TEXTS)  # in windows, of which the last one is short and fits
