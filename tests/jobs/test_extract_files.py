@@ -184,6 +184,21 @@ def test_options_mean_what_they_mean_for_inference(
     assert [as_told(row["entities"]) for row in read_jsonl(tmp_path / "out.jsonl")] == [as_told(e) for e in found]
 
 
+def test_a_batch_has_at_most_as_many_texts_as_asked_for(
+    small_model: GLiNER, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    sizes, forward = [], small_model.model.forward
+
+    def counted(batch: Any, *others: Any) -> Any:
+        sizes.append(len(batch.lengths))
+        return forward(batch, *others)
+
+    monkeypatch.setattr(small_model.model, "forward", counted)
+    source = write_lines(tmp_path / "in.txt", texts_of(5))
+    extract_files(source, tmp_path / "out.jsonl", LABELS, model=small_model, batch_size=2)
+    assert sizes == [2, 2, 1]
+
+
 def test_long_texts_are_read_in_windows_unless_told_otherwise(small_model: GLiNER, tmp_path: Path):
     text = " ".join(texts_of(120))
     limit = small_model.config.max_len

@@ -13,7 +13,7 @@ import torch
 from gliner_fast.comparing.verification import compare
 from gliner_fast.predicting import out_of_memory
 from gliner_fast.predicting import predictor as predictor_module
-from gliner_fast.predicting.collecting import NotRead
+from gliner_fast.predicting.collecting import NotRead, _expect_few
 from gliner_fast.predicting.out_of_memory import MOST_PATIENCE, PATIENCE, Recovery
 from gliner_fast.predicting.request import Options, Request
 from gliner_fast.predicting.stages import HostStages
@@ -265,6 +265,12 @@ def test_where_most_texts_do_not_fit_memory_is_short(texts, model, limited):
     limited(30, OUT_OF_MEMORY[0])
     with pytest.raises(MemoryError, match=r"does not fit into memory: .* too many to leave them out: have other"):
         model.answer(Request.read(texts, LABELS, Options(leave_out_unfit=True)))
+
+
+def test_beside_ten_texts_that_fit_one_more_than_the_first_may_be_left_out():
+    _expect_few(2, 12, "memory is short", others_fit=False)
+    with pytest.raises(MemoryError, match="So it is with 2 of 11 texts"):
+        _expect_few(2, 11, "memory is short", others_fit=False)
 
 
 @pytest.mark.filterwarnings("ignore:out of memory")

@@ -93,6 +93,15 @@ def test_a_text_of_which_two_things_are_asked_is_computed_twice(options, model, 
     assert compare(together, alone, lambda _: []).ok
 
 
+def test_texts_with_labels_of_their_own_may_have_a_threshold_for_each_label(model):
+    thresholds = {"person": 0.2, "city": 0.2, "location": 1.0}
+    own = [["person", "city"], ["location", "person"]]
+    together = model.inference([TEXT, TEXT], own, threshold=thresholds)
+    alone = [model.predict_entities(TEXT, labels, threshold=thresholds) for labels in own]
+    assert compare(together, alone, lambda _: []).ok
+    assert [[entity["label"] for entity in found] for found in together] == [["person", "city"], ["person"]]
+
+
 # --- stats ------------------------------------------------------------------------------------------------------------
 
 
@@ -114,6 +123,14 @@ def test_stats_tell_what_was_done(model, batches):
     assert stats.encode_seconds > stats.decode_seconds
     assert not model.model.encoder._forward_hooks
     assert not model.model.encoder._forward_pre_hooks
+
+
+def test_padding_is_computed_and_is_no_subwords(model, monkeypatch):
+    monkeypatch.setattr(type(model.model), "reads_packed", property(lambda _: False))
+    stats, predictor = Stats(), model.predictor()
+    prepared = predictor.prepare(Request.read([TEXT, "Paris"], LABELS, Options()))
+    predictor.predict(prepared, stats)
+    assert stats.subwords == prepared.lengths.sum() < stats.padded_subwords == 2 * prepared.lengths.max()
 
 
 def test_stats_add_up():
@@ -172,7 +189,13 @@ def test_threads_count_their_own_work(model, monkeypatch):
     assert stats.encode_seconds > seconds > 0
 
 
-# --- parts ------------------------------------------------------------------------------------------------------------
+# --- batches and parts ------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_has_at_most_as_many_texts_as_asked_for(model, batches):
+    model.inference(TEXTS[:5], LABELS, batch_size=2)
+    list(model.stream(TEXTS[:5], LABELS, batch_size=2))
+    assert [texts for texts, _ in batches] == [2, 2, 1] * 2
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from gliner_fast.kernels._triton import INTERPRETED
 from gliner_fast.kernels.pending_candidates import PendingCandidates
 from gliner_fast.predicting import predictor as predictor_module
 from gliner_fast.predicting.request import Options, Request
+from gliner_fast.predicting.schedule import Schedule
 from gliner_fast.predicting.stages import HostStages
 from gliner_fast.scoring import span_executor
 from gliner_fast.stats import Stats
@@ -125,7 +126,15 @@ def test_a_batch_is_decoded_and_the_next_laid_out_while_another_is_computed(mode
 
 def test_three_batches_are_started_before_one_is_decoded_and_no_more(model, monkeypatch, overlapping):
     (total,) = batches_of(model, requests_of(model, [len(TEXTS)]))
-    progress = Progress(model, monkeypatch, ahead=3, total=total)
+    progress = Progress(model, monkeypatch, ahead=1, total=total)
+    decode, finish, awaited = predictor_module.find_candidates, Schedule._finish, threading.Semaphore(0)
+
+    def decode_once_awaited(*given):  # until then more batches may be started
+        assert awaited.acquire(timeout=60)
+        return decode(*given)
+
+    monkeypatch.setattr(predictor_module, "find_candidates", decode_once_awaited)
+    monkeypatch.setattr(Schedule, "_finish", lambda schedule: (awaited.release(), finish(schedule)))
     predict_all(model)
     assert progress.started == progress.decoded == total > 4
     assert progress.most_ahead == 3

@@ -124,6 +124,7 @@ ROWS = cut_rows(np.array([24]), np.array([12]), 1)
         ((17, 18), (13, 14), 2),
         ((13, 14), (17, 18), 1),
         ((14, 15), (22, 23), 2),
+        ((7, 8), (17, 18), 1),  # neither owner sees both; the second sees them up to its last word
     ],
 )
 def test_the_owner_of_the_head_tells_where_it_sees_both(head: Span, tail: Span, teller: int):

@@ -214,10 +214,15 @@ def rounded_sigmoid(logits: torch.Tensor) -> torch.Tensor:
 def test_scores_on_their_way_are_waited_for_and_compared_in_their_own_precision():
     # 0.7 is 0.69921875 in bfloat16: what starts and ends must pass that, what is inside must reach 0.7 itself.
     below, above = (float(torch.tensor(value, dtype=torch.bfloat16)) for value in (0.7, 0.7031))
-    scores = torch.tensor([[above, above, above], [above, above, below], [below, above, above]])
-    coming = PendingScores(torch.bfloat16, scores.reshape(-1), None)
-    one = np.ones(1, np.bool_)
-    found = find_marked_spans(coming, np.array([3]), np.array([1]), Selection([0.7], ~one, ~one, [1]))
+    found = found_in_bfloat16([[above, above, above], [above, above, below], [below, above, above]], 0.7)
     assert isinstance(found, MarkedSpans)
     assert list(zip(found.candidates.starts.tolist(), found.candidates.ends.tolist(), strict=True)) == [(0, 1)]
     assert found.candidates.scores.tolist() == [above]
+    # 0.3 is 0.30078125: no edge passes its own threshold, which is above 0.3.
+    assert len(found_in_bfloat16([[float(torch.tensor(0.3, dtype=torch.bfloat16))] * 3], 0.3).edges) == 0
+
+
+def found_in_bfloat16(scores: list[list[float]], threshold: float) -> MarkedSpans:
+    """Of one text and one type, (words, 3), whose scores are on their way."""
+    coming, one = PendingScores(torch.bfloat16, torch.tensor(scores).reshape(-1), None), np.ones(1, np.bool_)
+    return find_marked_spans(coming, np.array([len(scores)]), np.array([1]), Selection([threshold], ~one, ~one, [1]))
