@@ -156,6 +156,10 @@ def test_a_key_may_be_bytes_or_text():
     assert len(texts) == 1
 
 
+def test_a_key_of_16_bytes_is_long_enough():
+    assert redact("Ada", [entity("Ada", 0, 3)], style="hash", key=b"k" * 16).text.startswith("[PERSON:")
+
+
 def test_a_lone_surrogate_can_be_hashed():
     redacted = redact("a\ud800", [entity("a\ud800", 0, 2)], style="hash", key=KEY)
     as_utf8_would = b"a" + bytes([0xED, 0xA0, 0x80])

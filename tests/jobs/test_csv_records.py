@@ -102,6 +102,15 @@ def test_values_may_be_longer_than_the_standard_library_allows_by_itself(tmp_pat
     assert len(rows.texts[0]) == 1_000_000
 
 
+def test_a_process_that_allows_still_longer_values_keeps_doing_so(tmp_path):
+    before = csv.field_size_limit(csv_records._LONGEST_VALUE + 1)
+    try:
+        read(write(tmp_path / "a.csv", b"text\na\n"))
+        assert csv.field_size_limit() == csv_records._LONGEST_VALUE + 1
+    finally:
+        csv.field_size_limit(before)
+
+
 @pytest.mark.parametrize(
     ("content", "selection", "message"),
     [

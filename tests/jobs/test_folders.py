@@ -56,7 +56,7 @@ def test_a_glob_finds_what_python_s_own_finds(tree, pattern):
         assert files_by_glob(given) == sorted(expected)
 
 
-@pytest.mark.parametrize("given", ["data", "data/**/*.txt", "data/*/c.txt"])
+@pytest.mark.parametrize("given", ["data", "data/**/*.txt", "data/*/c.txt", "data/*/*.txt"])
 def test_a_subfolder_that_cannot_be_read_is_named(tree, given, deny, monkeypatch):
     deny("data/deep")
     real = os.lstat

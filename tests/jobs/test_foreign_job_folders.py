@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -68,6 +69,17 @@ def test_the_folder_of_a_job_and_a_folder_of_shards_may_be_links(paths: Paths, t
     with JobFolder(paths, PLAN) as folder:
         folder.join(join)
         assert folder.is_joined
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs a second disk")
+def test_the_folder_of_a_job_may_lie_on_another_disk(tmp_path: Path):
+    paths = Paths(tmp_path / "found.jsonl", is_file=True)
+    with TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        paths.job.symlink_to(elsewhere)
+        with JobFolder(paths, PLAN) as folder:
+            put(folder, 0, b"first\n")
+            folder.join(join)
+    assert paths.output.read_bytes() == b"first\n"
 
 
 def test_a_link_that_is_put_in_the_holders_place_meanwhile_is_replaced(paths: Paths, tmp_path: Path, monkeypatch: Any):

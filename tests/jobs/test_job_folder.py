@@ -179,6 +179,13 @@ def test_overwriting_goes_on_with_the_same_job_until_it_is_finished(paths: Paths
         assert not folder.is_joined
 
 
+def test_overwriting_does_not_go_on_with_another_job(paths: Paths):
+    with JobFolder(paths, PLAN) as folder:
+        put(folder, 0)
+    with JobFolder(paths, changed(threshold=0.3), overwrite=True) as folder:
+        assert not folder.finished
+
+
 def test_what_no_job_made_is_not_touched(tmp_path: Path):
     file = tmp_path / "found.jsonl"
     file.write_text("precious", encoding="utf-8")

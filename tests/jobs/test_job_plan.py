@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gliner_fast.jobs.errors import JobError
 from gliner_fast.jobs.job_folder import JobFolder, Paths
-from gliner_fast.jobs.plan import Plan
+from gliner_fast.jobs.plan import Plan, Settings, digest_model
 from tests.jobs.job_folders import INPUT, PLAN, SETTINGS, changed, put
 
 CHANGES = [
@@ -28,6 +29,21 @@ CHANGES = [
     (replace(PLAN, version="99"), "gliner_fast was '0.1.0' and is '99'"),
     (replace(PLAN, schema="other"), "the columns to pass through have other types"),
 ]
+
+
+# For each setting that a job is known by another value than in `changed(layout="rows")`.
+OTHERS: dict[str, Any] = {
+    "model_options": {"max_length": 24}, "words_splitter": "split", "dtype": "bfloat16", "labels": None,
+    "threshold": 0.3, "flat_ner": False, "multi_label": True, "on_long": "error", "batch_size": 8,
+    "text_column": "body", "id_column": "id", "labels_column": "own", "columns": [], "rows_per_shard": 10,
+    "format": "parquet", "layout": "list", "entities_column": "found", "redaction": {"style": "mask"},
+    "relations": ["works for"], "adjacency_threshold": 0.2, "relation_threshold": 0.4, "relations_column": "links",
+}  # fmt: skip
+
+
+def test_a_job_is_known_by_every_setting():
+    told = [change.partition(" was ")[0] for change in changed(**OTHERS).changes_from(changed(layout="rows"))]
+    assert told == [field.name for field in fields(Settings) if field.name not in {"model", "model_digest"}]
 
 
 @pytest.mark.parametrize(("plan", "message"), CHANGES, ids=[message for _, message in CHANGES])
@@ -85,6 +101,14 @@ def test_an_input_may_lie_elsewhere(paths: Paths):
         put(folder, 0)
     with JobFolder(paths, replace(PLAN, inputs=[INPUT | {"path": "/mnt/in.jsonl"}])) as folder:
         assert set(folder.finished) == {0}
+
+
+def test_a_model_is_known_by_the_names_of_its_files_too(tmp_path: Path):
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"weights")
+    before = digest_model(tmp_path)
+    weights.rename(tmp_path / "other.safetensors")
+    assert digest_model(tmp_path) != before
 
 
 def test_standard_input_is_not_resumed(paths: Paths):

@@ -72,7 +72,7 @@ def test_a_bad_line_is_set_apart_and_harms_no_other(tmp_path, line, reason, line
         (b'{"text": "first", "text": "last"}', ["last"]),
         (b'{"text": "\\u0000 \\ud83d\\ude00 \\\\ud800"}', ["\0 \U0001f600 \\ud800"]),
         ('{"text": "line\u2028separator\x85"}'.encode(), ["line\u2028separator\x85"]),
-        (b'{"text": "a", "x": ' + b"[" * 198 + b"]" * 198 + b"}", ["a"]),
+        (b'{"text": "a", "x": ' + b"[" * 199 + b"]" * 199 + b', "y": []}', ["a"]),
         (b'{"text": "a", "x": [' + b"[], " * 500 + b"{}]}", ["a"]),
     ],
 )

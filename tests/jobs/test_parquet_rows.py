@@ -164,6 +164,7 @@ def test_a_damaged_page_is_a_clear_error(tmp_path):
         (pa.int64(), pa.float64(), None),
         (pa.int64(), pa.uint64(), None),
         (pa.int8(), pa.uint8(), None),
+        (pa.int32(), pa.uint64(), None),
         (pa.string(), pa.int64(), None),
         (pa.timestamp("ms"), pa.timestamp("us"), None),
     ],
@@ -226,6 +227,13 @@ def test_row_groups_that_are_passed_over_are_not_decoded(tmp_path, monkeypatch):
     assert rows.skip(1) == 0
     assert decoded == [3, 4, 9]
     rows.close()
+
+
+def test_the_last_row_of_a_group_may_be_the_first_that_is_wanted(tmp_path):
+    path = save(tmp_path / "a.parquet", {"text": [str(i) for i in range(20)]}, row_group_size=10)
+    with closing(open_rows([path])) as reader:
+        assert reader.skip(9) == 9
+        assert reader.read(2).texts == ["9", "10"]
 
 
 def test_a_plan_does_not_keep_what_pandas_wrote_beside_the_columns(tmp_path):

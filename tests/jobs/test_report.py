@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gliner_fast.errors import count
+from gliner_fast.jobs.job_folder import Paths, SliceRecord
 from gliner_fast.jobs.report import JobReport
 
 REPORT: dict[str, Any] = {
@@ -47,6 +49,7 @@ REPORT: dict[str, Any] = {
         ),
         ({"relations": 0}, ["done: 50 rows, 400 entities, 0 relations in out", "2.0 s: "]),
         ({"relations": 1_000}, ["done: 50 rows, 400 entities, 1,000 relations in out", "2.0 s: "]),
+        ({"stats": {"subwords": 750, "padded_subwords": 1_000}}, ["done: ", "2.0 s: 25.0 rows/s, 25% padding; "]),
         ({"stats": {"words": 2}}, ["done: ", "2.0 s: 25.0 rows/s, 1 word/s, "]),
         (
             {"stats": {"texts": 1_003, "computed_texts": 1, "words": 16}},
@@ -58,6 +61,13 @@ def test_a_report_tells_what_is_in_the_output_and_what_was_done_for_it(changes: 
     shown = str(JobReport(**(REPORT | changes))).splitlines()
     assert len(shown) == len(lines)
     assert all(line.startswith(begin) for line, begin in zip(shown, lines, strict=True))
+
+
+@pytest.mark.parametrize("rejects", [0, 1])
+def test_a_file_of_rejects_is_named_where_there_are_any(rejects: int):
+    records, paths = [SliceRecord(0, 2, "shard-0000000.jsonl", 9, rejects, 1)], Paths(Path("found.jsonl"), is_file=True)
+    report = JobReport.of(records, paths, is_complete=True, rows_before=0, seconds=1.0, has_relations=False)
+    assert report.rejects_file == (str(paths.all_rejects) if rejects else None)
 
 
 def test_numbers_have_their_nouns():

@@ -210,6 +210,7 @@ def test_bytes_do_not_tell_how_the_rows_were_read(tmp_path, shard_format, layout
         "kind": pa.array([f"kind {i % 7}" for i in range(count)]).dictionary_encode(),
         "n": [None if i % 5 == 0 else i for i in range(count)],
         "tags": [["x"] * (i % 3) for i in range(count)],
+        "long": [f"{i}" * 1000 for i in range(count)],  # several pages
     })  # fmt: skip
     whole, groups, halves = tmp_path / "whole.parquet", tmp_path / "groups.parquet", tmp_path / "halves"
     pq.write_table(table, whole)
@@ -218,7 +219,7 @@ def test_bytes_do_not_tell_how_the_rows_were_read(tmp_path, shard_format, layout
     pq.write_table(table.slice(0, 300), halves / "1.parquet")
     pq.write_table(table.slice(300), halves / "2.parquet", compression="gzip")
     shards = []
-    selection = Selection(columns=["kind", "n", "tags"])
+    selection = Selection(columns=["kind", "n", "tags", "long"])
     for number, (paths, skipped) in enumerate(
         [([whole], 0), ([whole], 1), ([groups], 5), (sorted(halves.iterdir()), 5)]
     ):

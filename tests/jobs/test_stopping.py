@@ -130,6 +130,16 @@ def test_a_second_signal_is_an_interrupt(capsys: pytest.CaptureFixture[str]):
     assert "again stops at once" in capsys.readouterr().err
 
 
+def test_signals_are_handled_as_before_once_a_job_has_ended():
+    def handlers() -> list[Any]:
+        return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    before = handlers()
+    with stop_on_interrupt():
+        assert not set(handlers()) & set(before)
+    assert handlers() == before
+
+
 def test_no_wait_begins_once_a_job_is_to_stop():
     asked: Callable[[], Any] = pytest.fail
     with stop_on_interrupt() as stop:

@@ -54,8 +54,10 @@ def test_plain_text_has_no_other_columns(tmp_path, selection):
         open_rows([write(tmp_path / "a.txt", b"a")], selection)
 
 
-def test_utf16_is_refused_as_a_whole(tmp_path):
-    reader = open_rows([write(tmp_path / "a.txt", "\ufeffa\nb".encode("utf-16-le"))])
-    with pytest.raises(JobInputError, match="a.txt is UTF-16: expected UTF-8"):
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_is_refused_as_a_whole(tmp_path, encoding):
+    with (
+        closing(open_rows([write(tmp_path / "a.txt", "\ufeffa\nb".encode(encoding))])) as reader,
+        pytest.raises(JobInputError, match="a.txt is UTF-16: expected UTF-8"),
+    ):
         reader.read(1)
-    reader.close()

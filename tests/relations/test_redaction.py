@@ -59,6 +59,7 @@ RELINKED = {
     "none": ([(0, 3)], [], []),
     "both ends became one": ([(0, 6), (4, 6), (8, 9)], [(0, "in", 1, 0.9), (1, "in", 2, 0.5)], [(0, "in", 1, 0.5)]),
     "alike, the best score": ([(0, 6), (4, 6), (8, 9)], [(0, "in", 2, 0.5), (1, "in", 2, 0.9)], [(0, "in", 1, 0.9)]),
+    "alike, the best first": ([(0, 6), (4, 6), (8, 9)], [(0, "in", 2, 0.9), (1, "in", 2, 0.5)], [(0, "in", 1, 0.9)]),
     "another way round": (
         [(0, 2), (3, 5)],
         [(0, "in", 1, 0.5), (1, "in", 0, 0.9)],
@@ -87,6 +88,14 @@ def test_a_relation_of_entities_that_are_not_there_is_named(kept: list[int]):
     relations = relate(entities, (0, "met", 1, 0.5))
     with pytest.raises(ValueError, match=r"relations\[0\]\['(head|tail)'\] is entity \d at .*, which is not among the"):
         redact("Ada Bob", [entities[number] for number in kept], relations)
+
+
+def test_the_number_of_an_end_counts_from_the_first_entity():
+    entities = [entity("Ada Bob", 0, 3), entity("Ada Bob", 4, 7)]
+    (relation,) = relate(entities, (0, "met", 1, 0.5))
+    relation["tail"]["entity_idx"] = -1
+    with pytest.raises(ValueError, match=r"relations\[0\]\['tail'\] is entity -1 at 4\.\.7, which is not among the"):
+        redact("Ada Bob", entities, [relation])
 
 
 def test_vectors_do_not_leave_with_the_relations():
