@@ -116,6 +116,14 @@ def test_the_same_draws_mask_the_same_negatives_as_in_the_package(masking: str) 
     assert losses[0] < whole
 
 
+def test_the_mean_of_a_piece_is_by_the_count_of_its_batch() -> None:
+    logits, targets = example(WORDS, CLASSES)
+    whole, piece = (
+        batch_loss(logits, targets, config(reduction="mean"), count=count) for count in (None, 4 * targets.count)
+    )
+    torch.testing.assert_close(4 * piece, whole)
+
+
 def test_the_loss_is_equation_3() -> None:
     logits, targets = example(WORDS, CLASSES)
     y = torch.zeros(len(logits), dtype=torch.float64).index_fill(0, targets.positives, 1.0)
@@ -207,3 +215,9 @@ def test_spans_of_types_that_the_tokenizer_cut_off_are_left_out() -> None:
     targets = make_targets([[(0, 1, 0), (1, 2, 2)]], [[Judged.ALL, Judged.ALL, Judged.MARKED]], [2], [2], K)
     assert targets.positives.tolist() == [0]
     assert targets.judged is None
+
+
+def test_of_an_entity_token_in_the_text_nothing_is_learned() -> None:
+    targets = make_targets([[(0, 1, 0)]], [[Judged.ALL]], [2], [2], K)  # it makes a type that nobody asked for
+    assert targets.judged is not None
+    assert targets.judged.tolist() == [Judged.ALL, Judged.MARKED]

@@ -13,6 +13,7 @@ from gliner_fast import GLiNER
 from gliner_fast.training.config import TrainingConfig
 from gliner_fast.training.optimizer import build_optimizer, parameter_groups, schedule_factor, set_learning_rates
 from gliner_fast.weights import checkpoint_names
+from tests.small_network import small_network
 
 
 def config(**options: Any) -> TrainingConfig:
@@ -72,6 +73,12 @@ def test_groups_are_those_of_the_package(checkpoint: Callable[[str], Path], kind
         for their in names[name]
     }
     assert found == wanted
+
+
+@pytest.mark.parametrize(("others", "decays"), [(None, [0.0, 0.0, 0.25, 0.25]), (0.0, [0.0, 0.0, 0.0, 0.25])])
+def test_what_is_no_encoder_decays_as_the_encoder_does_unless_told(others: float | None, decays: list[float]) -> None:
+    groups = parameter_groups(small_network(), config(weight_decay=0.25, weight_decay_others=others))
+    assert sorted(group["weight_decay"] for group in groups) == decays
 
 
 def test_a_network_that_is_all_frozen_has_nothing_to_train() -> None:

@@ -213,6 +213,27 @@ def test_the_same_seed_draws_the_same() -> None:
     assert draw(data, 5, seed=3, random_drop=True) != draw(data, 5, seed=4, random_drop=True)
 
 
+class Label(str):
+    """Hashed by its first letter, up or down: processes hash strings each in its way, and sets are in that order."""
+
+    __slots__ = ()
+    direction = 1
+
+    def __hash__(self) -> int:
+        return Label.direction * ord(self[0])
+
+
+@pytest.mark.parametrize("sampling", ["paper", "gliner"])
+def test_another_process_draws_the_same(sampling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    for direction in (1, -1):
+        monkeypatch.setattr(Label, "direction", direction)
+        labels = tuple(map(Label, "abcdefgh"))
+        data = corpus((FILE, [example(label, labels=None if sampling == "gliner" else labels) for label in labels]))
+        drawn.append(draw(data, 3, sampling=sampling))
+    assert drawn[0] == drawn[1]
+
+
 # --- as gliner does it ------------------------------------------------------------------------------------------------
 
 
