@@ -257,6 +257,7 @@ def test_bad_json_lines_are_named(line, message, tmp_path):
         ([{"text": "Ada", "entities": [], "spans": []}], r"'entities' and 'spans' of"),
         ([{"text": "Ada", "entities": [{"start": 0, "end": 3}]}], r"entities\[0\]: 'label' is missing"),
         ([{"tokens": ["a", "b"], "ner_tags": ["O"]}], r"1 ner_tags for 2 tokens"),
+        ([{"tokens": ["a", "b"], "ner_tags": ["O"] * 3}], r"3 ner_tags for 2 tokens"),
         ([{"tokens": ["a"], "ner_tags": [1]}], r"ner_tags\[0\] is 1: expected a string, .* ClassLabel"),
         ([{"tokens": ["a"], "ner_tags": ["person"]}], r"ner_tags\[0\] is 'person'"),
         ([{"words": 3}], r"no format has these keys \('words'\)"),

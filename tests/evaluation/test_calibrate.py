@@ -53,7 +53,8 @@ def choose(data, min_entities=1):
 
 
 def test_each_label_gets_the_threshold_that_separates_it():
-    calibration = choose(scored(["person", "city"], *[SENTENCE] * 4))
+    # Of 8 persons each half of the sentences has 4, and then half as many are enough.
+    calibration = choose(scored(["person", "city"], *[SENTENCE] * 4), min_entities=8)
     assert calibration.usual.same == Score(gold=20, predicted=20, hits=12)
     assert calibration.overall.threshold == 0.15
     assert calibration.overall.same == Score(gold=20, predicted=28, hits=20)
@@ -71,6 +72,17 @@ def test_of_equal_thresholds_the_nearest_to_the_usual_one_is_taken():
     calibration = choose(scored(["person"], [(0, "person", 0.9, True)], [(0, "person", 0.9, True)]))
     assert calibration.overall.threshold == 0.5
     assert calibration.per_label.threshold == {"person": 0.5}
+
+
+def test_the_commonest_label_moves_first_and_until_none_moves_any_more():
+    sentence = [
+        (0, "city", 0.2, True), (0, "person", 0.4, False), (1, "city", 0.6, False), (1, "person", 0.6, True),
+        (2, "person", 0.2, True),
+    ]  # fmt: skip
+    calibration = choose(scored(["city", "person"], sentence, sentence))
+    assert calibration.overall.threshold == 0.15
+    # Cities first would leave persons at 0.15; and in the first round persons come to no more than 0.4.
+    assert calibration.per_label.threshold == {"city": 0.6, "person": 0.05}
 
 
 def test_held_out_scores_do_not_see_their_own_sentences():

@@ -246,6 +246,17 @@ def test_labels_are_encoded_again_in_whole_numbers(checkpoint):
 
 
 @pytest.mark.gliner
+def test_labels_are_encoded_again_in_the_dtype_of_autocast(checkpoint):
+    ours, fresh = (GLiNER.from_pretrained(checkpoint("bi")) for _ in range(2))
+    before = ours.encode_labels(LABELS)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = ours.encode_labels(LABELS)
+        assert torch.equal(inside, fresh.encode_labels(LABELS))
+    assert not torch.equal(inside.float(), before)
+    assert torch.equal(ours.encode_labels(LABELS), before)
+
+
+@pytest.mark.gliner
 def test_labels_are_encoded_again_where_some_layers_have_left_whole_numbers(checkpoint):
     ours = GLiNER.from_pretrained(checkpoint("bi"), dtype="int16")
     before = ours.encode_labels(LABELS)

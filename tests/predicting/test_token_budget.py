@@ -21,8 +21,8 @@ def free(monkeypatch):
 
     def pretend(by_driver, by_torch=0):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (by_driver, 2**40))
-        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: by_torch + 1000)
-        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 1000)
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: by_torch + 2**40)
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 2**40)
 
     return pretend
 
