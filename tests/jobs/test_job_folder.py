@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,18 @@ def test_overwriting_does_not_go_on_with_another_job(paths: Paths):
         put(folder, 0)
     with JobFolder(paths, changed(threshold=0.3), overwrite=True) as folder:
         assert not folder.finished
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_device_or_a_pipe_is_not_replaced(is_file: bool, tmp_path: Path):
+    pipe = tmp_path / "found.jsonl"
+    os.mkfifo(pipe)
+    for overwrite in (False, True):
+        job = JobFolder(Paths(pipe, is_file=is_file), PLAN, overwrite=overwrite)
+        with pytest.raises(JobError, match=r"found\.jsonl is a device or a pipe: .*, or - for standard output"), job:
+            pass
+    assert pipe.is_fifo()
+    assert [*tmp_path.iterdir()] == [pipe]
 
 
 def test_what_no_job_made_is_not_touched(tmp_path: Path):

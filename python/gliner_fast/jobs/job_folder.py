@@ -212,6 +212,8 @@ class JobFolder:
 
     def _refuse_what_is_not_ours(self) -> None:
         output = self.paths.output
+        if output.exists() and not (output.is_file() or output.is_dir()):
+            raise JobError(f"{output} is a device or a pipe: choose the name of a file, or - for standard output")
         if self.paths.manifest.exists():
             return
         if self.paths.is_file and output.is_dir():
