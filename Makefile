@@ -130,12 +130,10 @@ DEMO_TEXT := Cliff Richard covered Lay All Your Love on Me, while Dionne Warwick
   recorded their versions of SOS.
 
 # The file of the built extension stands for the environment too: it is younger than all that both are made from. The
-# constraints go by URL: pip takes a blank, which the path of a checkout may have, for the end of a name. Python compiles
-# what it imports, and pip need not compile all of it ("no" is how pip is told so).
+# constraints go by URL: pip takes a blank, which the path of a checkout may have, for the end of a name.
 $(EXTENSION): $(VENV)/.tools $(RUST_SOURCES) pyproject.toml .ci/constraints.txt
 	export VIRTUAL_ENV="$(abspath $(VENV))" \
-	  PIP_CONSTRAINT="$$($(BIN)/python -c "import pathlib; print(pathlib.Path('.ci/constraints.txt').resolve().as_uri())")" \
-	  PIP_NO_COMPILE=no; \
+	  PIP_CONSTRAINT="$$($(BIN)/python -c "import pathlib; print(pathlib.Path('.ci/constraints.txt').resolve().as_uri())")"; \
 	$(BIN)/maturin develop --release --locked --extras dev
 	touch $@
 
