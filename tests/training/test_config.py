@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import yaml
 
-from gliner_fast.training.config import ConfigError, TrainingConfig, TrainingFile
+from gliner_fast.training.config import TrainingConfig, TrainingFile
+from gliner_fast.training.setting_values import ConfigError
 
 
 def write(path: Path, **settings: Any) -> Path:

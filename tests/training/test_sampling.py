@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from gliner_fast.annotated.example import DataError, Example
-from gliner_fast.training.config import ConfigError, TrainingConfig, TrainingFile
+from gliner_fast.training.config import TrainingConfig, TrainingFile
 from gliner_fast.training.corpus import Corpus, Judged, read_corpus
 from gliner_fast.training.sampling import Asked, sample_types
+from gliner_fast.training.setting_values import ConfigError
 from tests.training.sentences import write_sentences
 
 WORDS = ("a", "b", "c", "d", "e", "f")

@@ -14,7 +14,8 @@ from gliner_fast import GLiNER
 from gliner_fast.cli.reading import InputError
 from gliner_fast.cli.train import train
 from gliner_fast.training import trainer
-from gliner_fast.training.config import ConfigError, TrainingConfig, read_changes
+from gliner_fast.training.config import TrainingConfig
+from gliner_fast.training.setting_values import ConfigError, read_changes
 from tests.training.sentences import write_sentences
 
 app = typer.Typer()

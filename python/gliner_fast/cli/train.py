@@ -49,7 +49,8 @@ def train(
     model: urchade/gliner_small-v2.1  (or built-in; or encoder: ...)
     train: annotated.jsonl
     """
-    from gliner_fast.training.config import TrainingConfig, read_changes
+    from gliner_fast.training.config import TrainingConfig
+    from gliner_fast.training.setting_values import read_changes
 
     changed = read_changes(changes or [])
     if config is not None:

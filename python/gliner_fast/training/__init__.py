@@ -7,9 +7,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gliner_fast.training.config import ConfigError, TrainingConfig, TrainingFile
+    from gliner_fast.training.config import TrainingConfig, TrainingFile
     from gliner_fast.training.drop_in import train_model
     from gliner_fast.training.errors import TrainingError
+    from gliner_fast.training.setting_values import ConfigError
     from gliner_fast.training.trainer import TrainingReport, train
 
 if __name__ != "gliner_fast.training":  # but gliner.training: see `gliner_fast.config`
@@ -27,7 +28,7 @@ __all__ = [
 
 # Loaded when first used: who reads data alone needs no torch.
 _HOMES = {
-    "ConfigError": "config",
+    "ConfigError": "setting_values",
     "TrainingConfig": "config",
     "TrainingError": "errors",
     "TrainingFile": "config",

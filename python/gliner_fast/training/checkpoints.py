@@ -31,9 +31,10 @@ from typing_extensions import Self
 from gliner_fast import weights
 from gliner_fast.errors import CheckpointError
 from gliner_fast.training.batches import Place
-from gliner_fast.training.config import ConfigError, TrainingConfig
+from gliner_fast.training.config import TrainingConfig
 from gliner_fast.training.errors import TrainingError
 from gliner_fast.training.optimizer import count_warmup_steps
+from gliner_fast.training.setting_values import ConfigError
 from gliner_fast.whole_files import errors_of_system, sync, write_whole
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from functools import cached_property
 from itertools import chain
 
 from gliner_fast.annotated.example import DataError, Example
-from gliner_fast.training.config import ConfigError, TrainingConfig, TrainingFile
+from gliner_fast.training.config import TrainingConfig, TrainingFile
+from gliner_fast.training.setting_values import ConfigError
 from gliner_fast.words import WordTriples
 
 

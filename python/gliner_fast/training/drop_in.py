@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 from torch import nn
 
 from gliner_fast.annotated.examples import examples_from_records
-from gliner_fast.training.config import ConfigError, TrainingConfig, TrainingFile, read_value
+from gliner_fast.training.config import TrainingConfig, TrainingFile
 from gliner_fast.training.corpus import Corpus
 from gliner_fast.training.errors import TrainingError, expect_trainable
 from gliner_fast.training.run import begin_run
+from gliner_fast.training.setting_values import ConfigError, read_value
 from gliner_fast.training.trainer import Trainer, TrainingReport
 
 if TYPE_CHECKING:

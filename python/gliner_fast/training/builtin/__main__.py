@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from gliner_fast.training.builtin.derive import write_derived
-from gliner_fast.training.config import TrainingConfig, read_changes
+from gliner_fast.training.config import TrainingConfig
+from gliner_fast.training.setting_values import read_changes
 
 _RECIPE = Path(__file__).with_name("recipe.yaml")
 _FURTHER = Path(__file__).with_name("further.yaml")
