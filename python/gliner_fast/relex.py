@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from gliner_fast.errors import UnsupportedCheckpointError
 from gliner_fast.labels import Labels, Relations, Threshold
+from gliner_fast.methods.relation_scoring import RelationScoring
 from gliner_fast.model import GLiNER
 from gliner_fast.pipeline import stream_texts
 from gliner_fast.predicting.request import OnLong, Options, Request
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Answers = tuple[list[list["Entity"]], list[list[Relation]]]
 
 
-class RelexGLiNER(GLiNER):
+class RelexGLiNER(RelationScoring, GLiNER):  # type: ignore[misc]  # as gliner's own, which returns other things
     """Finds entities of any type and relations of any kind between them, both named in plain words.
 
     `GLiNER.from_pretrained` gives one for a checkpoint that has a `relations_layer`. Its methods have the arguments and
@@ -252,9 +252,3 @@ class RelexGLiNER(GLiNER):
         if as_tuples:
             return (((list(own), relations_of(own)), context) for own, context in results)
         return ((list(own), relations_of(own)) for own in results)
-
-    def evaluate(self, *_: Any, **__: Any) -> NoReturn:
-        """Not offered; `gliner-fast evaluate` scores the entities alone."""
-        raise UnsupportedCheckpointError(
-            "evaluate() of a relation extraction model is not offered: `gliner-fast evaluate` scores its entities"
-        )

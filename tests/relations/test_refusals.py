@@ -50,7 +50,7 @@ def unread() -> Iterator[Any]:
     yield
 
 
-# --- training and evaluation ------------------------------------------------------------------------------------------
+# --- training ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -92,11 +92,6 @@ def test_it_is_not_trained_on_the_command_line(
 def test_no_trainer_takes_it(relex: RelexGLiNER):
     with pytest.raises(TrainingError, match=NOT_TRAINED):
         trainer.Trainer(relex, None, [], None, None)
-
-
-def test_it_is_not_evaluated(relex: RelexGLiNER):
-    with pytest.raises(UnsupportedCheckpointError, match=r"evaluate\(\) of a relation extraction model is not offered"):
-        relex.evaluate(unread(), threshold=0.3)
 
 
 @pytest.mark.parametrize("make", [GLiNER, GLiNER.from_config, RelexGLiNER, RelexGLiNER.from_config])

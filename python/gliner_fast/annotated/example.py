@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 Span = tuple[int, int, str]
 """(first word, one past the last word, label)."""
+Relation = tuple[int, int, str]
+"""(which of the spans is the head, which the tail, relation)."""
 
 
 class DataError(ValueError):
@@ -27,3 +29,7 @@ class Example:
     """`ner_labels`: the entity types that this example is annotated with; None where nobody said."""
     negatives: tuple[str, ...] | None = None
     """`ner_negatives`: entity types that it is known to have none of; None where nobody said."""
+    relations: tuple[Relation, ...] = ()
+    """Between the spans: for models that find relations alone."""
+    relation_labels: tuple[str, ...] | None = None
+    """`rel_labels`: the relations that this example is annotated with; None where nobody said."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -28,13 +30,14 @@ def read_examples(
     tag_column: int = -1,
     report: Report | None = None,
     splitter: WordTriples | None = None,
+    relations: bool = False,
 ) -> list[Example]:
     """Reads the examples of one file, all in one format.
 
     Formats, recognised by content; JSON comes as lines or as one list, and any file may be gzipped:
 
     * "gliner": `{"tokenized_text": [...], "ner": [[first, last, label], ...]}`, the last word INCLUDED; if wanted
-      `ner_labels`, `ner_negatives` and `text`, which is not read;
+      `ner_labels`, `ner_negatives` and `text`, which is not read; and see `relations`;
     * "offsets": `{"text": ..., "entities": [[start, end, label], ...]}`, counted in characters, end excluded, as
       spaCy, doccano and `gliner-fast extract` have it; also `spans` or `label`, objects instead of triples, and
       spaCy's older `[text, {"entities": ...}]`. The words are those of `splitter`;
@@ -54,6 +57,8 @@ def read_examples(
         report: takes what is wrong, and the record (in conll the sentence) is left out; None: the first fault is
             raised. Behind broken gzip, UTF-8 or JSON lists, or a number of a tag without a name, nothing is read.
         splitter: of a model, `model.data_processor.custom_splitter`; None for the default one.
+        relations: read the keys `relations` and `rel_labels` of "gliner" in JSON, too: `[[head, tail, relation], ...]`
+            by the places of both entities in `ner`, and the relations that are annotated. Else they are unknown.
 
     Raises:
         DataError: something in it is wrong, and `report` does not take it; the message names file and line. Also where
@@ -63,7 +68,7 @@ def read_examples(
     if format is not None and format not in get_args(Format):
         raise ValueError(f"format is {format!r}: expected one of {', '.join(get_args(Format))}")
     path = Path(path)
-    options = RecordOptions(frozenset(ignore_keys), misaligned, splitter=splitter)
+    options = RecordOptions(frozenset(ignore_keys), misaligned, splitter=splitter, relations=relations)
     read: Iterator[Example]
     faults = 0
 
@@ -100,7 +105,7 @@ def read_examples(
 
 
 def examples_from_records(
-    data: Iterable[Any], name: str = "data", *, splitter: WordTriples | None = None
+    data: Iterable[Any], name: str = "data", *, splitter: WordTriples | None = None, relations: bool = False
 ) -> list[Example]:
     """Reads examples that are in memory: dicts of the JSON formats of `read_examples`, or rows of a dataset.
 
@@ -108,11 +113,12 @@ def examples_from_records(
         data: the records; an `Example` stands for itself. Keys that no format has are passed over, and told.
         name: of the data, for messages.
         splitter: as in `read_examples`.
+        relations: likewise.
 
     Raises:
         DataError: something is wrong; the message says at which index.
     """
-    options = RecordOptions(passes_unknown_keys=True, splitter=splitter)
+    options = RecordOptions(passes_unknown_keys=True, splitter=splitter, relations=relations)
 
     def place_of(index: int) -> str:
         return f"{name}[{index}]"
@@ -127,11 +133,16 @@ def examples_from_records(
 
 def labels_of(examples: Sequence[Example]) -> list[str]:
     """All labels that occur in some examples, the commonest first, ties in order of appearance."""
-    counts: dict[str, int] = {}
-    for example in examples:
-        for _, _, label in example.spans:
-            counts[label] = counts.get(label, 0) + 1
-    return sorted(counts, key=lambda label: -counts[label])
+    return _commonest_first(label for example in examples for _, _, label in example.spans)
+
+
+def relations_of_data(examples: Sequence[Example]) -> list[str]:
+    """All relations that occur in some examples, in that order, too."""
+    return _commonest_first(relation for example in examples for _, _, relation in example.relations)
+
+
+def _commonest_first(names: Iterable[str]) -> list[str]:
+    return [name for name, _ in Counter(names).most_common()]
 
 
 def draw_examples(examples: Sequence[Example], count: int, seed: int) -> tuple[list[Example], list[Example]]:
@@ -177,5 +188,5 @@ def rename_labels(examples: Sequence[Example], names: Mapping[str, str]) -> list
         negatives = renamed(example.negatives)
         if negatives is not None:  # one whose new name something has is none any more
             negatives = tuple(label for label in negatives if label not in found)
-        made.append(Example(example.words, spans, renamed(example.labels), negatives))
+        made.append(replace(example, spans=spans, labels=renamed(example.labels), negatives=negatives))
     return made

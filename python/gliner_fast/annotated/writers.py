@@ -31,7 +31,7 @@ def dump_examples(examples: Sequence[Example], format: OutputFormat) -> bytes:  
     """The content of a file of a format, in UTF-8.
 
     "gliner" keeps all. "conll" (IOB2, parted by tabs) and "offsets" (words joined by one blank) have no place for
-    `labels` and `negatives`; read back, the words of "offsets" are those of this package's own splitter.
+    `labels`, `negatives` and relations; read back, the words of "offsets" are those of this package's own splitter.
 
     Raises:
         DataError: "conll" cannot say it: spans overlap, or a word or label holds a tab or a line break, begins or ends
@@ -60,6 +60,10 @@ def _gliner_lines(example: Example) -> Iterator[str]:
         record["ner_labels"] = example.labels
     if example.negatives is not None:
         record["ner_negatives"] = example.negatives
+    if example.relations or example.relation_labels is not None:
+        record["relations"] = example.relations
+    if example.relation_labels is not None:
+        record["rel_labels"] = example.relation_labels
     yield _json(record)
 
 

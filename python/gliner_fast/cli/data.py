@@ -50,6 +50,10 @@ conll: a word and its tag a line, blank lines between sentences
 
 dataset: a folder of Hugging Face datasets (save_to_disk) or a Parquet file,
 in columns as above
+
+For models that find relations gliner's form may hold "relations", too,
+\[head, tail, relation] by the places of both entities in ner, from 0; evaluate
+scores them.
 """
 
 data = typer.Typer(help=_HELP, no_args_is_help=True, rich_markup_mode="rich")
@@ -76,6 +80,8 @@ def reader(
     misaligned: Misaligned,
     word_column: WordColumn,
     tag_column: TagColumn,
+    *,
+    relations: bool = False,
 ) -> Callable[..., list[Example]]:
     """`read_examples` as these options have it.
 
@@ -91,6 +97,7 @@ def reader(
         misaligned=misaligned,
         word_column=word_column,
         tag_column=tag_column,
+        relations=relations,
     )
 
 
@@ -114,7 +121,7 @@ def stats(
     """
     from gliner_fast.annotated.summary import summarise
 
-    read = reader(format, ignore_key, misaligned, word_column, tag_column)
+    read = reader(format, ignore_key, misaligned, word_column, tag_column, relations=True)
     for file in files:
         file.stat()  # what is missing is told first
     summaries = {}
@@ -165,7 +172,7 @@ def convert(
 
     from gliner_fast.annotated.examples import rename_labels
 
-    read = reader(format, ignore_key, misaligned, word_column, tag_column)
+    read = reader(format, ignore_key, misaligned, word_column, tag_column, relations=True)
     examples = rename_labels(read(source), names)
     _write(examples, target, to)
     spans = sum(len(example.spans) for example in examples)
@@ -197,7 +204,7 @@ def sample(
 
     from gliner_fast.annotated.examples import draw_examples
 
-    read = reader(format, ignore_key, misaligned, word_column, tag_column)
+    read = reader(format, ignore_key, misaligned, word_column, tag_column, relations=True)
     drawn, others = draw_examples(read(source), examples, seed)
     for file, own in ((target, drawn), (rest, others)):
         if file is not None:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gliner_fast.cli import options
 from gliner_fast.cli.data import Format, IgnoreKey, Misaligned, TagColumn, WordColumn, reader
-from gliner_fast.cli.reading import InputError, WantedLabels, read_labels, read_thresholds, split_commas
+from gliner_fast.cli.reading import InputError, WantedLabels, read_labels, read_relations, read_thresholds, split_commas
 from gliner_fast.cli.showing import tell, visible_in_line
 from gliner_fast.cli.writing import STDOUT, check_outputs, write_record, write_text
 from gliner_fast.errors import count
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gliner_fast.annotated import Example
     from gliner_fast.evaluation import Evaluation
+    from gliner_fast.evaluation.results import AskedLabels
     from gliner_fast.evaluation.scored_examples import LabelThresholds
+    from gliner_fast.model import GLiNER
 
 _CATCH_ALL = {"else", "misc", "miscellaneous", "other"}
 
@@ -43,13 +49,21 @@ def evaluate(
     labels: options.Labels = None,
     labels_file: options.LabelsFile = None,
     ignore_label: IgnoreLabel = None,
+    relations: options.Relations = None,
     thresholds: Annotated[
-        str, typer.Option(metavar="NUMBERS", help="One or more, by commas; more cost hardly any time.")
+        str,
+        typer.Option(
+            metavar="NUMBERS", help="One or more, by commas; more cost hardly any time, but where relations are scored."
+        ),
     ] = "0.5",
+    adjacency_threshold: options.AdjacencyThreshold = None,
+    relation_threshold: options.RelationThreshold = None,
     nested: options.Nested = False,
     multi_label: options.MultiLabel = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Sentences of each set, from its beginning.")] = None,
-    per_label: Annotated[bool, typer.Option("--per-label", help="Print the scores of each label, too.")] = False,
+    per_label: Annotated[
+        bool, typer.Option("--per-label", help="Print the scores of each label and relation, too.")
+    ] = False,
     json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write all scores; - is stdout, without a table.")
     ] = None,
@@ -70,10 +84,15 @@ def evaluate(
     else for each example's own, or all that occur in the set. Sets of the
     GLiNER paper are known by name and averaged as there.
 
+    A relation extraction model is asked for --relations, too; else for each
+    example's "rel_labels", or all that occur in the set. A relation is right
+    where it and the words of both entities are.
+
     [bold]gliner-fast evaluate built-in eval/*.jsonl --thresholds 0.3,0.5 --json scores.json --chart f1.svg[/bold]
     """
     wanted = read_labels(labels or [], labels_file) if labels or labels_file else None
     limits = _read_limits(thresholds, wanted)
+    kinds = None if relations is None else read_relations(relations, None, None)
     inputs: list[tuple[str, Path | None]] = [("--labels-file", labels_file)]
     for path in data:
         inputs += [("DATA", path), ("the labels beside DATA", labels_file_beside(path))]
@@ -85,19 +104,20 @@ def evaluate(
     if twice is not None:
         raise InputError(f"two sets are named {twice!r}: evaluate them one by one, or rename a file")
 
-    from gliner_fast.evaluation import evaluate as evaluate_examples
+    from gliner_fast.relex import RelexGLiNER
 
-    read = reader(format, ignore_key, misaligned, word_column, tag_column)
     for path in data:
         path.stat()  # a missing one is told before anything is loaded
     loaded = options.load_model(model, device, dtype)
+    evaluate_set = _evaluator(loaded, kinds, adjacency_threshold, relation_threshold)
+    finds_relations = isinstance(loaded, RelexGLiNER)
+    read = reader(format, ignore_key, misaligned, word_column, tag_column, relations=finds_relations)
     # All of them first: what is wrong with the last one is told now, not when the others are done.
     sets = [read(path, splitter=loaded.data_processor.custom_splitter)[:limit] for path in data]
     evaluations = []
     for path, name, examples in zip(data, names, sets, strict=True):
         began = perf_counter()
-        evaluation = evaluate_examples(
-            loaded,
+        evaluation = evaluate_set(
             examples,
             wanted.labels if wanted is not None else labels_beside(path),
             thresholds=limits,
@@ -122,10 +142,46 @@ def evaluate(
             write_text(chart, draw_chart(evaluations, f"Micro F1 of {model}"))
 
 
+def _evaluator(
+    model: GLiNER, kinds: list[str] | None, adjacency_threshold: float | None, relation_threshold: float | None
+) -> Callable[..., Evaluation]:
+    """`evaluate` for a model, or, of sets with relations, `evaluate_relations`, if the model finds any.
+
+    Raises:
+        InputError: it does not, and is asked for some.
+    """
+    from gliner_fast.evaluation import evaluate as evaluate_entities
+    from gliner_fast.evaluation import evaluate_relations
+    from gliner_fast.relex import RelexGLiNER
+
+    if not isinstance(model, RelexGLiNER):
+        if not (kinds is None and adjacency_threshold is None and relation_threshold is None):
+            raise InputError(
+                "the model finds no relations: leave out --relations and its thresholds, or name a relation "
+                "extraction (relex) model"
+            )
+        return partial(evaluate_entities, model)
+
+    def evaluate_set(examples: list[Example], asked: AskedLabels | None, **how: Any) -> Evaluation:
+        if kinds is None and not any(example.relations or example.relation_labels for example in examples):
+            return evaluate_entities(model, examples, asked, **how)
+        return evaluate_relations(
+            model,
+            examples,
+            asked,
+            kinds,
+            adjacency_threshold=adjacency_threshold,
+            relation_threshold=relation_threshold,
+            **how,
+        )
+
+    return evaluate_set
+
+
 def _print_tables(evaluations: list[Evaluation], *, per_label: bool) -> None:
     from rich.console import Console
 
-    from gliner_fast.evaluation.report import labels_table, sets_table
+    from gliner_fast.evaluation.report import labels_table, relations_table, sets_table
 
     # A pipe gets whole lines, however wide.
     is_terminal = sys.stdout.isatty()
@@ -134,6 +190,8 @@ def _print_tables(evaluations: list[Evaluation], *, per_label: bool) -> None:
     for evaluation in evaluations if per_label else []:
         console.print(labels_table(evaluation, shown))
     console.print(sets_table(evaluations, shown))
+    if any(evaluation.asked_relations is not None for evaluation in evaluations):
+        console.print(relations_table(evaluations, shown, each=per_label))
 
 
 def set_name(path: Path) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gliner_fast.evaluation.benchmarks import Average, averages
 from gliner_fast.evaluation.results import Evaluation
-from gliner_fast.evaluation.scores import macro_f1
+from gliner_fast.evaluation.scores import macro_f1, micro
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,6 +20,11 @@ def report(evaluations: Sequence[Evaluation], settings: Mapping[str, Any]) -> di
     return {
         **settings,
         "matching": "label, first and last word equal; micro over all labels; percent",
+        **(
+            {"matching_of_relations": "relation and the words of both entities equal; likewise"}
+            if any(evaluation.asked_relations is not None for evaluation in evaluations)
+            else {}
+        ),
         "sets": [evaluation.to_dict() for evaluation in evaluations],
         "averages": [
             {
@@ -90,6 +95,31 @@ def labels_table(evaluation: Evaluation, shown: Callable[[str], str] = str) -> T
                 f"{score.predicted:,}",
                 *(f"{100 * rate:.2f}" for rate in (score.precision, score.recall, score.f1)),
             )
+    return table
+
+
+def relations_table(
+    evaluations: Sequence[Evaluation], shown: Callable[[str], str] = str, *, each: bool = False
+) -> Table:
+    """One row a set and threshold, of all relations and, if wanted, of each; names as `shown` gives them."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("set", "threshold", "relation", box=None, pad_edge=False, title="relations", title_justify="left")
+    for title in ("relations", "predicted", "P", "R", "F1"):
+        table.add_column(title, justify="right")
+    for evaluation in evaluations:
+        for result in evaluation.results if evaluation.asked_relations is not None else ():
+            scores = result.relations or {}
+            for name, score in [("all", micro(scores.values())), *(scores.items() if each else ())]:
+                table.add_row(
+                    escape(shown(evaluation.name)),
+                    _name(result.threshold),
+                    escape(shown(name)),
+                    f"{score.gold:,}",
+                    f"{score.predicted:,}",
+                    *(f"{100 * rate:.2f}" for rate in (score.precision, score.recall, score.f1)),
+                )
     return table
 
 

@@ -29,10 +29,12 @@ class Result:
     Attributes:
         threshold: for all labels, or for each.
         labels: the score of each label that is asked for or annotated.
+        relations: that of each relation, likewise; None where relations were not scored.
     """
 
     threshold: LabelThresholds
     labels: Mapping[str, Score]
+    relations: Mapping[str, Score] | None = None
 
     @property
     def micro(self) -> Score:
@@ -42,12 +44,17 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON; rates in percent."""
         threshold = dict(self.threshold) if isinstance(self.threshold, Mapping) else self.threshold
-        return {
-            "threshold": threshold,
-            **self.micro.to_dict(),
-            "macro_f1": round(100 * macro_f1(self.labels), 3),
-            "labels": {label: score.to_dict() for label, score in self.labels.items()},
-        }
+        told = {"threshold": threshold, **_to_dict(self.labels, "labels")}
+        return told if self.relations is None else {**told, "relations": _to_dict(self.relations, "kinds")}
+
+
+def _to_dict(scores: Mapping[str, Score], name: str) -> dict[str, Any]:
+    """Scores together, and each under a name of all."""
+    return {
+        **micro(scores.values()).to_dict(),
+        "macro_f1": round(100 * macro_f1(scores), 3),
+        name: {label: score.to_dict() for label, score in scores.items()},
+    }
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,7 @@ class Evaluation:
         flat_ner: no two entities shared a word.
         multi_label: one span could have several labels.
         results: one for each threshold.
+        asked_relations: relations that were asked for; None where relations were not scored.
     """
 
     name: str
@@ -73,6 +81,7 @@ class Evaluation:
     flat_ner: bool
     multi_label: bool
     results: tuple[Result, ...]
+    asked_relations: tuple[str, ...] | None = None
 
     @property
     def f1(self) -> float:
@@ -81,11 +90,13 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
+        relations = {} if self.asked_relations is None else {"asked_relations": list(self.asked_relations)}
         return {
             "set": self.name,
             "examples": self.examples,
             "cut": self.cut,
             "asked": list(self.asked),
+            **relations,
             "ignored": list(self.ignored),
             "flat_ner": self.flat_ner,
             "multi_label": self.multi_label,
@@ -150,10 +161,17 @@ def score_for(
     ignored: Collection[str] = (),
 ) -> ScoredExamples:
     """Scores all spans once; arguments are those of `evaluate`."""
-    every = labels_of(examples) if labels is None else labels
     kept = [
         Example(example.words, tuple(span for span in example.spans if span[2] not in ignored)) for example in examples
     ]
+    return score_examples(model, kept, label_sets_for(examples, labels, ignored), floor=floor)
+
+
+def label_sets_for(
+    examples: Sequence[Example], labels: AskedLabels | None, ignored: Collection[str] = ()
+) -> list[LabelSet]:
+    """What each example is asked for; arguments are those of `evaluate`."""
+    every = labels_of(examples) if labels is None else labels
     sets: dict[tuple[str, ...] | None, LabelSet] = {}
     label_sets = []
     for example in examples:
@@ -161,7 +179,7 @@ def score_for(
         if own not in sets:
             sets[own] = _label_set(every if own is None else own, ignored)
         label_sets.append(sets[own])
-    return score_examples(model, kept, label_sets, floor=floor)
+    return label_sets
 
 
 def lowest(thresholds: Iterable[LabelThresholds]) -> float:
@@ -203,8 +221,12 @@ def evaluate_like_gliner(
     (result,) = evaluate(
         model, examples, entity_types, thresholds=[threshold], flat_ner=flat_ner, multi_label=multi_label
     ).results
-    score = result.micro
-    for what, count in (("predicted", score.predicted), ("annotated", score.gold)):
-        if count == 0:
-            warnings.warn(f"no entity is {what}: what is divided by their number is 0", stacklevel=3)
+    return score_line(result.micro, "entity", stacklevel=4)
+
+
+def score_line(score: Score, what: str, *, stacklevel: int) -> tuple[str, float]:
+    """A line for people, and F1, as `gliner` has them; warns where nothing is predicted or annotated."""
+    for done, number in (("predicted", score.predicted), ("annotated", score.gold)):
+        if number == 0:
+            warnings.warn(f"no {what} is {done}: what is divided by their number is 0", stacklevel=stacklevel)
     return f"P: {score.precision:.2%}\tR: {score.recall:.2%}\tF1: {score.f1:.2%}\n", np.float64(score.f1)

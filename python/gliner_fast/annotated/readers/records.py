@@ -8,13 +8,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gliner_fast.annotated.example import DataError, Example, Report, Span
+from gliner_fast.annotated.example import DataError, Example, Relation, Report, Span
 from gliner_fast.annotated.readers.tags import is_tag, spans_of_tags
 from gliner_fast.errors import count, listed
 from gliner_fast.words import WordTriples, split_words, word_span_finder
 
 _OFFSET_KEYS = ("entities", "spans", "label", "labels")
 _WORD_KEYS = ("tokens", "words")
+_RELATION_KEYS = ("relations", "rel_labels")
 _TAG_KEYS = ("ner_tags", "tags", "labels")
 
 
@@ -27,6 +28,7 @@ class RecordOptions:
         misaligned: what becomes of a character span that does not begin and end with a word.
         passes_unknown_keys: whether all keys that the format does not have are passed over.
         splitter: what gives a text's words, where a record has none; None for the default one.
+        relations: whether relations between entities are read; else their keys are unknown.
         passed_keys: those that were.
         dropped: how many of them were left out.
         first_dropped: where the first of them was, and what.
@@ -36,6 +38,7 @@ class RecordOptions:
     misaligned: Literal["error", "drop"] = "error"
     passes_unknown_keys: bool = False
     splitter: WordTriples | None = None
+    relations: bool = False
     passed_keys: dict[str, None] = field(default_factory=dict, init=False)
     dropped: int = field(default=0, init=False)
     first_dropped: str = field(default="", init=False)
@@ -140,7 +143,8 @@ def _reader(form: str | None, record: Mapping[str, Any], place: str) -> _Reader:
 
 
 def _read_gliner(record: Mapping[str, Any], place: str, options: RecordOptions) -> Example:
-    _expect_keys(record, place, options, ("tokenized_text", "ner"), ("ner_labels", "ner_negatives", "text"))
+    optional = ["ner_labels", "ner_negatives", "text", *(_RELATION_KEYS if options.relations else ())]
+    _expect_keys(record, place, options, ("tokenized_text", "ner"), optional)
     words = _read_words(record["tokenized_text"], f"{place}: tokenized_text")
     spans: list[Span] = []
     for index, value in enumerate(_expect_list(record["ner"], f"{place}: ner")):
@@ -161,7 +165,27 @@ def _read_gliner(record: Mapping[str, Any], place: str, options: RecordOptions) 
             raise DataError(f"{place}: ner[{index}] has the label {label!r}, which is not among the ner_labels")
         if negatives is not None and label in negatives:
             raise DataError(f"{place}: ner[{index}] has the label {label!r}, which is among the ner_negatives")
-    return Example(words, tuple(spans), labels, negatives)
+    relations, relation_labels = _read_relations(record, place, len(spans)) if options.relations else ((), None)
+    return Example(words, tuple(spans), labels, negatives, relations, relation_labels)
+
+
+def _read_relations(
+    record: Mapping[str, Any], place: str, span_count: int
+) -> tuple[tuple[Relation, ...], tuple[str, ...] | None]:
+    labels = _read_labels(record, "rel_labels", place)
+    relations: list[Relation] = []
+    for index, value in enumerate(_expect_list(record.get("relations") or [], f"{place}: relations")):
+        where = f"{place}: relations[{index}]"
+        head, tail, label = _read_triple(value, where, form='[head, tail, relation], such as [0, 1, "works for"]')
+        if not (0 <= head < span_count and 0 <= tail < span_count):
+            raise DataError(
+                f"{where} is {_shown(value)}, and ner has {count('entity', span_count)}: expected the places of head "
+                "and tail among them, from 0"
+            )
+        if labels is not None and label not in labels:
+            raise DataError(f"{where} is {label!r}, which is not among the rel_labels")
+        relations.append((head, tail, label))
+    return tuple(relations), labels
 
 
 def _read_offsets(record: Mapping[str, Any], place: str, options: RecordOptions) -> Example:
@@ -257,17 +281,22 @@ def _read_words(value: Any, place: str) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _read_triple(value: Any, place: str, options: RecordOptions | None = None) -> tuple[int, int, str]:
-    """Start, end and label of a list; with options, of an object too."""
+def _read_triple(
+    value: Any,
+    place: str,
+    options: RecordOptions | None = None,
+    form: str = '[start, end, label], such as [0, 1, "person"]',
+) -> tuple[int, int, str]:
+    """Two whole numbers and a label of a list, which `form` describes; with options, of an object too."""
     if options is not None and isinstance(value, Mapping):
         # What gliner-fast extract and annotation tools put beside them.
         _expect_keys(value, place, options, ("start", "end", "label"), ("text", "score", "id"))
         value = [value["start"], value["end"], value["label"]]
     if not isinstance(value, (list, tuple)) or len(value) != 3:
-        raise DataError(f'{place} is {_shown(value)}: expected [start, end, label], such as [0, 1, "person"]')
+        raise DataError(f"{place} is {_shown(value)}: expected {form}")
     start, end, label = _whole_number(value[0]), _whole_number(value[1]), value[2]
     if start is None or end is None:
-        raise DataError(f"{place} is {_shown(value)}: expected whole numbers for start and end")
+        raise DataError(f"{place} is {_shown(value)}: expected whole numbers for the first two: {form}")
     if not isinstance(label, str) or not label.strip():
         raise DataError(
             f"{place} is {_shown(value)}: its label is {_shown(label)}, expected a string that is not empty"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gliner_fast.annotated.example import Example
@@ -42,7 +43,7 @@ def derive(example: Example) -> Example:
         for wide, narrower, holds in _RULES
         if label == wide and holds(example.words[start:end])
     ]
-    return Example(example.words, (*example.spans, *more), example.labels, example.negatives)
+    return replace(example, spans=(*example.spans, *more))
 
 
 def write_derived(source: Path, target: Path) -> None:
