@@ -153,6 +153,9 @@ def test_each_example_is_asked_for_its_own_relations_or_all_of_the_data(relex: R
     )
     asked = evaluate_relations(relex, examples_from_records(kept, relations=True), LABELS, own)
     assert (some.results, some.asked_relations) == (asked.results, tuple(own))
+    assert evaluate_relations(relex, examples_from_records(kept, relations=True), LABELS, own[0]).asked_relations == (
+        own[0],
+    )
     every = evaluate_relations(relex, examples_from_records(annotated, relations=True), LABELS)
     assert set(every.asked_relations or ()) == {link[2] for record in annotated for link in record["relations"]}
 

@@ -72,6 +72,8 @@ def evaluate_relations(
     if not thresholds:
         raise ValueError("thresholds is empty: give at least one, such as [0.5]")
     label_sets = label_sets_for(examples, labels, ignored)
+    if isinstance(relations, str):  # one, and not its letters
+        relations = [relations]
     every = relations_of_data(examples) if relations is None else list(dict.fromkeys(relations))
     asked = [
         every if relations is not None or example.relation_labels is None else list(example.relation_labels)
