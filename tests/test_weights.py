@@ -66,6 +66,35 @@ def test_missing_weights_are_named_and_zero_never_random(checkpoint: Callable[[s
         GLiNER.from_pretrained(folder, strict=True)
 
 
+@pytest.mark.parametrize("kind", ["deberta", "bert", "modernbert", "t5"])
+def test_weights_of_norms_that_the_file_lacks_are_ones(
+    kind: str, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    def norms(model: GLiNER) -> dict[str, torch.Tensor]:
+        parameters = model.model.encoder.named_parameters()
+        return {name: own for name, own in parameters if own.ndim == 1 and name.endswith(".weight")}
+
+    folder = changed_copy(checkpoint(kind), tmp_path / "cut")
+    tensors = load_file(folder / "model.safetensors")
+    kept = {name: own for name, own in tensors.items() if own.ndim > 1 or name.endswith("bias")}
+    save_file(kept, folder / "model.safetensors")
+    with pytest.warns(CheckpointWarning, match=r"filled with zeros \(norms: ones\)"):
+        model = GLiNER.from_pretrained(folder)
+    assert norms(model).keys() == norms(GLiNER.from_pretrained(checkpoint(kind))).keys() != set()
+    for name, weight in norms(model).items():
+        assert weight.eq(1).all(), name
+
+
+def test_tokens_that_nothing_adds_are_asked_for_by_what_adds_them(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = changed_copy(checkpoint("deberta"), tmp_path / "unset")
+    path = folder / "gliner_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"class_token_index": -1, "vocab_size": -1}))
+    with pytest.raises(CheckpointError, match="load with resize_token_embeddings=True, and set class_token_index"):
+        GLiNER.from_pretrained(folder, resize_token_embeddings=False)
+
+
 def test_unknown_weights_are_named(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     folder = changed_copy(checkpoint("deberta"), tmp_path / "more", extra=True)
     with pytest.warns(CheckpointWarning, match=r"holds 'mystery\.weight', which the model does not use"):

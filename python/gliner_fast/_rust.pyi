@@ -1,10 +1,10 @@
 # ruff: noqa: PYI021 -- a native module has no other place for its documentation
-"""The native module: words, subword batches, span candidates and greedy decoding.
+"""The native module: words, subword batches, span scores and candidates, greedy decoding, and layers on a CPU.
 
 Arrays in and out are C-contiguous. Those that come out share no memory with anything here; `Rows` hands out the same
-ones each time, the others are made anew. None that is given may be written to during a call. Every call releases the
-GIL while it works and may be made from many threads at once; all classes are immutable but `SubwordCache`, which locks
-itself. Ranges are half-open; offsets count code points.
+ones each time, the others are made anew. None that is given may be written to during a call. Every call that takes
+long releases the GIL, and each may be made from many threads at once; all classes are immutable but `SubwordCache`,
+which locks itself. Ranges are half-open; offsets count code points.
 
 A bad shape or value is a `ValueError` that names the place, the value and what was expected; a wrong type or dtype is a
 `TypeError`. Sizes: `B` texts, `W` words of all texts, `N` candidates, `R` rows, `S` the longest row.
@@ -114,8 +114,8 @@ class Words:
 class SubwordCache:
     """Remembers the subword ids of words, for a tokenizer that sees each word by itself.
 
-    Words of more than 256 bytes are never remembered. Of what is remembered, that which was not asked for lately is
-    forgotten first; what a lookup returns does not depend on it.
+    Words of more than 256 bytes or 1,024 ids are never remembered. Of what is remembered, that which was not asked for
+    lately is forgotten first; what a lookup returns does not depend on it.
 
     Args:
         capacity: most words remembered, fewer where with their ids they take more than 64 bytes each; 0 remembers none.
@@ -188,7 +188,8 @@ class Subwords:
             padded: fill rows up on the right to the longest; else they lie one after another.
 
         Raises:
-            ValueError: if a row names a text or a prompt that does not exist, or the rows do not fit into memory.
+            ValueError: if `prompt_of_row` has another length than `rows`, a row names a text or a prompt that does not
+                exist, or the rows do not fit into memory.
         """
 
 @final
@@ -214,7 +215,7 @@ class RowLayout:
         prefix: special tokens before the prompt.
         suffix: special tokens after the text; truncation keeps them.
         pad_id: what fills shorter rows up.
-        class_token_id: the token that stands before each entity type.
+        class_token_id: the token that stands before each entity type; -1 for none.
         max_subwords: longest row, special tokens included; None for no limit.
         pooling: "first", "last", "mean" or "max": which subwords of a word are selected, "mean" and "max" alike all.
         corrected: whether a word's number is its own index. By default it is, as in GLiNER, the count of words that
@@ -295,7 +296,8 @@ def find_candidates(
         their starts, ends, classes and scores, (N,) each.
 
     Raises:
-        ValueError: if the lengths do not fit the counts, or a count is negative.
+        ValueError: if the lengths do not fit the counts, a count is negative, `max_width` is below 1, or a text has
+            2**32 or more scores to one start word.
     """
 
 def find_likely(
@@ -378,7 +380,7 @@ def find_spans(
         As `find_likely`.
 
     Raises:
-        ValueError: if the shapes do not fit each other, or a count is negative.
+        ValueError: as `find_candidates`; also if rows are empty.
     """
 
 def has_vectors() -> bool:
@@ -408,8 +410,9 @@ def attention(
     threads: int,
     openmp: int,
 ) -> None:
-    """Fills `out` with disentangled attention over packed texts (DeBERTa, equations 2 to 4); no score leaves it.
+    """Fills `out` with attention over packed texts; no score leaves it.
 
+    It is DeBERTa's (equations 2 to 4), or without positions, biased, rotated or windowed, as the arguments say.
     What a text becomes depends on that text alone, to the last bit. All is computed in float32.
 
     Args:
@@ -751,5 +754,6 @@ def resolve(
         b are kept_offsets[b]:kept_offsets[b + 1], (B + 1,).
 
     Raises:
-        ValueError: if the arrays do not fit each other, or a span is empty or reaches out of its text.
+        ValueError: if the arrays do not fit each other, a span is empty or reaches out of its text, or there are more
+            words or candidates of one text than 32 bits count.
     """

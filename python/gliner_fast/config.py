@@ -230,7 +230,10 @@ class GLiNERConfig:
         return cls.from_file(other if other.is_file() else path / CONFIG_NAME, **settings)
 
     def to_dict(self) -> dict[str, Any]:
-        """All settings as one flat dict, ready for `gliner_config.json`; those of relations only of a relex model."""
+        """All settings as one flat dict, ready for `gliner_config.json`.
+
+        Of those of relations only `relations_layer` stands there for a model that finds none.
+        """
         left_out = ("extra",) if self.is_relex else ("extra", *_OF_RELEX)
         settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
         plain = {key: own.to_dict() for key, own in settings.items() if isinstance(own, EncoderConfig)}

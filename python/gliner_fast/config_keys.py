@@ -13,7 +13,7 @@ _LOOK_ALIKES = {
     *("_attn_implementation_autoset", "attn_implementation", "cls_token_id", "num_layers", "sep_token_id"),
     *("decoder_config", "labels_decoder_config", "rel_id_to_classes", "sep_token_index"),
 }
-# Stands in files of older ones; who assigns it means another.
+# Files of older versions of gliner hold it, so that it is no misspelling there; who assigns it means `max_len`.
 _IN_FILES = "max_length"
 # How like: 'max_widht' and 'max_lenght' are, 'lr_encoder' and 'max_ents' are not.
 _LIKENESS = 0.82

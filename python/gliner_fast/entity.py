@@ -28,7 +28,7 @@ class Entity(TypedDict):
     score: float
     """Sigmoid of the span's logit, in [0, 1]."""
     class_probs: NotRequired[dict[str, float]]
-    """Up to five labels with their scores, best first; only with `return_class_probs=True`."""
+    """Up to five labels with their scores, best first; only with `return_class_probs=True`, and of span models."""
     vector: NotRequired[NDArray[np.float32]]
     """Span representation, (D,); only with `return_vectors=True`."""
     label_vector: NotRequired[NDArray[np.float32]]

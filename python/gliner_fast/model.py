@@ -178,7 +178,7 @@ class GLiNER(PredictionMethods, TrainingMethods, SavingMethods, nn.Module):
                 characters. The reference shifts all later entities left there (Q1), and so does the default.
 
         Raises:
-            FileNotFoundError: nothing is there.
+            FileNotFoundError: nothing is there, or it could not be fetched.
             CheckpointError: what is there is broken or inconsistent.
             UnsupportedCheckpointError: it is a kind of checkpoint that this version does not run.
             ImportError: a library of its word splitter is missing; names what pip is to install.
@@ -240,7 +240,14 @@ class GLiNER(PredictionMethods, TrainingMethods, SavingMethods, nn.Module):
     ) -> GLiNER:
         """A new model, to be trained: a random head on the pretrained encoder, or all random (compat section 1.2).
 
-        Arguments are those of `from_pretrained`; `tokenizer` replaces that of `config.model_name`.
+        Arguments are those of `from_pretrained`, and: `tokenizer` replaces that of `config.model_name`;
+        `backbone_from_pretrained` is False for a random encoder.
+
+        Raises:
+            UnsupportedCheckpointError: settings of a bi-encoder or a relation extraction model, or of what is not run.
+            CheckpointError: the encoder or the tokenizer cannot be loaded.
+            ImportError: a library of the word splitter is missing; names what pip is to install.
+            ValueError: an argument out of range.
         """
         device = torch.device("cpu" if map_location is None else map_location)
         _, whole = parse_precision(None, quantize, device)
@@ -391,7 +398,7 @@ class GLiNER(PredictionMethods, TrainingMethods, SavingMethods, nn.Module):
 
 
 def _quantize(model: GLiNER, kind: WholeNumbers) -> None:
-    """Warns whoever calls the method that calls this."""
+    """Has a model multiply whole numbers; where they are slow, warns whoever calls the method that calls this."""
     quantize(model.model, kind)
     slow = why_slow(kind)
     if slow is not None:

@@ -32,7 +32,7 @@ Item = TypeVar("Item")
 
 # The first window of a stream is small, so that its results come soon.
 _FIRST_TEXTS = 32
-_MOST_CHARACTERS = 2**22  # a window; a longer text makes one of its own
+_MOST_CHARACTERS = 2**22  # after which a window ends
 
 
 @dataclass(frozen=True)

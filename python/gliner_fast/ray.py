@@ -102,6 +102,8 @@ class Extractor:
 
         Raises:
             FileNotFoundError: the model is not there.
+            CheckpointError: it cannot be loaded.
+            ImportError: a library of its word splitter is missing.
             TypeError: relations or their thresholds of a wrong type.
             ValueError: labels are missing or given twice, the device cannot be used, or the model finds no relations.
         """
@@ -153,6 +155,8 @@ class Extractor:
         Raises:
             TypeError: not an Arrow table, or a column of another type.
             ValueError: a column is missing, or the name of the new one is taken.
+            LongTextError: a text is too long, with `on_long="error"`.
+            MemoryError: a single text does not fit into memory.
         """
         import pyarrow as pa
 

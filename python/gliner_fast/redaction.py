@@ -68,7 +68,8 @@ class Redaction:
 
     Raises:
         TypeError: a key that is neither bytes nor a string.
-        ValueError: an unknown style or field; an option of another style; style "hash" without key or with a short one.
+        ValueError: an unknown style or field; an empty template; a template or key of another style; a character that
+            is not one code point; style "hash" without key or with a short one.
     """
 
     style: Style = "label"

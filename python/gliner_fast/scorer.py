@@ -91,10 +91,13 @@ class SpanScorer(nn.Module):
         thresholds: Tensor,
         allowed_spans: Tensor | None = None,
     ) -> PendingCandidates | Candidates:
-        """The spans above their threshold, looked for where the words are, unless `executor_for(words)` is "torch".
+        """The spans above their threshold, looked for where the words are.
 
         All as for `forward`; `thresholds`, (T,), is the probability that each entity type must pass; `allowed_spans`,
         (N, K) bool, says which spans are asked for, where not all are; Rust finds the others too.
+
+        Raises:
+            ValueError: `executor_for(words)` is "torch", which finds none by itself.
         """
         self.executor = executor = self.executor_for(words)
         if executor == "torch":

@@ -94,8 +94,8 @@ def write_weights(tensors: Mapping[str, Tensor], folder: Path, *, safe: bool) ->
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    read_before = ["model.fp16.safetensors", "model.bf16.safetensors", INT8_ROWS]
-    for name in [*read_before, *([] if safe else ["model.safetensors"])]:
+    outdated = ["model.fp16.safetensors", "model.bf16.safetensors", INT8_ROWS]
+    for name in [*outdated, *([] if safe else ["model.safetensors"])]:
         (folder / name).unlink(missing_ok=True)
 
 
@@ -198,7 +198,8 @@ def load_weights(
 ) -> None:
     """Assigns the tensors of a checkpoint to a network that was built on the meta device.
 
-    A tensor that the file lacks is filled with zeros and named in a warning: never with random numbers (Q5).
+    A tensor that the file lacks is named in a warning and filled with zeros, a norm's weight with ones: never with
+    random numbers (Q5). One of ours that several of the file make up is filled whole, if one of these is not there.
 
     Args:
         network: built inside `encoder.parameters_on_meta`.
@@ -223,7 +224,7 @@ def load_weights(
             _refuse_other_numbers(parts, theirs, source)
             tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
             _check_shape(tensor, expected[ours], theirs, source)
-        elif ours.endswith("norm.weight"):
+        elif ours.lower().endswith("norm.weight"):
             tensor = torch.ones(expected[ours].shape)
         else:
             tensor = torch.zeros(expected[ours].shape)
@@ -275,7 +276,7 @@ def _check_shape(tensor: Tensor, expected: Tensor, names: list[str], source: str
 def _report(missing: list[str], unknown: list[str], *, strict: bool, source: str) -> None:
     found = []
     if missing:
-        found.append(f"it lacks {_listed(missing)}, used as zeros: predictions will be poor")
+        found.append(f"it lacks {_listed(missing)}, filled with zeros (norms: ones): predictions will be poor")
     if unknown:
         found.append(f"it holds {_listed(unknown)}, which the model does not use")
     if found and strict:

@@ -17,8 +17,8 @@ NO_LIMIT = 2**62  # more words, or subwords, than any text has
 LONGEST_WORD = 2**14  # characters
 ENDLESS_WORD = (
     f"has a word of more than {LONGEST_WORD:,} characters, which is not read: the time and memory that a model takes "
-    "grow with the square of a word's subwords, of which this model's tokenizer makes as many as there are. Break it "
-    "up, or leave it out"
+    "grow with the square of a word's subwords, to which this model's tokenizer sets no limit. Break it up, or leave "
+    "it out"
 )
 
 

@@ -216,7 +216,7 @@ def test_layers_that_the_file_lacks_are_named(layer: str, broken: Callable[..., 
     folder = broken()
     tensors = load_file(folder / "model.safetensors")
     save_file({name: own for name, own in tensors.items() if layer not in name}, folder / "model.safetensors")
-    with pytest.warns(CheckpointWarning, match=rf"it lacks '{layer}\..*, used as zeros"):
+    with pytest.warns(CheckpointWarning, match=rf"it lacks '{layer}\..*, filled with zeros"):
         GLiNER.from_pretrained(folder)
     with pytest.raises(CheckpointError, match=f"does not fit the model: it lacks '{layer}"):
         GLiNER.from_pretrained(folder, strict=True)

@@ -63,6 +63,8 @@ def read_examples(
     Raises:
         DataError: something in it is wrong, and `report` does not take it; the message names file and line. Also where
             nothing in it can be read, or it is CSV.
+        ValueError: `format` is none of these.
+        ImportError: a "dataset" is to be read, and `datasets` is not installed.
         OSError: it cannot be read.
     """
     if format is not None and format not in get_args(Format):

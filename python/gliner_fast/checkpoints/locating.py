@@ -47,7 +47,8 @@ def locate(model_id: str | Path | None, hub: HubOptions, variant: str | None) ->
     """The local folder of a checkpoint; a Hub id is fetched into the cache, only the files that are needed.
 
     Raises:
-        FileNotFoundError: a path that does not exist (Q24), or a Hub id that is neither cached nor reachable.
+        FileNotFoundError: a path that does not exist (Q24), or a Hub id that is not cached and could not be fetched.
+        CheckpointError: a path that is a file.
     """
     if model_id is None:
         return BUILT_IN

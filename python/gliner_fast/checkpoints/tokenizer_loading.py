@@ -284,7 +284,8 @@ def add_special_tokens(
         tokenizer = tokenizer.with_tokens(["[FLERT]", config.ent_token, config.sep_token])
         return tokenizer, config.replace(class_token_index=len(tokenizer) - 2, vocab_size=len(tokenizer))
     size = len(tokenizer)
-    advice = "set class_token_index and vocab_size to -1 to have GLiNER's tokens added and found"
+    how = "class_token_index and vocab_size to -1 to have GLiNER's tokens added and found"
+    advice = f"set {how}" if resize else f"load with resize_token_embeddings=True, and set {how}"
     if not 0 <= config.class_token_index < size:
         raise CheckpointError(
             f"class_token_index is {config.class_token_index}, but the tokenizer has {size} entries: {advice}"

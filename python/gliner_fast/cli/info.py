@@ -122,7 +122,7 @@ def describe_checkpoint(model: str | None) -> dict[str, Any]:
         **_relations(config),
         **words,
         "longest text": f"{config.max_len:,} words at a time; `predict` and `extract` read longer ones in windows",
-        "pooling": f"{config.subtoken_pooling} subword of a word",
+        "pooling": _pooling(config.subtoken_pooling),
         "label vector": _label_vector(config),
         "parameters": f"{_count_parameters(weights):,}",
         "weights": f"{weights.name}, {weights.stat().st_size / 1e6:,.1f} MB",
@@ -140,6 +140,11 @@ def _label_vector(config: GLiNERConfig) -> str:
         encoder = config.labels_encoder_config or {}
         return f"by an encoder of its own, {encoder.get('model_type', 'unknown')} ({config.labels_encoder})"
     return "the entity token" if config.embed_ent_token else "the subword after the entity token"
+
+
+def _pooling(pooling: str) -> str:
+    """Which of a word's subwords stand for it."""
+    return f"the {pooling} subword of a word" if pooling in {"first", "last"} else f"the {pooling} of a word's subwords"
 
 
 def _relations(config: GLiNERConfig) -> dict[str, str]:

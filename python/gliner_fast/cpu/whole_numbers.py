@@ -118,7 +118,7 @@ def drop(network: nn.Module) -> None:
 
 
 def kinds_of(network: nn.Module) -> dict[str, WholeNumbers | None]:
-    """The whole numbers that each layer has its weights, as these are now, in too, by the layer's name."""
+    """By the layer's name the kind of whole numbers that its present weights are kept in, too; None for none."""
     kinds: dict[str, WholeNumbers | None] = {}
     for name, (layer, _) in _layers(network).items():
         whole = None if layer.whole is None else layer.whole.follow(layer.weight)

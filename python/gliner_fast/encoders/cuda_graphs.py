@@ -148,7 +148,9 @@ class EncoderGraphs:
         wanted: Tensor,
         state: tuple[object, ...],
     ) -> Tensor | None:
-        """What the encoder gives for one text; None where it could not be recorded, which is warned of once.
+        """What the encoder gives for one text; None where it could not be recorded, or not for want of memory.
+
+        The former is warned of, once.
 
         Args:
             encode: gives the encoder as it is now, where it has to be recorded, and what that reads beside its weights.

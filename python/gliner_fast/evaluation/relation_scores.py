@@ -67,7 +67,7 @@ def evaluate_relations(
         name: see there.
 
     Raises:
-        ValueError: no threshold, or a mapping that lacks a label or relation.
+        ValueError: the model finds no relations; no threshold, or a mapping that lacks a label or relation.
     """
     if not thresholds:
         raise ValueError("thresholds is empty: give at least one, such as [0.5]")

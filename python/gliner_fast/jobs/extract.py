@@ -126,6 +126,9 @@ def extract_files(
             there, too many rows were rejected, or a text is too long with `on_long="error"`.
         JobInputError: the input cannot be read, lacks a column, or has one of a name that the output adds.
         FileNotFoundError: an input, or the model, is not there.
+        CheckpointError: the model cannot be loaded.
+        TypeError: a choice of a wrong type.
+        ValueError: one that is out of range, such as a device that is not here, or a label without a threshold.
         OSError: the output cannot be written; finished shards stay.
         ImportError: pyarrow, orjson or Ray is missing; names the extra that brings it.
     """

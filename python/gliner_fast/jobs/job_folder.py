@@ -177,7 +177,7 @@ class JobFolder:
         return sum(record.rejects for record in self.finished.values())
 
     def drop(self, record: SliceRecord) -> None:
-        """Removes the files of a slice that is not to be remembered, and ends the job: its rejects are told of."""
+        """Removes the files of a slice that is not to be remembered, once its rejects are in the one file of them."""
         self.gather_rejects(record.number)
         for file in (self.paths.shards / record.shard, self.paths.rejects / rejects_name(record.number)):
             file.unlink(missing_ok=True)

@@ -1,9 +1,9 @@
 """JSON values -> Arrow columns, whose types are decided once from the first rows and hold for all the others.
 
-A column of one kind of value gets that kind: bool, int64, float64 (whole and broken numbers), string, or a list of
-these. Any other (objects, mixed kinds, very deep lists, nothing but null) holds each value as JSON text, which takes
-whatever comes later: a struct would refuse or lose the keys that the first rows did not have. Times stay the strings
-they are.
+A column of one kind of value gets that kind: bool, int64, float64 (fractions, and whole numbers among them), string, or
+a list of these. Any other (objects, mixed kinds, very deep lists, nothing but null) holds each value as JSON text,
+which takes whatever comes later: a struct would refuse or lose the keys that the first rows did not have. Times stay
+the strings they are.
 """
 
 from __future__ import annotations

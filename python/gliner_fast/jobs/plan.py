@@ -42,15 +42,16 @@ class Settings:
         text_column: input column of the texts.
         id_column: input column that names the rows; always passed through.
         labels_column: input column of each row's own labels.
-        columns: input columns to pass through; None for all.
+        columns: input columns to pass through; None for all, or, with the layout "rows", for none.
         rows_per_shard: most rows a shard.
         format: of the shards, and their extension.
         layout: a row a text with a list of entities, or a row an entity.
         entities_column: name of that list's column.
         redaction: how entities are redacted, without the key; None: not.
         relations: kinds of relations to look for, for all rows; None: none.
-        adjacency_threshold: of the link between two entities; None: as the model chooses.
-        relation_threshold: one for all relations, or one for each; None: as the model chooses.
+        adjacency_threshold: of the link between two entities; None: `threshold`, or 0.5
+            where that is a mapping.
+        relation_threshold: one for all relations, or one for each; None likewise.
         relations_column: name of the column of relations, beside that of entities.
     """
 
@@ -136,8 +137,10 @@ class Plan:
 
     Attributes:
         settings: every choice.
-        inputs: for each file its `path`, `format`, `compression` and `fingerprint`; a fingerprint of None is stdin.
-        schema: the Arrow schema of the columns that pass through, as text; None where rows stay JSON objects.
+        inputs: for each file its `path`, `format`, `compression` and `fingerprint`; a fingerprint of None is stdin, or
+            a job that is not to be resumed.
+        schema: the Arrow schema of the columns that pass through, as text; None where rows stay JSON objects, and for
+            stdin.
         version: of this package.
     """
 

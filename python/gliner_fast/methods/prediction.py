@@ -79,7 +79,7 @@ class PredictionMethods(LabelVectorMethods):
             flat_ner: no two entities share a word; False lets one contain another.
             threshold: entities score above it; a mapping gives each label its own.
             multi_label: one span may have several labels.
-            return_class_probs: add the best five labels of each span.
+            return_class_probs: add the best five labels of each span; of a token-level model nothing.
             return_vectors: add each span's representation.
             return_label_vectors: add the label's representation.
             **kwargs: further arguments of `inference`.
@@ -138,7 +138,7 @@ class PredictionMethods(LabelVectorMethods):
             batch_size: most texts a batch; leave it out to let the budget alone decide, which is faster.
             packing_config: accepted and unused: padding is avoided without it.
             input_spans: for each text the {"start": ..., "end": ...} character spans that may be entities.
-            return_class_probs: add the best five labels of each span as `class_probs`.
+            return_class_probs: add the best five labels of each span as `class_probs`; of a token-level model nothing.
             return_vectors: add each span's representation as `vector`.
             return_label_vectors: add the label's representation as `label_vector`.
             on_long: what becomes of a text of more than `config.max_len` words. "truncate" cuts it off there, with the
@@ -153,9 +153,10 @@ class PredictionMethods(LabelVectorMethods):
             For each text its entities in reading order; equal starts best score first.
 
         Raises:
-            TypeError: labels or thresholds of a wrong type.
+            TypeError: an argument of a wrong type.
             LongTextError: a text is too long, with `on_long="error"`; a ValueError that says which.
-            ValueError: per-text values for another number of texts; a threshold of NaN.
+            ValueError: an option out of range; a threshold of NaN, or none for a label; per-text values for another
+                number of texts; `labels_embeds` that do not fit.
             MemoryError: a single text does not fit into memory.
         """
         self._tell_unused(external_inputs, "inference")
@@ -248,6 +249,7 @@ class PredictionMethods(LabelVectorMethods):
             LongTextError: a text is too long, with `on_long="error"`; a ValueError that says which.
             ValueError: options out of range; a text that has a word of more than 16,384 characters where the tokenizer
                 has no limit.
+            MemoryError: a single text does not fit into memory.
         """
         options = Options(
             flat_ner=flat_ner,

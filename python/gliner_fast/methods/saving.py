@@ -32,8 +32,9 @@ class SavingMethods:
         """Writes a checkpoint folder that `gliner` loads too (compat section 8).
 
         Args:
-            save_directory: made if it is not there. Of weights that are there, those stay that are not read before the
-                new ones, as `model.safetensors` and those of a variant would be (`gliner` leaves them).
+            save_directory: made if it is not there. Earlier weights that could be read in place of the new ones are
+                removed: those of a variant, int8 rows and, beside a new `pytorch_model.bin`, `model.safetensors`.
+                Others stay (`gliner` leaves all).
             config: settings to write instead of the model's.
             repo_id: with `push_to_hub`, where to; None for the folder's name.
             push_to_hub: send what was written to the Hub as well.

@@ -37,7 +37,8 @@ class Found(NamedTuple):
         relations: between these entities, each with its text.
         windows: candidates that windows of long texts own, to be resolved with their text's others; None without any.
         stats: what was done.
-        window_relations: relations between spans of windows, of which the text's entities keep theirs.
+        window_relations: relations between spans of windows; those stay both of whose spans become entities of the
+            text. None without any.
     """
 
     texts: list[int]

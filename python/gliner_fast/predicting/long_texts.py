@@ -91,7 +91,7 @@ def fit_rows(
         rooms: most subwords of a window of each text, (T,), at least 1 where it is chosen.
         most: words of a window.
         max_width: K, words of the widest span.
-        least: words that a window owns with those behind them at least, whatever subwords they have; at least 1.
+        least: fewest words from the first that a window owns to its end, however many subwords they have; at least 1.
     """
     kept = ~chosen[rows.texts]
     parts = [[column[kept] for column in (rows.texts, rows.firsts, rows.lasts, rows.owned_firsts, rows.owned_lasts)]]

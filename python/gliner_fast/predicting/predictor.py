@@ -84,7 +84,7 @@ class Predictor:
         )
 
     def check(self, request: Request) -> None:
-        """Raises ValueError for what this model, of all, cannot be asked."""
+        """Raises ValueError where relations are asked of a model that finds none."""
         if request.options.relations and self.network.relations is None:
             raise ValueError(
                 f"relations is {request.options.relations!r:.80}, but the model finds none: leave them out, or load a "

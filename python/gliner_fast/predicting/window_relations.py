@@ -24,7 +24,7 @@ class WindowRelations:
     """Relations that windows of long texts found, between spans of which not all become entities of the text.
 
     Attributes:
-        texts: (F,) of the request.
+        texts: (F,) places in `Prepared.texts`.
         ends: (F, 4) first word and one past the last of head and tail, counted in the text.
         found: the others; `rows`, `heads` and `tails` are of no use.
     """

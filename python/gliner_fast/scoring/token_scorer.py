@@ -91,7 +91,7 @@ class TokenScorer(nn.Module):
         return others.addmm_(vectors, weight.mT)
 
     def span_vectors(self, words: Tensor, starts: Tensor, last_words: Tensor) -> Tensor:
-        """The mean of the word vectors of chosen spans, (S, D).
+        """The mean of the word vectors of chosen spans, (S, D), in float32.
 
         Args:
             words: (N, D) packed word vectors.

@@ -45,8 +45,8 @@ class WordLSTM(nn.Module):
 
     Attributes:
         kept: what `whole_numbers.quantize` has it multiply its inputs with, on the CPU: weights packed in float32,
-            filled when they are first asked for. Else the number of words says who multiplies, of whom each rounds in
-            its own way, and a whole number that comes of it may be the next one.
+            filled when they are first asked for. Without it, who multiplies depends on the number of words; each
+            rounds in its own way, and a whole number made of the result might be the one beside it.
     """
 
     kept: KeptInputs | None = None

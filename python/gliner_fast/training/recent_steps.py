@@ -31,7 +31,7 @@ class RecentSteps:
         """Mean loss of the steps, of which the last is number `done`.
 
         Raises:
-            TrainingError: one is no number, or its gradient is none.
+            TrainingError: a loss or a gradient is not finite.
         """
         steps: list[tuple[float, float]] = torch.stack(self.steps).tolist()
         for step, values in enumerate(steps, start=done - len(steps) + 1):

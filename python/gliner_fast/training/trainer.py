@@ -79,9 +79,12 @@ def train(config: TrainingConfig, *, resume: bool = False, tell: Tell | None = N
 
     Raises:
         TrainingError: the run cannot begin, or its loss is no number.
+        FileNotFoundError: a file of data is not there.
         DataError: the data cannot be used; the message names file and line.
+        ConfigError: the settings do not suit the data.
         CheckpointError: model or encoder cannot be loaded.
         ImportError: accelerate is not installed.
+        MemoryError: a step does not fit into memory.
     """
     from gliner_fast.annotated.examples import read_examples
 

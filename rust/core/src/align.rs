@@ -87,7 +87,8 @@ impl Subwords {
     ///
     /// # Errors
     ///
-    /// When a row names a text or prompt that does not exist, or the rows do not fit into memory.
+    /// When `prompt_of_row` has another length than `rows`, a row names a text or prompt that does not exist, or the
+    /// rows do not fit into memory.
     pub fn assemble(
         &self,
         rows: &[i64],

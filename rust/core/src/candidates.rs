@@ -43,7 +43,8 @@ pub struct LikelySpans {
 ///
 /// # Errors
 ///
-/// When the lengths do not fit the counts, or a count is negative.
+/// When the lengths do not fit the counts, a count is negative, `max_width` is below 1, or a text has 2**32 or more
+/// scores to one start word.
 pub fn find_candidates(
     scores: &[f32],
     word_counts: &[i64],

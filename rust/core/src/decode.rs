@@ -36,7 +36,7 @@ impl Overlap {
         }
     }
 
-    /// Whether two candidates may not stand together: what [`resolve`] keeps, said plainly.
+    /// Whether two candidates may not stand together: the rule that [`resolve`] keeps to, said plainly.
     pub fn clash(self, one: Span, other: Span) -> bool {
         if one == other {
             return matches!(self, Self::Flat | Self::Nested);
@@ -80,7 +80,8 @@ pub struct Kept {
 ///
 /// # Errors
 ///
-/// When the arrays do not fit each other, or a span is empty or reaches out of its text.
+/// When the arrays do not fit each other, a span is empty or reaches out of its text, or there are more words or
+/// candidates of one text than 32 bits count.
 pub fn resolve(candidates: CandidateArrays<'_>, overlaps: &[Overlap]) -> Result<Kept, DecodeError> {
     let CandidateArrays { text_offsets, starts, ends, scores, word_counts } = candidates;
     if starts.len() != ends.len() || starts.len() != scores.len() {

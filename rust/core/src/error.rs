@@ -45,9 +45,9 @@ impl Error for OffsetsError {}
 pub enum WordsError {
     /// A range of code points that is reversed, out of order or too far.
     Range { name: &'static str, index: usize, start: u32, end: u32, previous: u32 },
-    /// As many ends as starts.
+    /// Not as many ends as starts.
     Lengths { starts: usize, ends: usize },
-    /// As many parts as texts.
+    /// Not as many parts as texts.
     Texts { texts: usize, offsets: usize },
     /// A word that reaches out of its text.
     OutOfText { text: usize, row: usize, start: i64, end: i64, chars: usize },
@@ -91,11 +91,11 @@ impl From<OffsetsError> for WordsError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are what the message tells")]
 pub enum CacheError {
-    /// As many counts as missing words.
+    /// Not as many counts as missing words.
     Words { counts: usize, missing: usize },
     /// A negative count.
     Count { index: usize, value: i64 },
-    /// As many ids as the counts add up to.
+    /// Not as many ids as the counts add up to.
     Ids { ids: usize, counted: u128 },
     /// An id that no vocabulary has.
     Id { index: usize, value: i64 },
@@ -124,13 +124,13 @@ impl Error for CacheError {}
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are what the message tells")]
 pub enum AlignError {
-    /// As many prompts as rows.
+    /// Not as many prompts as rows.
     Lengths { rows: usize, prompts: usize },
     /// A row that names no text.
     Text { row: usize, value: i64, texts: usize },
     /// A row that names no prompt.
     Prompt { row: usize, value: i64, prompts: usize },
-    /// As many shifts as prompts.
+    /// Not as many shifts as prompts.
     Shifts { shifts: usize, prompts: usize },
     /// A prompt that would number words upwards.
     Shift { prompt: usize, value: i64 },
@@ -192,23 +192,23 @@ impl From<OffsetsError> for AlignError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are what the message tells")]
 pub enum CandidateError {
-    /// As many class counts as word counts.
+    /// Not as many class counts as word counts.
     Lengths { words: usize, classes: usize },
     /// A negative number of words or classes.
     Count { name: &'static str, text: usize, value: i64 },
     /// A width below 1.
     Width { value: i64 },
-    /// As many scores as the shapes add up to.
+    /// Not as many scores as the shapes add up to.
     Scores { scores: usize, expected: u128 },
-    /// As many marks of words as the shapes add up to.
+    /// Not as many marks of words as the shapes add up to.
     Marks { scores: usize, expected: u128 },
-    /// As many thresholds as classes.
+    /// Not as many thresholds as classes.
     Thresholds { name: &'static str, values: usize, expected: u128 },
     /// Scores of one start word that cannot be numbered in 32 bits.
     Row { text: usize },
     /// Rows without a number.
     Hidden,
-    /// A row for each word or class.
+    /// Not a row for each word or class.
     Factor { name: &'static str, values: usize, expected: u128 },
 }
 
@@ -253,9 +253,9 @@ impl Error for CandidateError {}
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are what the message tells")]
 pub enum DecodeError {
-    /// As many starts, ends and scores.
+    /// Not as many starts, ends and scores.
     Lengths { starts: usize, ends: usize, scores: usize },
-    /// As many values as texts.
+    /// Not as many values as texts.
     Texts { name: &'static str, values: usize, texts: usize },
     /// A negative number of words, or more than a span can count.
     Words { text: usize, value: i64 },

@@ -2,7 +2,7 @@
 //!
 //! Beside it, for the network, what torch has nothing made for: products for the linear layers of one short text
 //! (`few_rows`, `packed`), in whole numbers (`whole`), all that follows the attention of a layer (`sublayers`),
-//! disentangled attention (`attention`) and an LSTM over texts of any lengths (`lstm`).
+//! attention over packed texts (`attention`) and an LSTM over texts of any lengths (`lstm`).
 //!
 //! One way through, one module a step:
 //!

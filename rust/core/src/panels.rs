@@ -68,7 +68,7 @@ impl Panels {
         }
     }
 
-    /// Columns of a panel.
+    /// Makes room for a matrix; gives the columns of a panel.
     #[inline(always)]
     fn resize<S: Simd>(&mut self, rows: usize, columns: usize) -> usize {
         let wide = 2 * S::F32_LANES;

@@ -46,7 +46,7 @@ pub(crate) struct BestFirst {
 }
 
 impl BestFirst {
-    /// Takes the candidates of the next text, at most `most` of them.
+    /// Takes the candidates of the next text, of which there are `most` or fewer.
     pub(crate) fn fill(&mut self, most: usize, candidates: impl Iterator<Item = Ranked>) {
         self.waiting.clear();
         self.waiting.reserve(most);

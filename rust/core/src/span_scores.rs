@@ -56,7 +56,7 @@ pub struct Factors<'a> {
 ///
 /// # Errors
 ///
-/// When the lengths do not fit the counts, a count is negative, or rows are empty.
+/// As [`find_likely`](crate::find_likely), and when rows are empty.
 pub fn find_spans(
     factors: Factors<'_>,
     word_counts: &[i64],

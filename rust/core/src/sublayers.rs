@@ -293,7 +293,7 @@ impl<N: Number> WithSimd for Filler<'_, '_, N> {
     }
 }
 
-/// The row, less its mean perhaps, over the root of its variance from there.
+/// Norms a row in place: less its mean, where the norm is centred, over the root of what is then its mean square.
 #[inline(always)]
 fn norm_row<S: Simd>(simd: S, norm: &Norm<'_>, x: &mut [f32]) {
     #[expect(clippy::cast_precision_loss, reason = "rows are not that long")]

@@ -1,5 +1,5 @@
-//! Linear layers in whole numbers: on CPUs that multiply no shorter floating-point numbers, twice (`int16`) or four times
-//! (`int8`) the products an instruction of float32.
+//! Linear layers in whole numbers: on CPUs that multiply no shorter floating-point numbers, twice (`int16`) or, by
+//! VNNI, four times (`int8`) the products an instruction of float32.
 //!
 //! The numbers of a row of the weights, and of a row that goes in, are measured by the greatest of them, or of some
 //! neighbours of them: that becomes the greatest whole number, the others whole numbers in proportion. All of them are
@@ -30,7 +30,8 @@ pub use int16::Int16;
 const ROWS: usize = 6;
 /// Rows of weights in a panel: two of AVX-512's vectors, four of AVX2's.
 const OUTPUTS: usize = 32;
-/// Bytes of rows that a piece of work goes through for each panel: half of a second-level cache of 512 KiB.
+/// Bytes of rows, two a number, that a piece of work goes through for each panel: half of a second-level cache of
+/// 512 KiB; those of `int8` take half as many.
 const CHUNK: usize = 1 << 18;
 /// Tiles whose rows are measured at a time.
 const MEASURED: usize = 10;
@@ -60,8 +61,8 @@ pub trait Kind: Copy + Debug + 'static {
     /// Those of each row of weights in a panel.
     type Weights: Copy + Debug + Default + Send + Sync;
 
-    /// Writes a row in whole numbers, zeros after the last, and returns what 1 stands for, beside what units say of
-    /// that: here or there, NaN where a number of the row is not finite.
+    /// Writes a row in whole numbers, zeros after the last, and returns what 1 stands for, times what units themselves
+    /// say of it: the one or the other is NaN where a number of the row is not finite.
     fn measure(row: &[f32], units: &mut [Self::Unit]) -> f32;
 
     /// Lays out a unit of a tile's row.

@@ -11,15 +11,15 @@ pub enum AttentionError {
     Length { text: usize, value: i64 },
     /// No head, or heads of no number.
     Empty,
-    /// As many numbers as the lengths, heads and rows add up to.
+    /// Not as many numbers as the lengths, heads and rows add up to.
     Values { name: &'static str, values: usize, expected: u128 },
-    /// A row for each distance of the longest text, those of both directions and 0.
+    /// Not a row for each distance of the longest text, those of both directions and 0.
     Distances { values: usize, longest: usize },
     /// A row that the tables do not have.
     Row { index: usize, value: i32, rows: usize },
     /// Vectors that have no halves.
     Odd { head_dim: usize },
-    /// An angle for each plane and place of the longest text.
+    /// Not an angle for each plane and place of the longest text.
     Angles { name: &'static str, values: usize, half: usize, longest: usize },
 }
 
@@ -59,11 +59,11 @@ pub enum LinearError {
     Inputs,
     /// Rows that are not all whole.
     Rows { values: usize, inputs: usize },
-    /// A row of weights for each output.
+    /// Not a row of weights for each output.
     Weight { values: usize, outputs: usize, inputs: usize },
-    /// A number for each output.
+    /// Not a number for each output.
     Bias { values: usize, outputs: usize },
-    /// Room for each row's outputs.
+    /// No room, or too much, for each row's outputs.
     Out { values: usize, rows: usize, outputs: usize },
 }
 
@@ -89,9 +89,9 @@ impl Error for LinearError {}
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are what the message tells")]
 pub enum SublayersError {
-    /// As many numbers as what is beside it takes or gives.
+    /// Not as many numbers as what is beside it takes or gives.
     Width { name: &'static str, values: usize, expected: usize },
-    /// As many rows as what the attention gives.
+    /// Not as many rows as what the attention gives.
     Rows { name: &'static str, values: usize, rows: usize, width: usize },
     /// A product's own.
     Linear(LinearError),
@@ -101,7 +101,7 @@ impl fmt::Display for SublayersError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Width { name, values, expected } => {
-                write!(f, "{name}: {values}, where {expected} fit what is beside it")
+                write!(f, "{name}: {values}, expected {expected} to fit the layer beside it")
             }
             Self::Rows { name, values, rows, width } => {
                 write!(f, "{name} has {values} values: expected {rows} rows of {width}, as many as attended has")
@@ -127,7 +127,7 @@ pub enum LstmError {
     Length { text: usize, value: i64 },
     /// States of no number.
     Empty,
-    /// As many numbers as the lengths and the width add up to, for the direction of a name.
+    /// Not as many numbers as the lengths and the width add up to, for the direction of a name.
     Values { direction: &'static str, name: &'static str, values: usize, expected: u128 },
 }
 

@@ -219,15 +219,18 @@ fn what_does_not_fit_is_told() {
     assert_eq!(told(&layers, &case.attended, &case.hidden[..24], 32), format!("hidden has 24 {rows}"));
     assert_eq!(told(&layers, &case.attended, &case.hidden, 40), format!("out has 40 {rows}"));
     let swapped = Sublayers { intermediate: layers.output, output: layers.intermediate, ..layers };
-    let expected = "intermediate's inputs: 10, where 8 fit what is beside it";
+    let expected = "intermediate's inputs: 10, expected 8 to fit the layer beside it";
     assert_eq!(told(&swapped, &case.attended, &case.hidden, 32), expected);
     let mut cut = layers;
     cut.output_norm.bias = Some(&case.norms[0][..5]);
-    let expected = "output_norm's bias: 5, where 8 fit what is beside it";
+    let expected = "output_norm's bias: 5, expected 8 to fit the layer beside it";
     assert_eq!(told(&cut, &case.attended, &case.hidden, 32), expected);
     let mut cut = layers;
     cut.intermediate.bias = Some(&case.biases[0][..5]);
-    assert_eq!(told(&cut, &case.attended, &case.hidden, 32), "intermediate's bias: 5, where 10 fit what is beside it");
+    assert_eq!(
+        told(&cut, &case.attended, &case.hidden, 32),
+        "intermediate's bias: 5, expected 10 to fit the layer beside it"
+    );
 }
 
 #[test]

@@ -78,7 +78,7 @@ impl Kind for Int16 {
     #[inline(always)]
     fn multiply<S: Simd, const R: usize>(
         simd: S,
-        _: Dots, // the compiler takes its instruction for the two that say so
+        _: Dots, // unused: with VNNI the compiler makes one of a product and a sum by itself
         x: &[RowPairs],
         weights: &[WeightPairs],
         ahead: &[WeightPairs],

@@ -21,7 +21,7 @@ use crate::host::{Fetches, Host};
 const MOST: f32 = 127.0;
 /// Numbers that are measured together.
 const GROUP: usize = 64;
-/// Those that the innermost loop reads at a time.
+/// Fours of them: the innermost loop reads one at a time.
 const FOURS: usize = GROUP / 4;
 /// What is added to a weight, as the instruction multiplies numbers without a sign by numbers with one.
 const SHIFT: u8 = 128;
@@ -198,7 +198,7 @@ fn multiply_by_vnni<const R: usize>(
 }
 
 /// 6 vectors of whole sums; those in float32 wait in memory. The instruction for whole numbers of 8 bits adds two products
-/// in 16 bits, where they fit if one has no more than 4: weights are multiplied by halves.
+/// in 16 bits, where those of 8 bits need not fit: weights are multiplied by halves, of 4 bits each.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn multiply_by_avx2<const R: usize>(

@@ -241,23 +241,26 @@ fn what_does_not_fit_is_told() {
     assert_eq!(told(&layers, &case.attended, &case.hidden[..24], 32), format!("hidden has 24 {rows}"));
     assert_eq!(told(&layers, &case.attended, &case.hidden, 40), format!("out has 40 {rows}"));
     let swapped = GatedSublayers { intermediate: layers.output, output: layers.intermediate, ..layers };
-    let expected = "intermediate's inputs: 10, where 8 fit what is beside it";
+    let expected = "intermediate's inputs: 10, expected 8 to fit the layer beside it";
     assert_eq!(told(&swapped, &case.attended, &case.hidden, 32), expected);
     let alone = PackedWeights::pack(&case.weights[1][..80], 10, 8).unwrap();
     let cut = GatedSublayers { intermediate: Dense { weights: Weights::Float32(&alone), bias: None }, ..layers };
-    let expected = "intermediate's outputs: 10, where 20 fit what is beside it";
+    let expected = "intermediate's outputs: 10, expected 20 to fit the layer beside it";
     assert_eq!(told(&cut, &case.attended, &case.hidden, 32), expected);
     let mut cut = layers;
     cut.norm.bias = Some(&case.norm.0[..5]);
-    assert_eq!(told(&cut, &case.attended, &case.hidden, 32), "norm's bias: 5, where 8 fit what is beside it");
+    assert_eq!(told(&cut, &case.attended, &case.hidden, 32), "norm's bias: 5, expected 8 to fit the layer beside it");
     let of_another = layers.attention_output.weights;
     let gates = Some(Dense { weights: of_another, bias: None });
     let parted =
         GatedSublayers { intermediate: Dense { weights: Weights::Float32(&alone), bias: None }, gates, ..layers };
-    assert_eq!(told(&parted, &case.attended, &case.hidden, 32), "gates' inputs: 6, where 8 fit what is beside it");
+    assert_eq!(
+        told(&parted, &case.attended, &case.hidden, 32),
+        "gates' inputs: 6, expected 8 to fit the layer beside it"
+    );
     let mut cut = layers;
     cut.output.bias = Some(&case.norm.0[..5]);
-    assert_eq!(told(&cut, &case.attended, &case.hidden, 32), "output's bias: 5, where 8 fit what is beside it");
+    assert_eq!(told(&cut, &case.attended, &case.hidden, 32), "output's bias: 5, expected 8 to fit the layer beside it");
 }
 
 #[test]
@@ -272,8 +275,8 @@ fn what_does_not_fit_numbers_is_told() {
     let gate = |gates: usize, out: usize| {
         gate(&[1.0; 3], &vec![1.0; gates], Activation::Gelu, &mut vec![0.0; out], 1, &NewThreads)
     };
-    assert_eq!(told(gate(2, 3)), "gates: 2, where 3 fit what is beside it");
-    assert_eq!(told(gate(3, 4)), "out: 4, where 3 fit what is beside it");
+    assert_eq!(told(gate(2, 3)), "gates: 2, expected 3 to fit the layer beside it");
+    assert_eq!(told(gate(3, 4)), "out: 4, expected 3 to fit the layer beside it");
     let fill = |weight: usize, out: usize| {
         let weight = &vec![1.0; weight];
         let norm = Norm { weight, bias: None, epsilon: EPSILON, is_centred: false };
@@ -282,5 +285,5 @@ fn what_does_not_fit_numbers_is_told() {
     assert!(fill(3, 6).is_ok());
     assert_eq!(told(fill(4, 6)), "x has 6 values: expected rows of 4");
     assert_eq!(told(fill(0, 6)), "x has 6 values: expected rows of 0");
-    assert_eq!(told(fill(3, 5)), "out: 5, where 6 fit what is beside it");
+    assert_eq!(told(fill(3, 5)), "out: 5, expected 6 to fit the layer beside it");
 }
