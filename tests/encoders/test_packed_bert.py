@@ -23,6 +23,8 @@ KINDS = {
     "xlm-roberta": {"type_vocab_size": 1},
     "camembert": {"type_vocab_size": 1},
     "electra": {"embedding_size": 24},
+    "ernie": {"use_task_id": True},
+    "data2vec-text": {"type_vocab_size": 1},
 }
 LENGTHS = [[1], [3, 1], [9, 9, 8], [130, 129, 1, 1]]
 
@@ -137,6 +139,8 @@ def test_something_in_the_place_of_a_layer_is_asked_too() -> None:
     [
         ("bert", "sdpa", {}, True),
         ("electra", "sdpa", {}, True),
+        ("ernie", "sdpa", {}, True),
+        ("data2vec-text", "sdpa", {}, True),
         ("bert", "eager", {}, False),
         ("bert", "sdpa", {"hidden_act": "relu"}, False),
         ("albert", "sdpa", {"embedding_size": 16}, False),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,9 @@ def test_a_job_that_was_begun_before_there_were_relations_goes_on_without_them(p
         put(folder, 0)
         put(folder, 1)
     lines = [json.loads(line) for line in paths.manifest.read_text(encoding="utf-8").splitlines()]
-    for name in ("relations", "adjacency_threshold", "relation_threshold", "relations_column"):
+    later = [field.name for field in fields(Settings) if field.default is not MISSING]
+    assert {"relations", "adjacency_threshold", "relation_threshold", "relations_column"} <= set(later)
+    for name in later:
         del lines[0]["plan"]["settings"][name]
     for line in lines[1:]:
         del line["slice"]["relations"]

@@ -177,6 +177,8 @@ class Job:
     def redact(self, block: Block, entities: Sequence[Sequence[Entity]]) -> tuple[Block, Sequence[Sequence[Entity]]]:
         """What the output may tell: the rows and their entities, or those of the redacted texts in their place.
 
+        It must see all entities: one that is left out before stands in the clear.
+
         Entities of a text keep their relations.
         """
         if self.redaction is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,13 +19,13 @@ from gliner_fast.predicting.request import OnLong
 # Files of a checkpoint folder that its answers depend on.
 _MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt")
 _PIECE = 2**20
-# Settings that came later: a job that was begun without them has their defaults.
-_LATER = frozenset({"relations", "adjacency_threshold", "relation_threshold", "relations_column"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The choices that a job's output depends on.
+
+    A new one has a default, with which a job goes on that was begun without it.
 
     Attributes:
         model: folder or Hub id; None for the built-in model.
@@ -160,9 +160,9 @@ class Plan:
         Raises:
             JobError: it comes from a version with other settings, or one that took what is refused now.
         """
-        names = {field.name for field in fields(Settings)}
-        settings = values["settings"]
-        if not names - _LATER <= set(settings) <= names:
+        own, settings = fields(Settings), values["settings"]
+        needed = {field.name for field in own if field.default is MISSING}
+        if not needed <= set(settings) <= {field.name for field in own}:
             raise JobError(
                 f"the job was begun by gliner_fast {values['version']}, which keeps other settings than {__version__}: "
                 "finish it with that version, or start anew with overwrite (--overwrite)"

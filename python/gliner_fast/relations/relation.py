@@ -51,6 +51,8 @@ class Relation(TypedDict):
 class LinkedEntities(list[Entity]):
     """A text's entities as a plain list has them, with the relations between them.
 
+    A list made of some of them has no relations: those name their ends by the places of entities here (`entity_idx`).
+
     Attributes:
         relations: of the text.
     """

@@ -1,4 +1,5 @@
-//! Text to words.
+//! Text to words: `\w+(?:[-_]\w+)*|\S`, in which `_` is both a `\w` and one of what joins. Tested from Python, against
+//! the expression itself (`tests/test_words.py`).
 
 use crate::error::WordsError;
 use crate::offsets::Offsets;
