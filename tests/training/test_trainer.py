@@ -332,8 +332,25 @@ def test_a_broken_checkpoint_says_what_to_remove(
     with pytest.raises(SystemExit, match="^2$"):
         main(["train", str(tmp_path / "config.yaml"), "--resume", "--quiet"])
     told = capsys.readouterr().err
-    assert f"{run / 'checkpoint-000009'} is broken or was not made by gliner_fast (" in told
+    assert f"{run / 'checkpoint-000009'} is broken or was not made by this version of gliner_fast (" in told
     assert f"remove it, and the run goes on from {run / 'checkpoint-000008'}" in told
+
+
+@pytest.mark.parametrize("sampling", ["gliner", "paper"])
+def test_a_run_whose_batches_are_drawn_otherwise_now_says_so(
+    sampling: str, configure: Callable[..., TrainingConfig], tmp_path: Path
+) -> None:
+    config = configure(tmp_path, sampling=sampling, steps=1)
+    train(config)
+    path = tmp_path / "checkpoint-000001" / "training" / "state.pt"
+    lines: list[str] = []
+    train(config, resume=True, tell=lines.append)
+    state = torch.load(path, weights_only=True)
+    del state["drawing"]  # as versions left it that drew "gliner" another way
+    torch.save(state, path)
+    assert not any("drawn otherwise" in line for line in lines)
+    train(config, resume=True, tell=lines.append)
+    assert any("drawn otherwise" in line for line in lines) == (sampling == "gliner")
 
 
 def test_a_best_model_of_another_evaluation_is_forgotten(

@@ -74,6 +74,14 @@ class BatchStream:
         self._has_warned = False
         self._planned = self._plan()
 
+    @property
+    def drawing(self) -> int:
+        """Which batches a seed comes to: a number of its own for each way in which versions have drawn them.
+
+        With "gliner" negatives were once drawn for a whole chunk, which cuts it into other batches, too.
+        """
+        return 2 if self._config.sampling == "gliner" and not self._batcher.reads_labels_apart else 1
+
     def close(self) -> None:
         """Ends the thread that prepares what comes."""
         self._planned.close()

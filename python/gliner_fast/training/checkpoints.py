@@ -86,6 +86,7 @@ class TrainingState:
         processes: that share the batches; None where nobody noted it.
         piece_tokens: most subwords that are computed at once; None for whole batches.
         judged_by: checksum of the evaluation sets (`checksum_of`); None where nobody noted it.
+        drawing: which batches its seed came to (`BatchStream.drawing`); 1 is also what nobody noted.
     """
 
     step: int
@@ -97,6 +98,7 @@ class TrainingState:
     processes: int | None = None
     piece_tokens: int | None = None
     judged_by: int | None = None
+    drawing: int = 1
 
 
 class RunFolder:
@@ -332,6 +334,6 @@ def _errors_naming(folder: Path) -> Iterator[None]:
         others = [path for path in _checkpoints(folder.parent) if path != folder]  # it is the newest
         goes_on = f"goes on from {others[-1]}" if others else "begins anew"
         raise TrainingError(
-            f"{folder} is broken or was not made by gliner_fast ({type(error).__name__}: {error}): remove it, and the "
-            f"run {goes_on}"
+            f"{folder} is broken or was not made by this version of gliner_fast ({type(error).__name__}: {error}): "
+            f"remove it, and the run {goes_on}"
         ) from error

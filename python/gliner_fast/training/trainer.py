@@ -176,7 +176,6 @@ class Trainer:
                 self.run.checkpoint, model, config, self.corpus.fingerprint, self._judged_by, self._tell
             )
             self._best = state.best
-            self._tell_differences(state)
         first = 0 if state is None else state.step
         batcher = model.predictor().batcher
         prepare_model(model, config, accelerator.device)
@@ -204,6 +203,8 @@ class Trainer:
             process=accelerator.process_index,
             processes=accelerator.num_processes,
         )
+        if state is not None:
+            self._tell_differences(state, batches.drawing)
         self._tell_beginning(first)
         if accelerator.is_main_process:
             folder.cut_log(first)
@@ -275,6 +276,7 @@ class Trainer:
                     accelerator.num_processes,
                     self._piece_tokens,
                     self._judged_by,
+                    batches.drawing,
                 )
                 self.run.folder.save_checkpoint(self.model, state, config)
             if is_saved or is_evaluated:
@@ -358,8 +360,13 @@ class Trainer:
         elif self.run.is_resumed:
             self._tell(f"no checkpoint in {self.run.folder.path}: beginning at step 0")
 
-    def _tell_differences(self, state: TrainingState) -> None:
-        """Tells what makes the weights other than those of an unbroken run: both depend on the machine."""
+    def _tell_differences(self, state: TrainingState, drawing: int) -> None:
+        """Tells what makes the weights other than those of an unbroken run: an earlier version, or the machine."""
+        if state.drawing != drawing:
+            self._tell(
+                "batches are drawn otherwise than by the version that the run was begun with: some examples of this "
+                "epoch may come twice or not at all, and the weights will not be those of an unbroken run"
+            )
         if state.processes is None:
             return
         for name, was, now in (
