@@ -186,6 +186,14 @@ def test_without_any_relation_entities_are_scored(relex: RelexGLiNER, annotated:
     assert (line, relations) == ("P: 0.00%\tR: 0.00%\tF1: 0.00%\n", 0)
 
 
+def test_no_sentences_have_scores_of_zero(relex: RelexGLiNER):
+    with pytest.warns(UserWarning, match="no (entity|relation) is (predicted|annotated)"):
+        assert (
+            relex.evaluate([], entity_types=LABELS, relation_types=RELATIONS)
+            == (("P: 0.00%\tR: 0.00%\tF1: 0.00%\n", 0),) * 2
+        )
+
+
 # --- data -------------------------------------------------------------------------------------------------------------
 
 

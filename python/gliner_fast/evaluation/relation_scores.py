@@ -229,4 +229,5 @@ def _count_cut(
     are_cut = batcher.find_cut_rows(
         subwords, batcher.encode_prompts(list(sets)), np.array([sets[own] for own in asked], np.int64)
     )
-    return int((are_cut | np.array([len(example.words) > predictor.max_words for example in examples])).sum())
+    are_longer = [len(example.words) > predictor.max_words for example in examples]
+    return int((are_cut | np.array(are_longer, np.bool_)).sum())  # of no examples they would be floats
