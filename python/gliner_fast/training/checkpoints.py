@@ -333,7 +333,9 @@ def _errors_naming(folder: Path) -> Iterator[None]:
     ) as error:
         others = [path for path in _checkpoints(folder.parent) if path != folder]  # it is the newest
         goes_on = f"goes on from {others[-1]}" if others else "begins anew"
+        # What torch says of a file that it cannot unpickle is how to run what code may be in there.
+        why = "it cannot be unpickled" if isinstance(error, pickle.UnpicklingError) else error
         raise TrainingError(
-            f"{folder} is broken or was not made by this version of gliner_fast ({type(error).__name__}: {error}): "
+            f"{folder} is broken or was not made by this version of gliner_fast ({type(error).__name__}: {why}): "
             f"remove it, and the run {goes_on}"
         ) from error
