@@ -98,6 +98,12 @@ def test_a_row_is_told_to_be_one(model):
         assert list(model.stream([{"text": TEXTS[0]}], LABELS)) == [[]]
 
 
+def test_a_column_of_arrow_is_told_how_to_be_given(model):
+    column = pytest.importorskip("pyarrow").array(TEXTS[:2])
+    with pytest.warns(UserWarning, match=r"text 0 is .* has no entities: give strings, as column\.to_pylist\(\) has"):
+        assert list(model.stream(column, LABELS)) == [[], []]
+
+
 @pytest.mark.parametrize("given", [["Ada Lovelace", "London"], ("Ada Lovelace",)])
 def test_a_list_is_no_text(given, model):
     with pytest.warns(

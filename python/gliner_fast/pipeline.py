@@ -283,15 +283,22 @@ def _expect_texts(
     for number, (text, context) in enumerate(pairs):
         if not isinstance(text, str) and not is_warned and not _is_missing(text):
             warnings.warn(
-                f"text {number} is {shown(text)}: what is no string has no entities"
-                + (": give a field of each, such as row['text']" if isinstance(text, Mapping) else "")
-                + "; further ones are not told of",
+                f"text {number} is {shown(text)}: what is no string has no entities{_way_out(text)}; further ones are "
+                "not told of",
                 stacklevel=2,
             )
             is_warned = True
         if isinstance(text, str) and predictor.has_endless_word(text, options):
             raise ValueError(f"text {number} {ENDLESS_WORD}; inference tries to read it all the same")
         yield text, context
+
+
+def _way_out(item: Any) -> str:
+    """What to give in place of items of a kind that columns and tables are made of."""
+    if isinstance(item, Mapping):
+        return ": give a field of each, such as row['text']"
+    # pyarrow, which need not be here, has scalars of its own in its columns.
+    return ": give strings, as column.to_pylist() has them" if hasattr(item, "as_py") else ""
 
 
 def _is_missing(value: Any) -> bool:
