@@ -436,6 +436,8 @@ def test_a_summary_counts():
     assert (summary.span_widths, summary.wide_spans) == ((1, 2, 13, 13), 2)
     assert summary.labels == {"person": 3, "big city": 2, "x": 2}
     assert summarise([SHE]).span_widths == (0, 0, 0, 0)
+    linked = Example(("Ada", "Bob"), ((0, 1, "a"), (1, 2, "a")), relations=((0, 1, "x"), (1, 0, "y"), (1, 0, "x")))
+    assert summarise([linked, linked]).relations == {"x": 4, "y": 2}
     assert labels_of([ADA, SHE, wide]) == ["person", "x", "big city"]
 
 

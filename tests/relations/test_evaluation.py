@@ -269,3 +269,29 @@ def test_the_command_asks_no_other_model_for_relations(
     with pytest.raises(SystemExit):
         main(["evaluate", str(checkpoint("deberta")), str(data), *option])
     assert "the model finds no relations: leave out --relations" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "relations", "option", "note"),
+    [
+        ("deberta", [[0, 0, "knows"]], [], "data: its relations are not scored: the model finds none"),
+        ("relex", [], ["--relation-threshold", "0.4"], "data: no relation is annotated, nor asked for by --relations"),
+    ],
+)
+def test_the_command_says_where_it_scores_no_relations(
+    kind: str,
+    relations: list[Any],
+    option: list[str],
+    note: str,
+    checkpoint: Callable[[str], Path],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+):
+    data = tmp_path / "data.jsonl"
+    data.write_text(json.dumps({"tokenized_text": ["Ada"], "ner": [[0, 0, "person"]], "relations": relations}))
+    with pytest.raises(SystemExit) as end:
+        main(["evaluate", str(checkpoint(kind)), str(data), *option])
+    assert end.value.code == 0
+    out, err = capfd.readouterr()
+    assert note in err
+    assert "relation" not in out

@@ -30,6 +30,7 @@ class Summary:
         wide_spans: wider than `max_width`: a span model of that width never learns or finds them.
         max_width: K, words.
         labels: how many spans each label has, the commonest first.
+        relations: how many pairs of spans each relation has, likewise.
     """
 
     examples: int
@@ -44,6 +45,7 @@ class Summary:
     wide_spans: int
     max_width: int
     labels: dict[str, int]
+    relations: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
         """The counts by name, ready for JSON."""
@@ -55,6 +57,7 @@ def summarise(examples: Sequence[Example], max_width: int = 12) -> Summary:
     lengths = [len(example.words) for example in examples]
     widths = [end - start for example in examples for start, end, _ in example.spans]
     labels = Counter(label for example in examples for _, _, label in example.spans)
+    relations = Counter(relation for example in examples for _, _, relation in example.relations)
     return Summary(
         examples=len(examples),
         empty_examples=sum(not example.spans for example in examples),
@@ -68,6 +71,7 @@ def summarise(examples: Sequence[Example], max_width: int = 12) -> Summary:
         wide_spans=sum(width > max_width for width in widths),
         max_width=max_width,
         labels=dict(labels.most_common()),
+        relations=dict(relations.most_common()),
     )
 
 

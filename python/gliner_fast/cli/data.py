@@ -80,8 +80,6 @@ def reader(
     misaligned: Misaligned,
     word_column: WordColumn,
     tag_column: TagColumn,
-    *,
-    relations: bool = False,
 ) -> Callable[..., list[Example]]:
     """`read_examples` as these options have it.
 
@@ -97,7 +95,7 @@ def reader(
         misaligned=misaligned,
         word_column=word_column,
         tag_column=tag_column,
-        relations=relations,
+        relations=True,
     )
 
 
@@ -121,7 +119,7 @@ def stats(
     """
     from gliner_fast.annotated.summary import summarise
 
-    read = reader(format, ignore_key, misaligned, word_column, tag_column, relations=True)
+    read = reader(format, ignore_key, misaligned, word_column, tag_column)
     for file in files:
         file.stat()  # what is missing is told first
     summaries = {}
@@ -161,8 +159,8 @@ def convert(
 ) -> None:
     """Write annotated data in another format.
 
-    Only gliner's own has a place for ner_labels and ner_negatives; conll has
-    none for spans that overlap, which is an error. Labels are read by the
+    Only gliner's own has a place for ner_labels, ner_negatives and relations;
+    conll has none for spans that overlap, which is an error. Labels are read by the
     model, so let them be plain words.
 
     [bold]gliner-fast data convert train.conll train.jsonl --to gliner --rename PER=person --rename LOC=location[/bold]
@@ -172,7 +170,7 @@ def convert(
 
     from gliner_fast.annotated.examples import rename_labels
 
-    read = reader(format, ignore_key, misaligned, word_column, tag_column, relations=True)
+    read = reader(format, ignore_key, misaligned, word_column, tag_column)
     examples = rename_labels(read(source), names)
     _write(examples, target, to)
     spans = sum(len(example.spans) for example in examples)
@@ -204,7 +202,7 @@ def sample(
 
     from gliner_fast.annotated.examples import draw_examples
 
-    read = reader(format, ignore_key, misaligned, word_column, tag_column, relations=True)
+    read = reader(format, ignore_key, misaligned, word_column, tag_column)
     drawn, others = draw_examples(read(source), examples, seed)
     for file, own in ((target, drawn), (rest, others)):
         if file is not None:
@@ -291,6 +289,10 @@ def _print_summary(name: str, summary: Summary) -> None:
         "overlapping": f"{count('example', summary.overlapping_examples)} with spans that share a word",
         "labels": f"{len(summary.labels):,}: " + ", ".join(f"{label} {n:,}" for label, n in summary.labels.items()),
     }
+    if summary.relations:
+        rows["relations"] = f"{len(summary.relations):,}: " + ", ".join(
+            f"{own} {n:,}" for own, n in summary.relations.items()
+        )
     show_rows(name, rows)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -104,14 +103,11 @@ def evaluate(
     if twice is not None:
         raise InputError(f"two sets are named {twice!r}: evaluate them one by one, or rename a file")
 
-    from gliner_fast.relex import RelexGLiNER
-
     for path in data:
         path.stat()  # a missing one is told before anything is loaded
     loaded = options.load_model(model, device, dtype)
     evaluate_set = _evaluator(loaded, kinds, adjacency_threshold, relation_threshold)
-    finds_relations = isinstance(loaded, RelexGLiNER)
-    read = reader(format, ignore_key, misaligned, word_column, tag_column, relations=finds_relations)
+    read = reader(format, ignore_key, misaligned, word_column, tag_column)
     # All of them first: what is wrong with the last one is told now, not when the others are done.
     sets = [read(path, splitter=loaded.data_processor.custom_splitter)[:limit] for path in data]
     evaluations = []
@@ -154,16 +150,20 @@ def _evaluator(
     from gliner_fast.evaluation import evaluate_relations
     from gliner_fast.relex import RelexGLiNER
 
-    if not isinstance(model, RelexGLiNER):
-        if not (kinds is None and adjacency_threshold is None and relation_threshold is None):
-            raise InputError(
-                "the model finds no relations: leave out --relations and its thresholds, or name a relation "
-                "extraction (relex) model"
-            )
-        return partial(evaluate_entities, model)
+    asks = not (kinds is None and adjacency_threshold is None and relation_threshold is None)
+    if asks and not isinstance(model, RelexGLiNER):
+        raise InputError(
+            "the model finds no relations: leave out --relations and its thresholds, or name a relation extraction "
+            "(relex) model"
+        )
 
     def evaluate_set(examples: list[Example], asked: AskedLabels | None, **how: Any) -> Evaluation:
-        if kinds is None and not any(example.relations or example.relation_labels for example in examples):
+        are_annotated = any(example.relations or example.relation_labels for example in examples)
+        if not isinstance(model, RelexGLiNER) or (kinds is None and not are_annotated):
+            if are_annotated:
+                tell(f"{how['name']}: its relations are not scored: the model finds none")
+            elif asks:
+                tell(f"{how['name']}: no relation is annotated, nor asked for by --relations: none is scored")
             return evaluate_entities(model, examples, asked, **how)
         return evaluate_relations(
             model,

@@ -67,11 +67,14 @@ def evaluate_relations(
         name: see there.
 
     Raises:
+        TypeError: relations of another type.
         ValueError: the model finds no relations; no threshold, or a mapping that lacks a label or relation.
     """
     if not thresholds:
         raise ValueError("thresholds is empty: give at least one, such as [0.5]")
     label_sets = label_sets_for(examples, labels, ignored)
+    if isinstance(relations, Mapping):
+        raise TypeError(f"relations is {relations!r:.80}: expected strings such as ['works for']")
     if isinstance(relations, str):  # one, and not its letters
         relations = [relations]
     every = relations_of_data(examples) if relations is None else list(dict.fromkeys(relations))
