@@ -18,6 +18,12 @@ pytestmark = needs_triton
 EPS = 1e-7
 
 
+class OnCard(Tensor):
+    """A tensor that says that it is on a card, where the launch function asks less of what is as it should be."""
+
+    is_cuda = True
+
+
 def random_rows(rows: int, columns: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> list[Tensor]:
     """Vectors, residual, weight and bias of about unit size, the vectors away from 0."""
     generator = torch.Generator().manual_seed(0)
@@ -50,6 +56,16 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> CountingKernel:
 def test_the_kernel_is_as_good_as_plain_torch(columns: int, dtype: torch.dtype, device: str, kernel: CountingKernel):
     check(random_rows(5, columns, dtype, device))
     assert kernel.launches == 1
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
+def test_sixteen_bits_are_rounded_once(dtype: torch.dtype, device: str):
+    given = random_rows(5, 96, dtype, device)
+    exact = add_norm_reference(*(part.double() for part in given), eps=EPS)
+    bias = given[3].double()  # with which what was rounded in between would be lost, or not
+    last_bit = torch.finfo(dtype).eps * (exact.abs() / 2 + 1e-4 * bias.abs() + 1e-4)
+    assert ((add_norm(*given, eps=EPS).double() - exact).abs() <= last_bit).all()
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -95,6 +111,7 @@ def test_rows_need_not_lie_one_after_another(device: str):
     vectors, residual = (part.unfold(1, 32, 32)[:, 1] for part in given[:2])
     assert not vectors.is_contiguous()
     check([vectors, residual, given[2][::2], given[3][::2]])
+    check([part.mT.contiguous().mT for part in given[:2]] + given[2:])  # no room between them, but in another order
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -121,26 +138,32 @@ def test_what_is_given_stays_as_it_is(device: str):
 
 
 def test_other_dtypes_are_refused():
-    given = random_rows(2, 8)
-    with pytest.raises(TypeError, match="vectors are torch.float64: expected float32, float16 or bfloat16"):
-        add_norm(*(part.double() for part in given), eps=EPS)
-    with pytest.raises(TypeError, match="weight is torch.float16, but vectors are torch.float32"):
-        add_norm(given[0], given[1], given[2].half(), given[3], eps=EPS)
+    for kind in (Tensor, OnCard):
+        given = [part.as_subclass(kind) for part in random_rows(2, 8)]
+        with pytest.raises(TypeError, match="vectors are torch.float64: expected float32, float16 or bfloat16"):
+            add_norm(*(part.double() for part in given), eps=EPS)
+        for place, name in enumerate(("residual", "weight", "bias"), 1):
+            others = [*given[:place], given[place].half(), *given[place + 1 :]]
+            with pytest.raises(TypeError, match=f"{name} is torch.float16, but vectors are torch.float32"):
+                add_norm(*others, eps=EPS)
 
 
+@pytest.mark.parametrize("kind", [Tensor, OnCard])
 @pytest.mark.parametrize(
     ("place", "shape"), [(1, (3, 8)), (1, (2, 9)), (2, (7,)), (3, (1, 8)), (0, (2, 2, 8))], ids=str
 )
-def test_shapes_that_do_not_fit_are_refused(place: int, shape: tuple[int, ...]):
+def test_shapes_that_do_not_fit_are_refused(place: int, shape: tuple[int, ...], kind: type[Tensor]):
     given = random_rows(2, 8)
     given[place] = torch.zeros(shape)
+    given = [part.as_subclass(kind) for part in given]
     with pytest.raises(ValueError, match=r"expected \(N, D\) for vectors and residual, \(D,\) for weight and bias"):
         add_norm(*given, eps=EPS)
 
 
-def test_wider_rows_are_refused():
+@pytest.mark.parametrize("kind", [Tensor, OnCard])
+def test_wider_rows_are_refused(kind: type[Tensor]):
     with pytest.raises(ValueError, match=r"rows are 8,193 wide: the kernel takes 8,192"):
-        add_norm(*random_rows(1, 8193), eps=EPS)
+        add_norm(*(part.as_subclass(kind) for part in random_rows(1, 8193)), eps=EPS)
 
 
 def test_a_cpu_without_the_interpreter_is_refused(monkeypatch: pytest.MonkeyPatch):
