@@ -143,6 +143,8 @@ def test_numbers_that_do_not_lie_one_after_another_are_refused():
     layer = Layer([3], 2, 16)
     with pytest.raises(ValueError, match=r"the strides of qkv are \(96, 32, 1, 2\): expected numbers that lie one"):
         rotate_in_place(layer.qkv.mT.contiguous().mT, layer.rotations, layer.places)
+    with pytest.raises(ValueError, match=r"the strides of qkv are \(96, 32, 16, 1\): expected numbers that lie one"):
+        rotate_in_place(layer.qkv[:, :, :1], layer.rotations, layer.places)  # some heads: rows that stand apart
 
 
 def test_a_cpu_without_the_interpreter_is_refused(monkeypatch: pytest.MonkeyPatch):
