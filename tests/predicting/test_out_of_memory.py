@@ -7,6 +7,7 @@ import gc
 import weakref
 from itertools import chain, cycle
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from gliner_fast.comparing.verification import compare
 from gliner_fast.predicting import out_of_memory
 from gliner_fast.predicting import predictor as predictor_module
 from gliner_fast.predicting.collecting import NotRead, _expect_few
-from gliner_fast.predicting.out_of_memory import MOST_PATIENCE, PATIENCE, Recovery
+from gliner_fast.predicting.out_of_memory import MOST_PATIENCE, PATIENCE, Recovery, halved_subwords, lowered_budget
 from gliner_fast.predicting.request import Options, Request
 from gliner_fast.predicting.stages import HostStages
 from gliner_fast.stats import Stats
@@ -107,6 +108,16 @@ def test_a_small_batch_that_did_not_fit_halves_the_budget_and_no_more(model, lim
     assert model.token_budget == 500
 
 
+def test_of_padded_texts_the_longest_counts_for_each():
+    lengths, error = np.array([3, 9, 5, 4]), MemoryError()
+    assert [halved_subwords(lengths, error, padded=padded) for padded in (True, False)] == [18, 10]
+
+
+def test_a_batch_that_was_planned_before_a_budget_was_lowered_does_not_raise_it():
+    assert lowered_budget(100, 300) == 100
+    assert [lowered_budget(100, halved) for halved in (80, 50, 20)] == [80, 50, 50]
+
+
 # --- and back ---------------------------------------------------------------------------------------------------------
 
 
@@ -129,6 +140,15 @@ def test_a_lowered_budget_is_doubled_after_many_batches_up_to_what_was_asked_for
     assert recovery.full == 0  # forgotten
 
 
+def test_half_of_a_budget_is_doubled_to_what_was_asked_for_and_each_shortage_counts_anew():
+    recovery = Recovery()
+    recovery.lower(None, 768, 384)
+    assert after(recovery, PATIENCE - 1, 384) == 384
+    recovery.lower(384, 384, 192)
+    assert after(recovery, PATIENCE - 1, 192) == 192
+    assert [after(recovery, count, recovery.now) for count in (1, PATIENCE - 1, 1)] == [384, 384, None]
+
+
 def test_what_was_raised_in_vain_is_tried_again_more_and_more_seldom():
     recovery, batches = Recovery(), []
     recovery.lower(800, 800, 400)
@@ -147,6 +167,19 @@ def test_a_budget_that_the_user_sets_meanwhile_stays():
     recovery.lower(None, 768, 384)
     assert after(recovery, 5 * PATIENCE, 100) == 100
     recovery.lower(100, 100, 50)
+    assert after(recovery, PATIENCE, 50) == 100
+
+
+def test_of_a_budget_that_the_user_sets_all_begins_anew():
+    recovery = Recovery()
+    recovery.lower(None, 768, 384)
+    recovery.lower(after(recovery, PATIENCE, 384), 768, 384)  # in vain, so that twice as many have to go well
+    assert after(recovery, PATIENCE, 384) == 384
+    assert recovery.lower(100, 100, 50)  # is told again
+    assert recovery.full == 100
+    assert after(recovery, PATIENCE, 50) == 100
+    assert after(recovery, PATIENCE, 100) == 100
+    recovery.lower(100, 100, 50)  # it was back for long
     assert after(recovery, PATIENCE, 50) == 100
 
 
