@@ -354,6 +354,17 @@ def test_rows_may_reach_further_than_the_texts(device: str):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_what_is_given_need_not_lie_one_after_another(device: str):
+    layer = Layer([40, 9], 16, device=device, biased=True)
+    expected = layer.attend()
+    apart = [part.mT.contiguous().mT for part in (layer.qkv, *vars(layer.positions).values()) if part.dim() > 1]
+    assert not any(part.is_contiguous() for part in apart)
+    layer.qkv, keys, queries, biases = apart
+    layer.positions = Positions(keys, queries, layer.positions.rows, biases)
+    assert torch.equal(layer.attend(), expected)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_no_subwords_start_nothing(device: str, kernel: CountingKernel):
     layer = Layer([1], 16, device=device)
     layer.qkv, layer.lengths = layer.qkv[:0], [0]
