@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from itertools import accumulate
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
-from gliner_fast.encoders import deberta_layer
+from gliner_fast.encoders import deberta, deberta_layer
 from gliner_fast.encoders.attention_executor import VARIABLE
 from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.encoders.deberta_config import DebertaConfig, position_rows
@@ -231,6 +232,36 @@ def test_position_tables_follow_a_change_behind_torch_s_back(
             ours._made = None
             assert torch.equal(after, ours(ids, lengths))
     assert not torch.equal(after, before)
+
+
+def test_what_is_kept_is_there_before_another_thread_can_find_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "torch")
+    _, ours = pair()
+    found_at_waits = []
+    monkeypatch.setattr(
+        deberta, "_wait_for", lambda device: found_at_waits.append((device, ours._made, {**ours._rows}))
+    )
+    with torch.inference_mode():
+        for _ in range(2):
+            ours(torch.arange(3, 12), torch.tensor([9]), torch.tensor([0, 9]))
+    (device, made, _), (second_device, _, rows) = found_at_waits  # of tables, and of the rows of each distance
+    assert device == second_device == torch.device("cpu")
+    assert (made, rows) == (None, {})
+    assert ours._made is not None
+    assert len(ours._rows) == 1
+
+
+def test_a_card_is_waited_for_on_this_thread_s_stream_but_not_while_it_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited, records = [], [False]
+    stream = SimpleNamespace(synchronize=lambda: waited.append(1))
+    card = torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: {card: stream}[device])
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: records[0])
+    deberta._wait_for(card)
+    deberta._wait_for(torch.device("cpu"))
+    records[0] = True
+    deberta._wait_for(card)
+    assert waited == [1]
 
 
 def test_position_tables_follow_a_fused_optimizer() -> None:
