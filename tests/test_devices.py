@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import subprocess
 import sys
 import threading
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -69,6 +71,30 @@ def test_the_model_s_own_network_serves_once_and_the_others_are_copies(model):
     for mine, copied in zip(first.network.parameters(), second.network.parameters(), strict=True):
         assert torch.equal(mine, copied)
         assert mine.data_ptr() != copied.data_ptr()
+
+
+def test_copies_on_cards_are_there_before_other_threads_read_them(model, monkeypatch):
+    cards, waited = [torch.device("cuda", index) for index in range(3)], []
+
+    def current_stream(device):
+        return SimpleNamespace(synchronize=lambda: waited.append((device, len(copied))))
+
+    copied = []
+    monkeypatch.setattr(model, "token_budget", 100)
+    monkeypatch.setattr(type(model.model), "to", lambda network, device: copied.append(device) or network)
+    monkeypatch.setattr(torch.cuda, "current_stream", current_stream)
+    own = dataclasses.replace(model.predictor(), device=cards[0])
+    monkeypatch.setattr(type(model), "predictor", lambda _: own)
+    found = spread(model, [cards[1], cards[2], CPU])
+    assert copied == [own.device for own in found] == [cards[1], cards[2], CPU]
+    assert sorted(waited, key=str) == [(card, 3) for card in cards]  # of its own, too: copies are made of it
+
+
+def test_a_copy_has_the_budget_of_its_device_unless_the_user_has_set_one(model, monkeypatch):
+    monkeypatch.setattr(devices, "default_budget", lambda *_: 7_000)
+    assert spread(model, [CPU, CPU])[1].budget == 7_000
+    monkeypatch.setattr(model, "token_budget", 123)
+    assert [own.budget for own in spread(model, [CPU, CPU])] == [123, 123]
 
 
 # --- what they give ---------------------------------------------------------------------------------------------------
