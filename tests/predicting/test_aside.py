@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -13,12 +13,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gliner_fast import GLiNER
+from gliner_fast.batch import Batch
 from gliner_fast.predicting import aside
 from gliner_fast.predicting import predictor as predictor_module
 from gliner_fast.predicting.aside import aside_from
 from gliner_fast.predicting.predictor import Scored
 from gliner_fast.predicting.request import Options, Request
 from gliner_fast.relations.scorer import RelationScorer
+from gliner_fast.scoring.pending_scores import PendingScores
 from gliner_fast.stats import Stats
 from tests.relation_checkpoints import RELATIONS
 from tests.samples import CROSSNER, LABELS
@@ -152,6 +154,33 @@ def test_more_than_entities_is_computed_aside_and_gives_the_same(
     assert streams.done == [("aside 1", "waits for", "ready"), ("aside 1", "is waited for, current is", "main")]
     assert repr((found.entities, found.relations)) == repr((expected.entities, expected.relations))
     assert ("relation" in repr(found.relations)) == asked.get("return_relations", True)
+
+
+@pytest.mark.parametrize("of_all_spans", [False, True])
+def test_on_a_card_what_is_read_aside_is_ready_once_the_network_is_done(
+    of_all_spans: bool, model: GLiNER, streams: Streams, monkeypatch: pytest.MonkeyPatch
+):
+    class Event:
+        def record(self, stream: object) -> None:
+            streams.done.append(("recorded on", stream))
+
+    predictor = model.predictor()
+    asked = Options(threshold=0.3, return_class_probs=of_all_spans)
+    prepared = predictor.prepare(Request.read(TEXTS, LABELS, asked))
+    laid_out = predictor.lay_out(prepared, prepared.scorable)
+    monkeypatch.setattr(Batch, "to", lambda batch, _: batch)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: (main, device))
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    main, card = streams.of("main", 0), torch.device("cuda", 0)
+    hook = model.model.register_forward_hook(lambda *_: streams.done.append(("network is done",)))
+    scored = replace(predictor, device=card).score(laid_out, Stats(), timed=False)
+    hook.remove()
+    assert scored.stream == (main, card)
+    assert streams.done == [("network is done",), ("recorded on", (main, card))]
+    # Of all scores the sigmoids are on their way before the device is given the next batch.
+    assert isinstance(scored.scores.dense, PendingScores) is (scored.scores.candidates is None)
+    assert scored.scores.candidates is None or not of_all_spans
 
 
 def test_for_entities_alone_no_other_stream_is_taken(model: GLiNER, streams: Streams):
