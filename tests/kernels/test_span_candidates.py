@@ -166,6 +166,18 @@ def test_a_score_equal_to_its_threshold_is_left_out(dtype: torch.dtype, device: 
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
+def test_a_sum_that_passes_once_it_is_rounded_is_found(dtype: torch.dtype, device: str):
+    eps = torch.finfo(dtype).eps
+    batch = constant_logits(torch.tensor([-8.0]).to(device, dtype))
+    u, _, g, c = batch.tensors
+    u[0, 0], g[0, 0] = 1, -3 * eps  # -8 is the nearest number
+    own = probabilities(c.cpu())
+    ours = span_candidates(*batch.tensors, **batch.shape, thresholds=(own - own * eps).float())
+    assert ours.scores.tolist() == own.tolist()
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_a_threshold_is_rounded_to_the_scores_dtype(device: str):
     logit = torch.tensor([0.3]).logit().to(device, torch.bfloat16)
     batch = constant_logits(logit)  # its sigmoid is 0.30078125, and so is 0.3 in bf16
@@ -342,6 +354,23 @@ def test_thresholds_that_the_host_would_have_to_wait_for_are_refused(device: str
     batch = random_batch([5], [2], 3, 8, device=device)
     with pytest.raises(ValueError, match="thresholds are on meta: expected them on the CPU"):
         module.span_candidates(*batch.tensors, **batch.shape, thresholds=torch.full((2,), 0.6, device="meta"))
+
+
+@pytest.mark.gpu
+def test_places_of_one_text_beyond_2_to_the_31():
+    words, types, max_width = 60_000, 3_000, 12
+    batch = random_batch([words], [types], max_width, 16, dtype=torch.bfloat16, device="cuda")
+    thresholds = torch.full((types,), 2.0)  # which nothing passes
+    thresholds[-1] = -1.0  # and all spans this
+    ours = span_candidates(*batch.tensors, **batch.shape, thresholds=thresholds)
+    u, v, g, c = batch.tensors
+    alone = Batch((u, v, g[-1:], c[-1:]), {**batch.shape, "class_counts": [1]})
+    expected = span_candidates(*alone.tensors, **alone.shape, thresholds=thresholds[-1:])
+    assert words * types * max_width > 2**31
+    assert (ours.types == types - 1).all()
+    assert torch.equal(ours.starts, expected.starts)
+    assert torch.equal(ours.widths, expected.widths)
+    torch.testing.assert_close(ours.scores, expected.scores, rtol=0, atol=0.02)  # blocks of other sizes
 
 
 @pytest.mark.gpu
