@@ -175,6 +175,21 @@ def test_offsets_beyond_2_to_the_31():
         torch.testing.assert_close(mine[-len(own) :], own)
 
 
+@pytest.mark.gpu  # 5 GB of its memory
+def test_logits_of_one_text_beyond_2_to_the_31():
+    words, types, max_width = 60_000, 3_000, 12
+    alone = draw([5], [types], max_width, 16, torch.bfloat16)
+    d_logits = torch.zeros(words * max_width * types, dtype=torch.bfloat16, device=DEVICE)
+    d_logits[-len(alone.d_logits) :] = alone.d_logits.nan_to_num()
+    u, v = (torch.cat([part.new_ones(words - 5, 16), part]) for part in (alone.u, alone.v))
+    ours = triton_gradient(u, v, alone.g, d_logits, word_counts=[words], class_counts=[types], max_width=max_width)
+    wanted = triton_gradient(*alone, word_counts=[5], class_counts=[types], max_width=max_width)
+    assert len(d_logits) > 2**31
+    for mine, own in zip(ours, wanted, strict=True):
+        torch.testing.assert_close(mine[-len(own) :], own)
+        assert not mine[: -len(own)].any()
+
+
 @pytest.mark.parametrize("gradient", PATHS)
 def test_a_sum_of_exactly_zero_passes_nothing_on(gradient):
     # u + v is 0 everywhere but for the span of both words, where it is 1.

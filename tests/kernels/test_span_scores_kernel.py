@@ -233,6 +233,18 @@ def test_every_default_fits_the_shared_memory_of_small_cards(max_width: int):
         assert used <= span_tiling.SHARED_BYTES
 
 
+def test_shared_memory_is_that_of_the_rows_in_flight_or_of_the_sums():
+    u = torch.empty(1, 1, dtype=torch.bfloat16)
+    blocks = span_tiling.Blocks(128, 16, 32, warps=4, stages=3)
+    assert span_tiling.shared_bytes(u, blocks, 20, 64) == (20 + 16) * 32 * 2 * 3
+    assert span_tiling.shared_bytes(u.float(), blocks, 20, 64) == (20 + 16) * 32 * 4 * 3
+    assert span_tiling.shared_bytes(u, blocks, 20, 1024) == 1024 * 16 * 4
+
+
+def test_what_counts_hits_can_count_them_all():
+    assert [module.count_dtype(most) for most in (0, 2**31 - 1, 2**31)] == [torch.int32, torch.int32, torch.int64]
+
+
 def test_measured_blocks_come_before_the_default(monkeypatch: pytest.MonkeyPatch):
     u = torch.empty(10, 8)
     own = span_tiling.shape_class(u, 5)
