@@ -34,11 +34,14 @@ def test_elsewhere_all_come_in_one_copy_as_they_were(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(("kind", "goes_on"), [("cuda", True), ("mps", False)])
 def test_the_host_goes_on_beside_copies_to_cuda_alone(kind: str, goes_on: bool, monkeypatch: pytest.MonkeyPatch):
-    copies = []
+    copies, pinned = [], []
     monkeypatch.setattr(torch.Tensor, "to", lambda own, *given, **options: copies.append((given, options)) or own)
-    monkeypatch.setattr(uploading, "_pinned", lambda numbers, dtype: torch.empty(numbers, dtype=dtype))
+    monkeypatch.setattr(
+        uploading, "_pinned", lambda numbers, dtype: pinned.append(numbers) or torch.empty(numbers, dtype=dtype)
+    )
     moved = upload(PARTS, torch.device(kind))
     assert copies == [((torch.device(kind),), {"non_blocking": goes_on})]
+    assert pinned == ([10] if goes_on else [])
     assert all(torch.equal(mine, part) for mine, part in zip(moved, PARTS, strict=True))
 
 
