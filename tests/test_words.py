@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gliner_fast import _rust
-from gliner_fast.words import unicode_ranges
+from gliner_fast.words import unicode_ranges, word_span_finder
 from tests.reference.examples import examples
 from tests.reference.words import WORD, replace_surrogates, split_words
 
@@ -235,3 +235,10 @@ def test_offsets_that_do_not_fit_are_refused(offsets: list[int], starts: list[in
     arrays = (np.array(values, np.int64) for values in (offsets, starts, ends))
     with pytest.raises(ValueError, match=message):
         _rust.Words.from_offsets(["dé日"], *arrays)
+
+
+def test_a_span_has_all_words_that_stand_at_its_ends():
+    find = word_span_finder([0, 0, 3, 6, 6], [2, 2, 5, 8, 8])  # the first two, and the last two, at one place
+    spans = [(0, 2), (3, 5), (0, 5), (3, 8), (6, 8), (0, 8)]
+    assert [find(*span) for span in spans] == [(0, 2), (2, 3), (0, 3), (2, 5), (3, 5), (0, 5)]
+    assert [find(*span) for span in ((1, 2), (0, 3), (2, 5))] == [None] * 3
