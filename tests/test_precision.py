@@ -28,6 +28,16 @@ def test_a_cpu_takes_bf16_where_it_multiplies_it_faster(features, is_intel, dtyp
 
 
 @pytest.mark.parametrize(
+    ("capability", "dtype"),
+    [((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((8, 9), torch.bfloat16), ((12, 0), torch.bfloat16)],
+)
+def test_a_card_takes_bf16_from_ampere_on(capability, dtype, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert fastest_native_dtype(torch.device("cuda")) is dtype
+    assert fastest_native_dtype(torch.device("mps")) is torch.float32
+
+
+@pytest.mark.parametrize(
     ("dtype", "quantize", "parsed"),
     [
         (None, None, (None, None)),
