@@ -25,15 +25,17 @@ class OnCard(Tensor):
 
 
 class Kernel:
-    """Stands for a kernel with four arguments and two constants: tells what it was compiled for and started with."""
+    """Stands for a kernel with four arguments and a constant: tells what it was compiled for and started with."""
 
     def __init__(self) -> None:
-        self.params = range(6)
+        self.params = range(5)
+        self.devices: list[int] = []  # that were the current ones
         self.compiled: list[tuple[Any, ...]] = []
         self.started: list[tuple[Any, ...]] = []
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., Kernel]:
         def run(*given: Any, **constants: Any) -> Kernel:
+            self.devices.append(torch.cuda.current_device())
             if "stream" in constants:
                 self.started.append((grid, given, constants["stream"]))
             else:
@@ -68,7 +70,8 @@ def test_what_is_known_is_started_with_addresses_on_the_current_stream(kernel: K
     assert not kernel.started
     start(kernel, (5, 2), other, None, 9, 0.25, SIZE=16, num_warps=4)
     assert len(kernel.compiled) == 1
-    assert kernel.started == [((5, 2, 1), (other.data_ptr(), None, 9, 0.25, None, None), "stream of 0")]
+    assert kernel.started == [((5, 2, 1), (other.data_ptr(), None, 9, 0.25, None), "stream of 0")]
+    assert starting._started[id(kernel)][0] is kernel  # or another could get its id
 
 
 @pytest.mark.parametrize(
@@ -76,7 +79,9 @@ def test_what_is_known_is_started_with_addresses_on_the_current_stream(kernel: K
     [
         ((numbers(), None, 7, 0.5), (numbers(torch.bfloat16), None, 7, 0.5)),
         ((numbers(), None, 7, 0.5), (numbers(skipped=1), None, 7, 0.5)),
+        ((numbers(), None, 7, 0.5), (numbers(skipped=2), None, 7, 0.5)),  # 8 bytes
         ((numbers(), None, 7, 0.5), (numbers(), numbers(), 7, 0.5)),
+        ((numbers(), None, numbers(), 0.5), (numbers(), numbers(), None, 0.5)),
         ((numbers(), None, 7, 0.5), (numbers(), None, 1, 0.5)),
         ((numbers(), None, 7, 0.5), (numbers(), None, 32, 0.5)),
         ((numbers(), None, 7, 0.5), (numbers(), None, 2**31, 0.5)),
@@ -120,6 +125,7 @@ def test_it_is_started_where_its_first_argument_is(kernel: Kernel, monkeypatch: 
     for _ in range(2):
         start(kernel, (3,), numbers(), None, 7, 0.5, SIZE=16, num_warps=4)
     assert kernel.started[0][-1] == "stream of 1"
+    assert kernel.devices == [1, 1]
     assert current == [0]
 
 
