@@ -33,7 +33,7 @@ SHAPES = [
     ([7, 1, 4], [2, 5, 1], 3, 70),  # more than one block of hidden units
     ([40, 3], [3, 17], 4, 20),  # more than one block of words, and of the least types
     ([3], [70], 2, 5),  # more than one block of the most types
-    ([270], [2], 2, 3),  # sums of a long text in parts
+    ([270, 3], [2, 1], 2, 3),  # sums of a long text in parts, with a short one beside it
     ([3, 0, 2], [2, 2, 0], 4, 9),
     ([], [], 2, 4),
 ]
@@ -229,6 +229,26 @@ def test_what_is_not_finite_spreads_as_in_autograd(gradient, place: str, value: 
     ours = gradient(*inputs, word_counts=shape[0], class_counts=shape[1], max_width=shape[2])
     for mine, wanted in zip(ours, (u.grad, v.grad, g.grad, c.grad), strict=True):
         torch.testing.assert_close(mine, wanted, equal_nan=True, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+@pytest.mark.parametrize("gradient", PATHS)
+def test_a_span_past_the_end_adds_nothing_to_what_is_infinite(gradient):
+    u, v, g, d = (part.to(DEVICE) for part in (torch.tensor([[math.inf]]), torch.zeros(1, 1), *torch.ones(2, 1, 1)))
+    dg = gradient(u, v, g, d.expand(2, 1).flatten(), word_counts=[1], class_counts=[1], max_width=2)[2]
+    assert float(dg) == math.inf
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
+def test_sums_of_16_bits_are_rounded_once(dtype: torch.dtype):
+    shape = ([20], [3], 12)
+    drawn = draw(*shape, hidden=8, dtype=dtype)
+    inputs = drawn._replace(u=torch.ones_like(drawn.u), v=torch.ones_like(drawn.v))  # whose sum nothing rounds
+    exact = autograd_gradient(Inputs(*(tensor.double() for tensor in inputs)), *shape)
+    options = {"word_counts": shape[0], "class_counts": shape[1], "max_width": shape[2]}
+    for mine, wanted in zip(triton_gradient(*inputs, **options), exact, strict=True):
+        assert ((mine - wanted).abs() <= 0.51 * torch.finfo(dtype).eps * wanted.abs() + 1e-5).all()
 
 
 @needs_triton
