@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from gliner_fast import GLiNER, devices, pipeline
-from gliner_fast.devices import parse_devices, spread
+from gliner_fast.devices import is_same, parse_devices, spread
 from gliner_fast.pipeline import Window, predict_windows
 from gliner_fast.predicting import predictor as predictor_module
+from gliner_fast.predicting.out_of_memory import PATIENCE
 from gliner_fast.predicting.predictor import Predictor
 from gliner_fast.predicting.request import Options
 from gliner_fast.predicting.stages import HostStages
@@ -56,6 +57,13 @@ def test_a_card_without_a_number_is_this_thread_s_current_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     named = parse_devices(["cuda", "cuda:0", "cpu"])
     assert named == [torch.device("cuda", 1), torch.device("cuda", 0), torch.device("cpu")]
+
+
+def test_a_card_without_a_number_is_the_same_as_this_thread_s_current_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    card = torch.device("cuda")
+    assert [is_same(card, torch.device("cuda", index)) for index in range(3)] == [False, True, False]
+    assert not is_same(card, CPU)
 
 
 @pytest.mark.parametrize(("devices", "message"), [([], "devices is empty: name at least one"), (["tpu"], "tpu")])
@@ -209,6 +217,17 @@ def test_a_device_that_ran_out_of_memory_keeps_its_lower_budget(overlap, model, 
     assert [len(own) for own in found] == [3] * 6
     assert len(failures) == len(told) == 1
     assert told[0] < 80
+
+
+def test_what_a_device_serves_next_begins_with_the_budget_that_it_got_back(model):
+    own = dataclasses.replace(
+        model.predictor(), budget=120, lower_budget=lambda _: None, recover_budget=lambda budget: budget
+    )
+    worker = devices._Worker(own, None)
+    worker._lower_budget(60)
+    assert worker._predictor.budget == 60
+    assert [worker._recover_budget(60) for _ in range(PATIENCE)] == [60] * (PATIENCE - 1) + [120]
+    assert worker._predictor.budget == 120
 
 
 @pytest.mark.timeout(120)
