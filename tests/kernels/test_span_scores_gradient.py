@@ -242,13 +242,13 @@ def test_a_span_past_the_end_adds_nothing_to_what_is_infinite(gradient):
 @needs_triton
 @pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
 def test_sums_of_16_bits_are_rounded_once(dtype: torch.dtype):
-    shape = ([20], [3], 12)
+    shape = ([270], [3], 4)  # whose sums for the types are added up in parts
     drawn = draw(*shape, hidden=8, dtype=dtype)
     inputs = drawn._replace(u=torch.ones_like(drawn.u), v=torch.ones_like(drawn.v))  # whose sum nothing rounds
     exact = autograd_gradient(Inputs(*(tensor.double() for tensor in inputs)), *shape)
     options = {"word_counts": shape[0], "class_counts": shape[1], "max_width": shape[2]}
     for mine, wanted in zip(triton_gradient(*inputs, **options), exact, strict=True):
-        assert ((mine - wanted).abs() <= 0.51 * torch.finfo(dtype).eps * wanted.abs() + 1e-5).all()
+        assert ((mine - wanted).abs() <= 0.51 * torch.finfo(dtype).eps * wanted.abs() + 1e-4).all()
 
 
 @needs_triton
