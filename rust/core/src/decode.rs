@@ -247,15 +247,29 @@ mod tests {
 
     const MODES: [Overlap; 4] = [Overlap::Flat, Overlap::FlatMultiLabel, Overlap::Nested, Overlap::NestedMultiLabel];
 
+    /// Start, end and score.
+    type Scored = (i64, i64, f32);
+
     fn resolve_one(spans: &[(i64, i64, f32)], words: i64, overlap: Overlap) -> Result<Vec<usize>, DecodeError> {
+        resolve_all(&[(spans, words)], overlap)
+    }
+
+    /// Spans and words of each text.
+    fn resolve_all(texts: &[(&[Scored], i64)], overlap: Overlap) -> Result<Vec<usize>, DecodeError> {
+        let mut spans: Vec<Scored> = Vec::new();
+        let mut text_offsets = vec![0];
+        for (own, _) in texts {
+            spans.extend_from_slice(own);
+            text_offsets.push(i64::try_from(spans.len()).unwrap());
+        }
         let candidates = CandidateArrays {
-            text_offsets: &[0, i64::try_from(spans.len()).unwrap()],
+            text_offsets: &text_offsets,
             starts: &spans.iter().map(|span| span.0).collect::<Vec<_>>(),
             ends: &spans.iter().map(|span| span.1).collect::<Vec<_>>(),
             scores: &spans.iter().map(|span| span.2).collect::<Vec<_>>(),
-            word_counts: &[words],
+            word_counts: &texts.iter().map(|text| text.1).collect::<Vec<_>>(),
         };
-        resolve(candidates, &[overlap]).map(|kept| kept.indices)
+        resolve(candidates, &vec![overlap; texts.len()]).map(|kept| kept.indices)
     }
 
     fn span(candidate: (i64, i64, f32)) -> Span {
@@ -294,8 +308,14 @@ mod tests {
                     (start * far, (start + width).min(words) * far, score) // many end with the text
                 })
                 .collect();
+            // The worst first, in a text that ends earlier: nothing of the text before may be left.
+            let half = (words - words / 2) * far;
+            let within = spans.iter().filter(|span| span.1 <= half);
+            let fewer: Vec<_> = within.map(|&(start, end, score)| (start, end, -score)).collect();
             for mode in MODES {
-                prop_assert_eq!(resolve_one(&spans, words * far, mode).unwrap(), greedy(&spans, mode));
+                let kept = resolve_all(&[(&spans, words * far), (&fewer, half)], mode).unwrap();
+                let others = greedy(&fewer, mode).into_iter().map(|at| spans.len() + at);
+                prop_assert_eq!(kept, greedy(&spans, mode).into_iter().chain(others).collect::<Vec<_>>());
             }
         }
     }
@@ -325,6 +345,24 @@ mod tests {
         assert!(message(&[(3, 1, 0.5)], 3).contains("empty span 3..1"));
         assert!(message(&[], -1).contains("word_counts[0] is -1"));
         assert!(message(&[], i64::MAX).contains("word_counts[0]"));
+    }
+
+    #[test]
+    fn lengths_that_do_not_fit_are_errors() {
+        let resolve = |starts: &[i64], ends: &[i64], scores: &[f32], word_counts: &[i64], modes: usize| {
+            let candidates = CandidateArrays { text_offsets: &[0, 1], starts, ends, scores, word_counts };
+            resolve(candidates, &[Overlap::Flat, Overlap::Flat][..modes])
+        };
+        assert!(resolve(&[0], &[1], &[0.5], &[1], 1).is_ok());
+        for (starts, ends, scores) in [(1, 0, 1), (1, 2, 1), (1, 1, 0), (1, 1, 2), (2, 2, 1)] {
+            let error = resolve(&[0; 2][..starts], &[1; 2][..ends], &[0.5; 2][..scores], &[1], 1).unwrap_err();
+            assert_eq!(error, DecodeError::Lengths { starts, ends, scores });
+        }
+        for values in [0, 2] {
+            let told = |name| Err(DecodeError::Texts { name, values, texts: 1 });
+            assert_eq!(resolve(&[0], &[1], &[0.5], &[1; 2][..values], 1), told("word_counts"));
+            assert_eq!(resolve(&[0], &[1], &[0.5], &[1], values), told("nested and multi_label"));
+        }
     }
 
     #[test]
