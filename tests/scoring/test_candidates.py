@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -66,9 +67,46 @@ def test_many_scores_at_once(shapes: list[tuple[int, int]], max_width: int, seed
 
 
 def test_a_score_equal_to_its_threshold_in_float32_is_left_out():
-    scores = np.array([0.3, np.nextafter(np.float32(0.3), np.float32(1))], np.float32)
-    *_, classes, _ = _rust.find_candidates(scores, np.array([1]), np.array([2]), 1, np.array([0.3, 0.3], np.float32))
-    assert classes.tolist() == [1]
+    scores = np.array([0.3, np.nextafter(np.float32(0.3), np.float32(1))] * 5, np.float32)  # more than are met at once
+    thresholds = np.full(10, 0.3, np.float32)
+    *_, classes, _ = _rust.find_candidates(scores, np.array([1]), np.array([10]), 1, thresholds)
+    assert classes.tolist() == [1, 3, 5, 7, 9]
+
+
+@pytest.mark.parametrize("threshold", [1e-38, 1e-7, 0.01, 0.5, 0.99, 1 - 1e-5, 1 - 2**-22])
+def test_a_logit_is_likely_wherever_rounding_may_let_its_probability_pass(threshold: float):
+    bound = np.float32(threshold)
+    exact = np.log(np.float64(bound) / (1 - np.float64(bound)))
+    reach = 1e-5 + 1e-5 * abs(exact) + 1e-6 / (1 - np.float64(bound))
+    logits = np.linspace(exact - reach, exact + reach, 4001).astype(np.float32)
+    *_, likely, found, _ = _rust.find_likely(
+        logits, np.array([1]), np.array([len(logits)]), 1, np.full(len(logits), bound)
+    )
+    assert found.tolist() == [*logits[likely], *[0.0] * 64]  # the room that `scoring.probabilities` needs
+    one = np.float32(1)
+    with np.errstate(over="ignore"):
+        ways = [torch.sigmoid(torch.from_numpy(logits)).numpy(), one / (one + np.exp(-logits))]
+    for probabilities in ways:
+        assert set(np.flatnonzero(probabilities > bound)) <= set(likely.tolist())
+    passes = [
+        _rust.find_likely(logit, np.array([1]), np.array([1]), 1, np.full(1, bound))[-1]
+        for logit in logits[::20].reshape(-1, 1)
+        if logit[0] >= exact
+    ]
+    sure = logits[::20][logits[::20] >= exact][passes]
+    assert (torch.sigmoid(torch.from_numpy(sure)).numpy() > bound).all()
+    assert (sure > -81).all()  # where some take the smallest probabilities for 0
+
+
+def test_where_the_smallest_numbers_are_taken_for_0_they_are_not_above_0():
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this CPU takes no number for 0")
+    try:
+        scores = np.array([0, 1e-40, 1e-37] * 4, np.float32)
+        *_, classes, _ = _rust.find_candidates(scores, np.array([1]), np.array([12]), 1, np.zeros(12, np.float32))
+    finally:
+        torch.set_flush_denormal(False)
+    assert classes.tolist() == [2, 5, 8, 11]
 
 
 @pytest.mark.parametrize("find", [_rust.find_candidates, _rust.find_likely], ids=["scores", "logits"])
@@ -76,8 +114,11 @@ def test_a_score_equal_to_its_threshold_in_float32_is_left_out():
     ("scores", "words", "classes", "max_width", "thresholds", "message"),
     [
         (5, [1], [2], 3, 2, r"scores has 5 values, but .* add up to 6"),
+        (7, [1], [2], 3, 2, r"scores has 7 values, but .* add up to 6"),
         (6, [1], [2], 3, 1, "thresholds has 1 values, but class_counts add up to 2"),
+        (6, [1], [2], 3, 3, "thresholds has 3 values, but class_counts add up to 2"),
         (6, [1, 1], [2], 3, 2, "word_counts has 2 values and class_counts has 1"),
+        (6, [1], [2, 1], 3, 3, "word_counts has 1 values and class_counts has 2"),
         (0, [-1], [2], 3, 2, r"word_counts\[0\] is -1"),
         (0, [0, 0], [0, -4], 3, 0, r"class_counts\[1\] is -4"),
         (0, [], [], 0, 0, "max_width is 0: the widest span has at least 1 word"),

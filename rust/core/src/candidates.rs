@@ -334,10 +334,13 @@ mod tests {
 
     #[test]
     fn a_score_must_pass_its_own_threshold() {
-        let scores = [0.5, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.3, 0.3];
-        let found = find_candidates(&scores, &[1, 1], &[4, 2], 1, &[0.5, 0.0, 1.0, -1.0, 0.3, 0.29]).unwrap();
-        assert_eq!(found.classes, [2, 1]);
-        assert_eq!(found.text_offsets.as_slice(), [0, 1, 2]);
+        let five = [0.5, 0.5_f32.next_up(), f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+        let scores = [&five[..], &five, &five, &[0.3, 0.3]].concat(); // more than are compared at once
+        let thresholds = [[0.5, 0.5, 0.0, 1.0, -1.0]; 3];
+        let thresholds = [thresholds.as_flattened(), &[0.3, 0.29]].concat();
+        let found = find_candidates(&scores, &[1, 1], &[15, 2], 1, &thresholds).unwrap();
+        assert_eq!(found.classes, [1, 3, 6, 8, 11, 13, 1]);
+        assert_eq!(found.text_offsets.as_slice(), [0, 6, 7]);
     }
 
     #[test]
@@ -377,6 +380,7 @@ mod tests {
         let error = find_likely(&[], &[i64::MAX], &[i64::MAX], i64::MAX, &[]).unwrap_err();
         assert!(matches!(error, CandidateError::Scores { scores: 0, .. }));
         assert!(find_likely(&[], &[i64::MAX], &[0], i64::MAX, &[]).is_ok());
+        assert!(find_likely(&[], &[0], &[4], i64::MAX, &[0.0; 4]).is_ok());
     }
 
     #[test]

@@ -127,6 +127,7 @@ mod tests {
     #[test]
     fn edges_must_pass_what_words_inside_need_but_reach() {
         assert_eq!(find(&[[0.9, 0.9, 0.5]], 0.5, 0.5), [(0, 1, 0.9, 0.5)]);
+        assert_eq!(find(&[[0.9, 0.9, 0.5]], 0.5, 0.5 + 1e-12), []); // which float32 does not tell from 0.5
         for marks in
             [[0.5, 0.9, 0.9], [0.9, 0.5, 0.9], [f32::NAN, 0.9, 0.9], [0.9, f32::NAN, 0.9], [0.9, 0.9, f32::NAN]]
         {
@@ -150,7 +151,10 @@ mod tests {
                 .to_string()
         };
         assert!(message(5, 1, 1).contains("add up to 6"));
+        assert!(message(7, 1, 1).contains("add up to 6"));
+        assert!(message(6, 0, 1).contains("edges has 0 values"));
         assert!(message(6, 2, 1).contains("edges has 2 values"));
         assert!(message(6, 1, 0).contains("insides has 0 values"));
+        assert!(message(6, 1, 2).contains("insides has 2 values"));
     }
 }

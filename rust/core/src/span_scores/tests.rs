@@ -59,8 +59,8 @@ impl Case {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    let classes = prop_oneof![20 => 0_usize..8, 1 => TYPES - 1..2 * TYPES + 2];
-    (vec((0_usize..9, classes), 0..4), 1_usize..14, 1_usize..20).prop_flat_map(|(texts, max_width, hidden)| {
+    let classes = prop_oneof![40 => 0_usize..8, 1 => TYPES - 1..TYPES + 2, 1 => 2 * TYPES..2 * TYPES + 2];
+    (vec((0_usize..STARTS + 4, classes), 0..4), 1_usize..14, 1_usize..20).prop_flat_map(|(texts, max_width, hidden)| {
         let (words, classes): (Vec<_>, Vec<_>) = texts.into_iter().unzip();
         let (all_words, all_classes) = (words.iter().sum::<usize>(), classes.iter().sum::<usize>());
         let number = prop_oneof![30 => -2.0_f32..2.0, 1 => Just(f32::NAN)];
@@ -107,8 +107,9 @@ proptest! {
     }
 
     #[test]
-    fn a_bound_is_reached_by_what_is_not_below_it(case in cases(), bound in -3.0_f32..3.0) {
+    fn a_bound_is_reached_by_what_is_not_below_it(case in cases(), bound in -3.0_f32..3.0, exactly in any::<bool>()) {
         let all = case.find(&vec![f32::NEG_INFINITY; case.rows[3].len()], 1);
+        let bound = if exactly { all.scores.first().copied().unwrap_or(bound) } else { bound };
         let found = case.find(&vec![bound; case.rows[3].len()], 1);
         let expected: Vec<_> = all.scores.into_iter().filter(|&logit| logit >= bound).collect();
         prop_assert_eq!(found.scores, expected);
@@ -136,6 +137,26 @@ fn a_type_scores_the_same_whatever_types_are_beside_it() {
     }
     let places = || all.starts.iter().zip(&all.ends).zip(&all.classes);
     assert!(places().zip(places().skip(1)).all(|(one, next)| one < next));
+}
+
+#[test]
+fn lengths_that_do_not_fit_are_errors() {
+    let numbers = [1.0; 5];
+    let sound = Factors { u: &numbers[..4], v: &numbers[..4], g: &numbers[..2], c: &numbers[..1], hidden: 2 };
+    let find = |factors| find_spans(factors, &[2], &[1], 3, &[0.5], 1, &NewThreads);
+    assert!(find(sound).is_ok());
+    assert_eq!(find(Factors { hidden: 0, ..sound }), Err(CandidateError::Hidden));
+    for values in [3, 5] {
+        let own = &numbers[..values];
+        for (factors, name, expected) in [
+            (Factors { u: own, ..sound }, "u", 4),
+            (Factors { v: own, ..sound }, "v", 4),
+            (Factors { g: own, ..sound }, "g", 2),
+            (Factors { c: own, ..sound }, "c", 1),
+        ] {
+            assert_eq!(find(factors), Err(CandidateError::Factor { name, values, expected }));
+        }
+    }
 }
 
 #[test]
