@@ -307,7 +307,9 @@ def test_an_absurd_capacity_is_refused(capacity: int):
     ("ids", "counts", "message"),
     [
         ([1], [1], "counts has 1 values for 2 missing words"),
+        ([1, 2, 3], [1, 1, 1], "counts has 3 values for 2 missing words"),
         ([1, 2], [1, 2], "ids has 2 values, but counts add up to 3"),
+        ([1, 2, 3], [1, 1], "ids has 3 values, but counts add up to 2"),
         ([1, 2], [3, -1], r"counts\[1\] is -1"),
         ([], [2**63 - 1, 2**63 - 1], "counts add up to 18446744073709551614"),
         ([-1, 2], [1, 1], r"ids\[0\] is -1: a subword id lies within 0\.\.4294967296"),
@@ -325,6 +327,7 @@ def test_ids_that_do_not_fit_the_missing_words_are_refused(ids: list[int], count
     [
         ([1, 2], [0, 1], [0], "offsets ends at 1, but 2 values were given"),
         ([1, 2], [0, 2], [0, 0], "shifts has 2 values for 1 prompts"),
+        ([1, 2], [0, 1, 2], [0], "shifts has 1 values for 2 prompts"),
         ([1, 2], [0, 2], [1], r"shifts\[0\] is 1: .* at most 0"),
         ([1, 2], [0, 2, 1, 2], [0, 0, 0], r"offsets\[2\] is 1, below 2"),
     ],
@@ -351,6 +354,7 @@ def test_a_layout_that_cannot_be_is_refused():
         ([0], [2], r"prompt_of_row\[0\] is 2, but there are 1 prompts"),
         ([0], [-1], r"prompt_of_row\[0\] is -1"),
         ([0], [0, 0], "prompt_of_row has 2 values for 1 rows"),
+        ([0, 0], [0], "prompt_of_row has 1 values for 2 rows"),
     ],
 )
 def test_rows_that_do_not_exist_are_refused(rows: list[int], prompt_of_row: list[int], message: str):

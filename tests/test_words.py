@@ -176,6 +176,11 @@ def test_the_splitter_follows_the_tables_that_it_is_given():
 EMPTY = np.zeros((0, 2), np.uint32)
 
 
+def test_ranges_may_touch_or_be_empty_and_end_with_the_last_character():
+    ranges = np.array([[0, 3], [3, 3], [3, ord("b")], [0x10FFFF, 0x110000]], np.uint32)
+    assert _rust.WordSplitter(ranges, EMPTY).split(["a\U0010ffffba"]).to_lists() == [["a\U0010ffff", "b", "a"]]
+
+
 @pytest.mark.parametrize(
     ("ranges", "message"),
     [
@@ -224,8 +229,10 @@ def test_absurd_limits_are_refused(max_words: int):
         ([0, 1], [-1], [2], r"word 0 is -1\.\.2"),
         ([0, 1], [2], [1], r"word 0 is 2\.\.1"),
         ([0, 1], [0, 1], [1], "starts has 2 values and ends has 1"),
+        ([0, 1], [0], [1, 2], "starts has 1 values and ends has 2"),
         ([0, 2], [0], [1], "text_offsets ends at 2, but 1 values were given"),
         ([0, 0, 1], [0], [1], "text_offsets has 3 values for 1 texts"),
+        ([0], [], [], "text_offsets has 1 values for 1 texts"),
         ([1, 1], [0], [1], r"text_offsets\[0\] is 1"),
         ([], [], [], "text_offsets is empty"),
         ([0, -1], [], [], r"text_offsets\[1\] is -1, below 0"),

@@ -115,5 +115,6 @@ mod tests {
         assert!(check(&[0, 3, 2], 2).contains("o[2] is 2, below 3"));
         assert!(check(&[0, -1], 0).contains("o[1] is -1, below 0"));
         assert!(check(&[0, 2], 3).contains("ends at 2, but 3"));
+        assert!(check(&[0, 4], 3).contains("ends at 4, but 3"));
     }
 }

@@ -93,8 +93,8 @@ mod tests {
 
     #[test]
     fn each_surrogate_becomes_one_replacement_character() {
-        let bytes = b"a\xED\xA0\x80\xED\xBF\xBFb\xED\x9F\xBF".to_vec();
-        assert_eq!(replace_surrogates(bytes).unwrap(), "a\u{FFFD}\u{FFFD}b\u{D7FF}");
+        let bytes = b"a\xED\xA0\x80\xED\xBF\xBFb\xED\x9F\xBF\xED\xB0\x80".to_vec();
+        assert_eq!(replace_surrogates(bytes).unwrap(), "a\u{FFFD}\u{FFFD}b\u{D7FF}\u{FFFD}");
     }
 
     #[test]
