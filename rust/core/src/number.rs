@@ -97,5 +97,9 @@ mod tests {
                 assert_eq!(u16::round(between), nearest, "{exact} and {share} of the way to {next}");
             }
         }
+        // Whose upper half alone says infinity, and those that rounding up makes another number of.
+        for bits in [0x7f80_0001, 0xff80_0001, 0x7fff_ffff, 0xffff_ffff] {
+            assert!(Number::widen(u16::round(f32::from_bits(bits))).is_nan(), "{bits:x}");
+        }
     }
 }

@@ -73,6 +73,18 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_number_is_found_wherever_it_stands() {
+        for length in 1..70 {
+            for place in 0..length {
+                let mut row = vec![-1000.0; length];
+                row[place] = 1000.0; // farther from the others than any power reaches
+                let sum = widest().dispatch(All(&mut row));
+                assert!((sum - 1.0).abs() < 1e-6 && (row[place] - 1.0).abs() < 1e-6, "{sum} at {place} of {length}");
+            }
+        }
+    }
+
+    #[test]
     fn numbers_that_are_none() {
         for bad in [f32::NAN, f32::INFINITY] {
             let mut row = [0.0, 1.0, bad, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];

@@ -246,21 +246,42 @@ fn what_does_not_fit_is_told() {
     for (wrong, lengths, told) in [
         (sound, [-1, 3], "lengths[0] is -1"),
         (sound, [1, 2], "qkv has 24 values: expected 36"),
+        (sound, [1, 0], "qkv has 24 values: expected 12"),
         (Attention { heads: 0, ..sound }, [1, 1], "no heads"),
         (with(Positions { keys: Some(&table[1..]), ..positions }), [2, 0], "keys has 11 values: expected 12"),
         (with(Positions { queries: Some(&table[1..]), ..positions }), [2, 0], "queries has 11 values: expected 12"),
+        (with(Positions { rows: 2, ..positions }), [2, 0], "keys has 12 values: expected 8"),
+        (with(Positions { keys: None, rows: 2, ..positions }), [2, 0], "queries has 12 values: expected 8"),
         (with(Positions { by_distance: &[0], biases: None, ..positions }), [2, 0], "at least 3 for a text of 2"),
         (with(Positions { by_distance: &[0; 4], biases: None, ..positions }), [2, 0], "an odd number"),
         (with(Positions { biases: Some(&table[..5]), ..positions }), [2, 0], "biases has 5 values: expected 6"),
+        (with(Positions { biases: Some(&table[..7]), ..positions }), [2, 0], "biases has 7 values: expected 6"),
+        (
+            with(Positions { keys: None, by_distance: &[0], biases: None, ..positions }),
+            [2, 0],
+            "at least 3 for a text of 2",
+        ),
         (
             with(Positions { keys: None, queries: None, rows: 0, by_distance: &[0], biases: Some(&table[..2]) }),
             [2, 0],
             "at least 3 for a text of 2",
         ),
-        (with(Positions { by_distance: &[0, 3, 0], ..positions }), [2, 0], "by_distance[1] is 3"),
+        (with(Positions { queries: None, by_distance: &[0, 3, 0], ..positions }), [2, 0], "by_distance[1] is 3"),
+        (with(Positions { keys: None, by_distance: &[0, 3, 0], ..positions }), [2, 0], "by_distance[1] is 3"),
         (with(Positions { by_distance: &[0, 0, -1], ..positions }), [2, 0], "by_distance[2] is -1"),
         (turned(&[1.0], &[1.0]), [2, 0], "cosines has 1 values: expected 1 for each place, at least 2 places"),
         (turned(&[1.0; 2], &[1.0; 3]), [2, 0], "sines has 3 values: expected 1 for each place, at least 2 places"),
+        (
+            Attention {
+                heads: 1,
+                head_dim: 4,
+                positions: Positions { keys: None, queries: None, biases: None, ..positions },
+                rotations: Some(Rotations { cosines: &[1.0; 5], sines: &[0.0; 5] }),
+                ..sound
+            },
+            [2, 0],
+            "cosines has 5 values: expected 2 for each place, at least 2 places",
+        ),
         (
             Attention {
                 heads: 4,

@@ -144,6 +144,7 @@ fn what_does_not_fit_is_told() {
         (sound, [2, 2], "inputs of the forward direction has 24 values: expected 32"),
         (sound, [i64::MAX, i64::MAX], "inputs of the forward direction has 24 values"),
         (second(Direction { inputs: &inputs[1..], ..direction }), [2, 1], "inputs of the backward direction has 23"),
+        (sound, [1, 1], "inputs of the forward direction has 24 values: expected 16"),
         (second(Direction { weight: &weight[1..], ..direction }), [2, 1], "weight of the backward direction has 15"),
         (second(Direction { bias: &bias[1..], ..direction }), [2, 1], "bias of the backward direction has 7"),
     ] {

@@ -156,10 +156,21 @@ fn lengths_that_do_not_fit_are_errors() {
         PackedWeights::pack(&[1.0; 5], 3, 2).unwrap_err(),
         LinearError::Weight { values: 5, outputs: 3, inputs: 2 }
     );
+    assert_eq!(
+        PackedWeights::pack(&[1.0; 7], 3, 2).unwrap_err(),
+        LinearError::Weight { values: 7, outputs: 3, inputs: 2 }
+    );
+    let (outputs, inputs) = (1 << 40, 1 << 24); // as many as none, for 64 bits
+    assert_eq!(
+        PackedWeights::pack(&[], outputs, inputs).unwrap_err(),
+        LinearError::Weight { values: 0, outputs, inputs }
+    );
     let weights = PackedWeights::pack(&[1.0; 6], 3, 2).unwrap();
     let apply =
         |x: &[f32], bias| weights.apply(x, bias, Activation::Identity, &mut [0.0; 5], 1, &NewThreads).unwrap_err();
     assert_eq!(apply(&[1.0; 3], None), LinearError::Rows { values: 3, inputs: 2 });
     assert_eq!(apply(&[1.0; 4], Some(&[1.0; 2])), LinearError::Bias { values: 2, outputs: 3 });
+    assert_eq!(apply(&[1.0; 4], Some(&[1.0; 4])), LinearError::Bias { values: 4, outputs: 3 });
     assert_eq!(apply(&[1.0; 4], None), LinearError::Out { values: 5, rows: 2, outputs: 3 });
+    assert_eq!(apply(&[1.0; 2], None), LinearError::Out { values: 5, rows: 1, outputs: 3 });
 }

@@ -206,6 +206,9 @@ fn nan_stays_with_its_row() {
     assert!(out.chunks(case.width).enumerate().all(|(row, out)| out.iter().all(|x| x.is_nan() == (row == 1))));
 }
 
+/// Puts numbers in the place of a layer's own.
+type Cut = for<'a> fn(&mut Sublayers<'a>, &'a [f32]);
+
 #[test]
 fn what_does_not_fit_is_told() {
     let case = small();
@@ -221,16 +224,41 @@ fn what_does_not_fit_is_told() {
     let swapped = Sublayers { intermediate: layers.output, output: layers.intermediate, ..layers };
     let expected = "intermediate's inputs: 10, expected 8 to fit the layer beside it";
     assert_eq!(told(&swapped, &case.attended, &case.hidden, 32), expected);
-    let mut cut = layers;
-    cut.output_norm.bias = Some(&case.norms[0][..5]);
-    let expected = "output_norm's bias: 5, expected 8 to fit the layer beside it";
+    let cut = Sublayers { output: layers.intermediate, ..layers };
+    let expected = "output's inputs: 8, expected 10 to fit the layer beside it";
     assert_eq!(told(&cut, &case.attended, &case.hidden, 32), expected);
+    let seven = PackedWeights::pack(&case.weights[2][..70], 7, 10).unwrap();
+    let cut = Sublayers { output: Dense { weights: Weights::Float32(&seven), bias: None }, ..layers };
+    let expected = "output's outputs: 7, expected 8 to fit the layer beside it";
+    assert_eq!(told(&cut, &case.attended, &case.hidden, 32), expected);
+    let cuts: [(&str, Cut); 6] = [
+        ("attention_norm's weight", |layers, five| layers.attention_norm.weight = five),
+        ("attention_norm's bias", |layers, five| layers.attention_norm.bias = Some(five)),
+        ("output_norm's weight", |layers, five| layers.output_norm.weight = five),
+        ("output_norm's bias", |layers, five| layers.output_norm.bias = Some(five)),
+        ("attention_output's bias", |layers, five| layers.attention_output.bias = Some(five)),
+        ("output's bias", |layers, five| layers.output.bias = Some(five)),
+    ];
+    for (name, cut) in cuts {
+        let mut layers = layers;
+        cut(&mut layers, &case.norms[0][..5]);
+        let expected = format!("{name}: 5, expected 8 to fit the layer beside it");
+        assert_eq!(told(&layers, &case.attended, &case.hidden, 32), expected);
+    }
     let mut cut = layers;
     cut.intermediate.bias = Some(&case.biases[0][..5]);
     assert_eq!(
         told(&cut, &case.attended, &case.hidden, 32),
         "intermediate's bias: 5, expected 10 to fit the layer beside it"
     );
+}
+
+#[test]
+fn much_memory_is_not_kept() {
+    for (count, kept) in [(3, 3), (KEPT + 1, 0)] {
+        drop(Scratch::of(count));
+        assert_eq!(SCRATCH.take().len(), kept);
+    }
 }
 
 #[test]

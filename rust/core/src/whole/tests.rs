@@ -183,6 +183,14 @@ macro_rules! tests_of {
             }
 
             #[test]
+            fn great_rows_times_small_ones_fit() {
+                let case =
+                    Case { x: vec![1e36; 3000], weight: vec![1e-20; 3000], bias: None, inputs: 3000, outputs: 1 };
+                let sum = case.apply::<K>(1)[0];
+                assert!((sum / 3e19 - 1.0).abs() < 1e-5, "{sum}");
+            }
+
+            #[test]
             fn tiny_rows_are_zero() {
                 let case = Case { x: vec![1e-38; 4], weight: vec![1.0; 4], bias: Some(vec![0.5]), inputs: 4, outputs: 1 };
                 assert_eq!(case.apply::<K>(1), [0.5]);

@@ -250,6 +250,13 @@ fn what_does_not_fit_is_told() {
     let mut cut = layers;
     cut.norm.bias = Some(&case.norm.0[..5]);
     assert_eq!(told(&cut, &case.attended, &case.hidden, 32), "norm's bias: 5, expected 8 to fit the layer beside it");
+    let mut cut = layers;
+    cut.norm.weight = &case.norm.0[..5];
+    assert_eq!(told(&cut, &case.attended, &case.hidden, 32), "norm's weight: 5, expected 8 to fit the layer beside it");
+    let mut cut = layers;
+    cut.intermediate.bias = Some(&case.norm.0[..5]);
+    let expected = "intermediate's bias: 5, expected 20 to fit the layer beside it";
+    assert_eq!(told(&cut, &case.attended, &case.hidden, 32), expected);
     let of_another = layers.attention_output.weights;
     let gates = Some(Dense { weights: of_another, bias: None });
     let parted =
@@ -258,6 +265,14 @@ fn what_does_not_fit_is_told() {
         told(&parted, &case.attended, &case.hidden, 32),
         "gates' inputs: 6, expected 8 to fit the layer beside it"
     );
+    let wide = GatedSublayers { gates: Some(layers.intermediate), ..parted };
+    assert_eq!(
+        told(&wide, &case.attended, &case.hidden, 32),
+        "gates' outputs: 20, expected 10 to fit the layer beside it"
+    );
+    let gates = Some(Dense { weights: Weights::Float32(&alone), bias: Some(&case.norm.0[..5]) });
+    let cut = GatedSublayers { gates, ..parted };
+    assert_eq!(told(&cut, &case.attended, &case.hidden, 32), "gates' bias: 5, expected 10 to fit the layer beside it");
     let mut cut = layers;
     cut.output.bias = Some(&case.norm.0[..5]);
     assert_eq!(told(&cut, &case.attended, &case.hidden, 32), "output's bias: 5, expected 8 to fit the layer beside it");
@@ -286,4 +301,9 @@ fn what_does_not_fit_numbers_is_told() {
     assert_eq!(told(fill(4, 6)), "x has 6 values: expected rows of 4");
     assert_eq!(told(fill(0, 6)), "x has 6 values: expected rows of 0");
     assert_eq!(told(fill(3, 5)), "out: 5, expected 6 to fit the layer beside it");
+    let nothing = Norm { weight: &[], bias: None, epsilon: EPSILON, is_centred: false };
+    assert_eq!(told(nothing.fill::<f32>(&[], &mut [], 1, &NewThreads)), "x has 0 values: expected rows of 0");
+    let cut = Norm { weight: &[1.0; 3], bias: Some(&[1.0; 2]), ..nothing };
+    let expected = "norm's bias: 2, expected 3 to fit the layer beside it";
+    assert_eq!(told(cut.fill(&[1.0; 6], &mut [0.0; 6], 1, &NewThreads)), expected);
 }
