@@ -158,6 +158,7 @@ def test_a_text_s_result_is_its_own_whoever_works(openmp, threads):
         ({"lengths": np.array([3, 2])}, "qkv has 72 values: expected 90"),
         ({"lengths": np.array([5, -1])}, r"lengths\[1\] is -1"),
         ({"out": np.zeros((2, 4, 3), np.float32)}, r"out is \[2, 4, 3\]: expected 4 subwords, 2 heads, vectors of 3"),
+        ({"out": np.zeros((4, 3, 2), np.float32)}, r"out is \[4, 3, 2\]: expected 4 subwords, 2 heads, vectors of 3"),
         ({"out": np.zeros((4, 2, 6), np.float32)[..., ::2]}, "out is not C-contiguous"),
         ({"out": np.zeros((4, 2, 3), np.float32, order="F")}, "out is not C-contiguous"),
         ({"threads": -1}, "threads is -1"),

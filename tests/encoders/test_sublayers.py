@@ -283,6 +283,10 @@ def test_shapes_that_do_not_fit_are_told():
         ValueError, match=r"attended is \[2, 3\], hidden \[3, 3\] and out \[3, 3\]: expected \[rows, 3\]"
     ):
         apply(attended=one[:2])
+    two = one[:2]
+    for turned in ("hidden", "out"):  # as many numbers, in rows of another length
+        with pytest.raises(ValueError, match=rf"{turned} \[3, 2\].*: expected \[rows, 3\]"):
+            apply(**{"attended": two, "hidden": two, "out": two} | {turned: two.reshape(3, 2)})
     with pytest.raises(ValueError, match="intermediate's inputs: 2, where 3 fit what is beside it"):
         apply(intermediate=(_rust.PackedWeights(np.ones((3, 2), np.float32)), None))
     with pytest.raises(ValueError, match="attention_norm's weight: 2, where 3 fit"):

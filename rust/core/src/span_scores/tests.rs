@@ -135,8 +135,10 @@ fn a_type_scores_the_same_whatever_types_are_beside_it() {
         let beside = all.classes.iter().zip(&all.scores).filter(|&(&class, _)| class == type_);
         assert_eq!(alone.scores, beside.map(|(_, &score)| score).collect::<Vec<_>>());
     }
-    let places = || all.starts.iter().zip(&all.ends).zip(&all.classes);
-    assert!(places().zip(places().skip(1)).all(|(one, next)| one < next));
+    for all in [all, of(0..TYPES + 1)] {
+        let places = || all.starts.iter().zip(&all.ends).zip(&all.classes);
+        assert!(places().zip(places().skip(1)).all(|(one, next)| one < next));
+    }
 }
 
 #[test]
