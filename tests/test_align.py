@@ -294,6 +294,13 @@ def test_threads_share_one_cache_and_get_their_own_answers():
     assert len(cache) <= 50
 
 
+def test_a_word_that_is_asked_for_again_counts_once():
+    cache = _rust.SubwordCache(8)
+    look_up(cache, [["a", "b", "c", "d"]])  # a whole generation, which then is the old one
+    look_up(cache, [["a"]])
+    assert len(cache) == 4
+
+
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
