@@ -182,12 +182,12 @@ def test_shapes_that_do_not_fit_are_told():
         ValueError, match=r"attended is \[2, 3\], hidden \[3, 3\] and out \[3, 3\]: expected \[rows, 3\]"
     ):
         apply(attended=one[:2])
-    with pytest.raises(ValueError, match="intermediate's outputs: 3, where 6 fit what is beside it"):
+    with pytest.raises(ValueError, match="intermediate's outputs: 3, expected 6 to fit the layer beside it"):
         apply(intermediate=dense)
     apply(intermediate=dense, gates=dense)
-    with pytest.raises(ValueError, match="intermediate's outputs: 6, where 3 fit what is beside it"):
+    with pytest.raises(ValueError, match="intermediate's outputs: 6, expected 3 to fit the layer beside it"):
         apply(gates=dense)
-    with pytest.raises(ValueError, match="gates' outputs: 6, where 3 fit what is beside it"):
+    with pytest.raises(ValueError, match="gates' outputs: 6, expected 3 to fit the layer beside it"):
         apply(intermediate=dense, gates=twice)
     with pytest.raises(ValueError, match="norm's weight: 2, where 3 fit"):
         apply(norm=(vector[:2], None, 1e-5, True))
@@ -349,7 +349,7 @@ def test_shapes_of_rows_that_do_not_fit_are_told():
         _rust.gate(one.astype(np.uint16), one, "gelu_tanh", one.astype(np.uint16), 1, 0)
     with pytest.raises(ValueError, match=r"norm's weight is \[3\], x \[3, 4\]"):
         _rust.norm_rows(one, (vector[:3], None, 1e-6, False), one.copy(), 1, 0)
-    with pytest.raises(ValueError, match="norm's bias: 3, where 4 fit what is beside it"):
+    with pytest.raises(ValueError, match="norm's bias: 3, expected 4 to fit the layer beside it"):
         _rust.norm_rows(one, (vector, vector[:3], 1e-6, False), one.copy(), 1, 0)
 
 

@@ -287,7 +287,7 @@ def test_shapes_that_do_not_fit_are_told():
     for turned in ("hidden", "out"):  # as many numbers, in rows of another length
         with pytest.raises(ValueError, match=rf"{turned} \[3, 2\].*: expected \[rows, 3\]"):
             apply(**{"attended": two, "hidden": two, "out": two} | {turned: two.reshape(3, 2)})
-    with pytest.raises(ValueError, match="intermediate's inputs: 2, where 3 fit what is beside it"):
+    with pytest.raises(ValueError, match="intermediate's inputs: 2, expected 3 to fit the layer beside it"):
         apply(intermediate=(_rust.PackedWeights(np.ones((3, 2), np.float32)), None))
     with pytest.raises(ValueError, match="attention_norm's weight: 2, where 3 fit"):
         apply(norm=(vector[:2], vector, 1e-5, True))
