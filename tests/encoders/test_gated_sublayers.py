@@ -189,7 +189,7 @@ def test_shapes_that_do_not_fit_are_told():
         apply(gates=dense)
     with pytest.raises(ValueError, match="gates' outputs: 6, expected 3 to fit the layer beside it"):
         apply(intermediate=dense, gates=twice)
-    with pytest.raises(ValueError, match="norm's weight: 2, where 3 fit"):
+    with pytest.raises(ValueError, match="norm's weight: 2, expected 3 to fit"):
         apply(norm=(vector[:2], None, 1e-5, True))
     with pytest.raises(ValueError, match='activation is "silu": expected none, gelu or gelu_tanh'):
         apply(activation="silu")

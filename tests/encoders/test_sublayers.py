@@ -289,9 +289,9 @@ def test_shapes_that_do_not_fit_are_told():
             apply(**{"attended": two, "hidden": two, "out": two} | {turned: two.reshape(3, 2)})
     with pytest.raises(ValueError, match="intermediate's inputs: 2, expected 3 to fit the layer beside it"):
         apply(intermediate=(_rust.PackedWeights(np.ones((3, 2), np.float32)), None))
-    with pytest.raises(ValueError, match="attention_norm's weight: 2, where 3 fit"):
+    with pytest.raises(ValueError, match="attention_norm's weight: 2, expected 3 to fit"):
         apply(norm=(vector[:2], vector, 1e-5, True))
-    with pytest.raises(ValueError, match="intermediate's bias: 2, where 3 fit"):
+    with pytest.raises(ValueError, match="intermediate's bias: 2, expected 3 to fit"):
         apply(intermediate=(dense[0], vector[:2]))
     with pytest.raises(ValueError, match='activation is "relu": expected none, gelu or gelu_tanh'):
         apply(activation="relu")

@@ -298,7 +298,9 @@ def test_actors_fill_the_machines(machines: list[dict[str, float]], options: dic
 
 def test_an_actor_that_fits_nowhere_is_refused_in_words():
     nodes = [{"Alive": True, "Resources": machine} for machine in (SMALL, GPUS)]
-    with pytest.raises(JobError, match="no machine has room for an actor of 32 CPUs and 1 GPUs, but for 4 CPUs and 0"):
+    with pytest.raises(
+        JobError, match="no machine has room for an actor of 32 CPUs and 1 GPUs; they have 4 CPUs and 0"
+    ):
         place_actors(nodes, RayOptions(num_cpus=32))
 
 

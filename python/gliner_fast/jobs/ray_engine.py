@@ -215,7 +215,7 @@ def place_actors(nodes: Sequence[Mapping[str, Any]], options: RayOptions) -> tup
     if not room:
         found = "; ".join(f"{machine.get('CPU', 0):g} CPUs and {machine.get('GPU', 0):g} GPUs" for machine in machines)
         raise JobError(
-            f"no machine has room for an actor of {num_cpus:g} CPUs and {num_gpus:g} GPUs; there are {found}: ask for "
+            f"no machine has room for an actor of {num_cpus:g} CPUs and {num_gpus:g} GPUs; they have {found}: ask for "
             "less, or say how many actors there will be room for once the cluster has grown"
         )
     return room, resources
