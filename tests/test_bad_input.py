@@ -44,9 +44,16 @@ def copy(checkpoint, tmp_path):
 # Texts, labels, options
 
 
-@pytest.mark.parametrize("texts", [[], [""], [" \t\r\n", "\u3000"], ["", None, 5, b"Ada", ["Ada"], {"text": "Ada"}]])
+@pytest.mark.parametrize("texts", [[], [""], [" \t\r\n", "\u3000"], ["", None, float("nan")]])
 def test_what_is_no_text_has_no_entities(texts, model):
     assert model.inference(texts, LABELS, threshold=0) == [[] for _ in texts]
+
+
+def test_what_is_neither_text_nor_missing_is_told_once(model):
+    texts = ["", None, 5, b"Ada", ["Ada"], {"text": "Ada"}]
+    with pytest.warns(UserWarning, match=r"text 2 is 5 \(int\): what is no string has no entities") as told:
+        assert model.inference(texts, LABELS, threshold=0) == [[] for _ in texts]
+    assert [own.filename for own in told] == [__file__]
 
 
 @pytest.mark.parametrize("labels", [[], (), {}, [[]]])

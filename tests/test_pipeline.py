@@ -88,6 +88,15 @@ def test_a_whole_table_is_no_column_of_texts(table, model):
     given = columns if table == "mapping" else getattr(pytest.importorskip(table), make[table])(columns)
     with pytest.raises(TypeError, match=r"of several columns: give one, such as frame\['text'\]"):
         model.stream(given, LABELS)
+    if table == "pyarrow":  # which nothing goes through
+        with pytest.raises(TypeError, match="texts is a Table: expected a list of strings"):
+            model.inference(given, LABELS)
+    else:
+        with pytest.warns(
+            UserWarning, match="of several columns, where texts are looked for: give one of them"
+        ) as told:
+            model.inference(given, LABELS)
+        assert [own.filename for own in told] == [__file__]
     if table != "mapping":
         texts = given["text"].to_pylist() if table == "pyarrow" else given["text"]
         assert list(model.stream(texts, LABELS)) == model.inference(TEXTS[:1], LABELS)
@@ -107,7 +116,8 @@ def test_a_column_of_arrow_is_told_how_to_be_given(model):
 @pytest.mark.parametrize("given", [["Ada Lovelace", "London"], ("Ada Lovelace",)])
 def test_a_list_is_no_text(given, model):
     with pytest.warns(
-        UserWarning, match="text is a (list|tuple), in which no entity is found, as in gliner: inference"
+        UserWarning,
+        match=r"text 0 is .* \((list|tuple)\): what is no string has no entities, as in gliner: inference takes",
     ):
         assert model.predict_entities(given, LABELS) == []
 

@@ -249,9 +249,37 @@ def _stream(
             texts.close()
 
 
+def list_texts(texts: object) -> list[Any]:
+    """The texts of `inference`; warns, as far as two levels up, of a table and of the first that is none, or missing.
+
+    Raises:
+        TypeError: they cannot be gone through.
+    """
+    if isinstance(texts, str):
+        return [texts]
+    if not isinstance(texts, Iterable):
+        raise TypeError(f"texts is a {type(texts).__name__}: expected a list of strings, or one string")
+    if _is_table(texts):
+        warnings.warn(
+            f"texts is a {type(texts).__name__}, of several columns, where texts are looked for: give one of them, "
+            "such as frame['text']",
+            stacklevel=3,
+        )
+        return list(texts)
+    listed = list(texts)
+    for number, text in enumerate(listed):
+        if not isinstance(text, str) and warn_of_no_text(number, text, stacklevel=4):
+            break
+    return listed
+
+
+def _is_table(texts: object) -> bool:
+    """Whether it has columns, as pandas', polars' and pyarrow's have, or is a mapping."""
+    return (hasattr(texts, "columns") and hasattr(texts, "shape")) or isinstance(texts, Mapping)
+
+
 def _expect_one_column(texts: object) -> None:
-    is_table = hasattr(texts, "columns") and hasattr(texts, "shape")  # of pandas, polars or pyarrow
-    if is_table or isinstance(texts, Mapping):
+    if _is_table(texts):
         raise TypeError(f"texts is a {type(texts).__name__}, of several columns: give one, such as frame['text']")
     if isinstance(texts, str) or not isinstance(texts, Iterable):
         raise TypeError(f"texts is a {type(texts).__name__}: expected an iterable of texts, such as a list or a file")
@@ -281,22 +309,31 @@ def _expect_texts(
     """
     is_warned = False
     for number, (text, context) in enumerate(pairs):
-        if not isinstance(text, str) and not is_warned and not _is_missing(text):
-            warnings.warn(
-                f"text {number} is {shown(text)}: what is no string has no entities{_way_out(text)}; further ones are "
-                "not told of",
-                stacklevel=2,
-            )
-            is_warned = True
+        if not isinstance(text, str) and not is_warned:
+            is_warned = warn_of_no_text(number, text, stacklevel=3)
         if isinstance(text, str) and predictor.has_endless_word(text, options):
             raise ValueError(f"text {number} {ENDLESS_WORD}; inference tries to read it all the same")
         yield text, context
+
+
+def warn_of_no_text(number: int, item: Any, *, stacklevel: int) -> bool:
+    """Warns of an item that is neither a text nor a missing value, but a whole row, say; whether it is such."""
+    if isinstance(item, str) or _is_missing(item):
+        return False
+    warnings.warn(
+        f"text {number} is {shown(item)}: what is no string has no entities{_way_out(item)}; further ones are not told "
+        "of",
+        stacklevel=stacklevel,
+    )
+    return True
 
 
 def _way_out(item: Any) -> str:
     """What to give in place of items of a kind that columns and tables are made of."""
     if isinstance(item, Mapping):
         return ": give a field of each, such as row['text']"
+    if isinstance(item, (list, tuple)):
+        return ", as in gliner: inference takes a list of texts"
     # pyarrow, which need not be here, has scalars of its own in its columns.
     return ": give strings, as column.to_pylist() has them" if hasattr(item, "as_py") else ""
 

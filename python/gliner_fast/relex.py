@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gliner_fast.labels import Labels, Relations, Threshold
 from gliner_fast.methods.relation_scoring import RelationScoring
 from gliner_fast.model import GLiNER
-from gliner_fast.pipeline import stream_texts
+from gliner_fast.pipeline import list_texts, stream_texts
 from gliner_fast.predicting.request import OnLong, Options, Request
 from gliner_fast.relations.relation import Relation, relations_of
 
@@ -88,9 +88,7 @@ class RelexGLiNER(RelationScoring, GLiNER):  # type: ignore[misc]  # as gliner's
             ValueError: as `GLiNER.inference`.
             MemoryError: a single text does not fit into memory.
         """
-        if not isinstance(texts, Iterable):
-            raise TypeError(f"texts is a {type(texts).__name__}: expected a list of strings, or one string")
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        texts = list_texts(texts)
         options = Options(
             flat_ner=flat_ner,
             threshold=threshold,

@@ -1,9 +1,13 @@
-//! Refuses to build a package without kernels.
+//! Refuses to build a package without kernels; has macOS leave Python's names to the interpreter, as maturin does.
 
 use std::path::Path;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    if std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|system| system == "macos") {
+        println!("cargo::rustc-cdylib-link-arg=-undefined");
+        println!("cargo::rustc-cdylib-link-arg=dynamic_lookup");
+    }
     // A link, in a checkout: git for Windows makes a file of it, and the wheel would be built all the same.
     let kernels = Path::new("../../python/gliner_fast/kernels");
     assert!(

@@ -208,6 +208,14 @@ def test_parts_grow_to_their_full_size(halvings, sizes):
     assert [part.first_text for part in parts] == [sum(sizes[:number]) for number in range(len(sizes))]
 
 
+def test_a_part_has_its_own_texts_label_sets_alone():
+    labels = [["b"], ["a", "c"], ["b"], ["d"], ["a", "c"]]
+    parts = list(Request.read(["x"] * 5, labels, Options()).parts(2, 1000))
+    named = [[part.labels.sets[number].names for number in part.labels.set_of_text.tolist()] for part in parts]
+    assert named == [[("b",), ("a", "c")], [("b",), ("d",)], [("a", "c")]]
+    assert [len(part.labels.sets) for part in parts] == [2, 2, 1]
+
+
 def test_parts_grow_by_characters_too_and_a_longer_text_has_its_own():
     texts = ["a" * 10] * 3 + ["b" * 500] + ["a" * 10] * 12
     parts = list(Request.read(texts, LABELS, Options()).parts(100, 80, halvings=2))

@@ -160,11 +160,27 @@ def test_each_example_is_asked_for_its_own_relations_or_all_of_the_data(relex: R
     assert set(every.asked_relations or ()) == {link[2] for record in annotated for link in record["relations"]}
 
 
+def test_what_cannot_be_asked_is_told(relex: RelexGLiNER):
+    example = Example(("Ada",), ((0, 1, "person"),))
+    for relations in ({"knows": "x"}, b"ab", [["knows"]]):
+        with pytest.raises(TypeError, match="expected strings such as"):
+            evaluate_relations(relex, [example], relations=relations)
+    for wrong, message in [
+        ({"relations": [" "]}, "relation"),
+        ({"thresholds": []}, "thresholds is empty"),
+        ({"thresholds": [float("nan")]}, "threshold"),
+        ({"thresholds": [[0.3, 0.5]]}, "threshold"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            evaluate_relations(relex, [example], **wrong)
+    assert evaluate_relations(relex, [], relations=["knows"]).asked_relations == ("knows",)
+
+
 def test_what_is_ignored_takes_its_relations_along(relex: RelexGLiNER):
     words = ("Ada", "Lovelace", "lived", "in", "London")
     spans = ((0, 2, "person"), (4, 5, "else"))
     example = Example(words, spans, relations=((0, 1, "lived in"), (0, 0, "lived in")))
-    (result,) = evaluate_relations(relex, [example], thresholds=[1.0], ignored=["else"]).results
+    (result,) = evaluate_relations(relex, [example], thresholds=[1.0], ignored="else").results
     assert [score.gold for score in (result.micro, (result.relations or {})["lived in"])] == [1, 1]
 
 
@@ -256,8 +272,9 @@ def test_the_command_scores_relations(
     )
     assert scores == json.loads(json.dumps(expected.to_dict()))
     assert result["relations"]["hits"] > 0
-    for kind in ("all", *scores["asked_relations"]):
-        assert f"linked  0.3        {kind}" in table
+    assert (scores["adjacency_threshold"], scores["relation_threshold"]) == (0.25, 0.35)
+    for kind in ("all of them", *scores["asked_relations"]):
+        assert f"linked  0.3          0.35       {kind}" in table
 
 
 @pytest.mark.parametrize("option", [["--relations", "knows"], ["--relation-threshold", "0.4"]])

@@ -111,7 +111,8 @@ def test_one_entity_is_related_to_nothing(model: RelexGLiNER):
 
 
 def test_what_is_no_text_has_neither(model: RelexGLiNER):
-    found = model.inference(["", None, TEXTS[0], 5, "\u3000", ["Ada"]], LABELS, RELATIONS, **ASKED)
+    with pytest.warns(UserWarning, match=r"text 3 is 5 \(int\): what is no string has no entities"):
+        found = model.inference(["", None, TEXTS[0], 5, "\u3000", ["Ada"]], LABELS, RELATIONS, **ASKED)
     assert [(entities, relations) for entities, relations in zip(*found, strict=True) if not entities] == [([], [])] * 5
     assert model.inference([], LABELS, RELATIONS) == ([], [])
     assert model.inference(TEXTS[0], LABELS, RELATIONS, **ASKED)[0] == [found[0][2]]

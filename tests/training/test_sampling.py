@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from pathlib import Path
@@ -297,3 +298,15 @@ def test_a_label_may_not_contain_the_entity_token() -> None:
 def test_there_must_be_something_to_train_on() -> None:
     with pytest.raises(DataError, match="there is nothing to train on"):
         corpus()
+
+
+def test_relations_are_told_to_be_left_out(tmp_path: Path) -> None:
+    record = {"tokenized_text": ["Ada", "Bob"], "ner": [[0, 0, "person"], [1, 1, "person"]]}
+    linked = {**record, "relations": [[0, 1, "knows"]], "rel_labels": ["knows"], "rel_negatives": ["likes"]}
+    paths = [tmp_path / "plain.jsonl", tmp_path / "linked.jsonl"]
+    for path, own in zip(paths, (record, linked), strict=True):
+        path.write_text(json.dumps(own))
+    plain, other = (TrainingConfig(output_dir="unused", train=(TrainingFile(path=str(path)),)) for path in paths)
+    expected = read_corpus(plain, **LIMITS)  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match="the data have relations, which are not trained"):
+        assert read_corpus(other, **LIMITS).examples == expected.examples  # type: ignore[arg-type]

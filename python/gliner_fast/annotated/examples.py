@@ -57,8 +57,8 @@ def read_examples(
         report: takes what is wrong, and the record (in conll the sentence) is left out; None: the first fault is
             raised. Behind broken gzip, UTF-8 or JSON lists, or a number of a tag without a name, nothing is read.
         splitter: of a model, `model.data_processor.custom_splitter`; None for the default one.
-        relations: read the keys `relations` and `rel_labels` of "gliner" in JSON, too: `[[head, tail, relation], ...]`
-            by the places of both entities in `ner`, and the relations that are annotated. Else they are unknown.
+        relations: read `relations` of "gliner" in JSON, too, `[[head, tail, relation], ...]` by the places of both
+            entities in `ner`, and `rel_labels`; pass over `rel_negatives`. Else these keys are unknown.
 
     Raises:
         DataError: something in it is wrong, and `report` does not take it; the message names file and line. Also where

@@ -85,7 +85,8 @@ def evaluate(
 
     A relation extraction model is asked for --relations, too; else for each
     example's "rel_labels", or all that occur in the set. A relation is right
-    where it and the words of both entities are.
+    where it and the words of both entities are. The model reads what it is
+    asked for, so that relations may change its entities.
 
     [bold]gliner-fast evaluate built-in eval/*.jsonl --thresholds 0.3,0.5 --json scores.json --chart f1.svg[/bold]
     """
@@ -165,6 +166,8 @@ def _evaluator(
             elif asks:
                 tell(f"{how['name']}: no relation is annotated, nor asked for by --relations: none is scored")
             return evaluate_entities(model, examples, asked, **how)
+        if not are_annotated:
+            tell(f"{how['name']}: no relation is annotated: each that is found counts as wrong")
         return evaluate_relations(
             model,
             examples,

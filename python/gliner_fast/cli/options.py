@@ -42,8 +42,8 @@ AdjacencyThreshold = Annotated[
         min=0,
         max=1,
         metavar="NUMBER",
-        help="Look at pairs of entities that the model links by more than this; --threshold if not given, 0.5 where "
-        "labels have their own.",
+        help="Look at pairs of entities that the model links by more than this; if not given, the entities' threshold, "
+        "or 0.5 where labels have their own.",
     ),
 ]
 RelationThreshold = Annotated[

@@ -12,9 +12,9 @@ import numpy as np
 
 from gliner_fast import _rust
 from gliner_fast.annotated.examples import examples_from_records, relations_of_data
-from gliner_fast.evaluation.results import AskedLabels, Evaluation, Result, label_sets_for, score_line
+from gliner_fast.evaluation.results import AskedLabels, Evaluation, Result, label_sets_for, lowest, score_line
 from gliner_fast.evaluation.scores import Score, micro
-from gliner_fast.labels import LabelSet
+from gliner_fast.labels import LabelSet, expect_relations
 from gliner_fast.pipeline import predict_parts
 from gliner_fast.predicting.request import Options, Request
 from gliner_fast.relations.relation import relations_of
@@ -48,8 +48,8 @@ def evaluate_relations(
     """Scores the entities and relations that a model finds in annotated sentences, once for each threshold.
 
     A relation counts as found where it and the words of its head and of its tail agree, whatever the two entities are
-    called; equal ones of a sentence count once (compat section 7.5). What is annotated with a relation that is not
-    asked for counts as missed. The model reads the relations with the labels, so that its entities may differ from
+    called; equal ones of a sentence count once, as in `gliner`. What is annotated with a relation that is not asked for
+    counts as missed. The model reads the relations with the labels, so that its entities may differ from
     those that `evaluate` scores.
 
     Args:
@@ -59,7 +59,8 @@ def evaluate_relations(
         relations: what each is asked for; None for an example's own `relation_labels`, or, where it has none, all
             relations that occur in the data.
         thresholds: see there.
-        adjacency_threshold: as `RelexGLiNER.inference` has it; None for the threshold of entities.
+        adjacency_threshold: as `RelexGLiNER.inference` has it; None for the threshold of entities, or for 0.5 where
+            that is a mapping.
         relation_threshold: likewise.
         flat_ner: see there.
         multi_label: see there.
@@ -70,13 +71,13 @@ def evaluate_relations(
         TypeError: relations of another type.
         ValueError: the model finds no relations; no threshold, or a mapping that lacks a label or relation.
     """
-    if not thresholds:
-        raise ValueError("thresholds is empty: give at least one, such as [0.5]")
-    label_sets = label_sets_for(examples, labels, ignored)
-    if isinstance(relations, Mapping):
-        raise TypeError(f"relations is {relations!r:.80}: expected strings such as ['works for']")
+    lowest(thresholds)  # what is none is refused
+    ignored = [ignored] if isinstance(ignored, str) else ignored
     if isinstance(relations, str):  # one, and not its letters
         relations = [relations]
+    if relations:
+        expect_relations(relations, adjacency_threshold, relation_threshold)
+    label_sets = label_sets_for(examples, labels, ignored)
     every = relations_of_data(examples) if relations is None else list(dict.fromkeys(relations))
     asked = [
         every if relations is not None or example.relation_labels is None else list(example.relation_labels)
@@ -88,7 +89,8 @@ def evaluate_relations(
     per_text = [dict(zip(own.names, own.prompts, strict=True)) for own in label_sets]
     gold = [_gold(example, ignored) for example in examples]
     entity_names = tuple(dict.fromkeys(label for own in label_sets for label in own.names))
-    relation_names = tuple(dict.fromkeys(relation for own in asked for relation in own))
+    given = every if relations is not None else ()
+    relation_names = tuple(dict.fromkeys([*given, *(relation for own in asked for relation in own)]))
     results = []
     for threshold in thresholds:
         options = Options(
@@ -121,6 +123,8 @@ def evaluate_relations(
         multi_label,
         tuple(results),
         relation_names,
+        adjacency_threshold,
+        relation_threshold,
     )
 
 
@@ -163,21 +167,20 @@ class _Places:
 
     def __init__(self, words: Sequence[Sequence[str]]) -> None:
         self.texts = [" ".join([f"{number}:", *own]) for number, own in enumerate(words)]
-        self._words: dict[str, list[tuple[str, int, int]]] = {}
-        for number, (text, own) in enumerate(zip(self.texts, words, strict=True)):
-            at, triples = len(f"{number}: "), list[tuple[str, int, int]]()
-            for word in own:
-                triples.append((word, at, at + len(word)))
-                at += len(word) + 1
-            self._words[text] = triples
+        self._words = words
 
     def words_of(self, text: str) -> list[tuple[str, int, int]]:
-        """(word, start, end) of a text's words: a splitter."""
-        return self._words[text]
+        """(word, start, end) of a text's words: a splitter. Its number in front says which they are."""
+        number, _, _ = text.partition(":")
+        at, triples = len(number) + 2, list[tuple[str, int, int]]()
+        for word in self._words[int(number)]:
+            triples.append((word, at, at + len(word)))
+            at += len(word) + 1
+        return triples
 
     def in_words(self, number: int, entities: list[Entity]) -> tuple[set[Span], set[_Linked]]:
         """The entities of a text, and its relations, by their words."""
-        triples = self._words[self.texts[number]]
+        triples = self.words_of(self.texts[number])
         firsts = {start: word for word, (_, start, _) in enumerate(triples)}
         lasts = {end: word + 1 for word, (_, _, end) in enumerate(triples)}
         spans = [(firsts[entity["start"]], lasts[entity["end"]], entity["label"]) for entity in entities]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gliner_fast.evaluation.benchmarks import Average, averages
-from gliner_fast.evaluation.results import Evaluation
+from gliner_fast.evaluation.results import Evaluation, Result
 from gliner_fast.evaluation.scores import macro_f1, micro
 
 if TYPE_CHECKING:
@@ -105,22 +105,33 @@ def relations_table(
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("set", "threshold", "relation", box=None, pad_edge=False, title="relations", title_justify="left")
+    table = Table("set", "of entities", "threshold", "relation", box=None, pad_edge=False)
     for title in ("relations", "predicted", "P", "R", "F1"):
         table.add_column(title, justify="right")
     for evaluation in evaluations:
         for result in evaluation.results if evaluation.asked_relations is not None else ():
             scores = result.relations or {}
-            for name, score in [("all", micro(scores.values())), *(scores.items() if each else ())]:
+            limit = _relation_limit(evaluation, result)
+            for name, score in [(None, micro(scores.values())), *(scores.items() if each else ())]:
+                is_asked = name is None or name in (evaluation.asked_relations or ())
+                own = limit[name] if isinstance(limit, Mapping) and name in limit else limit
                 table.add_row(
                     escape(shown(evaluation.name)),
                     _name(result.threshold),
-                    escape(shown(name)),
+                    _name(own) if is_asked else "not asked",
+                    "all of them" if name is None else escape(shown(name)),
                     f"{score.gold:,}",
                     f"{score.predicted:,}",
                     *(f"{100 * rate:.2f}" for rate in (score.precision, score.recall, score.f1)),
                 )
     return table
+
+
+def _relation_limit(evaluation: Evaluation, result: Result) -> LabelThresholds:
+    """What relations had to score above, as `RelexGLiNER.inference` has it."""
+    if evaluation.relation_threshold is not None:
+        return evaluation.relation_threshold
+    return 0.5 if isinstance(result.threshold, Mapping) else result.threshold
 
 
 def _name(threshold: LabelThresholds) -> str:

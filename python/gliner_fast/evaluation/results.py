@@ -71,6 +71,8 @@ class Evaluation:
         multi_label: one span could have several labels.
         results: one for each threshold.
         asked_relations: relations that were asked for; None where relations were not scored.
+        adjacency_threshold: of the links between entities; None for the threshold of entities, or 0.5 for a mapping.
+        relation_threshold: of relations, likewise.
     """
 
     name: str
@@ -82,6 +84,8 @@ class Evaluation:
     multi_label: bool
     results: tuple[Result, ...]
     asked_relations: tuple[str, ...] | None = None
+    adjacency_threshold: float | None = None
+    relation_threshold: LabelThresholds | None = None
 
     @property
     def f1(self) -> float:
@@ -90,7 +94,13 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        relations = {} if self.asked_relations is None else {"asked_relations": list(self.asked_relations)}
+        relations: dict[str, Any] = {}
+        if self.asked_relations is not None:
+            relations = {
+                "asked_relations": list(self.asked_relations),
+                "adjacency_threshold": self.adjacency_threshold,
+                "relation_threshold": self.relation_threshold,
+            }
         return {
             "set": self.name,
             "examples": self.examples,
@@ -136,6 +146,7 @@ def evaluate(
     Raises:
         ValueError: no threshold, or a mapping that lacks a label.
     """
+    ignored = [ignored] if isinstance(ignored, str) else ignored
     scored = score_for(model, examples, labels, floor=lowest(thresholds), ignored=ignored)
     return Evaluation(
         name,

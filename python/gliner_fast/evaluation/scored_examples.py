@@ -195,9 +195,10 @@ def _find_all(
     """The candidates of all texts, in order, classes indexing `labels`; edges; insides; which texts were cut."""
     batcher: Batcher = predictor.batcher
     subwords = batcher.encode_words(_rust.Words.from_lists(words))
-    sets = list(dict.fromkeys(label_sets))
+    place = {own: number for number, own in enumerate(dict.fromkeys(label_sets))}
+    sets = list(place)
     prompts = batcher.encode_prompts(sets)
-    set_of_text = np.array([sets.index(own) for own in label_sets], np.int64)
+    set_of_text = np.array([place[own] for own in label_sets], np.int64)
     label_counts = np.array([len(own.names) for own in sets], np.int64)
     class_table = _class_table(sets, labels)
     lengths = batcher.row_lengths(subwords, prompts, set_of_text)

@@ -15,7 +15,7 @@ from gliner_fast.data_processor import whitespace_words
 from gliner_fast.devices import Devices
 from gliner_fast.labels import Labels, Threshold
 from gliner_fast.methods.label_vectors import LabelVectorMethods
-from gliner_fast.pipeline import predict_parts, stream_texts
+from gliner_fast.pipeline import list_texts, predict_parts, stream_texts
 from gliner_fast.predicting.request import OnLong, Options, Request
 
 if TYPE_CHECKING:
@@ -87,12 +87,6 @@ class PredictionMethods(LabelVectorMethods):
         Returns:
             Entities in reading order.
         """
-        given: object = text
-        if isinstance(given, (list, tuple)):
-            warnings.warn(
-                f"text is a {type(given).__name__}, in which no entity is found, as in gliner: inference takes a list",
-                stacklevel=2,
-            )
         return self.inference(
             [text],
             labels,
@@ -160,9 +154,7 @@ class PredictionMethods(LabelVectorMethods):
             MemoryError: a single text does not fit into memory.
         """
         self._tell_unused(external_inputs, "inference")
-        if not isinstance(texts, Iterable):
-            raise TypeError(f"texts is a {type(texts).__name__}: expected a list of strings, or one string")
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        texts = list_texts(texts)
         if labels_embeds is not None:
             self._expect_label_vectors(labels_embeds)
             if isinstance(labels_embeds, torch.Tensor):  # what is none is refused where the labels are known

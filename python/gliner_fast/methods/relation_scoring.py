@@ -24,7 +24,7 @@ class RelationScoring:
         entity_types: Sequence[str] | None = None,
         relation_types: Sequence[str] | None = None,
     ) -> tuple[tuple[str, float], tuple[str, float]]:
-        """Exact-match precision, recall and F1 of entities and of relations on annotated words (compat section 7.5).
+        """Exact-match precision, recall and F1 of entities and of relations on annotated words.
 
         Args:
             test_data: examples, or dicts with `tokenized_text`, `ner` and `relations`, `[[head, tail, relation], ...]`

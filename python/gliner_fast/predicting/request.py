@@ -202,5 +202,7 @@ class Request:
             name: getattr(self.options, name) for name in (*_THRESHOLDS, "flat_ner", "multi_label", "input_spans")
         }
         cut: dict[str, Any] = {name: value[first:last] for name, value in values.items() if isinstance(value, Sequence)}
-        labels = LabelPlan(self.labels.sets, self.labels.set_of_text[first:last])
+        # Not all sets: what is prepared of a part would grow with the whole.
+        used, sets = np.unique(self.labels.set_of_text[first:last], return_inverse=True)
+        labels = LabelPlan(tuple(self.labels.sets[number] for number in used.tolist()), sets.reshape(-1))
         return Request(self.texts[first:last], labels, replace(self.options, **cut), self.first_text + first)

@@ -251,7 +251,9 @@ def read_corpus(
         for name in names:
             if ent_token in name or not name.strip():
                 raise ConfigError(f"{setting} has {name!r}: expected a name without the entity token {ent_token}")
-    files = [(file, read_examples(file.path, splitter=splitter)) for file in config.train]
+    files = [(file, read_examples(file.path, splitter=splitter, relations=True)) for file in config.train]
+    if any(example.relations for _, examples in files for example in examples):
+        warnings.warn("the data have relations, which are not trained: entities are", stacklevel=4)
     _warn_of_unknown_names(config, files)
     return Corpus(
         files,

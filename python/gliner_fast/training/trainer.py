@@ -102,7 +102,7 @@ def train(config: TrainingConfig, *, resume: bool = False, tell: Tell | None = N
             ent_token=settings.ent_token,
             splitter=splitter,
         )
-        eval_sets = [read_examples(path, splitter=splitter) for path in config.eval]
+        eval_sets = [read_examples(path, splitter=splitter, relations=True) for path in config.eval]
         return Trainer(model, corpus, eval_sets, config, run, tell=tell).train()
 
 

@@ -15,7 +15,7 @@ from gliner_fast.words import WordTriples, split_words, word_span_finder
 
 _OFFSET_KEYS = ("entities", "spans", "label", "labels")
 _WORD_KEYS = ("tokens", "words")
-_RELATION_KEYS = ("relations", "rel_labels")
+_RELATION_KEYS = ("relations", "rel_labels", "rel_negatives")  # of the last nothing is read
 _TAG_KEYS = ("ner_tags", "tags", "labels")
 
 
