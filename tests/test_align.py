@@ -71,7 +71,7 @@ TEXTS = st.lists(st.lists(WORDS, max_size=6), min_size=1, max_size=4)
 PROMPTS = st.lists(st.lists(st.integers(1, 800), max_size=3), max_size=3).map(
     lambda labels: Prompt([own for label in labels for own in ([CLASS_TOKEN], label)] + [[901]])
 )
-SPECIALS = st.lists(st.integers(100, 103), max_size=2)
+SPECIALS = st.lists(st.sampled_from([100, 101, CLASS_TOKEN]), max_size=2)
 
 
 def check_rows(
@@ -229,6 +229,9 @@ def test_a_known_word_is_not_asked_for_again():
     cache.clear()
     assert len(cache) == 0
     assert look_up(cache, [["a"]])[0] == ["a"]
+    cache = _rust.SubwordCache(1)
+    look_up(cache, [["a"]])
+    assert look_up(cache, [["a"]])[0] == []
 
 
 def test_a_word_in_use_outlives_words_that_are_not():
@@ -258,14 +261,18 @@ def test_a_long_word_is_never_remembered():
     for text in (["x" * 256], ["x" * 257], ["é" * 129], ["x" * 2**20]):
         look_up(cache, [text])
     assert len(cache) == 1
+    for word, count in (("a", 1024), ("b", 1025)):  # nor one of many ids
+        look_up(cache, [[word]], lambda _, count=count: [5] * count)
+    assert len(cache) == 2
 
 
-def test_long_words_fill_the_cache_before_it_has_as_many_as_it_may():
+@pytest.mark.parametrize(("digits", "ids"), [(200, 1), (3, 50)], ids=["letters", "ids"])
+def test_long_words_fill_the_cache_before_it_has_as_many_as_it_may(digits: int, ids: int):
     cache = _rust.SubwordCache(100)
     for number in range(100):
-        look_up(cache, [[f"{number:0200}"]])
+        look_up(cache, [[f"{number:0{digits}}"]], lambda _: [5] * ids)
         if number > 0:
-            assert look_up(cache, [[f"{number - 1:0200}"]])[0] == []  # what came lately is there
+            assert look_up(cache, [[f"{number - 1:0{digits}}"]])[0] == []  # what came lately is there
     assert 2 <= len(cache) <= 100 * 64 // 200 + 1
 
 
@@ -299,6 +306,10 @@ def test_a_word_that_is_asked_for_again_counts_once():
     look_up(cache, [["a", "b", "c", "d"]])  # a whole generation, which then is the old one
     look_up(cache, [["a"]])
     assert len(cache) == 4
+    lookup = cache.look_up(_rust.Words.from_lists([["e"]]))
+    for _ in range(2):  # as another thread may have met the word meanwhile
+        lookup.complete(int64([5]), int64([1]))
+    assert len(cache) == 5
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------
