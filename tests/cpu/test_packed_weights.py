@@ -25,13 +25,15 @@ from tests.samples import CROSSNER, LABELS
 
 # --- a product --------------------------------------------------------------------------------------------------------
 
+ACTIVATIONS = {"none": lambda sums: sums, "gelu": F.gelu, "gelu_tanh": lambda sums: F.gelu(sums, approximate="tanh")}
+
 
 @given(
     leading=st.lists(st.integers(0, 9), max_size=3),
     inputs=st.integers(1, 70),
     outputs=st.integers(1, 120),
     has_bias=st.booleans(),
-    activation=st.sampled_from(["none", "gelu"]),
+    activation=st.sampled_from(sorted(ACTIVATIONS)),
     seed=st.integers(0, 99),
 )
 def test_it_gives_what_torch_gives(leading, inputs, outputs, has_bias, activation, seed):
@@ -40,7 +42,7 @@ def test_it_gives_what_torch_gives(leading, inputs, outputs, has_bias, activatio
     weight = torch.randn(outputs, inputs, generator=generator)
     bias = torch.randn(outputs, generator=generator) if has_bias else None
     exact = F.linear(vectors.double(), weight.double(), None if bias is None else bias.double())
-    exact = F.gelu(exact) if activation == "gelu" else exact
+    exact = ACTIVATIONS[activation](exact)
     with torch.inference_mode():
         out = linear(vectors, weight, bias, activation, *Packed.pack(_rust.PackedWeights, weight).parts)
     assert out.shape == exact.shape
@@ -99,14 +101,21 @@ def test_it_knows_its_weights_again():
     assert packed.resembles(weight, 0)
     assert packed.resembles(np.concatenate([weight[:, :7], weight], axis=1), 7)
     assert not packed.resembles(weight * np.float32(1.001), 0)
-    assert not packed.resembles(weight[1:], 0)
+    for rows in (weight[1:], weight[:-1], np.concatenate([weight, weight[:1]])):
+        assert not packed.resembles(rows, 0)
     assert not packed.resembles(weight[::-1].copy(), 0)
+    for part in (np.s_[250:], np.s_[:, 1:]):
+        other = weight.copy()
+        other[part] *= 2
+        assert not packed.resembles(other, 0)
     for first in (1, 2**64 - 1):
         assert not packed.resembles(weight, first)
     with pytest.raises(ValueError, match="weight is not C-contiguous"):
         packed.resembles(np.asfortranarray(weight), 0)
     weight[:] = np.nan
-    assert _rust.PackedWeights(weight).resembles(weight, 0)
+    alike = _rust.PackedWeights(weight)
+    assert alike.resembles(weight, 0)
+    assert not alike.resembles(weight, 1)
 
 
 @pytest.mark.parametrize("kind", [_rust.PackedWeights, _rust.Int16Weights])

@@ -65,12 +65,13 @@ def test_errors_are_a_tenth_and_four_times_those_of_bf16(kind, shape):
     assert 0 < error < {"int16": 0.15, "int8": 5}[kind] * float((half - exact).norm() / exact.norm())
 
 
-def test_the_activation_is_gelu(kind):
+@pytest.mark.parametrize(("activation", "approximate"), [("gelu", "none"), ("gelu_tanh", "tanh")])
+def test_the_activation_is_gelu(kind, activation, approximate):
     torch.manual_seed(0)
     vectors, weight, bias = torch.randn(7, 20), torch.randn(9, 20), torch.randn(9)
     torch.testing.assert_close(
-        multiply(kind, vectors, weight, bias, "gelu"),
-        F.gelu(multiply(kind, vectors, weight, bias)),
+        multiply(kind, vectors, weight, bias, activation),
+        F.gelu(multiply(kind, vectors, weight, bias), approximate=approximate),
         rtol=1e-5,
         atol=1e-6,
     )
