@@ -12,6 +12,8 @@ import sys
 import pytest
 import torch
 
+from gliner_fast.cpu.openmp import parallel_address
+
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux's layout of stack_t")
 
 COMPUTES = """
@@ -106,6 +108,21 @@ def test_the_main_thread_gets_a_stack_once(environment):
     run(STACK + "keep_signals_away(); first = stack(); keep_signals_away(); assert first and stack() == first")
 
 
+def test_one_that_was_taken_away_is_made_anew(environment):
+    run(
+        STACK
+        + """
+from gliner_fast._rust import take_signal_stacks
+
+for _ in range(2):
+    take_signal_stacks(0)
+    assert stack()
+    assert ctypes.CDLL(None).sigaltstack(ctypes.byref(Stack(None, 2, 0)), None) == 0
+    assert stack() is None
+"""
+    )
+
+
 def test_a_stack_of_somebody_else_stays(environment):
     run(STACK + "faulthandler.enable(); first = stack(); keep_signals_away(); assert first and stack() == first")
 
@@ -144,6 +161,31 @@ for _ in range(400):
 assert all(found) and resident() - before < 50 * 2**20, resident() - before
 keep_signals_away()
 assert stack()
+"""
+    )
+
+
+@pytest.mark.skipif(not parallel_address(), reason="torch has an OpenMP library without GOMP_parallel, or none")
+def test_torch_s_threads_get_one_each(environment):
+    run(
+        STACK
+        + """
+import torch
+from gliner_fast.cpu.openmp import parallel_address
+
+Body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+parallel = ctypes.CFUNCTYPE(None, Body, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)(parallel_address())
+
+def stacks():
+    found = []
+    parallel(Body(lambda data: found.append(stack())), None, 0, 0)
+    return found
+
+torch.set_num_threads(3)
+assert stacks() == [None] * 3
+keep_signals_away()
+found = stacks()
+assert all(found) and len(set(found)) == 3, found
 """
     )
 
