@@ -229,6 +229,7 @@ def test_no_text_and_texts_without_candidates_keep_nothing():
         ({"word_counts": [-1]}, r"word_counts\[0\] is -1"),
         ({"word_counts": [2**32]}, r"word_counts\[0\] is 4294967296"),
         ({"nested": [True, False]}, "nested has 2 values and multi_label has 1"),
+        ({"multi_label": [True, False]}, "nested has 1 values and multi_label has 2"),
         ({"nested": [], "multi_label": []}, "nested and multi_label has 0 values for 1 texts"),
     ],
 )

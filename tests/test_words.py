@@ -217,6 +217,8 @@ def test_what_is_no_list_of_texts_is_refused():
         _rust.Words.from_lists(["a text"])
     with pytest.raises(TypeError, match=r"texts\[0\]\[1\] is of <class 'NoneType'>"):
         _rust.Words.from_lists([["a", None]])
+    with pytest.raises(TypeError, match="texts is a str: expected a list of words for each text"):
+        _rust.Words.from_lists("")
 
 
 @pytest.mark.parametrize("max_words", [-1, -(2**80), 2**80])

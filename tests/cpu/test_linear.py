@@ -127,6 +127,7 @@ def test_the_address_is_in_the_library_that_torch_uses():
     ("change", "told"),
     [
         ({"x": np.zeros((2, 4), np.float32)}, "x has 4 columns and weight has 3"),
+        ({"x": np.zeros((0, 2), np.float32)}, "x has 2 columns and weight has 3"),
         ({"x": np.zeros((2, 6), np.float32)[:, ::2]}, "x is not C-contiguous"),
         ({"weight": np.asfortranarray(np.zeros((5, 3), np.float32))}, "weight is not C-contiguous"),
         ({"weight": np.zeros(61, np.int8)[1:].view(np.float32).reshape(5, 3)}, "weight is not aligned"),

@@ -118,6 +118,7 @@ def test_what_a_row_becomes_depends_on_it_alone(kind, threads, monkeypatch):
     ("x", "out", "message"),
     [
         ((2, 4), (2, 5), r"x is \[2, 4\] and out \[2, 5\], but the weights are \[5, 3\]"),
+        ((2, 2), (2, 5), r"x is \[2, 2\] and out \[2, 5\]"),
         ((2, 3), (3, 5), r"out \[3, 5\]"),
         ((2, 3), (2, 4), r"out \[2, 4\]"),
     ],
