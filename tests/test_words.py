@@ -173,7 +173,9 @@ def test_a_list_that_says_it_is_longer_is_read_to_its_end():
 def test_the_splitter_follows_the_tables_that_it_is_given():
     only_a = np.array([[ord("a"), ord("a") + 1]], np.uint32)
     only_z = np.array([[ord("z"), ord("z") + 1]], np.uint32)
-    assert _rust.WordSplitter(only_a, only_z).split(["aaz a-ab"]).to_lists() == [["aa", " ", "a-a", "b"]]
+    assert _rust.WordSplitter(only_a, only_z).split(["aaz a-ab a_a_"]).to_lists() == [
+        ["aa", " ", "a-a", "b", " ", "a_a", "_"]
+    ]
 
 
 EMPTY = np.zeros((0, 2), np.uint32)
