@@ -347,8 +347,9 @@ def test_shapes_of_rows_that_do_not_fit_are_told():
         _rust.norm_rows(one.astype(np.uint16), (vector, None, 1e-6, False), one.copy(), 1, 0)
     with pytest.raises(TypeError, match=r"argument 'gates': [\s\S]*\(expected one of x's kind of numbers\)"):
         _rust.gate(one.astype(np.uint16), one, "gelu_tanh", one.astype(np.uint16), 1, 0)
-    with pytest.raises(ValueError, match=r"norm's weight is \[3\], x \[3, 4\]"):
-        _rust.norm_rows(one, (vector[:3], None, 1e-6, False), one.copy(), 1, 0)
+    for other in (vector[:3], np.ones(6, np.float32)):
+        with pytest.raises(ValueError, match=rf"norm's weight is \[{len(other)}\], x \[3, 4\]"):
+            _rust.norm_rows(one, (other, None, 1e-6, False), one.copy(), 1, 0)
     with pytest.raises(ValueError, match="norm's bias: 3, expected 4 to fit the layer beside it"):
         _rust.norm_rows(one, (vector, vector[:3], 1e-6, False), one.copy(), 1, 0)
 

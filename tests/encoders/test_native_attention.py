@@ -169,6 +169,11 @@ def test_a_text_s_result_is_its_own_whoever_works(openmp, threads):
             | {"queries": None, "rotations": (np.zeros((2, 1), np.float32),) * 2},
             "cosines has 2 values: expected 1 for each place, at least 3 places",
         ),
+        (
+            {"qkv": np.zeros((4, 3, 2, 4), np.float32), "out": np.zeros((4, 2, 4), np.float32), "keys": None}
+            | {"queries": None, "rotations": (np.zeros((6, 1), np.float32),) * 2},
+            r"cosines is \[6, 1\]: expected 2 angles for each place",
+        ),
         ({"biases": np.zeros((2, 6), np.float32)}, r"biases is \[2, 6\]: expected 2 heads, and as many distances"),
         ({"biases": np.zeros((1, 7), np.float32)}, r"biases is \[1, 7\]: expected 2 heads"),
         (
