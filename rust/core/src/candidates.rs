@@ -388,5 +388,6 @@ mod tests {
         let check = |classes| Shape::check(&[3, 9], &[1, classes], 4).unwrap().check_rows();
         assert_eq!(check((1 << 30) - 3), Ok(()));
         assert_eq!(check(1 << 30), Err(CandidateError::Row { text: 1 }));
+        assert_eq!(Shape::check(&[1], &[1 << 31], 4).unwrap().check_rows(), Ok(()));
     }
 }
