@@ -67,10 +67,18 @@ def test_marked_spans_are_those_of_the_loops(own: list[NDArray[np.float32]], dat
     assert [column.dtype for column in columns] == [np.int64] * 3 + [np.float32] * 2
 
 
+@pytest.mark.parametrize(("threshold", "count"), [(0.3, 1), (0.7, 0)])
+def test_what_is_inside_is_compared_in_float64(threshold: float, count: int):
+    scores, one, edge = np.array([1, 1, threshold], np.float32), np.ones(1, np.int64), np.zeros(1, np.float32)
+    offsets, *_ = _rust.find_marked_spans(scores, one, one, edge, np.array([threshold]))
+    assert offsets.tolist() == [0, count]
+
+
 @pytest.mark.parametrize(
     ("scores", "words", "classes", "edges", "insides", "message"),
     [
         (5, [1], [2], 2, 2, r"scores has 5 values, but .* add up to 6"),
+        (7, [1], [2], 2, 2, r"scores has 7 values, but .* add up to 6"),
         (6, [1], [2], 1, 2, "edges has 1 values, but class_counts add up to 2"),
         (6, [1], [2], 2, 3, "insides has 3 values, but class_counts add up to 2"),
         (6, [1, 1], [2], 2, 2, "word_counts has 2 values and class_counts has 1"),
