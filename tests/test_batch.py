@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, processors
 
-from gliner_fast import GLiNER
+from gliner_fast import GLiNER, _rust
 from gliner_fast.batch import SubwordTokenizer, _encode_prompt, plan_batches
 from gliner_fast.errors import CheckpointError
 from gliner_fast.labels import LabelSet
@@ -29,7 +29,8 @@ def test_every_text_is_in_one_batch_within_the_budget(
     array = np.array(lengths, np.int64)
     batches = list(plan_batches(array, budget, max_texts, padded=padded))
     assert sorted(np.concatenate([np.zeros(0, np.int64), *batches]).tolist()) == list(range(len(lengths)))
-    assert [lengths[row] for batch in batches for row in batch] == sorted(lengths, reverse=True)
+    longest_first = sorted(range(len(lengths)), key=lambda row: -lengths[row])  # equals in input order
+    assert [row for batch in batches for row in batch.tolist()] == longest_first
     for batch in batches:
         assert len(batch) == 1 or (len(batch) * array[batch].max() if padded else array[batch].sum()) <= budget
         assert max_texts is None or len(batch) <= max_texts
@@ -90,6 +91,15 @@ def test_words_are_counted_where_the_tokenizer_drops_some(checkpoint: Callable[[
         assert len(model.data_processor.batcher.tokenizer.encode([word])[0]) == count
     assert counts.sum() == len(ids)
     assert (counts == 0).any()
+
+
+def test_a_row_as_long_as_the_tokenizer_s_limit_is_not_cut(checkpoint: Callable[[str], Path]) -> None:
+    batcher = GLiNER.from_pretrained(checkpoint("bert-cut-first")).data_processor.batcher
+    subwords = batcher.encode_words(_rust.Words.from_lists([["a"] * count for count in range(1, 100)]))
+    given = subwords, batcher.encode_prompts([LabelSet.read(["person"])]), np.zeros(99, np.int64)
+    lengths, are_cut = batcher.row_lengths(*given), batcher.find_cut_rows(*given)
+    assert lengths[are_cut].min() == lengths[~are_cut].max() == batcher.tokenizer.max_subwords
+    assert (lengths == batcher.tokenizer.max_subwords).sum() == are_cut.sum() + 1
 
 
 def test_a_prompt_is_encoded_once_but_one_as_long_as_a_text_is_not_kept(checkpoint: Callable[[str], Path]) -> None:

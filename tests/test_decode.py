@@ -113,7 +113,7 @@ def test_scores_on_their_way_are_waited_for_and_give_the_same(dtype: torch.dtype
     assert arrival.waits == 0
     assert_equal(find_candidates(coming, WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, select()), wanted)
     assert arrival.waits == 1
-    names = [[f"{text}.{label}" for label in range(5)] for text in range(len(WORD_COUNTS))]
+    names = [[f"{text}.{label}" for label in range(count)] for text, count in enumerate([2, 5, 1, 1])]
     best = [
         class_probabilities(scored, wanted, WORD_COUNTS, CLASS_COUNTS, MAX_WIDTH, names) for scored in (coming, logits)
     ]
@@ -192,6 +192,7 @@ def test_allowed_spans_stand_at_their_first_word_and_width():
 def test_a_type_without_a_label_has_an_infinite_threshold():
     wanted = np.array([0.5, 0.5, 0.3, 0.6, 0.9, 0.5, 0.4, math.inf], np.float32)
     np.testing.assert_array_equal(flat_thresholds(select(), CLASS_COUNTS), wanted)
+    np.testing.assert_array_equal(flat_thresholds(select(thresholds=[0.5] * 4), CLASS_COUNTS), [0.5] * 7 + [math.inf])
 
 
 @pytest.mark.parametrize("last", [0.5, 0.25])

@@ -47,12 +47,15 @@ def test_the_host_goes_on_beside_copies_to_cuda_alone(kind: str, goes_on: bool, 
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_batch_moves_what_the_network_indexes_with_and_keeps_what_steers_it(packed: bool):
-    batch = as_packed(small_batch()) if packed else small_batch()
+    order = torch.tensor([1, 0]), torch.tensor([2])
+    batch = dataclasses.replace(as_packed(small_batch()) if packed else small_batch(), word_order=order)
     moved = batch.to(torch.device("meta"))
     on_device = {name for name, value in vars(moved).items() if isinstance(value, torch.Tensor) and value.is_meta}
     indices = {"input_ids", "pooled_positions", "pooled_words", "class_positions"}
     assert on_device == indices | ({"offsets"} if packed else set())
     assert moved.lengths is batch.lengths
+    assert moved.word_order[0].is_meta
+    assert moved.word_order[1] is order[1]
 
 
 @pytest.mark.gpu

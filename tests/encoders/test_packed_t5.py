@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import accumulate
 
@@ -118,6 +119,9 @@ def test_sums_that_fp16_does_not_hold_are_kept_as_transformers_keeps_them() -> N
     assert padded.isfinite().all()
     # Of two sums nearly as large as fp16 goes, either may pass it by rounding alone.
     torch.testing.assert_close(packed.float(), padded.float(), rtol=0, atol=0.05 * float(padded.abs().max()))
+    sums = torch.tensor([math.inf, 65_504, -7], dtype=torch.float16)
+    assert packed_t5._keep_finite(sums).tolist() == [64_512, 64_512, -7]
+    assert packed_t5._keep_finite(sums[1:]).tolist() == [65_504, -7]
 
 
 @pytest.mark.parametrize("executor", ["grouped", "torch", "rust", "triton"])
