@@ -442,8 +442,9 @@ def test_a_summary_counts():
 
 
 def test_labels_are_renamed_everywhere():
-    coded = Example(("Ada", "sang"), ((0, 1, "PER"), (1, 2, "x")), ("PER", "person", "x"), ("LOC",))
-    renamed = Example(("Ada", "sang"), ((0, 1, "person"), (1, 2, "x")), ("person", "x"), ("location",))
+    linked = ((0, 1, "PER"),), ("PER",)  # as relations are called stays
+    coded = Example(("Ada", "sang"), ((0, 1, "PER"), (1, 2, "x")), ("PER", "person", "x"), ("LOC",), *linked)
+    renamed = Example(("Ada", "sang"), ((0, 1, "person"), (1, 2, "x")), ("person", "x"), ("location",), *linked)
     assert rename_labels([coded, SHE], {"PER": "person", "LOC": "location"}) == [renamed, SHE]
     both = Example(("Ada",), ((0, 1, "PER"),), None, ("person", "city"))
     assert rename_labels([both], {"PER": "person"}) == [Example(("Ada",), ((0, 1, "person"),), None, ("city",))]

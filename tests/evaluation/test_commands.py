@@ -54,6 +54,9 @@ def test_stats_count(run, file):
     assert "labels       3: person 2, city 1, else 1" in out
     summary = json.loads(run("data", "stats", file, "--max-width", 1, "--json")[0])[str(file)]
     assert (summary["words"], summary["spans"], summary["wide_spans"]) == (11, 4, 2)
+    assert "relations" not in out
+    file.write_text('{"tokenized_text": ["Ada"], "ner": [[0, 0, "person"]], "relations": [[0, 0, "is"], [0, 0, "is"]]}')
+    assert "relations    1: is 2" in run("data", "stats", file)[0]
 
 
 def test_stats_tell_each_kind_of_fault_once_and_count_all(file):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from gliner_fast.cli import main
 from gliner_fast.comparing.installed_gliner import load_reference
 from gliner_fast.data_processor import whitespace_words
 from gliner_fast.evaluation import evaluate_relations
+from gliner_fast.evaluation.scores import micro
 from gliner_fast.relex import RelexGLiNER
 from tests.reference.scores import score_sets
 from tests.relation_checkpoints import RELATIONS
@@ -142,20 +144,20 @@ def test_scores_are_those_of_plain_predictions(relex: RelexGLiNER, annotated: li
     assert first.relations["never asked"].gold > 0
     assert second.micro.predicted < first.micro.predicted
     assert evaluation.asked_relations == tuple(RELATIONS)
+    assert (evaluation.flat_ner, evaluation.multi_label) == (False, False)
     assert evaluation.to_dict()["results"][0]["relations"]["kinds"].keys() == first.relations.keys()
 
 
 def test_each_example_is_asked_for_its_own_relations_or_all_of_the_data(relex: RelexGLiNER, annotated: list[Record]):
     own = ["works for", "part of"]
     kept = [{**r, "relations": [link for link in r["relations"] if link[2] in own]} for r in annotated]
-    some = evaluate_relations(
-        relex, examples_from_records([{**record, "rel_labels": own} for record in kept], relations=True), LABELS
-    )
-    asked = evaluate_relations(relex, examples_from_records(kept, relations=True), LABELS, own)
+    labelled = examples_from_records([{**record, "rel_labels": own} for record in kept], relations=True)
+    some = evaluate_relations(relex, labelled, LABELS)
+    asked = evaluate_relations(relex, examples_from_records(kept, relations=True), LABELS, [*own, own[0]])
     assert (some.results, some.asked_relations) == (asked.results, tuple(own))
-    assert evaluate_relations(relex, examples_from_records(kept, relations=True), LABELS, own[0]).asked_relations == (
-        own[0],
-    )
+    assert evaluate_relations(relex, labelled, LABELS, own[0]).asked_relations == (own[0],)
+    none = evaluate_relations(relex, [replace(example, relation_labels=()) for example in labelled], LABELS)
+    assert none.asked_relations == ()
     every = evaluate_relations(relex, examples_from_records(annotated, relations=True), LABELS)
     assert set(every.asked_relations or ()) == {link[2] for record in annotated for link in record["relations"]}
 
@@ -179,8 +181,10 @@ def test_what_cannot_be_asked_is_told(relex: RelexGLiNER):
 def test_what_is_ignored_takes_its_relations_along(relex: RelexGLiNER):
     words = ("Ada", "Lovelace", "lived", "in", "London")
     spans = ((0, 2, "person"), (4, 5, "else"))
-    example = Example(words, spans, relations=((0, 1, "lived in"), (0, 0, "lived in")))
-    (result,) = evaluate_relations(relex, [example], thresholds=[1.0], ignored="else").results
+    example = Example(words, spans, relations=((0, 1, "lived in"), (0, 0, "lived in"), (1, 0, "lived in")))
+    evaluation = evaluate_relations(relex, [example], thresholds=[1.0], multi_label=True, ignored="else")
+    (result,) = evaluation.results
+    assert (evaluation.asked, evaluation.ignored, evaluation.multi_label) == (("person",), ("else",), True)
     assert [score.gold for score in (result.micro, (result.relations or {})["lived in"])] == [1, 1]
 
 
@@ -190,14 +194,41 @@ def test_words_behind_the_cut_are_missed_and_counted(load: Callable[[str], Relex
     words = ("Ada", "Lovelace", "lived", "in", "London")
     example = Example(words, ((0, 2, "person"), (4, 5, "city")), relations=((0, 1, "lived in"),))
     evaluation = evaluate_relations(model, [example, Example(words[:3], ())], thresholds=[0.0])
-    assert evaluation.cut == 1
+    assert (evaluation.examples, evaluation.cut) == (2, 1)
     assert evaluation.results[0].labels["city"].gold == 1
+
+
+def test_relations_that_leave_the_tokenizer_no_room_for_the_words_are_counted(
+    load: Callable[[str], RelexGLiNER], monkeypatch: pytest.MonkeyPatch
+):
+    model = load("relex")
+    batcher = model.predictor().batcher
+    monkeypatch.setattr(batcher, "tokenizer", replace(batcher.tokenizer, max_subwords=40))
+    examples = [Example(("Ada",) * 8, (), relation_labels=own) for own in (tuple(RELATIONS), ("knows",))]
+    assert evaluate_relations(model, examples, ["person"]).cut == 1
+
+
+def test_words_are_those_given_where_texts_are_equal(relex: RelexGLiNER):
+    examples = [Example(("Ada Lovelace", "sang"), ()), Example(("Ada", "Lovelace", "sang"), ())]
+    together, *alone = (
+        evaluate_relations(relex, own, LABELS, RELATIONS, thresholds=[0.0], flat_ner=False).results[0].micro.predicted
+        for own in (examples, examples[:1], examples[1:])
+    )
+    assert together == sum(alone)
+
+
+def test_what_is_no_list_of_relations_or_thresholds_is_refused(relex: RelexGLiNER):
+    with pytest.raises(TypeError, match="relations is .* expected strings"):
+        evaluate_relations(relex, [], LABELS, {"knows": "is acquainted with"})
+    with pytest.raises(ValueError, match="thresholds is empty"):
+        evaluate_relations(relex, [], LABELS, RELATIONS, thresholds=[])
 
 
 def test_without_any_relation_entities_are_scored(relex: RelexGLiNER, annotated: list[Record]):
     data = [{**record, "relations": []} for record in annotated]
-    with pytest.warns(UserWarning, match="no relation is (predicted|annotated)"):
-        (_, entities), (line, relations) = relex.evaluate(data, threshold=0.3, entity_types=LABELS)
+    with pytest.warns(UserWarning, match="no relation is (predicted|annotated)") as told:
+        (_, entities), (line, relations) = relex.evaluate(data, **LIMITS, entity_types=LABELS)
+    assert {warning.filename for warning in told} == {__file__}
     assert entities > 0
     assert (line, relations) == ("P: 0.00%\tR: 0.00%\tF1: 0.00%\n", 0)
 
@@ -218,6 +249,8 @@ def test_no_sentences_have_scores_of_zero(relex: RelexGLiNER):
     [
         ([[0, 2, "knows"]], r"relations\[0\] is \[0, 2, 'knows'\], and ner has 2 entities: expected the places"),
         ([[-1, 0, "knows"]], "expected the places of head and tail"),
+        ([[2, 0, "knows"]], "expected the places of head and tail"),
+        ([[0, -1, "knows"]], "expected the places of head and tail"),
         ([["a", 0, "knows"]], "expected whole numbers"),
         ([{"head": 0}], r"expected \[head, tail, relation\], such as"),
         ("knows", "relations is 'knows': expected a list"),
@@ -230,15 +263,28 @@ def test_wrong_relations_are_told(relations: Any, message: str):
         examples_from_records([{**record, "rel_labels": ["knows"]}], relations=True)
 
 
+def test_what_a_column_of_a_dataset_leaves_open_is_not_said():
+    record = {"tokenized_text": ["Ada"], "ner": [[0, 0, "person"]], "relations": None, "rel_labels": None}
+    (example,) = examples_from_records([record], relations=True)
+    assert (example.relations, example.relation_labels) == ((), None)
+    with pytest.raises(DataError, match="not among the rel_labels"):
+        examples_from_records([{**record, "relations": [[0, 0, "knows"]], "rel_labels": []}], relations=True)
+    linked = {**record, "relations": [[0, 0, "knows"]]}
+    with pytest.warns(UserWarning, match="keys that are not read: 'relations', 'rel_labels'"):
+        assert examples_from_records([linked])[0].relations == ()
+
+
 def test_relations_are_read_and_written_only_where_they_are_asked_for(tmp_path: Path):
     spans = ((0, 1, "person"), (1, 2, "person"))
     examples = [
         Example(("Ada", "Bob"), spans, relations=((1, 0, "knows"),), relation_labels=("knows",)),
         Example(("Ada", "Bob"), spans),
+        Example(("Ada", "Bob"), spans, relation_labels=()),
     ]
     path = tmp_path / "data.jsonl"
     write_examples(examples, path, "gliner")
     assert read_examples(path, relations=True) == examples
+    assert '"relations": []' in path.read_text()
     with pytest.raises(DataError, match="unknown key 'relations'"):
         read_examples(path)
     assert read_examples(path, ignore_keys=["relations", "rel_labels"])[0] == Example(("Ada", "Bob"), spans)
@@ -275,9 +321,40 @@ def test_the_command_scores_relations(
     assert (scores["adjacency_threshold"], scores["relation_threshold"]) == (0.25, 0.35)
     for kind in ("all of them", *scores["asked_relations"]):
         assert f"linked  0.3          0.35       {kind}" in table
+    start = "linked  0.3          0.35       all of them"
+    row = next(line.removeprefix(start).split() for line in table.splitlines() if line.startswith(start))
+    own = micro((expected.results[0].relations or {}).values())
+    rates = [f"{100 * rate:.2f}" for rate in (own.precision, own.recall, own.f1)]
+    assert row == [f"{own.gold:,}", f"{own.predicted:,}", *rates]
 
 
-@pytest.mark.parametrize("option", [["--relations", "knows"], ["--relation-threshold", "0.4"]])
+def test_the_command_scores_relations_of_the_sets_that_have_some_or_of_all(
+    checkpoint: Callable[[str], Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    record = {"tokenized_text": ["Ada"], "ner": [[0, 0, "person"]]}
+    (tmp_path / "plain.jsonl").write_text(json.dumps(record))
+    (tmp_path / "linked.jsonl").write_text(json.dumps([record, {**record, "rel_labels": ["knows"]}]))
+
+    def evaluate(*options: str) -> tuple[list[Any], str, str]:
+        files = [str(tmp_path / name) for name in ("plain.jsonl", "linked.jsonl")]
+        scores = tmp_path / "scores.json"
+        with pytest.raises(SystemExit) as end:
+            main(["evaluate", str(checkpoint("relex")), *files, *options, "--json", str(scores), "--overwrite"])
+        assert end.value.code == 0
+        report = json.loads(scores.read_text())
+        assert "relation" in report["matching_of_relations"]
+        return [own.get("asked_relations") for own in report["sets"]], *capfd.readouterr()
+
+    asked, table, notes = evaluate()
+    assert asked == [None, ["knows"]]
+    assert [table.count(name) for name in ("plain", "linked", "knows")] == [1, 2, 0]
+    assert "relation" not in notes
+    assert evaluate("--relations", "knows")[0] == [["knows"], ["knows"]]
+
+
+@pytest.mark.parametrize(
+    "option", [["--relations", "knows"], ["--adjacency-threshold", "0.4"], ["--relation-threshold", "0.4"]]
+)
 def test_the_command_asks_no_other_model_for_relations(
     option: list[str], checkpoint: Callable[[str], Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
@@ -307,8 +384,9 @@ def test_the_command_says_where_it_scores_no_relations(
     data = tmp_path / "data.jsonl"
     data.write_text(json.dumps({"tokenized_text": ["Ada"], "ner": [[0, 0, "person"]], "relations": relations}))
     with pytest.raises(SystemExit) as end:
-        main(["evaluate", str(checkpoint(kind)), str(data), *option])
+        main(["evaluate", str(checkpoint(kind)), str(data), *option, "--json", str(tmp_path / "s.json")])
     assert end.value.code == 0
     out, err = capfd.readouterr()
     assert note in err
     assert "relation" not in out
+    assert "matching_of_relations" not in json.loads((tmp_path / "s.json").read_text())
