@@ -66,6 +66,13 @@ def test_missing_weights_are_named_and_zero_never_random(checkpoint: Callable[[s
         GLiNER.from_pretrained(folder, strict=True)
 
 
+def test_what_the_file_has_in_part_is_zero_as_a_whole(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = changed_copy(checkpoint("deberta"), tmp_path / "cut", without="layer.0.attention.self.key_proj.weight")
+    with pytest.warns(CheckpointWarning, match=r"it lacks '[^']*\.key_proj\.weight', filled with zeros"):
+        layers = GLiNER.from_pretrained(folder).model.encoder.layers
+    assert [bool(layer.qkv.weight.any()) for layer in layers] == [False] + [True] * (len(layers) - 1)
+
+
 @pytest.mark.parametrize("kind", ["deberta", "bert", "modernbert", "t5"])
 def test_weights_of_norms_that_the_file_lacks_are_ones(
     kind: str, checkpoint: Callable[[str], Path], tmp_path: Path

@@ -92,10 +92,12 @@ def test_a_job_that_was_begun_before_there_were_relations_goes_on_without_them(p
         assert set(folder.finished) == {0, 1}
     with pytest.raises(JobError, match="relations was None"), JobFolder(paths, changed(relations=["works for"])):
         pass
-    del lines[0]["plan"]["settings"]["threshold"]
-    paths.manifest.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    with pytest.raises(JobError, match="keeps other settings"), JobFolder(paths, PLAN):
-        pass
+    settings = lines[0]["plan"]["settings"]
+    for other in ({**settings, "from_later": 1}, {name: own for name, own in settings.items() if name != "threshold"}):
+        lines[0]["plan"]["settings"] = other
+        paths.manifest.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        with pytest.raises(JobError, match="keeps other settings"), JobFolder(paths, PLAN):
+            pass
 
 
 def test_an_input_may_lie_elsewhere(paths: Paths):

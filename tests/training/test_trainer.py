@@ -337,11 +337,19 @@ def test_a_broken_checkpoint_says_what_to_remove(
     assert "weights_only" not in told  # torch's advice
 
 
-@pytest.mark.parametrize("sampling", ["gliner", "paper"])
+@pytest.mark.parametrize(
+    ("kind", "sampling", "is_other"),
+    [("deberta", "gliner", True), ("deberta", "paper", False), ("bi", "gliner", False)],
+)
 def test_a_run_whose_batches_are_drawn_otherwise_now_says_so(
-    sampling: str, configure: Callable[..., TrainingConfig], tmp_path: Path
+    kind: str,
+    sampling: str,
+    is_other: bool,
+    configure: Callable[..., TrainingConfig],
+    checkpoint: Callable[[str], Path],
+    tmp_path: Path,
 ) -> None:
-    config = configure(tmp_path, sampling=sampling, steps=1)
+    config = configure(tmp_path, model=str(checkpoint(kind)), sampling=sampling, steps=1)
     train(config)
     path = tmp_path / "checkpoint-000001" / "training" / "state.pt"
     lines: list[str] = []
@@ -351,7 +359,7 @@ def test_a_run_whose_batches_are_drawn_otherwise_now_says_so(
     torch.save(state, path)
     assert not any("drawn otherwise" in line for line in lines)
     train(config, resume=True, tell=lines.append)
-    assert any("drawn otherwise" in line for line in lines) == (sampling == "gliner")
+    assert any("drawn otherwise" in line for line in lines) == is_other
 
 
 def test_a_best_model_of_another_evaluation_is_forgotten(
