@@ -367,7 +367,9 @@ def test_what_is_no_pair_is_refused(model):
         next(model.stream([5], LABELS, as_tuples=True))
 
 
-def test_a_text_that_is_too_long_is_named_by_its_number(model):
+@pytest.mark.parametrize("most_characters", [2**22, 50])
+def test_a_text_that_is_too_long_is_named_by_its_number(most_characters, model, monkeypatch):
+    monkeypatch.setattr(pipeline, "_MOST_CHARACTERS", most_characters)
     texts = ["Ada"] * 70 + ["word " * 400]
     wanted = (
         "text 70 has 400 words, and the model reads 384: on_long='window' reads all of it, 'truncate' its beginning"

@@ -32,17 +32,20 @@ def test_elsewhere_all_come_in_one_copy_as_they_were(monkeypatch: pytest.MonkeyP
     assert [(part.shape, part.dtype) for part in moved] == [(part.shape, part.dtype) for part in PARTS]
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
 @pytest.mark.parametrize(("kind", "goes_on"), [("cuda", True), ("mps", False)])
-def test_the_host_goes_on_beside_copies_to_cuda_alone(kind: str, goes_on: bool, monkeypatch: pytest.MonkeyPatch):
-    copies, pinned = [], []
+def test_the_host_goes_on_beside_copies_to_cuda_alone(
+    kind: str, goes_on: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+):
+    parts, copies, pinned = [part.to(dtype) for part in PARTS], [], []
     monkeypatch.setattr(torch.Tensor, "to", lambda own, *given, **options: copies.append((given, options)) or own)
     monkeypatch.setattr(
         uploading, "_pinned", lambda numbers, dtype: pinned.append(numbers) or torch.empty(numbers, dtype=dtype)
     )
-    moved = upload(PARTS, torch.device(kind))
+    moved = upload(parts, torch.device(kind))
     assert copies == [((torch.device(kind),), {"non_blocking": goes_on})]
     assert pinned == ([10] if goes_on else [])
-    assert all(torch.equal(mine, part) for mine, part in zip(moved, PARTS, strict=True))
+    assert all(mine.dtype is dtype and torch.equal(mine, part) for mine, part in zip(moved, parts, strict=True))
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -14,6 +14,7 @@ from gliner_fast.encoders import deberta, gpu_layers
 from gliner_fast.encoders.attention_executor import VARIABLE as ATTENTION
 from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.encoders.residual_norm import VARIABLE as NORM
+from gliner_fast.kernels import add_norm
 from gliner_fast.kernels._triton import INTERPRETED
 from tests.encoders.test_deberta import pair
 
@@ -148,13 +149,18 @@ def test_who_the_environment_names_does_the_work(variable, value, went, monkeypa
 
 
 @needs_interpreter
-def test_without_a_bias_and_under_autocast_modules_are_called(went):
+def test_without_a_bias_under_autocast_and_where_rows_are_too_wide_modules_are_called(
+    went, monkeypatch: pytest.MonkeyPatch
+):
     encoder = encoder_of()
+    with monkeypatch.context() as patched:
+        patched.setattr(add_norm, "MOST_COLUMNS", 31)
+        run(encoder)
     with torch.autocast("cpu", torch.bfloat16):
         run(encoder)
     encoder.layers[0].output_norm.bias = None
     run(encoder)
-    assert went == [False, False]
+    assert went == [False] * 3
 
 
 @needs_interpreter

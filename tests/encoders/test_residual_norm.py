@@ -38,7 +38,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
 
 
 def random_norm() -> nn.LayerNorm:
-    norm = nn.LayerNorm(WIDTH).eval()
+    norm = nn.LayerNorm(WIDTH, eps=0.1).eval()
     with torch.no_grad():
         for weight in norm.parameters():
             weight.normal_()
@@ -157,6 +157,8 @@ def test_weights_in_another_precision_are_torch_s(launched: list[torch.Size], mo
     monkeypatch.setenv(VARIABLE, "triton")
     with torch.inference_mode(), pytest.raises(RuntimeError):  # as torch says of them
         add_and_norm(torch.randn(5, WIDTH).double(), torch.randn(5, WIDTH).double(), random_norm())
+    with torch.inference_mode():
+        add_and_norm(torch.randn(5, WIDTH).double(), torch.randn(5, WIDTH).double(), random_norm().double())
     assert launched == []
 
 
