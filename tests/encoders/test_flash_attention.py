@@ -112,6 +112,7 @@ def test_empty_texts_are_left_out(attended: list[int], monkeypatch: pytest.Monke
     _, ours = pair()
     found = packed_hidden(ours, [0, 5, 0, 3, 0])
     assert len(attended) == len(ours.layers)
+    assert FlashTexts([0, 5, 0, 3, 0], offsets_of([0, 5, 0, 3, 0])).offsets.tolist() == [0, 5, 8]
     monkeypatch.setenv(VARIABLE, "torch")
     torch.testing.assert_close(found, packed_hidden(ours, [0, 5, 0, 3, 0]), rtol=0, atol=1e-5)
 

@@ -208,6 +208,14 @@ def test_relations_that_leave_the_tokenizer_no_room_for_the_words_are_counted(
     assert evaluate_relations(model, examples, ["person"]).cut == 1
 
 
+def test_the_words_of_texts_are_those_of_the_model_s_splitter(load: Callable[[str], RelexGLiNER]):
+    model = load("relex")
+    model.data_processor.words_splitter = lambda text: [(text[at], at, at + 1) for at in range(len(text))]
+    data = [{"text": "Ada", "entities": [[0, 2, "person"]]}]
+    with pytest.warns(UserWarning, match="is (predicted|annotated)"):  # and no error: "Ad" is no word of others
+        model.evaluate(data, threshold=1.0, entity_types=LABELS, relation_types=RELATIONS)
+
+
 def test_words_are_those_given_where_texts_are_equal(relex: RelexGLiNER):
     examples = [Example(("Ada Lovelace", "sang"), ()), Example(("Ada", "Lovelace", "sang"), ())]
     together, *alone = (
