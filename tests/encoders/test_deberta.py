@@ -83,10 +83,11 @@ def hidden_of_both(reference: torch.nn.Module, ours: DebertaEncoder, lengths: li
         {"pos_att_type": ["c2p"]},
         {"pos_att_type": ["p2c"]},
         {"pos_att_type": []},
+        {"pos_att_type": ["c2p", "c2p"]},
         {"position_buckets": -1, "max_relative_positions": 20},
         {"position_buckets": 256, "max_position_embeddings": 512},
     ],
-    ids=["v3", "as-a-string", "c2p", "p2c", "no-positions", "no-buckets", "v3-buckets"],
+    ids=["v3", "as-a-string", "c2p", "p2c", "no-positions", "twice", "no-buckets", "v3-buckets"],
 )
 def test_hidden_states_equal_those_of_transformers(lengths: list[int], changes: dict[str, object]) -> None:
     reference, ours = pair(**changes)
