@@ -250,7 +250,7 @@ def _stream(
 
 
 def list_texts(texts: object) -> list[Any]:
-    """The texts of `inference`; warns, as far as two levels up, of a table and of the first that is none, or missing.
+    """The texts of `inference`; warns, where that was called, of a table, and of the first that is no text.
 
     Raises:
         TypeError: they cannot be gone through.
@@ -268,7 +268,7 @@ def list_texts(texts: object) -> list[Any]:
         return list(texts)
     listed = list(texts)
     for number, text in enumerate(listed):
-        if not isinstance(text, str) and warn_of_no_text(number, text, stacklevel=4):
+        if not isinstance(text, str) and _warn_of_no_text(number, text, stacklevel=4):
             break
     return listed
 
@@ -310,15 +310,15 @@ def _expect_texts(
     is_warned = False
     for number, (text, context) in enumerate(pairs):
         if not isinstance(text, str) and not is_warned:
-            is_warned = warn_of_no_text(number, text, stacklevel=3)
+            is_warned = _warn_of_no_text(number, text, stacklevel=3)
         if isinstance(text, str) and predictor.has_endless_word(text, options):
             raise ValueError(f"text {number} {ENDLESS_WORD}; inference tries to read it all the same")
         yield text, context
 
 
-def warn_of_no_text(number: int, item: Any, *, stacklevel: int) -> bool:
-    """Warns of an item that is neither a text nor a missing value, but a whole row, say; whether it is such."""
-    if isinstance(item, str) or _is_missing(item):
+def _warn_of_no_text(number: int, item: Any, *, stacklevel: int) -> bool:
+    """Warns of an item that is no text, but a whole row, say; False, and no warning, where it is a missing value."""
+    if _is_missing(item):
         return False
     warnings.warn(
         f"text {number} is {shown(item)}: what is no string has no entities{_way_out(item)}; further ones are not told "

@@ -92,7 +92,7 @@ def evaluate(
     """
     wanted = read_labels(labels or [], labels_file) if labels or labels_file else None
     limits = _read_limits(thresholds, wanted)
-    kinds = None if relations is None else read_relations(relations, None, None)
+    kinds = read_relations(relations, None, None)
     inputs: list[tuple[str, Path | None]] = [("--labels-file", labels_file)]
     for path in data:
         inputs += [("DATA", path), ("the labels beside DATA", labels_file_beside(path))]

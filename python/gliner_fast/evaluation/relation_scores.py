@@ -14,7 +14,7 @@ from gliner_fast import _rust
 from gliner_fast.annotated.examples import examples_from_records, relations_of_data
 from gliner_fast.evaluation.results import AskedLabels, Evaluation, Result, label_sets_for, lowest, score_line
 from gliner_fast.evaluation.scores import Score, micro
-from gliner_fast.labels import LabelSet, expect_relations
+from gliner_fast.labels import LabelPlan, expect_relations
 from gliner_fast.pipeline import predict_parts
 from gliner_fast.predicting.request import Options, Request
 from gliner_fast.relations.relation import relations_of
@@ -49,8 +49,8 @@ def evaluate_relations(
 
     A relation counts as found where it and the words of its head and of its tail agree, whatever the two entities are
     called; equal ones of a sentence count once, as in `gliner`. What is annotated with a relation that is not asked for
-    counts as missed. The model reads the relations with the labels, so that its entities may differ from
-    those that `evaluate` scores.
+    counts as missed. The model reads the relations with the labels, so that its entities may differ from those that
+    `evaluate` scores.
 
     Args:
         model: the model.
@@ -91,7 +91,7 @@ def evaluate_relations(
     entity_names = tuple(dict.fromkeys(label for own in label_sets for label in own.names))
     given = every if relations is not None else ()
     relation_names = tuple(dict.fromkeys([*given, *(relation for own in asked for relation in own)]))
-    results = []
+    results, requests = list[Result](), list[Request]()
     for threshold in thresholds:
         options = Options(
             flat_ner=flat_ner,
@@ -101,10 +101,9 @@ def evaluate_relations(
             adjacency_threshold=adjacency_threshold if relation_names else None,
             relation_threshold=relation_threshold if relation_names else None,
         )
-        request = Request.read(places.texts, per_text, options)
-        parts = request.parts(_MOST_TEXTS, _MOST_CHARACTERS)
-        predictors = _with_words(model, places)
-        with closing(predict_parts(predictors, parts, ahead=False)) as answers:
+        requests.append(Request.read(places.texts, per_text, options))
+        parts = requests[-1].parts(_MOST_TEXTS, _MOST_CHARACTERS)
+        with closing(predict_parts(_with_words(model, places), parts, ahead=False)) as answers:
             found = [places.in_words(text, own) for text, own in enumerate(own for part in answers for own in part)]
         results.append(
             Result(
@@ -116,7 +115,7 @@ def evaluate_relations(
     return Evaluation(
         name,
         len(examples),
-        _count_cut(predictor, examples, label_sets, asked),
+        _count_cut(predictor, examples, requests[0].labels),
         entity_names,
         tuple(ignored),
         flat_ner,
@@ -218,22 +217,10 @@ def _scores(
     return {name: Score(gold[name], predicted[name], hits[name]) for name in dict.fromkeys([*names, *gold])}
 
 
-def _count_cut(
-    predictor: Predictor,
-    examples: Sequence[Example],
-    label_sets: Sequence[LabelSet],
-    relations: Sequence[Sequence[str]],
-) -> int:
+def _count_cut(predictor: Predictor, examples: Sequence[Example], labels: LabelPlan) -> int:
     """How many examples are longer than the model reads."""
-    asked = [
-        replace(own, relations=LabelSet.read(list(kinds)) if kinds else None)
-        for own, kinds in zip(label_sets, relations, strict=True)
-    ]
-    sets = {own: number for number, own in enumerate(dict.fromkeys(asked))}
     batcher = predictor.batcher
     subwords = batcher.encode_words(_rust.Words.from_lists([list(example.words) for example in examples]))
-    are_cut = batcher.find_cut_rows(
-        subwords, batcher.encode_prompts(list(sets)), np.array([sets[own] for own in asked], np.int64)
-    )
+    are_cut = batcher.find_cut_rows(subwords, batcher.encode_prompts(labels.sets), labels.set_of_text)
     are_longer = [len(example.words) > predictor.max_words for example in examples]
     return int((are_cut | np.array(are_longer, np.bool_)).sum())  # of no examples they would be floats

@@ -49,8 +49,8 @@ class Settings:
         entities_column: name of that list's column.
         redaction: how entities are redacted, without the key; None: not.
         relations: kinds of relations to look for, for all rows; None: none.
-        adjacency_threshold: of the link between two entities; None: `threshold`, or 0.5
-            where that is a mapping.
+        adjacency_threshold: of the link between two entities; None: `threshold`, or 0.5 where that is a
+            mapping.
         relation_threshold: one for all relations, or one for each; None likewise.
         relations_column: name of the column of relations, beside that of entities.
     """
