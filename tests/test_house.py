@@ -39,7 +39,7 @@ SOURCES = sorted(
 STEPS = {"words", "batch", "encoder", "scorer", "decode"}
 # Who reads checkpoints, from disk or from the hub.
 READERS = {
-    "weights",
+    "checkpoints/weight_files",
     "model",
     "methods/saving",
     "checkpoints/locating",
@@ -143,8 +143,8 @@ def test_only_what_joins_the_steps_looks_into_predicting():
     assert looking == JOINING
 
 
-def test_old_checkpoint_names_stand_in_weights_alone():
-    for module in set(MODULES) - {"weights"}:
+def test_the_names_of_checkpoints_stand_in_one_room():
+    for module in set(MODULES) - {"checkpoints/tensor_names"}:
         assert "token_rep_layer" not in (PACKAGE / f"{module}.py").read_text(encoding="utf-8"), module
 
 

@@ -11,29 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from gliner_fast import CheckpointError, CheckpointWarning, GLiNER, weights
-from gliner_fast.weights import export_weights, read_weights, write_weights
+from gliner_fast.checkpoints import weight_files
+from gliner_fast.checkpoints.weight_files import read_weights
 
 TEXT, LABELS = "Ada Lovelace wrote to Charles Babbage in London.", ["person", "city"]
-
-
-@pytest.mark.parametrize(
-    "kind", ["deberta", "deberta-marker", "deberta-two-lstm", "bert", "modernbert", "t5", "token", "bi-same-width"]
-)
-def test_what_is_written_is_what_was_read(checkpoint: Callable[[str], Path], kind: str, tmp_path: Path) -> None:
-    folder = checkpoint(kind)
-    exported = export_weights(GLiNER.from_pretrained(folder).model)
-    with safe_open(folder / "model.safetensors", framework="pt") as file:
-        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator there)
-        told = file.metadata()
-    write_weights(exported, tmp_path, safe=True)
-    with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
-        assert set(file.keys()) == set(stored)
-        assert file.metadata() == {"format": "pt", **(told or {})}  # the second name of a tensor
-        assert all(torch.equal(file.get_tensor(name), stored[name]) for name in stored)
 
 
 @pytest.mark.parametrize("safe", [True, False])
@@ -141,17 +125,6 @@ def test_loading_draws_no_random_numbers(checkpoint: Callable[[str], Path]) -> N
         assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
-    class Harmful:
-        def __reduce__(self) -> tuple[object, tuple[str, ...]]:
-            return print, ("this must never be printed",)
-
-    path = tmp_path / "pytorch_model.bin"
-    torch.save({"weight": Harmful()}, path)
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        read_weights(path)
-
-
 BIAS, EMBEDDINGS = "prompt_rep_layer.3.bias", "token_rep_layer.bert_layer.model.embeddings.word_embeddings.weight"
 
 
@@ -185,34 +158,6 @@ def test_tensors_that_nobody_can_compute_with_are_refused(
         GLiNER.from_pretrained(folder)
 
 
-@pytest.mark.parametrize(
-    "state_dict",
-    [
-        {5: torch.zeros(1)},
-        {"a": torch.zeros(1).to_sparse()},
-        {"a": torch.zeros(1, device="meta")},
-    ],
-    ids=["number", "sparse", "meta"],
-)
-def test_a_pickle_of_other_than_plain_tensors_is_refused(
-    state_dict: dict[object, torch.Tensor], tmp_path: Path
-) -> None:
-    torch.save(state_dict, tmp_path / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin (holds .* no plain tensor|cannot be read)"):
-        read_weights(tmp_path / "pytorch_model.bin")
-
-
-def test_three_bytes_are_no_weights(tmp_path: Path) -> None:
-    (tmp_path / "pytorch_model.bin").write_bytes(b"abc")
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        read_weights(tmp_path / "pytorch_model.bin")
-
-
-def test_what_the_system_refuses_is_no_fault_of_the_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        read_weights(tmp_path / "pytorch_model.bin")
-
-
 def test_the_dtype_asked_for_is_the_dtype_of_every_weight(checkpoint: Callable[[str], Path]) -> None:
     for kind in ("deberta", "bert"):
         model = GLiNER.from_pretrained(checkpoint(kind), dtype="bf16")
@@ -241,7 +186,7 @@ def test_weights_stay_in_the_file_but_on_windows(
         read.extend(tensor.data_ptr() for tensor in tensors.values())
         return tensors
 
-    monkeypatch.setattr(weights, "read_weights", remembered)
+    monkeypatch.setattr(weight_files, "read_weights", remembered)
     monkeypatch.setattr(weights, "sys", SimpleNamespace(platform=system))
     bias = GLiNER.from_pretrained(checkpoint("bert")).model.scorer.out.bias
     assert (bias.data_ptr() in read) == is_mapped

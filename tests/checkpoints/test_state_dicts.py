@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from gliner_fast import GLiNER
 from gliner_fast.checkpoints.locating import BUILT_IN
-from gliner_fast.weights import export_weights, read_weights
+from gliner_fast.checkpoints.weight_files import read_weights
+from gliner_fast.weights import export_weights
 from tests.samples import CROSSNER, LABELS
 
 TEXTS = CROSSNER[::40]

@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 import gliner_fast
 from gliner_fast.checkpoints.locating import INT8_ROWS
 from gliner_fast.checkpoints.row_int8 import quantize_rows
+from gliner_fast.checkpoints.weight_files import find_weights, read_weights
 from gliner_fast.comparing.installed_gliner import require_reference
 from gliner_fast.comparing.reference_candidates import Candidate, find_reference_candidates, labels_of_text
 from gliner_fast.comparing.report import Cause
 from gliner_fast.comparing.verification import compare, verify
-from gliner_fast.weights import find_weights, read_weights
 from tests.reference.decoding import resolve
 from tests.samples import CROSSNER, LABELS
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from gliner_fast.checkpoints.tensor_names import _deberta_names
 from gliner_fast.encoders import deberta, deberta_layer
 from gliner_fast.encoders.attention_executor import VARIABLE
 from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.encoders.deberta_config import DebertaConfig, position_rows
 from gliner_fast.kernels._triton import INTERPRETED
-from gliner_fast.weights import _deberta_names
 from tests.installed import FLASH
 
 needs_interpreter = pytest.mark.skipif(not INTERPRETED, reason="needs Triton, and a machine without a GPU")

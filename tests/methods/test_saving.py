@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import HfApi, RepoUrl
 
 from gliner_fast import GLiNER
-from gliner_fast.weights import find_weights
+from gliner_fast.checkpoints.weight_files import find_weights
 from tests.samples import CROSSNER, LABELS
 
 TEXTS = [text[:120] for text in CROSSNER[:6]]

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from gliner_fast import GLiNER
+from gliner_fast.checkpoints.tensor_names import checkpoint_names
 from gliner_fast.training.config import TrainingConfig
 from gliner_fast.training.optimizer import build_optimizer, parameter_groups, schedule_factor, set_learning_rates
-from gliner_fast.weights import checkpoint_names
 from tests.small_network import small_network
 
 

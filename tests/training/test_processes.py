@@ -12,11 +12,11 @@ from typing import Any, Literal
 import pytest
 import torch
 
+from gliner_fast.checkpoints.weight_files import find_weights, read_weights
 from gliner_fast.training.config import TrainingConfig
 from gliner_fast.training.errors import TrainingError
 from gliner_fast.training.run import begin_run
 from gliner_fast.training.trainer import train
-from gliner_fast.weights import find_weights, read_weights
 from tests.installed import TORCH, release_of
 from tests.training.short_runs import steps_without_dropout
 

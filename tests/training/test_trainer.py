@@ -17,6 +17,7 @@ import torch
 
 from gliner_fast import GLiNER
 from gliner_fast.checkpoints.locating import BUILT_IN
+from gliner_fast.checkpoints.weight_files import find_weights, read_weights
 from gliner_fast.cli import main
 from gliner_fast.training import checkpoints, row_gradients, trainer
 from gliner_fast.training.checkpoints import RunFolder
@@ -25,7 +26,6 @@ from gliner_fast.training.corpus import read_corpus
 from gliner_fast.training.errors import TrainingError
 from gliner_fast.training.run import begin_run
 from gliner_fast.training.trainer import TrainingReport, train
-from gliner_fast.weights import find_weights, read_weights
 from tests.parity.pairs import Pair
 from tests.training.sentences import annotated_sentences, write_sentences
 from tests.training.short_runs import learn_by_heart

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gliner_fast import weights
-from gliner_fast.checkpoints import locating, tokenizer_loading
+from gliner_fast.checkpoints import locating, tensor_names, tokenizer_loading, weight_files
 from gliner_fast.checkpoints.tokenizer_loading import CheckpointTokenizer
 from gliner_fast.config import CONFIG_NAME, GLiNERConfig
 from gliner_fast.cpu.forking import survive_forks
@@ -71,8 +71,8 @@ def load_parts(
     config = GLiNERConfig.from_file(folder / CONFIG_NAME, **overrides)
     config.refuse_unsupported()
     splitter = word_splitter(config.words_splitter_type)
-    path = weights.find_weights(folder, variant)
-    tensors = weights.read_weights(path)
+    path = weight_files.find_weights(folder, variant)
+    tensors = weight_files.read_weights(path)
     encoder_config = locating.load_encoder_config(config, hub)
     tokenizer = tokenizer_loading.load_tokenizer(folder, config, hub)
     label_tokenizer = None
@@ -80,7 +80,7 @@ def load_parts(
         label_tokenizer = tokenizer_loading.load_label_tokenizer(folder, config, hub)
     else:
         tokenizer, config = tokenizer_loading.add_special_tokens(tokenizer, config, resize_token_embeddings)
-    rows = weights.embedding_rows(tensors)
+    rows = tensor_names.embedding_rows(tensors)
     if rows is not None:
         special = {} if config.is_bi_encoder else {"entity": config.class_token_index}
         if config.is_relex:
@@ -117,7 +117,7 @@ def load_parts(
 
 def _lstm_layers(config: GLiNERConfig, tensors: Mapping[str, torch.Tensor], path: Path) -> int:
     """The LSTM's layers as the file has them: one that was never trained is worse than none (Q4)."""
-    stored, asked = weights.lstm_layers(tensors), max(0, config.num_rnn_layers)
+    stored, asked = tensor_names.lstm_layers(tensors), max(0, config.num_rnn_layers)
     if stored < asked and getattr(config, "has_rnn", True) is not False:
         warnings.warn(
             f"{path} holds {stored} LSTM layers where {CONFIG_NAME} asks for {asked}: running with {stored}",
@@ -129,7 +129,7 @@ def _lstm_layers(config: GLiNERConfig, tensors: Mapping[str, torch.Tensor], path
 
 def _refuse_more_layers(encoder_config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     """Refuses layers that the file does not have before all those that are asked for are built."""
-    stored = weights.encoder_layers(tensors)
+    stored = tensor_names.encoder_layers(tensors)
     asked = encoder_config.get("num_hidden_layers", encoder_config.get("num_layers"))
     if stored is not None and isinstance(asked, int) and asked > stored:
         raise CheckpointError(
@@ -254,9 +254,9 @@ def _copy_backbone(network: Network, config: GLiNERConfig, hub: locating.HubOpti
             f"the pretrained encoder {config.model_name!r} cannot be had: {reason_of(error)}. Name a local folder in "
             "model_name, or pass backbone_from_pretrained=False for a random one"
         ) from error
-    tensors = weights.from_backbone(backbone.state_dict())
+    tensors = tensor_names.from_backbone(backbone.state_dict())
     with torch.no_grad():
-        for ours, theirs in weights.checkpoint_names(network).items():
+        for ours, theirs in tensor_names.checkpoint_names(network).items():
             if ours.startswith("encoder.") and all(name in tensors for name in theirs):
                 stored, new = torch.cat([tensors[name] for name in theirs]), network.get_parameter(ours)
                 # Only the word embeddings differ in rows: GLiNER's tokens are new, and spare rows are dropped.

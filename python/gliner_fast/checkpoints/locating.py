@@ -67,7 +67,7 @@ def locate(model_id: str | Path | None, hub: HubOptions, variant: str | None) ->
     return _fetch(str(model_id), hub, variant)
 
 
-def weight_files(variant: str | None) -> list[str]:
+def weight_names(variant: str | None) -> list[str]:
     """Names that the file of a checkpoint's weights may have, in the order in which they are looked for."""
     of_variant = [] if variant is None else [f"model.{variant}.safetensors"]
     return [*of_variant, "model.safetensors", "pytorch_model.bin", INT8_ROWS]
@@ -90,7 +90,7 @@ def _fetch(model_id: str, hub: HubOptions, variant: str | None) -> Path:
         )
 
     try:
-        for name in weight_files(variant):
+        for name in weight_names(variant):
             folder = fetch([*_SMALL_FILES, name])
             if (folder / name).is_file():
                 break

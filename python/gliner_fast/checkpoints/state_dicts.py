@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gliner_fast import weights
+from gliner_fast.checkpoints import tensor_names
 from gliner_fast.checkpoints.row_int8 import dequantize_rows
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ def translate(network: Network, given: Mapping[str, Tensor]) -> Translated | Non
     own: dict[str, Tensor] = network.state_dict(keep_vars=True)
     if given.keys() <= own.keys():
         return None  # before the names are made: this is the way of every checkpoint that is loaded
-    names = weights.checkpoint_names(network)
+    names = tensor_names.checkpoint_names(network)
     known = {name for theirs in names.values() for name in theirs}
-    tensors = dequantize_rows(weights.by_first_names(given))
+    tensors = dequantize_rows(tensor_names.by_first_names(given))
     if not any(name in known and name not in own for name in tensors):
         return None
     translated = Translated()
@@ -59,8 +59,8 @@ def translate(network: Network, given: Mapping[str, Tensor]) -> Translated | Non
         if any(each in tensors for each in theirs) or (theirs and name not in given):
             translated.tensors[name] = _put_together(theirs, tensors, tensor, translated)
     for name in given:
-        plain = weights.first_name(name)
-        if plain in known or plain not in tensors or weights.is_unread(network, plain):
+        plain = tensor_names.first_name(name)
+        if plain in known or plain not in tensors or tensor_names.is_unread(network, plain):
             translated.read.add(name)
     return translated
 

@@ -80,9 +80,9 @@ def describe_checkpoint(model: str | None) -> dict[str, Any]:
         CheckpointError: its files are broken.
     """
     from gliner_fast.checkpoints.locating import HubOptions, load_encoder_config, locate
+    from gliner_fast.checkpoints.weight_files import find_weights
     from gliner_fast.config import CONFIG_NAME, GLiNERConfig
     from gliner_fast.errors import CheckpointError, UnsupportedCheckpointError
-    from gliner_fast.weights import find_weights
 
     folder = locate(model, HubOptions(), None)
     config = GLiNERConfig.from_file(folder / CONFIG_NAME)
@@ -198,6 +198,6 @@ def _era(config: GLiNERConfig) -> str:
 def _count_parameters(weights: Path) -> int:
     """Counts the numbers in a file, without reading those of a .safetensors file."""
     from gliner_fast.checkpoints.row_int8 import is_scale
-    from gliner_fast.weights import read_shapes
+    from gliner_fast.checkpoints.weight_files import read_shapes
 
     return sum(math.prod(shape) for name, shape in read_shapes(weights).items() if not is_scale(name))

@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from gliner_fast.checkpoints.locating import INT8_ROWS
-from gliner_fast.weights import find_weights, has_weights_of, read_weights
+from gliner_fast.checkpoints.weight_files import find_weights, read_weights
+from gliner_fast.weights import has_weights_of
 
 if TYPE_CHECKING:
     from gliner_fast.model import GLiNER

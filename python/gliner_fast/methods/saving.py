@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 from gliner_fast import weights
+from gliner_fast.checkpoints import weight_files
 from gliner_fast.config import CONFIG_NAME, LABEL_TOKENIZER_FOLDER, GLiNERConfig, as_config
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class SavingMethods:
             (model.config if config is None else as_config(config)).to_dict(), indent=2, sort_keys=True, default=str
         )
         folder.mkdir(parents=True, exist_ok=True)
-        weights.write_weights(weights.export_weights(model.model), folder, safe=safe)
+        weight_files.write_weights(weights.export_weights(model.model), folder, safe=safe)
         (folder / CONFIG_NAME).write_text(settings + "\n", encoding="utf-8")
         tokenizer.save_pretrained(folder)
         if label_tokenizer is not None:

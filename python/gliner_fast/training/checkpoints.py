@@ -29,6 +29,7 @@ import torch
 from typing_extensions import Self
 
 from gliner_fast import weights
+from gliner_fast.checkpoints import weight_files
 from gliner_fast.errors import CheckpointError
 from gliner_fast.training.batches import Place
 from gliner_fast.training.config import TrainingConfig
@@ -281,8 +282,8 @@ def load_checkpoint(
             f"{state.fingerprint}, and are {fingerprint} now. Begin anew in another output_dir"
         )
     with _errors_naming(folder):
-        path = weights.find_weights(folder)
-        tensors = weights.read_weights(path)
+        path = weight_files.find_weights(folder)
+        tensors = weight_files.read_weights(path)
     learning = [parameter.requires_grad for parameter in model.model.parameters()]
     weights.load_weights(model.model, tensors, dtype=None, strict=True, source=str(path))
     for parameter, learns in zip(model.model.parameters(), learning, strict=True):

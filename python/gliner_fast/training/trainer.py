@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from gliner_fast.annotated.example import Example
 from gliner_fast.batch import Batch
+from gliner_fast.checkpoints.tensor_names import checkpoint_names
 from gliner_fast.errors import count
 from gliner_fast.network import Network
 from gliner_fast.scorer import ProjectionMLP, SpanScorer
@@ -35,7 +36,6 @@ from gliner_fast.training.recent_steps import RecentSteps
 from gliner_fast.training.row_gradients import RowGradients
 from gliner_fast.training.run import Run, begin_run
 from gliner_fast.training.shared_labels import share_labels
-from gliner_fast.weights import checkpoint_names
 
 if TYPE_CHECKING:
     from gliner_fast.model import GLiNER

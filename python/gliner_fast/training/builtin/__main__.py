@@ -122,7 +122,7 @@ def write_compact(models: Sequence[Path], target: Path) -> None:
 
     from gliner_fast.checkpoints.locating import INT8_ROWS
     from gliner_fast.checkpoints.row_int8 import quantize_rows
-    from gliner_fast.weights import find_weights, read_weights
+    from gliner_fast.checkpoints.weight_files import find_weights, read_weights
 
     target.mkdir(parents=True, exist_ok=True)
     for path in models[-1].glob("*.json"):
