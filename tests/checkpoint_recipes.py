@@ -78,6 +78,7 @@ class Recipe:
     tokenizer: str | None = None  # a family of `make_tokenizer`; None: the one that suits the encoder
     max_subwords: int | None = None  # the tokenizer's limit, and the rows of BERT's position table
     label_encoder: str | None = None  # of a bi-encoder, as wide as the tiny size
+    post_fusion_schema: str = ""  # of a bi-encoder whose labels and words attend to each other, in two layers
     relations_layer: str | None = None  # of a model that finds relations, too
     triples_layer: str | None = None
     embed_rel_token: bool = True
@@ -121,6 +122,16 @@ KINDS: dict[str, Recipe] = {
     "bi-bert": Recipe(encoder="bert", max_subwords=96, label_encoder="bert", safetensors=False, seed=33),
     "bi-modernbert": Recipe(encoder="modernbert", label_encoder="modernbert", subtoken_pooling="mean", seed=34),
     "bi-token": Recipe(span_mode="token_level", label_encoder="bert", seed=35),
+    "bi-fused": Recipe(label_encoder="bert", post_fusion_schema="l2l-l2t-t2t", num_rnn_layers=0, seed=58),
+    "bi-token-fused": Recipe(
+        span_mode="token_level",
+        encoder="bert",
+        max_subwords=96,
+        label_encoder="bert",
+        post_fusion_schema="t2l-l2t",
+        safetensors=False,
+        seed=59,
+    ),
     "token": Recipe(span_mode="token_level", seed=27),
     "token-same-width": Recipe(span_mode="token_level", hidden_size=WIDTH, num_rnn_layers=0, max_width=3, seed=28),
     "token-bert": Recipe(span_mode="token_level", encoder="bert", max_subwords=512, safetensors=False, seed=29),

@@ -127,7 +127,9 @@ def _label_encoder(recipe: Recipe) -> tuple[dict[str, Any], PreTrainedTokenizerB
     settings |= {
         "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "max_position_embeddings": 512
     }  # fmt: skip
-    return {"labels_encoder": f"random/{recipe.label_encoder}", "labels_encoder_config": settings}, tokenizer
+    fusion = {"post_fusion_schema": recipe.post_fusion_schema, "num_post_fusion_layers": 2}
+    of_labels = {"labels_encoder": f"random/{recipe.label_encoder}", "labels_encoder_config": settings}
+    return of_labels | (fusion if recipe.post_fusion_schema else {}), tokenizer
 
 
 def _relations(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def test_an_override_of_none_leaves_the_file_s_value(tmp_path: Path) -> None:
         ({"model_type": "gliner_streaming_span"}, "a streaming model"),
         ({"relations_layer": "biaffine", "span_mode": "token_level"}, "a relation extraction"),
         ({"labels_decoder": "gpt2"}, "a label-generating"),
-        ({"labels_encoder": "bge-small", "post_fusion_schema": "l2l-l2t"}, "a bi-encoder that fuses texts and labels"),
+        ({"labels_encoder": "bge-small", "post_fusion_schema": "l2l-x2t"}, "a bi-encoder with the post_fusion_schema"),
         ({"span_mode": "token_level", "represent_spans": True}, "a token-level model that represents spans"),
         *[({"span_mode": mode}, f"span_mode '{mode}'") for mode in KNOWN_SPAN_MODES if mode not in SPAN_MODES],
         ({"span_mode": "markerV9"}, "unknown span_mode 'markerV9'"),
@@ -123,7 +123,8 @@ def test_token_level_models_are_told_apart_and_run() -> None:
 
 def test_bi_encoders_are_told_apart_and_run() -> None:
     bi_encoder = GLiNERConfig(labels_encoder="bge-small", post_fusion_schema="")
-    bi_encoder.refuse_unsupported()
+    for schema in ("", None, "l2l-l2t-t2t", "t2l"):
+        bi_encoder.replace(post_fusion_schema=schema).refuse_unsupported()
     assert (bi_encoder.is_bi_encoder, GLiNERConfig().is_bi_encoder) == (True, False)
 
 

@@ -38,6 +38,8 @@ LABEL_TOKENIZER_FOLDER = "labels_tokenizer"  # in the folder of a bi-encoder
 POOLINGS = ("first", "last", "mean", "max")
 SPAN_MODES = ("markerV0", "marker")
 TOKEN_LEVEL = "token_level"
+# Who attends to whom in a bi-encoder that fuses labels and words: labels are "l", words "t".
+FUSION_STEPS = ("l2l", "t2t", "l2t", "t2l")
 # What links entities, in lower case, and what scores them: the tables of `relations`, which need torch.
 RELATIONS_LAYERS = ("none", "dot", "mlp", "attention", "attn", "bilinear", "gcn", "gat")
 TRIPLES_LAYERS = (
@@ -334,8 +336,11 @@ class GLiNERConfig:
                 + (f" ({reason})" if (reason := TRIPLES_REFUSED.get(str(self.triples_layer))) else ""),
             ),
             (
-                self.is_bi_encoder and bool(self.post_fusion_schema),
-                f"a bi-encoder that fuses texts and labels (post_fusion_schema {self.post_fusion_schema!r})",
+                self.is_bi_encoder
+                and bool(self.post_fusion_schema)
+                and not set(str(self.post_fusion_schema).split("-")) <= set(FUSION_STEPS),
+                f"a bi-encoder with the post_fusion_schema {self.post_fusion_schema!r}, of other steps than "
+                + ", ".join(FUSION_STEPS),
             ),
             (
                 self.is_token_level and self.represent_spans and not self.is_relex,  # which does not read it

@@ -125,6 +125,7 @@ class TransformersEncoder(nn.Module):
         _refuse_other_than_text(model_type, self.model)
         take_linear(self.model)
         self.width = int(config.hidden_size)
+        self.heads: int | None = getattr(config, "num_attention_heads", None)
         settings["model_type"] = model_type
         kind = next((kind for kind in _PACKED_KINDS if kind.takes(settings, self.model)), None)
         self._packed = None if kind is None else _PackedRun(kind.run_packed, AsBuilt(self.model, kind.is_unchanged))
@@ -217,6 +218,18 @@ def build_encoder(
 def encoder_width(encoder: DebertaEncoder | TransformersEncoder) -> int:
     """E, the width of the hidden states."""
     return encoder.config.hidden_size if isinstance(encoder, DebertaEncoder) else encoder.width
+
+
+def attention_heads(encoder: DebertaEncoder | TransformersEncoder) -> int:
+    """Heads of a layer.
+
+    Raises:
+        CheckpointError: the encoder has none.
+    """
+    heads = encoder.config.heads if isinstance(encoder, DebertaEncoder) else encoder.heads
+    if heads is None:
+        raise CheckpointError("post_fusion_schema needs an encoder with attention heads, and encoder_config names none")
+    return heads
 
 
 def word_embeddings(encoder: DebertaEncoder | TransformersEncoder) -> int | None:

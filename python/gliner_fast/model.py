@@ -169,7 +169,8 @@ class GLiNER(PredictionMethods, TrainingMethods, SavingMethods, nn.Module):
             onnx_model_file: see `load_onnx_model`.
             max_length: longest text in words, instead of the checkpoint's `max_len`.
             max_width: widest span in words, instead of the checkpoint's; token-level models find wider ones, too.
-            post_fusion_schema: a setting that uni-encoders do not read; bi-encoders run without one alone.
+            post_fusion_schema: of a bi-encoder, how labels and words attend to each other before they are scored, such
+                as "l2l-l2t-t2t"; "" for not at all. Uni-encoders do not read it.
             _attn_implementation: for encoders that run through transformers.
             runtime: "torch" or None; see `load_onnx_model`.
             runtime_model_file: see `load_onnx_model`.

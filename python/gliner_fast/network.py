@@ -14,7 +14,7 @@ from gliner_fast.compiling import compiled_in_place, is_compiled, wrapped
 from gliner_fast.cpu.linear import Linear, asked_linear
 from gliner_fast.cpu.native_lstm import is_lstm_native
 from gliner_fast.cpu.whole_numbers import drop
-from gliner_fast.encoder import build_encoder, encoder_width
+from gliner_fast.encoder import attention_heads, build_encoder, encoder_width
 from gliner_fast.encoders.cuda_graphs import graphs_are_asked_for
 from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.encoders.residual_norm import asked_norm
@@ -24,6 +24,7 @@ from gliner_fast.label_encoder import LabelEncoder, LabelTexts
 from gliner_fast.relations.scorer import RelationScorer
 from gliner_fast.scorer import SpanScorer
 from gliner_fast.scoring.candidates import Candidates
+from gliner_fast.scoring.cross_fuser import CrossFuser
 from gliner_fast.scoring.pending_scores import PendingScores
 from gliner_fast.scoring.token_scorer import TokenScorer
 from gliner_fast.scoring.word_vectors import WordLSTM, pool_subwords
@@ -67,7 +68,8 @@ class Network(nn.Module):
 
     A relex model is a uni-encoder whose entities are linked by relations, once they are known.
 
-    A bi-encoder has no LSTM, whatever its checkpoint holds: the package computes none there.
+    A bi-encoder has no LSTM, whatever its checkpoint holds: the package computes none there. It may have layers in
+    which labels and words attend to each other.
     """
 
     def __init__(self, config: GLiNERConfig) -> None:
@@ -85,6 +87,10 @@ class Network(nn.Module):
         if config.is_bi_encoder:
             assert config.labels_encoder_config is not None, "as are those of the labels' encoder"
             self.label_encoder = LabelEncoder(config.labels_encoder_config, width)
+        self.fuser: CrossFuser | None = None
+        if config.is_bi_encoder and config.post_fusion_schema:
+            heads, layers = attention_heads(self.encoder), config.num_post_fusion_layers
+            self.fuser = CrossFuser(width, heads, layers, config.post_fusion_schema, config.dropout)
         layers = 0 if config.is_bi_encoder else config.num_rnn_layers
         self.rnn: WordLSTM | None = WordLSTM(width, layers) if layers > 0 else None
         self.scorer: SpanScorer | TokenScorer
@@ -144,6 +150,8 @@ class Network(nn.Module):
         if batch.labels is not None:
             labels = self.label_vectors(batch.labels).to(subwords)[batch.label_rows]  # (T, D)
         words = pool_subwords(subwords, batch.pooled_words, batch.word_total, self.pooling)  # (N, D)
+        if self.fuser is not None:
+            words, labels = self.fuser(words, labels, batch.word_counts, batch.class_counts)
         if self.rnn is not None:
             words = self.rnn(words, batch.word_counts, batch.word_order)
         prompts = self.scorer.prompt(labels)  # (T, D)
@@ -252,7 +260,8 @@ class Network(nn.Module):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles the network with `torch.compile`, all but scorer and LSTM, which run kernels of their own.
 
-        Nor is what a bi-encoder makes of its labels, which is kept from one call to the next.
+        Nor is what a bi-encoder makes of its labels, which is kept from one call to the next, and what has them and
+        words attend to each other, whose shapes are other ones for each batch.
         """
         self.leave_out_of_compiling()
         super().compile(*args, **kwargs)
@@ -271,6 +280,8 @@ class Network(nn.Module):
         as_they_are.append((self, "label_vectors"))
         if self.rnn is not None:
             as_they_are.append((self.rnn, "forward"))
+        if self.fuser is not None:
+            as_they_are.append((self.fuser, "forward"))
         return as_they_are
 
     def __getstate__(self) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from gliner_fast.weights import export_weights
 
 
 @pytest.mark.parametrize(
-    "kind", ["deberta", "deberta-marker", "deberta-two-lstm", "bert", "modernbert", "t5", "token", "bi-same-width"]
+    "kind",
+    ["deberta", "deberta-marker", "deberta-two-lstm", "bert", "modernbert", "t5", "token", "bi-same-width", "bi-fused"],
 )
 def test_what_is_written_is_what_was_read(checkpoint: Callable[[str], Path], kind: str, tmp_path: Path) -> None:
     folder = checkpoint(kind)

@@ -24,7 +24,7 @@ from tests.parity.test_labels import PER_TEXT, SHARED
 from tests.samples import BOOKS, CROSSNER, LABELS
 
 TEXTS = CROSSNER[:6]
-KINDS = ["bi", "bi-same-width", "bi-bert", "bi-modernbert", "bi-token"]
+KINDS = ["bi", "bi-same-width", "bi-bert", "bi-modernbert", "bi-token", "bi-fused", "bi-token-fused"]
 # The reference fails on no labels at all (Q10), and its tokenizer takes strings alone.
 UNREADABLE = {"none at all", "no descriptions", "not strings"}
 
@@ -37,7 +37,7 @@ def test_labels_shared_by_all_texts(labels, pair):
 
 
 @pytest.mark.gliner
-@pytest.mark.parametrize("kind", ["bi", "bi-token"])
+@pytest.mark.parametrize("kind", ["bi", "bi-token", "bi-fused"])
 @pytest.mark.parametrize("labels", list(PER_TEXT.values()), ids=list(PER_TEXT))
 def test_labels_of_each_text_s_own(labels, kind, pair):
     pair(kind).check(TEXTS, labels, threshold=0.2, batch_size=4)
@@ -105,7 +105,7 @@ def _label_set(*labels):
 
 
 @pytest.mark.gliner
-@pytest.mark.parametrize("kind", ["bi", "bi-token"])
+@pytest.mark.parametrize("kind", ["bi", "bi-token", "bi-fused"])
 def test_label_vectors_made_before_give_the_same_entities(kind, pair):
     both = pair(kind)
     vectors = both.ours.encode_labels(LABELS)

@@ -71,7 +71,7 @@ def reference_loss(theirs: Any, **settings: Any) -> torch.Tensor:
 
 
 @pytest.mark.gliner
-@pytest.mark.parametrize("kind", ["bi", "bi-same-width", "bi-token", "bi-modernbert"])
+@pytest.mark.parametrize("kind", ["bi", "bi-same-width", "bi-token", "bi-modernbert", "bi-fused", "bi-token-fused"])
 def test_loss_and_gradients_are_the_package_s(kind: str, checkpoint: Callable[[str], Path]) -> None:
     pair = Pair.load(checkpoint(kind))
     ours, theirs = pair.ours, pair.reference

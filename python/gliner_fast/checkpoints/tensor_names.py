@@ -18,6 +18,7 @@ _LABEL_ENCODER = "token_rep_layer.labels_encoder.model."
 _SPAN_HEAD = "span_rep_layer.span_rep_layer."
 _ADJACENCY = "relations_rep_layer.relation_rep_layer."
 _TRIPLES = "triples_score_layer."
+_FUSER = "cross_fuser."
 
 # Rows of the word-embedding matrix are read off the file, whatever the configuration says (compat section 2.2).
 _EMBEDDINGS = re.compile(
@@ -25,8 +26,10 @@ _EMBEDDINGS = re.compile(
 )
 # Without those that are shared, as ALBERT's are.
 _LAYER = re.compile(re.escape(_ENCODER) + r"(?:encoder\.|transformer\.)?(?:layers?|block)\.(\d{1,9})\.")
-# Buffers that older transformers stored, and layers that exist in files but that GLiNER never runs.
-_IGNORABLE = re.compile(r".*(position_ids|token_type_ids|\.pooler\..*|num_batches_tracked)$|^cross_fuser\..*")
+# Buffers that older transformers stored, and poolers, which GLiNER never runs.
+_IGNORABLE = re.compile(r".*(position_ids|token_type_ids|\.pooler\..*|num_batches_tracked)$")
+# Modules of ours whose parts have the package's names.
+_SAME_WITHIN = {"relations.adjacency.": _ADJACENCY, "relations.triples.": _TRIPLES, "fuser.": _FUSER}
 # What peft calls the weights that it has put something around, and what it has put there.
 _ADAPTED = re.compile(r"\.(base_layer|lora_\w+)\.")
 # T5's embeddings have two names: of what a file holds under each, the package computes with the second.
@@ -63,8 +66,9 @@ def checkpoint_names(network: Network) -> dict[str, list[str]]:
 
 def is_unread(network: Network, name: str) -> bool:
     """Whether a stored tensor may stay unread without a warning."""
-    # Bi-encoders carry an LSTM that nobody runs (Q11).
-    return bool(_IGNORABLE.match(name)) or (network.label_encoder is not None and name.startswith("rnn."))
+    # Bi-encoders carry an LSTM that nobody runs (Q11), and uni-encoders may carry layers that would fuse labels.
+    unread = ((network.label_encoder is not None, "rnn."), (network.fuser is None, _FUSER))
+    return bool(_IGNORABLE.match(name)) or any(holds and name.startswith(prefix) for holds, prefix in unread)
 
 
 def first_name(name: str) -> str:
@@ -115,10 +119,9 @@ def _names_of(ours: str, network: Network, modules: Mapping[str, str]) -> list[s
     if ours.startswith("label_encoder.encoder.") and network.label_encoder is not None:
         own = ours.removeprefix("label_encoder.encoder.")
         return _encoder_names(own, network.label_encoder.encoder, _LABEL_ENCODER)
-    if ours.startswith("relations.adjacency."):
-        return [_ADJACENCY + ours.removeprefix("relations.adjacency.")]
-    if ours.startswith("relations.triples."):
-        return [_TRIPLES + ours.removeprefix("relations.triples.")]
+    for own, theirs in _SAME_WITHIN.items():
+        if ours.startswith(own):
+            return [theirs + ours.removeprefix(own)]
     return [f"{modules[module]}.{kind}"]
 
 
