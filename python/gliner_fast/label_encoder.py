@@ -16,6 +16,7 @@ from gliner_fast.cpu.linear import Linear
 from gliner_fast.cpu.packed_weights import Sample, stamp_of
 from gliner_fast.encoder import build_encoder, encoder_width
 from gliner_fast.encoders.as_built import is_plain
+from gliner_fast.errors import CheckpointError
 from gliner_fast.precision import autocast_dtype
 
 if TYPE_CHECKING:
@@ -94,7 +95,10 @@ class LabelEncoder(nn.Module):
 
     def __init__(self, encoder_config: Mapping[str, Any], width: int) -> None:
         super().__init__()
-        self.encoder = build_encoder(encoder_config)
+        try:
+            self.encoder = build_encoder(encoder_config)
+        except CheckpointError as error:  # of an encoder_config, which the one of texts has, too
+            raise type(error)(f"the encoder of labels: {error}") from error
         own_width = encoder_width(self.encoder)
         self.projection: Linear | None = Linear(own_width, width) if own_width != width else None
         self._kept: _Kept | None = None

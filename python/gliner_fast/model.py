@@ -69,6 +69,7 @@ class GLiNER(PredictionMethods, TrainingMethods, SavingMethods, nn.Module):
         config: GLiNERConfig | Mapping[str, Any] | str | Path,
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
+        labels_tokenizer: PreTrainedTokenizerBase | None = None,
         backbone_from_pretrained: bool = False,
         corrected_numbering: bool = False,
         source: Path | None = None,
@@ -79,7 +80,9 @@ class GLiNER(PredictionMethods, TrainingMethods, SavingMethods, nn.Module):
         Args:
             config: settings, as an object, a mapping or the path of a JSON file.
             tokenizer: None for that of `config.model_name`.
-            backbone_from_pretrained: start from the pretrained encoder of `config.model_name`.
+            labels_tokenizer: of a bi-encoder; None for that of `config.labels_encoder`.
+            backbone_from_pretrained: start from the pretrained encoder of `config.model_name`, and of
+                `config.labels_encoder`.
             corrected_numbering: see `from_pretrained`.
             source: the folder that the parts come from.
             parts: a loaded network and tokenizer, instead of new ones.
@@ -89,6 +92,7 @@ class GLiNER(PredictionMethods, TrainingMethods, SavingMethods, nn.Module):
             parts = create_parts(
                 as_config(config),
                 tokenizer,
+                labels_tokenizer,
                 hub=locating.HubOptions(),
                 backbone_from_pretrained=backbone_from_pretrained,
             )
@@ -237,18 +241,23 @@ class GLiNER(PredictionMethods, TrainingMethods, SavingMethods, nn.Module):
         _attn_implementation: str | None = None,
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
+        labels_tokenizer: PreTrainedTokenizerBase | None = None,
         local_files_only: bool = False,
     ) -> GLiNER:
-        """A new model, to be trained: a random head on the pretrained encoder, or all random (compat section 1.2).
+        """A new model, to be trained: a random head on pretrained encoders, or all random (compat section 1.2).
 
-        Arguments are those of `from_pretrained`, and: `tokenizer` replaces that of `config.model_name`;
-        `backbone_from_pretrained` is False for a random encoder.
+        Where the settings name a `labels_encoder`, it is a bi-encoder. Of that nothing is made that it does not use:
+        no LSTM, and no tokens of GLiNER's in its tokenizers.
+
+        Arguments are those of `from_pretrained`, and: `tokenizer` replaces that of `config.model_name`, and
+        `labels_tokenizer` that of `config.labels_encoder`; `backbone_from_pretrained` is False for random encoders.
 
         Raises:
-            UnsupportedCheckpointError: settings of a bi-encoder or a relation extraction model, or of what is not run.
-            CheckpointError: the encoder or the tokenizer cannot be loaded.
+            UnsupportedCheckpointError: settings of a relation extraction model, or of what is not run, such as an
+                encoder that is a decoder.
+            CheckpointError: an encoder or a tokenizer cannot be loaded, or is of another shape than the settings tell.
             ImportError: a library of the word splitter is missing; names what pip is to install.
-            ValueError: an argument out of range.
+            ValueError: an argument out of range; a `labels_tokenizer` for a model that is no bi-encoder.
         """
         device = torch.device("cpu" if map_location is None else map_location)
         _, whole = parse_precision(None, quantize, device)
@@ -262,6 +271,7 @@ class GLiNER(PredictionMethods, TrainingMethods, SavingMethods, nn.Module):
         parts = create_parts(
             settings,
             tokenizer,
+            labels_tokenizer,
             hub=locating.HubOptions(cache_dir=cache_dir, local_files_only=local_files_only),
             backbone_from_pretrained=backbone_from_pretrained,
             resize_token_embeddings=resize_token_embeddings,

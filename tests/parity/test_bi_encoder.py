@@ -356,10 +356,3 @@ def test_a_folder_without_the_labels_tokenizer_says_so(checkpoint, tmp_path):
     shutil.rmtree(folder / "labels_tokenizer")
     with pytest.raises(CheckpointError, match="tokenizer of the bi-encoder's labels cannot be had from random/bert"):
         GLiNER.from_pretrained(folder)
-
-
-@pytest.mark.gliner
-def test_bi_encoders_are_not_made_here(checkpoint):
-    model = GLiNER.from_pretrained(checkpoint("bi"))
-    with pytest.raises(CheckpointError, match="not made anew"):
-        GLiNER.from_config(model.config.to_dict(), backbone_from_pretrained=False)

@@ -44,8 +44,14 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def make_encoder(folder: Path, name: str) -> Path:
-    """Writes a random encoder with its tokenizer, as a Hub repository holds one; no GLiNER tokens in it."""
+def make_encoder(folder: Path, name: str, **changes: Any) -> Path:
+    """Writes a random encoder with its tokenizer, as a Hub repository holds one; no GLiNER tokens in it.
+
+    Args:
+        folder: made if it is not there.
+        name: in `ENCODERS`.
+        **changes: settings of the encoder in place of those that it has there.
+    """
     from transformers import AutoConfig, AutoModel
 
     family, settings = ENCODERS[name]
@@ -55,7 +61,7 @@ def make_encoder(folder: Path, name: str) -> Path:
     common = {**_COMMON, "initializer_range": 0.2}
     if family == "t5":
         common = {"d_model": 32, "num_layers": 2, "num_heads": 3}
-    config = AutoConfig.for_model(**{**common, **settings}, vocab_size=len(tokenizer))
+    config = AutoConfig.for_model(**{**common, **settings, "vocab_size": len(tokenizer), **changes})
     AutoModel.from_config(config).save_pretrained(folder)
     return folder
 

@@ -107,7 +107,7 @@ def load_encoder_config(config: GLiNERConfig, hub: HubOptions) -> Mapping[str, A
     Raises:
         CheckpointError: it can be had from neither.
     """
-    return _own_or_fetched("encoder_config", config.encoder_config, config.model_name, hub)
+    return _own_or_fetched("encoder_config", config.encoder_config, "model_name", config.model_name, hub)
 
 
 def load_labels_config(config: GLiNERConfig, hub: HubOptions) -> Mapping[str, Any] | None:
@@ -118,20 +118,24 @@ def load_labels_config(config: GLiNERConfig, hub: HubOptions) -> Mapping[str, An
     """
     if config.labels_encoder is None:
         return None
-    return _own_or_fetched("labels_encoder_config", config.labels_encoder_config, config.labels_encoder, hub)
+    return _own_or_fetched(
+        "labels_encoder_config", config.labels_encoder_config, "labels_encoder", config.labels_encoder, hub
+    )
 
 
-def _own_or_fetched(setting: str, own: Mapping[str, Any] | None, model_name: str, hub: HubOptions) -> Mapping[str, Any]:
+def _own_or_fetched(
+    setting: str, own: Mapping[str, Any] | None, named_in: str, name: str, hub: HubOptions
+) -> Mapping[str, Any]:
     if own is not None:
         return {"model_type": "deberta-v2", **own}
     from transformers import AutoConfig
 
     try:
-        found = AutoConfig.from_pretrained(model_name, **hub.of_auto_class)
+        found = AutoConfig.from_pretrained(name, **hub.of_auto_class)
     except Exception as error:
         raise CheckpointError(
-            f"the checkpoint has no {setting}, and that of {model_name!r} cannot be had: {reason_of(error)}. "
-            f"Add {setting} to {CONFIG_NAME}, or go online once"
+            f"there is no {setting}, and that of {named_in} {name!r} cannot be had: {reason_of(error)}. Name a local "
+            f"folder in {named_in}, add {setting} to {CONFIG_NAME}, or go online once"
         ) from error
     settings: dict[str, Any] = found.to_dict()
     return settings

@@ -84,9 +84,10 @@ def by_first_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {**named, **{first_name(name): tensors[name] for name in seconds}}
 
 
-def from_backbone(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A transformers encoder's own tensors under the names that they have in a checkpoint."""
-    return {_ENCODER + name: tensor for name, tensor in tensors.items()}
+def from_backbone(tensors: Mapping[str, Tensor], *, is_of_labels: bool = False) -> dict[str, Tensor]:
+    """A transformers encoder's own tensors under the names that they have in a checkpoint, of texts or of labels."""
+    prefix = _LABEL_ENCODER if is_of_labels else _ENCODER
+    return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
 def embedding_rows(tensors: Mapping[str, Tensor]) -> int | None:

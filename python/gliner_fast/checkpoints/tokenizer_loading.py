@@ -171,8 +171,8 @@ def load_tokenizer(folder: Path | None, config: GLiNERConfig, hub: HubOptions) -
     )
 
 
-def load_label_tokenizer(folder: Path, config: GLiNERConfig, hub: HubOptions) -> CheckpointTokenizer:
-    """The tokenizer of a bi-encoder's labels: the checkpoint's own, else that of the encoder that it names.
+def load_label_tokenizer(folder: Path | None, config: GLiNERConfig, hub: HubOptions) -> CheckpointTokenizer:
+    """The tokenizer of a bi-encoder's labels: the checkpoint's own, else that of the encoder that is named.
 
     As transformers loads it: the package gives it none of the special tokens that `surround` puts around texts.
 
@@ -181,14 +181,14 @@ def load_label_tokenizer(folder: Path, config: GLiNERConfig, hub: HubOptions) ->
     """
     from transformers import AutoTokenizer
 
-    own = folder / LABEL_TOKENIZER_FOLDER
-    source = own if (own / TOKENIZER_CONFIG_NAME).is_file() else config.labels_encoder
+    own = None if folder is None else folder / LABEL_TOKENIZER_FOLDER
+    source = own if own is not None and (own / TOKENIZER_CONFIG_NAME).is_file() else config.labels_encoder
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **hub.of_auto_class)
     except Exception as error:
         raise CheckpointError(
             f"the tokenizer of the bi-encoder's labels cannot be had from {source}: {reason_of(error)}. Put its files "
-            f"into {own}, or go online once"
+            f"into {source if own is None else own}, or go online once"
         ) from error
     return CheckpointTokenizer.of(tokenizer)
 
