@@ -86,6 +86,8 @@ def test_short_forms_are_read(tmp_path: Path) -> None:
         ({"focal_alpha": 2}, "focal_alpha is 2.0: expected a number of at most 1"),
         ({"subtoken_pooling": "sum"}, "subtoken_pooling is 'sum': expected one of first, last, mean, max"),
         ({"model": "a", "encoder": "b"}, "both model and encoder are given"),
+        ({"labels_encoder": "a"}, "labels_encoder is given without encoder: name the encoder of texts, too, or leave"),
+        ({"model": "a", "labels_encoder": "b"}, "labels_encoder is given without encoder"),
         ({"own_negatives": 0, "other_negatives": 0}, "own_negatives and other_negatives are both 0"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

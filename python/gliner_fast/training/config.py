@@ -75,17 +75,19 @@ class TrainingConfig:
     train: tuple[TrainingFile, ...] = ()
     """Files of annotated examples, each with a path and settings; a path alone stands for a file with the defaults."""
 
-    # What is trained: one of these two, or a model given in Python.
+    # What is trained: a model or a bare encoder, or a model given in Python.
     model: str | None = None
     """A GLiNER checkpoint to go on from: folder or Hub id."""
     encoder: str | None = None
     """A pretrained BERT-family encoder to start from: folder or Hub id. The head is then new and random."""
+    labels_encoder: str | None = None
+    """Beside `encoder`, another such encoder for the labels, which makes the model a bi-encoder: folder or Hub id."""
     hidden_size: int = 768
     """D, the width of a new head; with the settings down to `max_len` read only where `encoder` is given."""
     span_mode: str = "markerV0"
     """How a span is made of its words: "markerV0" or "marker"; or "token_level": words are marked instead."""
     num_rnn_layers: int = 1
-    """LSTM layers over the words."""
+    """LSTM layers over the words; a bi-encoder has none."""
     subtoken_pooling: str = "first"
     """Which of its subwords a word is made of: "first", "last", "mean" or "max"."""
     max_width: int = 12
@@ -220,8 +222,7 @@ class TrainingConfig:
         for name, known in (("span_mode", (*SPAN_MODES, TOKEN_LEVEL)), ("subtoken_pooling", POOLINGS)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}: expected one of {', '.join(known)}")
-        if self.model is not None and self.encoder is not None:
-            raise ConfigError("both model and encoder are given: a checkpoint to go on from has its encoder in it")
+        _check_beginning(self.model, self.encoder, self.labels_encoder)
         if self.sampling == "paper" and self.own_negatives == self.other_negatives == 0 and self.negative_share > 0:
             raise ConfigError("own_negatives and other_negatives are both 0: for no negatives set negative_share to 0")
         for label, names in self.paraphrases.items():
@@ -238,6 +239,8 @@ class TrainingConfig:
     def unread(self) -> Iterator[tuple[str, str]]:
         """Settings other than the default that others leave without an effect, and why."""
         idle = [(name, f"{self.model} has its own") for name in _OF_NEW_HEADS if self.model is not None]
+        if self.labels_encoder is not None:
+            idle.append(("num_rnn_layers", "a bi-encoder has no LSTM"))
         if self.loss != "focal":
             idle += [(name, f"loss is {self.loss!r}") for name in ("focal_gamma", "prob_margin")]
         if self.loss == "dice":
@@ -319,6 +322,13 @@ _RANGES: list[tuple[str, float, float]] = [
     ("max_grad_norm", 0, _ANY), ("dropout", 0, 1), ("log_steps", 1, _ANY), ("save_steps", 1, _ANY),
     ("save_total_limit", 1, _ANY), ("eval_steps", 1, _ANY), ("eval_threshold", 0, 1),
 ]  # fmt: skip
+
+
+def _check_beginning(model: str | None, encoder: str | None, labels_encoder: str | None) -> None:
+    if model is not None and encoder is not None:
+        raise ConfigError("both model and encoder are given: a checkpoint to go on from has its encoder in it")
+    if labels_encoder is not None and encoder is None:
+        raise ConfigError("labels_encoder is given without encoder: name the encoder of texts, too, or leave it out")
 
 
 def _check_files(files: tuple[TrainingFile, ...]) -> None:

@@ -125,6 +125,7 @@ def start_model(config: TrainingConfig) -> GLiNER:
     torch.manual_seed(config.seed)  # the new head is random
     settings = GLiNERConfig(
         model_name=config.encoder,
+        labels_encoder=config.labels_encoder,
         hidden_size=config.hidden_size,
         span_mode=config.span_mode,
         num_rnn_layers=config.num_rnn_layers,
