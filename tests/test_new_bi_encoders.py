@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,25 @@ def test_what_is_saved_has_gliner_s_names_and_shapes_and_predicts_the_same_there
     torch.testing.assert_close(ours.encode_labels(LABELS), pair.reference.encode_labels(LABELS), rtol=0, atol=1e-5)
     loaded = Pair.load_ours(tmp_path / "ours", strict=True)
     Pair(loaded, pair.reference).check(TEXTS[:2], LABELS, threshold=0.0, flat_ner=False)
+
+
+@pytest.mark.gliner
+@pytest.mark.filterwarnings("ignore:Resizing embeddings is not supported for bi-encoder models")
+@pytest.mark.parametrize("texts", ["bert", "deberta-v3", "spare"])
+def test_what_gliner_makes_and_saves_is_loaded(texts: str, encoders: dict[str, Path], tmp_path: Path) -> None:
+    from gliner import GLiNER as Reference
+
+    made = Reference.from_config(settings_of(encoders, texts, "labels-bert"))
+    made.save_pretrained(tmp_path / "theirs")
+    loaded = Pair.load_ours(tmp_path / "theirs")
+    Pair(loaded, made).check(TEXTS, LABELS, threshold=0.0, flat_ner=False)
+    tokenizer = loaded.data_processor.transformer_tokenizer
+    assert tokenizer.get_vocab() == made.data_processor.transformer_tokenizer.get_vocab()
+    assert "<<ENT>>" in tokenizer.get_vocab()
+    loaded.save_pretrained(tmp_path / "ours")
+    Pair.load(tmp_path / "ours").check(TEXTS[:2], LABELS, threshold=0.0, flat_ner=False)
+    loaded.data_processor.words_splitter = lambda text: [(own[0], *own.span()) for own in re.finditer(r"\S+", text)]
+    assert loaded.predict_entities("Ada <<ENT>> wrote", ["person"], threshold=0.0)  # an IndexError there
 
 
 # --- what is told -----------------------------------------------------------------------------------------------------

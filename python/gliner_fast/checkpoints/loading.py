@@ -81,6 +81,8 @@ def load_parts(
         tokenizer, config = tokenizer_loading.add_special_tokens(tokenizer, config, resize_token_embeddings)
     rows = tensor_names.embedding_rows(tensors)
     if rows is not None:
+        if config.is_bi_encoder:  # new ones of gliner's have its tokens, and no embeddings for them
+            tokenizer = tokenizer.without_unread(tokenizer_loading.added_tokens(config), rows)
         special = {} if config.is_bi_encoder else {"entity": config.class_token_index}
         if config.is_relex:
             special["relation"] = config.rel_token_index

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
 from collections.abc import Callable
@@ -114,6 +115,21 @@ class CheckpointTokenizer:
         """The same with special tokens added at its end, in transformers' form too."""
         self.of_transformers.add_tokens(tokens, special_tokens=True)
         return CheckpointTokenizer.of(self.of_transformers)
+
+    def without_unread(self, tokens: list[str], rows: int) -> CheckpointTokenizer:
+        """The same, to which added tokens that an encoder of so many rows has none for are words like others.
+
+        transformers' form keeps them, as `gliner` has it.
+        """
+        from tokenizers import Tokenizer
+
+        if self.highest_id() < rows:
+            return self
+        state = json.loads(self.backend.to_str())
+        added = [own for own in state["added_tokens"] if own["id"] < rows or own["content"] not in tokens]
+        reduced = copy.copy(self)
+        reduced.backend = Tokenizer.from_str(json.dumps({**state, "added_tokens": added}))
+        return reduced
 
     def for_words(self) -> SubwordTokenizer:
         """What GLiNER asks of it, checked on probes.
@@ -278,10 +294,10 @@ def add_special_tokens(
     """
     if resize and -1 in (config.class_token_index, config.vocab_size):
         if config.is_relex:
-            tokenizer = tokenizer.with_tokens([config.ent_token, config.sep_token, config.rel_token])
+            tokenizer = tokenizer.with_tokens(added_tokens(config))
             size = len(tokenizer)
             return tokenizer, config.replace(class_token_index=size - 3, rel_token_index=size - 1, vocab_size=size)
-        tokenizer = tokenizer.with_tokens(["[FLERT]", config.ent_token, config.sep_token])
+        tokenizer = tokenizer.with_tokens(added_tokens(config))
         return tokenizer, config.replace(class_token_index=len(tokenizer) - 2, vocab_size=len(tokenizer))
     size = len(tokenizer)
     how = "class_token_index and vocab_size to -1 to have GLiNER's tokens added and found"
@@ -305,6 +321,13 @@ def add_special_tokens(
     if tokenizer.backend.token_to_id(config.sep_token) is None:
         warnings.warn(f"the tokenizer does not have {config.sep_token!r}: prompts hold its pieces", stacklevel=4)
     return tokenizer, config
+
+
+def added_tokens(config: GLiNERConfig) -> list[str]:
+    """What GLiNER adds to the tokenizer of texts, in its order."""
+    if config.is_relex:
+        return [config.ent_token, config.sep_token, config.rel_token]
+    return ["[FLERT]", config.ent_token, config.sep_token]
 
 
 def _itself(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
