@@ -14,7 +14,9 @@ from torch import nn
 
 from gliner_fast.batch import Batch
 from gliner_fast.checkpoints import locating
-from gliner_fast.checkpoints.loading import Parts, create_parts, load_parts, prepare_process
+from gliner_fast.checkpoints.creating import create_parts
+from gliner_fast.checkpoints.loading import load_parts
+from gliner_fast.checkpoints.parts import Parts, prepare_process
 from gliner_fast.compiling import compiled_in_place
 from gliner_fast.config import GLiNERConfig, as_config
 from gliner_fast.cpu.whole_numbers import Packing, precision_of, quantize, why_slow
