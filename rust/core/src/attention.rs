@@ -37,6 +37,8 @@ const QUERIES: usize = 96;
 const QUERY_STRIP: usize = 12;
 /// The same of keys, whose scores are turned a square at a time.
 const KEY_STRIP: usize = SIDE;
+/// Values that are summed one after another: thousands that are alike lose more digits in one sum than in several.
+const VALUES: usize = 256;
 /// Pieces for each thread that there should be: texts are of many lengths.
 const PIECES: usize = 4;
 /// Most heads of a piece: of each subword they are 1 KiB in a row, where a head has 64 numbers. Not tuned.
@@ -359,8 +361,15 @@ fn attend<S: Simd, N: Number>(
             }
             *share = 1.0 / softmax(simd, row);
         }
-        let weights = Rows { numbers: &scores[before..], stride, count: block.len() };
-        let width = value_panels.multiply(simd, weights, among, 0..d, context).width;
+        let mut width = 0;
+        for at in among.clone().step_by(VALUES) {
+            let weights = Rows { numbers: &scores[before + at - among.start..], stride, count: block.len() };
+            let sums = if at == among.start { &mut *context } else { &mut *strip };
+            width = value_panels.multiply(simd, weights, at..among.end.min(at + VALUES), 0..d, sums).width;
+            if at > among.start {
+                add(simd, &mut context[..block.len() * width], &strip[..block.len() * width]);
+            }
+        }
         let rows = &mut out[block.start - asked.start..][..block.len()];
         for ((to, share), own) in rows.iter_mut().zip(shares).zip(context.chunks_exact(width)) {
             for (to, number) in to[head * d..][..d].iter_mut().zip(own) {

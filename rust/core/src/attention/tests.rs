@@ -209,6 +209,39 @@ fn a_long_text_is_shared_by_many_threads() {
 }
 
 #[test]
+fn more_values_than_are_summed_at_once_are_summed() {
+    let length = 2 * VALUES + 9;
+    let number = |at: usize| f32::from(u16::try_from(at * 37 % 1_009).unwrap()) * 0.002 - 1.0;
+    for window in [None, Some(VALUES - 7), Some(VALUES + 20)] {
+        let case = Case {
+            lengths: vec![length],
+            heads: 2,
+            head_dim: 5,
+            qkv: (0..length * 3 * 2 * 5).map(number).collect(),
+            keys: None,
+            queries: None,
+            rows: 0,
+            by_distance: vec![0; 2 * length - 1],
+            biases: None,
+            angles: None,
+            window,
+        };
+        assert_near(&case.found(1, &NewThreads), &case.expected());
+    }
+}
+
+#[test]
+fn thousands_of_values_that_are_alike_keep_their_digits() {
+    let (length, value) = (4_000, 0.1_f32);
+    let qkv: Vec<_> = (0..length).flat_map(|_| [0.0, 0.0, value]).collect();
+    let positions = Positions { keys: None, queries: None, rows: 0, by_distance: &[], biases: None };
+    let layer = Attention { qkv: &qkv, heads: 1, head_dim: 1, positions, rotations: None, window: None, scale: 1.0 };
+    for number in found(layer, &[4_000], 1, &NewThreads) {
+        assert!((number - value).abs() < 5e-6 * value, "{number}");
+    }
+}
+
+#[test]
 fn nothing_of_any_shape_is_nothing() {
     let positions = Positions { keys: None, queries: None, rows: 0, by_distance: &[], biases: None };
     let (heads, head_dim) = (usize::MAX, usize::MAX);
