@@ -86,6 +86,7 @@ WHOLE = os.urandom(100_000)
         ("a.txt.gz", gz(WHOLE)[:50_000]),
         ("a.txt.gz", gz(WHOLE)[:-4]),
         ("a.txt.gz", gz(WHOLE)[:50_000] + b"x" * 100 + gz(WHOLE)[50_100:]),
+        ("a.txt.gz", gz(b"")[:10] + b"\xff" * 100),
         ("a.txt.gz", b"plain text, in fact\n"),
         ("a.txt.gz", gz(b"one\n") + b"and more\n"),
         ("a.txt.zst", zst(WHOLE)[:50_000]),

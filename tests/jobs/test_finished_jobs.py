@@ -112,6 +112,7 @@ def test_what_was_being_joined_is_swept_away(tmp_path: Path):
     [
         (errno.ENAMETOOLONG, "what is finished stays, but the name needs to be shorter"),
         (errno.EACCES, "what is finished stays, and the same call goes on once it may be written"),
+        (errno.EROFS, "what is finished stays, and the same call goes on once it may be written"),
         (errno.ENOSPC, "what is finished stays, and the same call goes on from there"),
     ],
 )
@@ -122,3 +123,11 @@ def test_an_error_of_the_disk_promises_what_holds(number: int, way_on: str, tmp_
     with pytest.raises(OSError, match=way_on) as failure:
         write_aside(tmp_path / "shard", fail)
     assert failure.value.strerror == f"{os.strerror(number)}; {way_on}"
+
+
+def test_an_error_of_the_disk_that_has_no_number_keeps_its_words(tmp_path: Path):
+    def fail(path: Path) -> None:
+        raise OSError("a codec failed")
+
+    with pytest.raises(OSError, match="a codec failed; what is finished stays, and the same call goes on from there"):
+        write_aside(tmp_path / "shard", fail)

@@ -60,6 +60,21 @@ def test_a_dictionary_becomes_its_values(tmp_path):
         assert reader.read(1).columns.schema.field("kind").type == pa.string()
 
 
+@pytest.mark.parametrize(
+    ("kind", "plain"),
+    [
+        (pa.large_list(pa.string_view()), pa.large_list(pa.string())),
+        (pa.list_(pa.binary_view(), 2), pa.list_(pa.binary(), 2)),
+        (pa.map_(pa.string(), pa.string_view(), keys_sorted=True), pa.map_(pa.string(), pa.string(), keys_sorted=True)),
+    ],
+    ids=str,
+)
+def test_a_column_keeps_its_type_but_for_views(tmp_path, kind, plain):
+    path = save(tmp_path / "a.parquet", {"text": ["a"], "x": pa.nulls(1, kind)})
+    with closing(open_rows([path])) as reader:
+        assert reader.schema.field("x").type == plain
+
+
 def test_nothing_but_null_is_nothing_but_rejects(tmp_path):
     rows = read(save(tmp_path / "a.parquet", {"text": pa.nulls(3)}))
     assert (rows.count, rows.texts, [line for line, _, _ in rows.faults]) == (3, [], [1, 2, 3])

@@ -78,6 +78,7 @@ def test_each_row_has_its_own_in_json_lines_and_csv(tmp_path):
     [
         (pa.array([["a", "b"], None, ["c"]]), [["a", "b"], ["c"]]),
         (pa.array([["a", "b"], [], ["c"]], pa.large_list(pa.large_string())), [["a", "b"], ["c"]]),
+        (pa.array([["a", "b"], None, ["c", "d"]], pa.list_(pa.string(), 2)), [["a", "b"], ["c", "d"]]),
         (pa.array(["a, b", None, "c"]), [["a", "b"], ["c"]]),
         (pa.array(["a, b", None, "c"]).dictionary_encode(), [["a", "b"], ["c"]]),
         (
@@ -94,9 +95,16 @@ def test_each_row_has_its_own_in_parquet(tmp_path, column, labels):
     assert [line for line, _, _ in rows.faults] == [2]
 
 
-def test_a_labels_column_of_numbers_is_refused_as_a_whole(tmp_path):
-    pq.write_table(pa.table({"text": ["x"], "labels": [[1]]}), tmp_path / "a.parquet")
-    with pytest.raises(
-        JobInputError, match="the labels column 'labels' is list<element: int64>: expected list<string>"
-    ):
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        (pa.array([[1]]), "list<element: int64>"),
+        (pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())), "map<string, int64"),
+        (pa.array([[(1, "a")]], pa.map_(pa.int64(), pa.string())), "map<int64, string"),
+        (pa.array([{"a": "x", "b": 1}]), "struct<a: string, b: int64>"),
+    ],
+)
+def test_a_labels_column_of_numbers_is_refused_as_a_whole(tmp_path, column, kind):
+    pq.write_table(pa.table({"text": ["x"], "labels": column}), tmp_path / "a.parquet")
+    with pytest.raises(JobInputError, match=f"the labels column 'labels' is {kind}.*: expected list<string>"):
         open_rows([tmp_path / "a.parquet"], Selection(labels_column="labels"))
