@@ -17,6 +17,7 @@ from gliner_fast.jobs import byte_stream
 from gliner_fast.jobs.byte_stream import ByteStream, CutLine
 from gliner_fast.jobs.errors import JobInputError
 from gliner_fast.jobs.inputs import find_inputs
+from gliner_fast.jobs.stopping import Stop
 
 
 def gz(content: bytes) -> bytes:
@@ -147,3 +148,14 @@ def test_a_closed_standard_input_is_told(monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(JobInputError, match="standard input is closed: give a file"):
         ByteStream(find_inputs(["-"], "text")[0])
+
+
+def test_a_terminal_is_asked_for_its_end_once(monkeypatch):
+    ours, theirs = os.openpty()
+    os.write(ours, b"Ada\n\x04Charles\n\x04\x04\x04")  # Ctrl-D ends it, wherever it is asked for more
+    with os.fdopen(theirs, "rb") as source:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(source))
+        with closing(ByteStream(find_inputs(["-"], "text")[0], Stop())) as stream:
+            assert list(stream.lines()) == [(1, b"Ada\n")]
+        sys.stdin.detach()
+    os.close(ours)
