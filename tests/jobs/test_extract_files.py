@@ -380,14 +380,14 @@ def test_rows_that_are_all_bad_give_an_empty_output(small_model: GLiNER, tmp_pat
 def test_a_stream_gets_json_lines_and_warnings(
     small_model: GLiNER, texts: list[str], expected: list[list[tuple[Any, ...]]], tmp_path: Path
 ):
-    rows: list[dict[str, Any]] = [{"text": text} for text in texts]
+    rows: list[dict[str, Any]] = [{"text": text, "n": [n, str(n)][n % 2]} for n, text in enumerate(texts)]
     source = write_jsonl(tmp_path / "in.jsonl", [*rows[:40], {"text": 5}, *rows[40:]])
     out = io.BytesIO()
     with pytest.warns(UserWarning, match=r"in\.jsonl, line 41 is left out: "):
         report = extract_files(source, out, LABELS, model=small_model, **OPTIONS)
     written = [json.loads(line) for line in out.getvalue().splitlines()]
-    assert [row["text"] for row in written] == texts
-    assert [as_told(row["entities"]) for row in written] == expected
+    assert [as_told(row.pop("entities")) for row in written] == expected
+    assert written == rows
     assert (report.rows, report.rejects, report.is_complete) == (151, 1, True)
     assert all(report.stats[f"{stage}_seconds"] > 0 for stage in ("read", "prepare", "encode", "decode", "write"))
     with pytest.raises(JobError, match=r"in\.jsonl, line 41: 'text' is 5 .*\(--on-error skip\) to go on behind it$"):
