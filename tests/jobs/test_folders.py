@@ -47,7 +47,7 @@ def deny(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     [
         "data/*", "data/*.txt", "data/**", "data/**/*.txt", "**/*.txt", "*/*.txt", "**/d.txt", "data/deep/../?.txt",
         "data/[ab].txt", "data/.*", "data/*/er/*", "./data//*.txt", "data/**/er/**", "none/*.txt", "data/*/",
-        "data/a.txt/*", "**", "*/**/er/*", "data/**/../*.txt",
+        "data/a.txt/*", "**", "*/**/er/*", "data/**/../*.txt", "data/**/**",
     ],
 )  # fmt: skip
 def test_a_glob_finds_what_python_s_own_finds(tree, pattern):
@@ -107,6 +107,31 @@ def test_links_to_folders_are_followed_and_none_is_gone_through_twice(tree):
     assert [file.path for file in find_inputs(["data"])] == [str(Path("data", name)) for name in expected]
     found = [file.path for file in find_inputs(["data/**/*.txt"])]
     assert found == [str(Path("data", name)) for name in ["_job/f.txt", *expected]]
+
+
+def test_nothing_is_below_what_is_no_folder(tree):
+    assert [files_by_glob(pattern) for pattern in ("none/**", "data/a.txt/**")] == [[], []]  # Python has the start
+
+
+def test_a_folder_that_several_names_lead_to_has_its_own_or_else_the_first(tree):
+    Path("other").mkdir()
+    Path("other/h.txt").write_text("x\n", encoding="utf-8")
+    for link, folder in (("an", "deep"), ("zoo", "deep"), ("one", "../other"), ("two", "../other")):
+        Path("data", link).symlink_to(folder)
+    names = [path.relative_to("data").as_posix() for path in files_below(Path("data"))]
+    assert names == ["a.txt", "b.txt", "deep/c.txt", "deep/er/d.txt", "one/h.txt"]
+
+
+def test_what_is_in_a_folder_is_sorted_by_its_whole_name(tree):
+    Path("data/z.txt").write_text("x\n", encoding="utf-8")
+    names = [path.relative_to("data").as_posix() for path in files_below(Path("data"))]
+    assert names == ["a.txt", "b.txt", "deep/c.txt", "deep/er/d.txt", "z.txt"]
+
+
+def test_a_glob_passes_over_a_link_that_leads_to_itself(tree):
+    Path("data/loop").symlink_to("loop")
+    assert files_by_glob("data/*/c.txt") == [str(Path("data/deep/c.txt"))]
+    assert files_by_glob("data/*/*.txt") == [str(Path(name)) for name in ("data/_job/f.txt", "data/deep/c.txt")]
 
 
 def test_a_link_to_nothing_may_have_led_to_a_folder_of_inputs(tree):
