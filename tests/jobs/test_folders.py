@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import sys
@@ -27,13 +28,13 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def deny(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def deny(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes a folder unreadable, also to root, who reads all."""
 
-    def forbid(name: str) -> None:
+    def forbid(name: str, number: int = errno.EACCES) -> None:
         def scandir(path: str) -> os.ScandirIterator[str]:
             if Path(path) == Path(name):
-                raise PermissionError(13, "Permission denied", path)
+                raise OSError(number, os.strerror(number), path)
             return original(path)
 
         original = os.scandir
@@ -78,6 +79,13 @@ def test_a_folder_that_cannot_be_read_says_so_itself(tree, deny):
     with pytest.raises(PermissionError) as raised:
         find_inputs(["data"])
     assert raised.value.filename == "data"
+
+
+def test_a_folder_that_is_gone_since_it_was_listed_is_named(tree, deny):
+    deny("data/deep", errno.ENOENT)
+    for given in ("data", "data/**"):
+        with pytest.raises(FileNotFoundError, match="rows would be missing"):
+            find_inputs([given])
 
 
 def test_a_hidden_folder_is_not_even_looked_into(tree, deny):

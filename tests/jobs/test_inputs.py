@@ -71,6 +71,7 @@ def test_files_globs_and_folders_come_in_the_order_given_and_sorted_within(folde
 def test_a_format_holds_whatever_the_names_say(folder):
     assert [file.format for file in find_inputs(["data/x.md", "data/a.jsonl"], "text")] == ["text", "text"]
     assert find_inputs(["data/deep/c.jsonl.gz"], "csv")[0].compression == "gzip"
+    assert "data/x.md" in [file.path for file in find_inputs(["data"], "text")]
 
 
 def test_standard_input_is_taken_for_text_where_nothing_says_otherwise():
