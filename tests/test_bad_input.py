@@ -287,6 +287,13 @@ def edited(copy):
         ("deberta", {"pos_att_type": 5}, "pos_att_type is 5 .int.: expected a list of strings"),
         ("deberta", {"layer_norm_eps": "x"}, "layer_norm_eps is 'x' .str.: expected a number from 0 to 1"),
         ("deberta", {"pad_token_id": 10**9}, "gliner_config.json: no network can be built of its settings: Assertion"),
+        ("deberta", {"intermediate_size": 0}, "the encoder's intermediate_size is 0 .int.: expected a whole"),
+        ("deberta", {"hidden_dropout_prob": 2}, "hidden_dropout_prob is 2 .int.: expected a number from 0 to 1"),
+        (
+            "deberta",
+            {"attention_probs_dropout_prob": None},
+            "attention_probs_dropout_prob is None .NoneType.",
+        ),
         ("bert", {"num_attention_heads": -1}, "the encoder's num_attention_heads is -1"),
         ("bert", {"num_hidden_layers": 0}, "the encoder's num_hidden_layers is 0"),
         ("bert", {"hidden_act": "x"}, "gliner_config.json: no network can be built of its settings: KeyError: 'x'"),

@@ -47,6 +47,16 @@ def test_a_first_era_file_reads_with_defaults_and_keeps_unknown_keys(tmp_path: P
     config.refuse_unsupported()
 
 
+@pytest.mark.gliner
+def test_a_setting_that_is_not_given_is_what_gliner_has_it_be() -> None:
+    from gliner import GLiNERConfig as ReferenceConfig
+
+    ours, theirs = GLiNERConfig(relations_layer="dot").to_dict(), ReferenceConfig(relations_layer="dot").to_dict()
+    shared = ours.keys() & theirs.keys()
+    assert {"max_width", "max_len", "dropout", "subtoken_pooling", "ent_token", "class_token_index"} < shared
+    assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
+
+
 @pytest.mark.parametrize(
     ("name", "values", "expected"),
     [
@@ -56,7 +66,10 @@ def test_a_first_era_file_reads_with_defaults_and_keeps_unknown_keys(tmp_path: P
         ("num_rnn_layers", ["1", None, []], "a whole number"),
         ("dropout", [float("nan"), -1, 2, "x", None], "a number from 0 to 1"),
         ("class_token_index", ["5", None, 1.0], "a whole number"),
+        ("rel_token_index", ["5", None], "a whole number"),
+        ("vocab_size", ["5", None], "a whole number"),
         ("ent_token", [None, 5], "a string"),
+        ("rel_token", [None, 5], "a string"),
         ("sep_token", ["\ud800"], "a string without halves of surrogates"),
     ],
 )

@@ -63,6 +63,14 @@ def test_no_key_of_transformers_or_of_gliner_is_taken_for_a_misspelling() -> Non
         config.max_length = 5
 
 
+def test_a_key_of_the_file_may_be_assigned_however_like_a_setting_it_is() -> None:
+    config = GLiNERConfig.from_dict({"max_widht": 7})
+    config.max_widht = 8
+    assert (config.max_widht, config.max_width) == (8, 12)
+    with pytest.raises(AttributeError, match="did you mean 'max_len'"):
+        config.max_lenn = 8
+
+
 def test_own_keys_are_kept_and_saved_and_others_are_attribute_errors(checkpoint: Any, tmp_path: Path) -> None:
     model = GLiNER.from_pretrained(checkpoint("deberta"))
     assert getattr(model.config, "use_cache", "none") == "none"

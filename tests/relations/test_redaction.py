@@ -90,6 +90,13 @@ def test_a_relation_of_entities_that_are_not_there_is_named(kept: list[int]):
         redact("Ada Bob", [entities[number] for number in kept], relations)
 
 
+def test_an_entity_that_only_begins_as_an_end_does_is_another():
+    entities = [entity("Ada Bob", 0, 3), entity("Ada Bob", 4, 7)]
+    relations = relate([entity("Ada Bob", 0, 7), entities[1]], (0, "met", 1, 0.5))
+    with pytest.raises(ValueError, match=r"relations\[0\]\['head'\] is entity 0 at 0\.\.7, which is not among the"):
+        redact("Ada Bob", entities, relations)
+
+
 def test_the_number_of_an_end_counts_from_the_first_entity():
     entities = [entity("Ada Bob", 0, 3), entity("Ada Bob", 4, 7)]
     (relation,) = relate(entities, (0, "met", 1, 0.5))
