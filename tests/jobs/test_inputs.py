@@ -68,6 +68,15 @@ def test_files_globs_and_folders_come_in_the_order_given_and_sorted_within(folde
     assert [file.path for file in find_inputs(given)] == expected
 
 
+def test_a_glob_passes_over_what_an_earlier_call_wrote_wherever_that_is_seen_from(folder):
+    for ours in (Path("data/deep/../a.jsonl"), folder / "data/a.jsonl"):
+        assert [file.path for file in find_inputs(["data/*.jsonl"], ours=[ours])] == ["data/b.jsonl"]
+    assert [file.path for file in find_inputs(["data/**/*.jsonl*"], ours=[Path("data/_job"), Path("data/deep")])] == [
+        "data/a.jsonl",
+        "data/b.jsonl",
+    ]
+
+
 def test_a_format_holds_whatever_the_names_say(folder):
     assert [file.format for file in find_inputs(["data/x.md", "data/a.jsonl"], "text")] == ["text", "text"]
     assert find_inputs(["data/deep/c.jsonl.gz"], "csv")[0].compression == "gzip"
