@@ -74,6 +74,19 @@ def test_of_what_is_to_be_redacted_a_word_that_is_too_long_is_told(small_model: 
     assert "ACGT" not in json.dumps(reject)
 
 
+@pytest.mark.gliner
+def test_what_is_to_be_redacted_has_to_have_room_beside_the_row_s_own_labels(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+):
+    model = GLiNER.from_pretrained(checkpoint("bert-cut-first"))  # 96 subwords
+    text = f"Ada {'qxzj' * 12}"
+    rows = [{"text": text, "own": ["person"]}, {"text": text, "own": [f"label {number}" for number in range(15)]}]
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    report = extract_files(source, tmp_path / "out", labels_column="own", model=model, redaction=Redaction())
+    (reject,) = read_jsonl(Path(report.rejects_file or ""))
+    assert (reject["line"], "fewer labels" in reject["reason"]) == (2, True)
+
+
 def test_only_words_are_too_long(small_model: GLiNER, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(predictor_module, "LONGEST_WORD", 50)
     texts = ["x" * 50, "x y " * 30, "x" * 40 + "/" + "y" * 40, "x" * 30 + "-" + "y" * 20, "\U0001f600" * 51, ""]
