@@ -128,7 +128,9 @@ def test_a_shard_removed_after_the_job_brings_all_rejects_back(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{}\n", b"[\n", b"7\n", b"precious", b"precious\nwords", b'{"plan": 1}\n{"sl']
+    "content",
+    [b"", b"{}\n", b"[\n", b"7\n", b"precious", b"precious\nwords", b'{"plan": 1}\n{"sl', b"[" * 10**5 + b"\n"],
+    ids=lambda content: content[:20],
 )
 def test_a_damaged_manifest_is_refused_and_kept_to_its_last_line(content: bytes, paths: Paths):
     with JobFolder(paths, PLAN):
