@@ -32,10 +32,12 @@ def test_no_number_moves_by_more_than_half_a_step_of_its_row(seed: int, size: fl
 
 def test_small_ones_vectors_and_whole_numbers_stay_as_they_are() -> None:
     tensors = {"bias": torch.randn(9000), "small": torch.randn(3, 3), "ids": torch.arange(9000).view(90, 100)}
+    tensors["nearly"] = torch.randn(65, 63)
     stored = quantize_rows(tensors)
     assert stored.keys() == tensors.keys()
     assert all(torch.equal(stored[name], tensor) for name, tensor in tensors.items())
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in dequantize_rows(stored).items())
+    assert quantize_rows({"large": torch.randn(64, 64)})["large"].dtype == torch.int8
 
 
 def test_a_large_matrix_takes_a_quarter() -> None:

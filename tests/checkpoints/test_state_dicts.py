@@ -119,10 +119,20 @@ def test_what_is_missing_unknown_or_of_another_shape_is_told_by_gliner_s_names(c
     ) as told:
         network.load_state_dict({**weights, "token_rep_layer.new": query})
     assert "encoder.layers.0" not in str(told.value)
-    with pytest.raises(RuntimeError, match=f"size mismatch for {QUERY}"):
+    with pytest.raises(RuntimeError, match=f"size mismatch for {QUERY}") as told:
         network.load_state_dict({**weights, QUERY: query[:3]}, strict=False)
+    assert str(told.value).count("size mismatch") == 1
     with pytest.raises(RuntimeError, match="encoder.word_embeddings.weight"):
         network.load_state_dict({"nonsense": query})  # of nobody's names
+
+
+def test_a_name_that_stands_for_two_of_our_tensors_is_missing_once(checkpoint: Callable[[str], Path]) -> None:
+    folder = checkpoint("t5")
+    weights = stored(folder)
+    for name in [name for name in weights if name.endswith(("shared.weight", "embed_tokens.weight"))]:
+        del weights[name]
+    found = GLiNER.from_pretrained(folder).model.load_state_dict(weights, strict=False)
+    assert found.missing_keys == ["token_rep_layer.bert_layer.model.shared.weight"]
 
 
 @pytest.mark.parametrize("kind", ["deberta", "bert", "era-v1", "t5", "token", "token-mt5", "bi", "relex", "modernbert"])
