@@ -278,3 +278,11 @@ def test_a_fault_of_our_own_is_told_whole_and_is_no_answer(error, code, told, ru
     assert (ended, out) == (code, "")
     assert err.endswith(told)
     assert err.startswith("Traceback (most recent call last):\n") == bool(told) == ("in fail\n" in err)
+
+
+def test_an_error_without_words_is_called_by_its_name(run, monkeypatch):
+    def fail(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr("gliner_fast.cli.options.load_model", fail)
+    assert run("verify", "-l", "person") == (2, "", "gliner-fast: error: MemoryError\n")

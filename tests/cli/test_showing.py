@@ -153,3 +153,8 @@ def test_labels_files_hold_names_descriptions_and_thresholds(name, content, labe
     file.write_text(content, encoding="utf-8")
     wanted = read_labels([], file)
     assert (wanted.labels, wanted.thresholds) == (labels, thresholds)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_label(tmp_path):
+    (tmp_path / "labels.txt").write_text("person\ncity\n", encoding="utf-8-sig")
+    assert read_labels([], tmp_path / "labels.txt").names == ["person", "city"]
