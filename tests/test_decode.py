@@ -121,6 +121,14 @@ def test_scores_on_their_way_are_waited_for_and_give_the_same(dtype: torch.dtype
     assert any(best[0])
 
 
+def test_class_probabilities_are_those_of_the_five_best_labels_and_of_equals_the_first():
+    logits = torch.tensor([1.0, 3.0, 0.0, 1.0, 2.0, 1.0, 3.0])  # of one word and seven labels
+    span = Candidates(*(np.array(own) for own in ([0, 1], [0], [1], [1])), scores=np.ones(1, np.float32))
+    (best,) = class_probabilities(logits, span, np.array([1]), np.array([7]), 1, ["abcdefg"])
+    assert list(best) == ["b", "g", "e", "a", "d"]
+    assert list(best.values()) == torch.sigmoid(logits[[1, 6, 4, 0, 3]]).tolist()
+
+
 @given(
     counts=st.lists(st.tuples(st.integers(0, 12), st.integers(1, 5)), min_size=1, max_size=4),
     max_width=st.integers(1, 6),
