@@ -42,6 +42,12 @@ def test_equal_per_text_labels_share_a_set() -> None:
     assert plan.set_of_text.tolist() == [0, 1, 0, 2]
 
 
+def test_per_text_labels_may_be_mappings_alone() -> None:
+    plan = plan_labels([{"a": "about a"}, {"a": "about a"}, {"b": "about b"}], 3)
+    assert [labels.names for labels in plan.sets] == [("a",), ("b",)]
+    assert plan.set_of_text.tolist() == [0, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("labels", "error", "words"),
     [
