@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gliner_fast import _rust
+from gliner_fast.words import split_words as split_into_words
 from gliner_fast.words import unicode_ranges, word_span_finder
 from tests.reference.examples import examples
 from tests.reference.words import WORD, replace_surrogates, split_words
@@ -94,6 +95,14 @@ def test_max_words_cuts_each_text_and_tells_what_it_had(texts: list[str], max_wo
     words = SPLITTER.split(texts, max_words)
     assert as_triples(words) == expected(texts, max_words)
     assert words.total_counts.tolist() == [len(split_words(text)) for text in texts]
+
+
+def test_max_words_cuts_what_a_user_s_splitter_gives_and_tells_what_there_was():
+    split = split_into_words(["a bc d", "e"], 2, lambda text: [(m[0].upper(), *m.span()) for m in WORD.finditer(text)])
+    assert as_triples(split.words) == [[("a", 0, 1), ("bc", 2, 4)], [("e", 0, 1)]]
+    assert split.read.to_lists() == [["A", "BC"], ["E"]]
+    assert split.read_texts == ["A BC", "E"]
+    assert split.total_counts.tolist() == [3, 1]
 
 
 @examples

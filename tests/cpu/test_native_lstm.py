@@ -222,4 +222,5 @@ def test_kept_weights_are_those_of_now_and_stay_out_of_copies(monkeypatch):
         half = lstm.bfloat16()
         half(vectors.bfloat16(), counts)
     assert copy.deepcopy(lstm).kept is None
+    assert lstm.eval().kept is not None
     assert lstm.train().kept is None

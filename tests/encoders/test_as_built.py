@@ -98,6 +98,23 @@ def test_what_is_put_around_a_module_takes_part(kind: str, part: str, how: str) 
     assert (hidden(encoder) - plain).abs().max() > 0.01
 
 
+def hook_before(layer: nn.Module) -> None:
+    layer.register_forward_pre_hook(lambda *_: None)
+
+
+def make_another_kind(layer: nn.Module) -> None:
+    layer.__class__ = type("Another", (type(layer),), {})
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("how", [hook_before, nn.Module.compile, make_another_kind])
+def test_what_becomes_of_a_layer_once_it_was_asked_for_is_seen(how: Callable[[nn.Module], None], kind: str) -> None:
+    encoder = make_encoder(kind)
+    assert encoder.reads_packed
+    how(encoder.get_submodule(f"model.{LAYERS[kind]}.1"))
+    assert not encoder.reads_packed
+
+
 @pytest.mark.parametrize("kind", LAYERS)
 def test_a_hook_sees_padded_texts(kind: str) -> None:
     encoder, seen = make_encoder(kind), []

@@ -10,7 +10,7 @@ import torch
 
 from gliner_fast.cpu import native
 from gliner_fast.encoders import attention_executor
-from gliner_fast.encoders.attention_executor import VARIABLE, choose_attention
+from gliner_fast.encoders.attention_executor import VARIABLE, PackedTexts, choose_attention, runs_of_equals
 from gliner_fast.kernels import _triton, disentangled_attention
 from gliner_fast.kernels._triton import INTERPRETED
 from tests.small_network import packed, small_batch, small_network
@@ -23,6 +23,19 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Sets the environment variable."""
     monkeypatch.delenv(VARIABLE, raising=False)
     return lambda value: monkeypatch.setenv(VARIABLE, value)
+
+
+def test_neighbours_of_one_length_are_taken_together_and_empty_texts_left_out():
+    assert runs_of_equals([0, 3, 3, 0, 2, 3]) == [(slice(0, 6), 3), (slice(6, 8), 2), (slice(8, 11), 3)]
+    assert runs_of_equals([]) == []
+
+
+def test_packed_texts_may_come_in_any_order():
+    texts = PackedTexts([2, 0, 3, 1], torch.tensor([0, 2, 2, 5, 6]))
+    assert texts.longest == 3
+    assert texts.starts.tolist() == [0, 0, 2, 2, 2, 5]
+    assert texts.places.tolist() == [0, 1, 0, 1, 2, 0]
+    assert PackedTexts([], torch.tensor([0])).longest == 0
 
 
 def test_a_cpu_attends_in_rust_where_that_is_fast_else_to_texts_of_one_length_together(asked, monkeypatch):

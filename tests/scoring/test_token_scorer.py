@@ -129,6 +129,17 @@ def test_the_head_trains_under_autocast():
     assert (short.float() - exact).abs().max() <= 0.05 * exact.abs().max()
 
 
+def test_the_head_computes_under_autocast_without_a_gradient():
+    scorer = TokenScorer(WIDTH, dropout=0.0).eval()
+    words, labels = vectors(torch.float32)
+    with torch.inference_mode():
+        exact = scorer(words, labels, WORD_COUNTS, CLASS_COUNTS)
+        with torch.autocast("cpu", torch.bfloat16):
+            short = scorer(words, labels, WORD_COUNTS, CLASS_COUNTS)
+    assert short.dtype == torch.bfloat16
+    assert (short.float() - exact).abs().max() <= 0.05 * exact.abs().max()
+
+
 def test_inner_units_are_dropped_in_training_alone():
     torch.manual_seed(0)
     scorer, (words, labels) = TokenScorer(WIDTH, dropout=0.4), vectors(torch.float32)
@@ -160,6 +171,13 @@ def test_a_span_s_vector_is_the_mean_of_its_words():
     expected = torch.stack([words[s : e + 1].mean(0) for s, e in zip(starts.tolist(), lasts.tolist(), strict=True)])
     torch.testing.assert_close(found, expected)
     assert scorer.span_vectors(words, starts[:0], lasts[:0]).shape == (0, WIDTH)
+
+
+def test_a_span_s_words_of_16_bits_are_summed_in_float32():
+    words = torch.ones(300, WIDTH, dtype=torch.bfloat16)  # whose own sum stays at 256
+    found = TokenScorer(WIDTH, dropout=0.0).span_vectors(words, torch.tensor([0]), torch.tensor([299]))
+    assert found.dtype == torch.float32
+    assert torch.equal(found, torch.ones(1, WIDTH))
 
 
 def test_an_adapter_around_the_layer_that_is_read_by_its_weights_is_refused_and_others_take_part():
