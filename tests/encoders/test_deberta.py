@@ -359,6 +359,13 @@ def test_position_rows_are_those_of_transformers(length: int) -> None:
     assert torch.equal(rows[distance + length - 1], wanted)
 
 
+@pytest.mark.parametrize("given", [-1, 0])
+def test_without_a_number_of_relative_positions_there_are_as_many_as_absolute_ones(given: int) -> None:
+    config = DebertaConfig.read({**SETTINGS, "position_buckets": -1, "max_relative_positions": given})
+    assert config is not None
+    assert config.span == config.max_relative_positions == SETTINGS["max_position_embeddings"]
+
+
 @pytest.mark.parametrize("default", [torch.bfloat16, torch.float16, torch.float64])
 def test_position_rows_are_the_same_whatever_the_default_dtype(default: torch.dtype) -> None:
     config = DebertaConfig.read({**SETTINGS, "position_buckets": 256, "max_position_embeddings": 512})
@@ -382,6 +389,9 @@ def test_position_rows_are_the_same_whatever_the_default_dtype(default: torch.dt
         {"hidden_act": "gelu_new"},
         {"norm_rel_ebd": "none"},
         {"embedding_size": 16},
+        {"attention_head_size": 16},
+        {"relative_attention": False},
+        {"pos_att_type": ["c2p", "p2p"]},
         {"model_type": "bert"},
     ],
 )
