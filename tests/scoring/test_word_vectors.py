@@ -92,6 +92,27 @@ def test_without_gradients_the_lstm_is_torchs() -> None:
         torch.testing.assert_close(out, module.lstm(vectors[None])[0][0])
 
 
+def test_under_autocast_the_lstm_that_trains_is_torchs() -> None:
+    module, vectors, counts = WordLSTM(6, 1), torch.randn(5, 6), torch.tensor([3, 2])
+    with torch.autocast("cpu", torch.bfloat16):
+        out = module(vectors, counts)
+    assert type(out.grad_fn).__name__ == "IndexCopyBackward0"
+    order, sizes = time_major(counts)
+    with torch.autocast("cpu", torch.bfloat16):
+        theirs = module.lstm(PackedSequence(vectors[order], sizes))[0].data
+    assert torch.equal(out[order], theirs)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_lstm_s_dropout_is_between_its_layers(layers: int) -> None:
+    module, vectors, counts = WordLSTM(6, layers), torch.randn(5, 6), torch.tensor([3, 2])
+    module.lstm.dropout = 0.5
+    drawn = [module(vectors, counts) for _ in range(2)]
+    assert torch.equal(*drawn) == (layers == 1)
+    module.eval()
+    assert torch.equal(*(module(vectors, counts) for _ in range(2)))
+
+
 def test_weights_are_laid_into_one_piece_once(monkeypatch: pytest.MonkeyPatch) -> None:
     lstm, calls = WordLSTM(6, 2).lstm, []
     before = [weight.clone() for weight in lstm.parameters()]
