@@ -361,6 +361,21 @@ def test_where_it_cannot_be_recorded_it_runs_without_and_says_so_once(recorded):
     torch.testing.assert_close(found, run_without(encoder, 9, [0, 8]), rtol=0, atol=0)
 
 
+def test_an_encoder_that_could_not_be_recorded_is_tried_again_once_it_is_another():
+    tried = []
+
+    def fails(_: object) -> None:
+        tried.append(1)
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    graphs, text = EncoderGraphs(fails), torch.zeros(3, dtype=torch.int64)
+    for state in ("before", "after"):
+        with pytest.warns(UserWarning, match="could not be recorded"):
+            assert graphs.run(lambda: (lambda *_: text, None), text, text, (state,)) is None
+        assert graphs.run(lambda: (lambda *_: text, None), text, text, (state,)) is None
+    assert len(tried) == 2
+
+
 # --- when it is asked for ---------------------------------------------------------------------------------------------
 
 
