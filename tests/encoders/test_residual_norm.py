@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from gliner_fast.cpu.linear import Linear
 from gliner_fast.encoders import residual_norm
-from gliner_fast.encoders.residual_norm import FEWEST_ROWS, VARIABLE, add_and_norm
+from gliner_fast.encoders.residual_norm import FEWEST_ROWS, VARIABLE, add_and_norm, add_residual
 from gliner_fast.kernels import _triton
 from gliner_fast.kernels import add_norm as add_norm_module
 from gliner_fast.kernels._triton import INTERPRETED
@@ -124,6 +125,28 @@ def test_vectors_are_written_to_only_where_that_is_said(in_place: bool):
         found = add_and_norm(vectors, residual, norm, in_place=in_place)
         torch.testing.assert_close(found, norm(before + residual), rtol=0, atol=0)
     assert torch.equal(vectors, before) is not in_place
+
+
+def test_where_a_gradient_is_asked_for_vectors_are_never_written_to():
+    vectors, residual = torch.randn(2, 5, WIDTH)
+    before, norm = vectors.clone(), random_norm()
+    add_and_norm(vectors, residual, norm, in_place=True)
+    add_residual(vectors, residual, Linear(WIDTH, WIDTH).eval())
+    assert torch.equal(vectors, before)
+
+
+def test_what_a_layer_made_is_written_to_unless_others_have_seen_it():
+    rows, residual, layer, seen = torch.randn(5, WIDTH), torch.randn(5, WIDTH), Linear(WIDTH, WIDTH).eval(), []
+    with torch.inference_mode():
+        vectors = layer(rows)
+        assert add_residual(vectors, residual, layer) is vectors
+        assert add_residual(layer(rows), residual.double(), layer).dtype == torch.float64
+        layer.register_forward_hook(lambda _, __, out: seen.append(out))
+        for made_by in (layer, None):
+            vectors = layer(rows)
+            torch.testing.assert_close(add_residual(vectors, residual, made_by), vectors + residual, rtol=0, atol=0)
+            assert torch.equal(vectors, layer(rows))
+    assert seen
 
 
 def test_a_residual_of_more_bits_keeps_them():

@@ -29,10 +29,10 @@ def free(monkeypatch):
 
 def test_a_cpu_s_budget_grows_with_its_threads(monkeypatch):
     budgets = []
-    for threads in (1, 2, 16):
+    for threads in (1, 2, 16, 256):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         budgets.append(default_budget(small_network(), torch.device("cpu")))
-    assert budgets == [768, 768, 4096]
+    assert budgets == [768, 768, 4096, 2**14]  # and no further
 
 
 @pytest.mark.parametrize(("dtype", "has_amx", "budget"), [
