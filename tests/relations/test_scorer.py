@@ -203,6 +203,22 @@ def test_a_link_is_strictly_above_its_text_s_threshold():
     assert 0 < len(wanted) < 11
 
 
+def test_a_link_s_threshold_is_one_of_the_spans_precision():
+    scorer = make_scorer("dot").bfloat16()
+    vectors = torch.zeros(2, WIDTH, dtype=torch.bfloat16)
+    vectors[:, 0] = torch.tensor([1.0078125, -0.83984375])  # a link of 0.3002: above 0.3, which is 0.3008 in bf16
+    question = make_question([(2, 1)], threshold=0.0)[1]
+    for limit, linked in ((0.3, False), (0.299, True)):
+        asked = replace(
+            question,
+            are_entities=np.ones(2, np.bool_),
+            adjacency_thresholds=np.array([limit]),
+            prompts=question.prompts.bfloat16(),
+        )
+        with torch.no_grad():
+            assert bool(len(scorer(vectors, asked).heads)) is linked
+
+
 @pytest.mark.parametrize("relations_layer", ["none", "dot", "gat"])
 def test_each_text_has_thresholds_of_its_own(relations_layer: str):
     vectors, question = make_question([(5, 2), (5, 2), (5, 2)], threshold=0.0)
