@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tokenizers import processors
 
 from gliner_fast import GLiNER
 from gliner_fast.data_processor import DataProcessor, whitespace_words
@@ -97,6 +98,41 @@ def test_what_cannot_be_used_is_refused_and_nothing_is_changed(model: GLiNER):
     with pytest.raises(AttributeError, match="the model is no bi-encoder, and has no labels_tokenizer"):
         model.data_processor.labels_tokenizer = model.data_processor.transformer_tokenizer
     assert model.predict_entities(TEXT, LABELS) == found != []
+
+
+def test_a_tokenizer_that_puts_special_subwords_elsewhere_is_refused_where_it_is_assigned(model: GLiNER):
+    found = model.predict_entities(TEXT, LABELS)
+    other = copy.deepcopy(model.data_processor.transformer_tokenizer)
+    between = [("[SEP]", other.convert_tokens_to_ids("[SEP]"))]
+    other.backend_tokenizer.post_processor = processors.TemplateProcessing("$A [SEP] $A", special_tokens=between)
+    with pytest.raises(CheckpointError, match="gliner_fast cannot use it"):
+        model.data_processor.transformer_tokenizer = other
+    assert model.predict_entities(TEXT, LABELS) == found != []
+
+
+def test_without_a_splitter_words_are_those_of_the_default_one(model: GLiNER):
+    words = model.prepare_inputs([TEXT, ""])
+    model.data_processor.words_splitter = None
+    assert model.prepare_inputs([TEXT, ""]) == words == ([TEXT.replace(".", " .").split(), []], *words[1:])
+
+
+def test_a_bi_encoder_reads_labels_as_made_while_their_tokenizer_and_its_limit_are_the_same(
+    checkpoint: Callable[[str], Path],
+):
+    processor = GLiNER.from_pretrained(checkpoint("bi")).data_processor
+    tokenizer = processor.labels_tokenizer
+    limit = tokenizer.model_max_length
+    tokenizer.model_max_length = 7
+    assert not processor.reads_as_made
+    tokenizer.model_max_length = limit
+    assert processor.reads_as_made
+    other = copy.deepcopy(tokenizer)
+    processor.labels_tokenizer = other
+    assert processor.reads_as_made
+    other = copy.deepcopy(tokenizer)
+    other.add_tokens(["something else"])
+    processor.labels_tokenizer = other
+    assert not processor.reads_as_made
 
 
 def test_a_tokenizer_s_limit_is_saved(model: GLiNER, tmp_path: Path):
