@@ -2,6 +2,7 @@
 
 import threading
 
+import numpy as np
 import pytest
 import torch
 
@@ -58,6 +59,16 @@ def test_results_of_equal_texts_share_nothing(extra, model):
             entity[extra.removeprefix("return_").removesuffix("s")][:] = 0
     one.clear()
     assert [{name: repr(value) for name, value in entity.items()} for entity in other] == before
+
+
+def test_a_label_s_vector_is_its_own_beside_texts_with_other_labels(model):
+    labels = [["person"], ["city", "organization", "person"], ["city", "person"]]
+    texts, options = [TEXT, f"{TEXT} ", f" {TEXT}"], {"threshold": 0.05, "return_label_vectors": True}
+    for text, own, found in zip(texts, labels, model.inference(texts, labels, **options), strict=True):
+        alone = model.predict_entities(text, own, **options)
+        assert [entity["label"] for entity in found] == [entity["label"] for entity in alone] != []
+        for entity, other in zip(found, alone, strict=True):
+            np.testing.assert_allclose(entity["label_vector"], other["label_vector"], atol=1e-4)
 
 
 @pytest.mark.parametrize("default", [torch.float32, torch.bfloat16], ids=str)
