@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from gliner_fast.jobs.ray_options import RayOptions
     from gliner_fast.model import GLiNER
     from gliner_fast.redaction import Redacted, Redaction, redact
+    from gliner_fast.relations.relation import Relation
+    from gliner_fast.relex import RelexGLiNER
 
 __version__ = "0.1.0"
 
@@ -33,6 +35,8 @@ __all__ = [
     "RayOptions",
     "Redacted",
     "Redaction",
+    "Relation",
+    "RelexGLiNER",
     "UnsupportedCheckpointError",
     "VerificationReport",
     "__version__",
@@ -56,6 +60,8 @@ _HOMES = {
     "RayOptions": "jobs.ray_options",
     "Redacted": "redaction",
     "Redaction": "redaction",
+    "Relation": "relations.relation",
+    "RelexGLiNER": "relex",
     "UnsupportedCheckpointError": "errors",
     "VerificationReport": "comparing.report",
     "extract_files": "jobs",

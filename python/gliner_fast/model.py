@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -35,11 +35,14 @@ from gliner_fast.predicting.token_budget import default_budget
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+    from typing_extensions import Self
 
 if __name__ != "gliner_fast.model":
     # Imported as gliner.model, by whom this package has been put in the place of `gliner` (in sys.modules): there is to
     # be one class of this name.
     sys.modules[__name__] = import_module("gliner_fast.model")
+
+Model = TypeVar("Model", bound="GLiNER")
 
 # Methods of `gliner`'s that no model has here.
 _LEFT_OUT = frozenset({
@@ -146,7 +149,7 @@ class GLiNER(PredictionMethods, TrainingMethods, SavingMethods, nn.Module):
         runtime_model_file: str | None = None,  # noqa: ARG003
         runtime_options: Mapping[str, Any] | None = None,  # noqa: ARG003
         corrected_numbering: bool = False,
-    ) -> GLiNER:
+    ) -> Self:
         """Loads a checkpoint, with `gliner`'s arguments (compat section 1.2).
 
         Args:
@@ -245,7 +248,7 @@ class GLiNER(PredictionMethods, TrainingMethods, SavingMethods, nn.Module):
         tokenizer: PreTrainedTokenizerBase | None = None,
         labels_tokenizer: PreTrainedTokenizerBase | None = None,
         local_files_only: bool = False,
-    ) -> GLiNER:
+    ) -> Self:
         """A new model, to be trained: a random head on pretrained encoders, or all random (compat section 1.2).
 
         Where the settings name a `labels_encoder`, it is a bi-encoder. Of that nothing is made that it does not use:
@@ -288,13 +291,15 @@ class GLiNER(PredictionMethods, TrainingMethods, SavingMethods, nn.Module):
 
     load_from_config = from_config  # the name that it has in `gliner`'s classes of one kind
 
-    def __getattr__(self, name: str) -> Any:
-        """As torch's; says so of `gliner`'s methods that no model has, and why a model lacks those of other kinds."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError as error:
-            left_out = f"gliner's {name} is not offered here: README, 'What differs from gliner'"
-            raise AttributeError(left_out if name in _LEFT_OUT else why_missing(name) or str(error)) from None
+    if not TYPE_CHECKING:  # for type checkers torch's is enough: by this one any misspelt method would be there
+
+        def __getattr__(self, name: str) -> Any:
+            """As torch's; says so of `gliner`'s methods that no model has, and why a model lacks those of others."""
+            try:
+                return super().__getattr__(name)
+            except AttributeError as error:
+                left_out = f"gliner's {name} is not offered here: README, 'What differs from gliner'"
+                raise AttributeError(left_out if name in _LEFT_OUT else why_missing(name) or str(error)) from None
 
     @property
     def device(self) -> torch.device:
@@ -418,7 +423,7 @@ def _quantize(model: GLiNER, kind: WholeNumbers) -> None:
         warnings.warn(slow, stacklevel=3)
 
 
-def _class_for(asked: type[GLiNER], config: GLiNERConfig) -> type[GLiNER]:
+def _class_for(asked: type[Model], config: GLiNERConfig) -> type[Model]:
     """Whose methods suit a checkpoint: relex models answer with relations, too; a class of the user's own is kept.
 
     Raises:
@@ -427,7 +432,7 @@ def _class_for(asked: type[GLiNER], config: GLiNERConfig) -> type[GLiNER]:
     from gliner_fast.relex import RelexGLiNER
 
     if config.is_relex:
-        return RelexGLiNER if asked is GLiNER else asked
+        return cast(type[Model], RelexGLiNER) if asked is GLiNER else asked
     if issubclass(asked, RelexGLiNER):
         raise CheckpointError(
             f"{asked.__name__} is for relation extraction (relex) models, and this checkpoint has no relations_layer: "

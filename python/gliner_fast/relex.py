@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from typing_extensions import TypedDict, Unpack
 
 from gliner_fast.labels import Labels, Relations, Threshold
 from gliner_fast.methods.relation_scoring import RelationScoring
@@ -16,6 +18,15 @@ from gliner_fast.relations.relation import Relation, relations_of
 if TYPE_CHECKING:
     from gliner_fast.devices import Devices
     from gliner_fast.entity import Entity
+
+
+class _Others(TypedDict, total=False):
+    """Arguments of `RelexGLiNER.inference` that come by name."""
+
+    return_vectors: bool
+    return_label_vectors: bool
+    on_long: OnLong
+
 
 Answers = tuple[list[list["Entity"]], list[list[Relation]]]
 
@@ -33,7 +44,46 @@ class RelexGLiNER(RelationScoring, GLiNER):  # type: ignore[misc]  # as gliner's
         ... )
     """
 
-    def inference(  # type: ignore[override]
+    @overload  # type: ignore[override]
+    def inference(
+        self,
+        texts: str | Sequence[str],
+        labels: Labels,
+        relations: Relations | None = ...,
+        flat_ner: bool | Sequence[bool] = ...,
+        threshold: Threshold = ...,
+        adjacency_threshold: float | Sequence[float] | None = ...,
+        relation_threshold: Threshold | None = ...,
+        multi_label: bool | Sequence[bool] = ...,
+        batch_size: int | None = ...,
+        packing_config: object | None = ...,
+        input_spans: Sequence[Sequence[Mapping[str, int]]] | None = ...,
+        return_relations: Literal[True] = ...,
+        return_class_probs: bool = ...,
+        **others: Unpack[_Others],
+    ) -> Answers: ...
+
+    @overload
+    def inference(
+        self,
+        texts: str | Sequence[str],
+        labels: Labels,
+        relations: Relations | None = ...,
+        flat_ner: bool | Sequence[bool] = ...,
+        threshold: Threshold = ...,
+        adjacency_threshold: float | Sequence[float] | None = ...,
+        relation_threshold: Threshold | None = ...,
+        multi_label: bool | Sequence[bool] = ...,
+        batch_size: int | None = ...,
+        packing_config: object | None = ...,
+        input_spans: Sequence[Sequence[Mapping[str, int]]] | None = ...,
+        *,
+        return_relations: Literal[False],
+        return_class_probs: bool = ...,
+        **others: Unpack[_Others],
+    ) -> list[list[Entity]]: ...
+
+    def inference(
         self,
         texts: str | Sequence[str],
         labels: Labels,
@@ -123,8 +173,11 @@ class RelexGLiNER(RelationScoring, GLiNER):  # type: ignore[misc]  # as gliner's
         return_label_vectors: bool = False,
         **kwargs: Any,
     ) -> list[Entity]:
-        """Finds the entities of one text; `relations` are read beside them, but not looked for."""
-        entities: list[list[Entity]] = self.inference(  # type: ignore[assignment]
+        """Finds the entities of one text; `relations` are read beside them, but not looked for.
+
+        Arguments, but for these, are those of `GLiNER.predict_entities`; further ones, those of `inference`.
+        """
+        entities: list[list[Entity]] = self.inference(
             [text],
             labels,
             relations=relations,
@@ -155,8 +208,14 @@ class RelexGLiNER(RelationScoring, GLiNER):  # type: ignore[misc]  # as gliner's
         return_label_vectors: bool = False,
         **kwargs: Any,
     ) -> tuple[list[Entity], list[Relation]]:
-        """Finds the entities of one text, and the relations between them; see `inference`."""
-        found: Answers = self.inference(  # type: ignore[assignment]
+        """Finds the entities of one text, and the relations between them.
+
+        Arguments, but for the text, and errors are those of `inference`.
+
+        Returns:
+            The text's entities, and its relations, as `inference` has them.
+        """
+        found: Answers = self.inference(
             [text],
             labels,
             relations=relations,
@@ -192,7 +251,7 @@ class RelexGLiNER(RelationScoring, GLiNER):  # type: ignore[misc]  # as gliner's
             FutureWarning,
             stacklevel=2,
         )
-        return self.inference(
+        found: Answers | list[list[Entity]] = self.inference(
             texts,
             labels,
             flat_ner=flat_ner,
@@ -202,6 +261,7 @@ class RelexGLiNER(RelationScoring, GLiNER):  # type: ignore[misc]  # as gliner's
             return_label_vectors=return_label_vectors,
             **kwargs,
         )
+        return found
 
     def stream(
         self,

@@ -72,6 +72,9 @@ class LabelVectorMethods(ABC):
         Args:
             labels: what is encoded; of a mapping of label to description the descriptions.
             batch_size: accepted and unused.
+
+        Raises:
+            AttributeError: of other models, by asking for the method.
         """
         return self.predictor().encode_labels([labels] if isinstance(labels, str) else labels)
 

@@ -6,9 +6,10 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
+from typing_extensions import TypedDict, Unpack
 
 from gliner_fast.config import ENTITIES_ALONE
 from gliner_fast.data_processor import whitespace_words
@@ -32,6 +33,21 @@ _WINDOW_CHARACTERS = 2**24
 _CUDA_WINDOW = 8192
 _CUDA_WINDOW_CHARACTERS = 2**21
 _CUDA_HALVINGS = 3
+
+
+class StreamOptions(TypedDict, total=False):
+    """Arguments of `GLiNER.stream` that its results do not depend on in type."""
+
+    flat_ner: bool
+    threshold: float | Mapping[str, float]
+    multi_label: bool
+    batch_size: int | None
+    return_class_probs: bool
+    return_vectors: bool
+    return_label_vectors: bool
+    on_long: OnLong
+    window_size: int
+    devices: Devices | None
 
 
 class PredictionMethods(LabelVectorMethods):
@@ -86,6 +102,9 @@ class PredictionMethods(LabelVectorMethods):
 
         Returns:
             Entities in reading order.
+
+        Raises:
+            ValueError: as `inference`, as are a TypeError and a MemoryError.
         """
         return self.inference(
             [text],
@@ -185,6 +204,26 @@ class PredictionMethods(LabelVectorMethods):
             for own in results:
                 found += own
         return found
+
+    @overload
+    def stream(
+        self,
+        texts: Iterable[Any],
+        labels: str | Sequence[str] | Mapping[str, str],
+        *,
+        as_tuples: Literal[False] = ...,
+        **options: Unpack[StreamOptions],
+    ) -> Iterator[list[Entity]]: ...
+
+    @overload
+    def stream(
+        self,
+        texts: Iterable[Any],
+        labels: str | Sequence[str] | Mapping[str, str],
+        *,
+        as_tuples: Literal[True],
+        **options: Unpack[StreamOptions],
+    ) -> Iterator[tuple[list[Entity], Any]]: ...
 
     def stream(
         self,

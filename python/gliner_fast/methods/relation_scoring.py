@@ -42,6 +42,9 @@ class RelationScoring:
         Returns:
             A line for people, and F1 in [0, 1], of entities and of relations. Relations are those that `inference`
             finds; of a token-level model `gliner` looks for them between annotated entities alone.
+
+        Raises:
+            DataError: an example that is none, or annotates what it has not; a ValueError that says which.
         """
         from gliner_fast.evaluation.relation_scores import evaluate_relations_like_gliner
 

@@ -36,6 +36,10 @@ class TrainingMethods:
 
         Returns:
             A line for people, and F1 in [0, 1].
+
+        Raises:
+            DataError: an example that is none, or annotates words that it has not; a ValueError that says which. In
+                `gliner` such an entity counts as missed.
         """
         from gliner_fast.evaluation import evaluate_like_gliner
 
