@@ -21,7 +21,7 @@ from gliner_fast.cpu.linear import expect_layer
 from gliner_fast.relations.adjacency import ContextualAdjacency, PairwiseAdjacency, adjacency_layer
 from gliner_fast.relations.pairs import ordered_pairs, padded_blocks
 from gliner_fast.relations.triples import TripleScorer, triple_scorer
-from gliner_fast.scorer import ProjectionMLP
+from gliner_fast.scoring.span_vectors import MarkedSpanVectors
 from gliner_fast.upload import upload
 
 # Numbers of the widest tensor of pairs at a time: on a CPU it stays in the caches.
@@ -115,23 +115,6 @@ class PairScorer(nn.Module):
         joint = heads + tails
         joint = F.relu(joint) if torch.is_grad_enabled() else joint.relu_()
         return F.dropout(joint, self.dropout, self.training)
-
-
-class MarkedSpanVectors(nn.Module):
-    """Representations of a token-level model's spans, which it makes for relations alone."""
-
-    def __init__(self, width: int, dropout: float) -> None:
-        super().__init__()
-        self.start = ProjectionMLP(width, 4 * width, dropout)
-        self.end = ProjectionMLP(width, 4 * width, dropout)
-        self.joint = nn.Linear(2 * width, 4 * width)
-        self.out = nn.Linear(4 * width, width)
-
-    def forward(self, words: Tensor, starts: Tensor, last_words: Tensor) -> Tensor:
-        """(N, D) packed words, first and last word of each span, (S,) each -> (S, D)."""
-        ends = torch.cat([self.start(words[starts]), self.end(words[last_words])], dim=-1)  # (S, 2D)
-        vectors: Tensor = self.out(F.relu(self.joint(F.relu(ends))))
-        return vectors
 
 
 class RelationScorer(nn.Module):
