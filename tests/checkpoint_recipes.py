@@ -70,6 +70,7 @@ class Recipe:
     hidden_size: int | None = None  # of the head; None: as the size has it, which needs a projection
     vocab_size: int | None = None
     span_mode: str = "markerV0"
+    represent_spans: bool = False  # of a token-level model: whether it scores the spans that it marks
     subtoken_pooling: str = "first"
     num_rnn_layers: int = 1
     embed_ent_token: bool = True
@@ -136,6 +137,19 @@ KINDS: dict[str, Recipe] = {
     "token-same-width": Recipe(span_mode="token_level", hidden_size=WIDTH, num_rnn_layers=0, max_width=3, seed=28),
     "token-bert": Recipe(span_mode="token_level", encoder="bert", max_subwords=512, safetensors=False, seed=29),
     "token-modernbert": Recipe(span_mode="token_level", encoder="modernbert", num_rnn_layers=2, seed=30),
+    "token-spans": Recipe(span_mode="token_level", represent_spans=True, seed=70),
+    "token-spans-bert": Recipe(
+        span_mode="token_level",
+        represent_spans=True,
+        encoder="bert",
+        max_subwords=96,
+        subtoken_pooling="mean",
+        num_rnn_layers=0,
+        safetensors=False,
+        fraction_above_half=0.04,
+        seed=71,
+    ),
+    "bi-token-spans": Recipe(span_mode="token_level", represent_spans=True, label_encoder="bert", seed=73),
     "era-v1": Recipe(era="v1", tokenizer="deberta", span_mode="marker", hidden_size=WIDTH, safetensors=False, seed=20),
     "era-nuner-zero": Recipe(
         era="v1", tokenizer="deberta", span_mode="marker", max_width=1, safetensors=False, seed=21

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 DATA = Path(__file__).parent / "data"
 
+_SHARE_RATED = 0.3  # of marked spans and labels
+
 CALIBRATION_LABELS = [
     "person", "organization", "location", "date", "product", "event",
     "programming language", "scientific field", "award", "university", "song", "political party",
@@ -90,6 +92,7 @@ def make_checkpoint(out: Path, *, kind: str | None = None, **choices: Any) -> Pa
         hidden_size=recipe.hidden_size or head_width,
         subtoken_pooling=recipe.subtoken_pooling,
         span_mode=recipe.span_mode,
+        represent_spans=recipe.represent_spans,
         num_rnn_layers=recipe.num_rnn_layers,
         embed_ent_token=recipe.embed_ent_token,
         max_len=recipe.max_len,
@@ -108,6 +111,8 @@ def make_checkpoint(out: Path, *, kind: str | None = None, **choices: Any) -> Pa
             _spread(model.model.token_rep_layer.labels_encoder.model)
         with entities_alone(model):
             (_calibrate_marks if is_token_level else _calibrate)(model, recipe)
+        if recipe.represent_spans:
+            _calibrate_marked_spans(model, recipe)
         if of_relations:
             calibrate_relations(model, sentences(recipe), CALIBRATION_LABELS)
     model.save_pretrained(out, safe_serialization=recipe.safetensors)
@@ -264,6 +269,33 @@ def _calibrate_marks(model: Any, recipe: Recipe) -> None:
             level = torch.quantile(found[:, row] - mean[row], 1.0 - share)
             last.weight[row].mul_(scale[row])
             last.bias[row] = scale[row] * (last.bias[row] - mean[row] - level)
+
+
+def _calibrate_marked_spans(model: Any, recipe: Recipe) -> None:
+    """Centres and scales the vectors of spans that are marked; labels have theirs from the encoder.
+
+    What labels have in common sets the level, and nothing else. Most of the marked spans are some label's.
+    """
+    import torch
+
+    layer = model.model.span_rep_layer.span_rep_layer.out_project[-1]
+    vectors: list[torch.Tensor] = []
+    labels: list[torch.Tensor] = []
+    hook = layer.register_forward_hook(lambda _module, _inputs, out: vectors.append(out))
+    for text in sentences(recipe):  # alone: no padding is marked
+        prepared = model.prepare_batch([text], CALIBRATION_LABELS)
+        result = model.run_batch(model.collate_batch(prepared["input_x"], prepared["entity_types"]), threshold=0.5)
+        vectors[-1] = vectors[-1][result.span_mask].double()  # (N, D)
+        labels.append(result.prompts_embedding[0].double())  # (C, D)
+    hook.remove()
+    mean, common = torch.cat(vectors).mean(0), torch.cat(labels).mean(0)
+    direction = common / common.norm()
+    own = torch.eye(len(mean), dtype=torch.float64) - torch.outer(direction, direction)
+    logits = torch.cat([((v - mean) @ own @ p.T).flatten() for v, p in zip(vectors, labels, strict=True)])
+    scale, level = recipe.score_spread / logits.std(), torch.quantile(logits, 1.0 - _SHARE_RATED)
+    with torch.no_grad():
+        layer.weight.copy_(scale * own @ layer.weight.double())
+        layer.bias.copy_(scale * (own @ (layer.bias.double() - mean) - level * direction / common.norm()))
 
 
 def _batches(model: Any, recipe: Recipe) -> Iterator[dict[str, Any]]:

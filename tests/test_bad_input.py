@@ -436,7 +436,6 @@ def test_weights_of_another_shape_than_the_configuration_s(setting, value, copy)
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
-        ({"span_mode": "token_level", "represent_spans": True}, "represent_spans"),
         ({"labels_encoder": "BAAI/bge-small-en", "post_fusion_schema": "l2l-t2x"}, "post_fusion_schema"),
         ({"relations_layer": "biaffine"}, "relation extraction"),
         ({"labels_decoder": "gpt2"}, "decoder"),

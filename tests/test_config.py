@@ -97,7 +97,6 @@ def test_an_override_of_none_leaves_the_file_s_value(tmp_path: Path) -> None:
         ({"relations_layer": "biaffine", "span_mode": "token_level"}, "a relation extraction"),
         ({"labels_decoder": "gpt2"}, "a label-generating"),
         ({"labels_encoder": "bge-small", "post_fusion_schema": "l2l-x2t"}, "a bi-encoder with the post_fusion_schema"),
-        ({"span_mode": "token_level", "represent_spans": True}, "a token-level model that represents spans"),
         *[({"span_mode": mode}, f"span_mode '{mode}'") for mode in KNOWN_SPAN_MODES if mode not in SPAN_MODES],
         ({"span_mode": "markerV9"}, "unknown span_mode 'markerV9'"),
         ({"span_encoder_config": {"model_type": "bert"}}, "an extra span encoder"),
@@ -132,6 +131,19 @@ def test_token_level_models_are_told_apart_and_run() -> None:
     token_level, span = GLiNERConfig(span_mode="token_level"), GLiNERConfig()
     token_level.refuse_unsupported()
     assert (token_level.is_token_level, span.is_token_level) == (True, False)
+
+
+def test_models_that_score_the_spans_that_they_mark_are_told_apart_and_run() -> None:
+    scoring = GLiNERConfig(span_mode="token_level", represent_spans=True)
+    for kind in (scoring, scoring.replace(labels_encoder="bge-small")):
+        kind.refuse_unsupported()
+        assert kind.scores_marked_spans
+    # Neither others' marks, nor models that find relations: these do not read the setting.
+    for other in (GLiNERConfig(represent_spans=True), GLiNERConfig(span_mode="token_level")):
+        assert not other.scores_marked_spans
+    assert not scoring.replace(relations_layer="mlp").scores_marked_spans
+    with pytest.raises(CheckpointError, match="represent_spans is True, and the model is made by it"):
+        scoring.in_use().represent_spans = False
 
 
 def test_bi_encoders_are_told_apart_and_run() -> None:

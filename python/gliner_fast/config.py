@@ -65,7 +65,7 @@ _STRUCTURE = {
     *("max_width", "hidden_size", "subtoken_pooling", "span_mode", "post_fusion_schema", "num_post_fusion_layers"),
     *("vocab_size", "num_rnn_layers", "fuse_layers", "embed_ent_token", "class_token_index", "encoder_config"),
     *("span_encoder_config", "ent_token", "sep_token", "_attn_implementation", "labels_encoder"),
-    *("labels_encoder_config", "words_splitter_type", "relations_layer", *_OF_RELEX),
+    *("labels_encoder_config", "words_splitter_type", "represent_spans", "relations_layer", *_OF_RELEX),
 }
 KNOWN_SPAN_MODES = (
     *SPAN_MODES,
@@ -131,6 +131,7 @@ class GLiNERConfig:
     token_loss_coef: float = 1.0
     span_loss_coef: float = 1.0
     represent_spans: bool = False
+    """Of a token-level model: whether the spans that it marks are scored, rather than their marks."""
     neg_spans_ratio: float = 1.0
     precomputed_prompts_mode: bool | None = None
     id_to_classes: Mapping[str, str] | None = None
@@ -282,6 +283,11 @@ class GLiNERConfig:
         return self.span_mode == TOKEN_LEVEL
 
     @property
+    def scores_marked_spans(self) -> bool:
+        """Whether a token-level model scores the spans that it marks by their vectors, instead of by their marks."""
+        return self.is_token_level and bool(self.represent_spans) and not self.is_relex  # which does not read it
+
+    @property
     def is_bi_encoder(self) -> bool:
         """Whether labels have an encoder of their own, instead of a place in front of each text."""
         return self.labels_encoder is not None
@@ -341,10 +347,6 @@ class GLiNERConfig:
                 and not set(str(self.post_fusion_schema).split("-")) <= set(FUSION_STEPS),
                 f"a bi-encoder with the post_fusion_schema {self.post_fusion_schema!r}, of other steps than "
                 + ", ".join(FUSION_STEPS),
-            ),
-            (
-                self.is_token_level and self.represent_spans and not self.is_relex,  # which does not read it
-                "a token-level model that represents spans (represent_spans)",
             ),
             (
                 self.span_mode not in (*KNOWN_SPAN_MODES, TOKEN_LEVEL),

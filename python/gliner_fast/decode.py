@@ -115,6 +115,19 @@ def exact_thresholds(selection: Selection, class_counts: NDArray[np.int64]) -> N
     return _flatten(selection, class_counts, np.float64)
 
 
+def mark_thresholds(selection: Selection, class_counts: NDArray[np.int64]) -> NDArray[np.float32]:
+    """As `flat_thresholds`; but an entity token without a label has its text's threshold, where that is one for all."""
+    flat = flat_thresholds(selection, class_counts)
+    at = 0
+    for threshold, scored, labels in zip(
+        selection.thresholds, class_counts.tolist(), selection.label_counts, strict=True
+    ):
+        if scored > labels and isinstance(threshold, float):
+            flat[at + labels : at + scored] = threshold
+        at += scored
+    return flat
+
+
 def _flatten(selection: Selection, class_counts: NDArray[np.int64], dtype: type[np.floating[Any]]) -> NDArray[Any]:
     counts = class_counts.tolist()
     thresholds = selection.thresholds

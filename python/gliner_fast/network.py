@@ -26,6 +26,7 @@ from gliner_fast.scorer import SpanScorer
 from gliner_fast.scoring.candidates import Candidates
 from gliner_fast.scoring.cross_fuser import CrossFuser
 from gliner_fast.scoring.pending_scores import PendingScores
+from gliner_fast.scoring.span_vectors import MarkedSpanVectors
 from gliner_fast.scoring.token_scorer import TokenScorer
 from gliner_fast.scoring.word_vectors import WordLSTM, pool_subwords
 
@@ -98,6 +99,9 @@ class Network(nn.Module):
             self.scorer = TokenScorer(width, config.dropout, projects_labels=config.is_relex)
         else:
             self.scorer = SpanScorer(width, config.max_width, config.span_mode, config.dropout)
+        self.spans: MarkedSpanVectors | None = None
+        if config.scores_marked_spans:
+            self.spans = MarkedSpanVectors(width, config.dropout)
         self.relations: RelationScorer | None = None
         self.embed_rel_token = config.embed_rel_token
         if config.relations_layer is not None:

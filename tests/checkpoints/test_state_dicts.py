@@ -137,7 +137,9 @@ def test_a_name_that_stands_for_two_of_our_tensors_is_missing_once(checkpoint: C
     assert found.missing_keys == ["token_rep_layer.bert_layer.model.shared.weight"]
 
 
-@pytest.mark.parametrize("kind", ["deberta", "bert", "era-v1", "t5", "token", "token-mt5", "bi", "relex", "modernbert"])
+@pytest.mark.parametrize(
+    "kind", ["deberta", "bert", "era-v1", "t5", "token", "token-mt5", "token-spans", "bi", "relex", "modernbert"]
+)
 def test_it_loads_what_it_loads_in_gliner(kind: str, checkpoint: Callable[[str], Path]) -> None:
     from gliner import GLiNER as Reference
 

@@ -36,6 +36,13 @@ def marking(request, checkpoint):
     return GLiNER.from_pretrained(checkpoint("token"), max_length=24, dtype=dtype)
 
 
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def rating(request, checkpoint):
+    """A token-level model that scores the spans that it marks."""
+    dtype = getattr(torch, request.param)
+    return GLiNER.from_pretrained(checkpoint("token-spans"), max_length=24, dtype=dtype)
+
+
 @pytest.fixture(scope="module")
 def examples(model):
     """Annotation that is partly right: what the model finds, some of it moved or given another label."""
@@ -118,6 +125,42 @@ def test_what_a_token_level_model_finds_at_a_score_equal_to_the_threshold(markin
         count = scored.scores_at(thresholds, **modes)[label].predicted
         above = scored.scores_at(thresholds | {label: float(np.nextafter(np.float32(threshold), 2))}, **modes)[label]
         assert (count > above.predicted) == is_found
+
+
+@pytest.mark.parametrize(("flat_ner", "multi_label"), MODES)
+def test_one_pass_of_a_model_that_scores_the_spans_that_it_marks(rating, examples, flat_ner, multi_label):
+    modes = {"flat_ner": flat_ner, "multi_label": multi_label}
+    labels = [*LABELS, "place <<ENT>> name"]  # the second entity token marks, and rates nothing
+    scored = score_for(rating, examples, labels, floor=0.3)
+    assert (scored.markers == -1).any()
+    assert (scored.markers != scored.candidates.classes).mean() > 0.5
+    near = [float(own[np.abs(own - 0.5).argmin()]) for own in (scored.candidates.scores, scored.edges)]
+    one_each = dict(zip(labels, (0.3, 0.6, 0.45, 0.7, 0.35, 0.5, 0.4), strict=True))
+    evaluation = evaluate(rating, examples, labels, thresholds=[0.3, 0.5, 0.4, *near, one_each], **modes)
+    words, gold = [example.words for example in examples], [set(example.spans) for example in examples]
+    for result in evaluation.results:
+        found = predicted(rating, words, labels, result.threshold, **modes)
+        assert result.micro == score_sets(gold, found)
+        assert result.micro.predicted
+
+
+def test_equal_entities_count_once(rating, examples):
+    texts = [" ".join(example.words[:24]) for example in examples]
+    modes = {"flat_ner": False, "multi_label": True}
+    found = rating.inference(texts, LABELS, threshold=0.3, **modes)
+    keys = [[(entity["start"], entity["end"], entity["label"]) for entity in own] for own in found]
+    assert sum(map(len, keys)) > sum(len(set(own)) for own in keys) > 0
+    scored = score_for(rating, examples, LABELS, floor=0.3)
+    for label, score in scored.scores_at(0.3, **modes).items():
+        chosen = [
+            found for found in range(len(scored.edges)) if scored.labels[scored.candidates.classes[found]] == label
+        ]
+        places = zip(
+            *(own[chosen].tolist() for own in (scored.candidates.texts, scored.candidates.starts)), strict=True
+        )
+        ends = scored.candidates.ends[chosen].tolist()
+        assert score.hits <= score.predicted <= len(set(zip(places, ends, strict=True)))
+        assert score.hits <= score.gold
 
 
 def test_thresholds_of_their_own_for_labels(model, examples):

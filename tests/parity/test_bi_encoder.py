@@ -24,7 +24,7 @@ from tests.parity.test_labels import PER_TEXT, SHARED
 from tests.samples import BOOKS, CROSSNER, LABELS
 
 TEXTS = CROSSNER[:6]
-KINDS = ["bi", "bi-same-width", "bi-bert", "bi-modernbert", "bi-token", "bi-fused", "bi-token-fused"]
+KINDS = ["bi", "bi-same-width", "bi-bert", "bi-modernbert", "bi-token", "bi-token-spans", "bi-fused", "bi-token-fused"]
 # The reference fails on no labels at all (Q10), and its tokenizer takes strings alone.
 UNREADABLE = {"none at all", "no descriptions", "not strings"}
 

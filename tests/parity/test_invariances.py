@@ -28,7 +28,8 @@ def _assert_same(some, others, reference):
 
 
 @pytest.mark.parametrize(
-    "kind", ["deberta", "deberta-two-lstm", "bert", "bert-cut-mean", "modernbert", "mt5", "token", "bi"]
+    "kind",
+    ["deberta", "deberta-two-lstm", "bert", "bert-cut-mean", "modernbert", "mt5", "token", "token-spans-bert", "bi"],
 )
 def test_a_text_alone_and_among_others(kind, pair):
     both = pair(kind)

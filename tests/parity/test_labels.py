@@ -38,7 +38,7 @@ SHARED = {
 }
 
 
-@pytest.mark.parametrize("kind", ["deberta", "bert", "deberta-label-word", "token"])
+@pytest.mark.parametrize("kind", ["deberta", "bert", "deberta-label-word", "token", "token-spans"])
 @pytest.mark.parametrize("labels", list(SHARED.values()), ids=list(SHARED))
 def test_labels_shared_by_all_texts(labels, kind, pair):
     pair(kind).check(TEXTS, labels, threshold=0.2, flat_ner=False, multi_label=True)
@@ -57,7 +57,7 @@ PER_TEXT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["deberta", "token"])
+@pytest.mark.parametrize("kind", ["deberta", "token", "token-spans"])
 @pytest.mark.parametrize("batch_size", [1, 4, 8])
 @pytest.mark.parametrize("labels", list(PER_TEXT.values()), ids=list(PER_TEXT))
 def test_labels_of_each_text_s_own(labels, batch_size, kind, pair):

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.gliner
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
-@pytest.mark.parametrize("kind", ["deberta", "bert", "modernbert", "mt5", "token", "bi"])
+@pytest.mark.parametrize("kind", ["deberta", "bert", "modernbert", "mt5", "token", "token-spans", "bi"])
 def test_half_precision_is_as_near_to_fp32_as_the_reference_s(kind, dtype, checkpoint, pair):
     # Random checkpoints amplify rounding about a thousandfold (C§5.7), so the reference's own loss is the measure;
     # test_builtin_model.py shows that a trained model keeps nearly all entities.

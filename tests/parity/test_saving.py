@@ -25,6 +25,7 @@ TEXTS = CROSSNER[::20]
         "era-v1",
         "mt5",
         "token",
+        "token-spans",
     ],
 )
 def test_gliner_loads_what_ours_saves(kind, safe_serialization, pair, tmp_path):
@@ -41,7 +42,7 @@ def test_gliner_loads_what_ours_saves(kind, safe_serialization, pair, tmp_path):
 def test_saved_tensors_are_the_reference_s_own(pair, tmp_path):
     import torch
 
-    for kind in ("deberta", "bert", "deberta-marker", "t5", "token"):
+    for kind in ("deberta", "bert", "deberta-marker", "t5", "token", "token-spans"):
         both = pair(kind)
         for predictor, folder in ((both.ours, tmp_path / "ours"), (both.reference, tmp_path / "theirs")):
             predictor.save_pretrained(folder)
@@ -74,7 +75,7 @@ def test_embeddings_of_t5_are_those_that_the_reference_computes_with(case, safe_
     assert again.check(TEXTS, LABELS) == original.reference.inference(TEXTS, LABELS)
 
 
-@pytest.mark.parametrize("kind", ["deberta", "token"])
+@pytest.mark.parametrize("kind", ["deberta", "token", "token-spans"])
 def test_a_saved_configuration_has_all_that_the_reference_saves(kind, pair, tmp_path):
     both = pair(kind)
     both.ours.save_pretrained(tmp_path / "ours")

@@ -66,6 +66,28 @@ def expected_candidates(model, text, labels, floor):
     return candidates
 
 
+def expected_represented(model, text, labels, threshold):
+    """What each window, read as a text by itself, finds of the spans that it owns: each once for each marker."""
+    candidates = []
+    for first, part, begin, owned in windows_of(text):
+        words = [match.span() for match in WORD.finditer(part)]
+        predictor = model.predictor()
+        prepared = predictor.prepare(Request.read([part], labels, Options(threshold=threshold)))
+        laid_out = predictor.lay_out(prepared, np.array([0]))
+        scored = predictor.score(laid_out, Stats(), timed=False)
+        with torch.inference_mode():
+            found, marks, _ = predictor.represented_spans(laid_out.batch, scored.scores, laid_out.selection)
+        for *place, score, mark in zip(
+            found.starts.tolist(), found.ends.tolist(), found.classes.tolist(), found.scores.tolist(), marks.tolist(),
+            strict=True,
+        ):  # fmt: skip
+            start, end, label = place
+            if first + start in owned:
+                ends = begin + words[start][0], begin + words[end - 1][1]
+                candidates.append(Candidate(*ends, labels[label], score, mark))
+    return candidates
+
+
 def spans_alone(model, scores, floor):
     """(first word, last word, class, score) of what scores of a text by itself say."""
     if model.config.is_token_level:
@@ -144,6 +166,21 @@ def test_a_token_level_model_s_entities_of_a_document(options, narrow_marks):
     found = narrow_marks.predict_entities(LONG, LABELS, threshold=0.4, on_long="window", **options)
     assert check(narrow_marks, LONG, LABELS, found, threshold=0.4, **options) > 50
     assert max(len(WORD.findall(entity["text"])) for entity in found) > narrow_marks.config.max_width
+
+
+@pytest.mark.parametrize("options", [{}, {"flat_ner": False}, {"flat_ner": False, "multi_label": True}])
+@pytest.mark.gliner
+def test_a_document_s_entities_of_a_model_that_scores_the_spans_that_it_marks(options, checkpoint):
+    model = GLiNER.from_pretrained(checkpoint("token-spans"), max_length=24, max_width=3)
+    found = model.predict_entities(LONG, LABELS, threshold=0.4, on_long="window", **options)
+    near = expected_represented(model, LONG, LABELS, 0.4 - 1e-4)
+    modes = {"nested": not options.get("flat_ner", True), "multi_label": options.get("multi_label", False)}
+    expected = resolved(LONG, [candidate for candidate in near if candidate.lowest > 0.4], **modes)
+    report = compare([found], [expected], lambda _: near, threshold=0.4, **options)
+    assert report.ok, str(report)
+    assert len(expected) > 50
+    keys = [(entity["start"], entity["end"], entity["label"]) for entity in found]
+    assert (len(set(keys)) < len(keys)) == ("multi_label" in options)
 
 
 @pytest.mark.parametrize("on_long", ["truncate", "window", "error"])

@@ -47,6 +47,7 @@ def checkpoint_names(network: Network) -> dict[str, list[str]]:
     modules = {
         **_head_names(network.scorer),
         **_mlp_names("relations.pairs", "pair_rep_layer"),
+        **_span_head_names("spans"),
         **_span_head_names("relations.spans"),
         "projection": "token_rep_layer.projection",
         "label_encoder.projection": "token_rep_layer.labels_projection",

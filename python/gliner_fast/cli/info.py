@@ -171,7 +171,8 @@ def _words(splitter: str) -> tuple[dict[str, str], str]:
 
 def _found_by(config: GLiNERConfig) -> str:
     if config.is_token_level:
-        return "marks where entities start, end and go on"
+        marks = "marks where entities start, end and go on"
+        return marks + (", and scores the spans between" if config.scores_marked_spans else "")
     return f"spans of up to {config.max_width:,} words"
 
 

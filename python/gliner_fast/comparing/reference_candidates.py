@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +20,27 @@ Key = tuple[int, int, Any]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A span and label that the reference scored above the threshold less the tolerance."""
+    """A span and label that the reference scored above the threshold less the tolerance.
+
+    Attributes:
+        start: character.
+        end: one past the last.
+        label: what it is rated as.
+        score: its probability.
+        mark: of a model that scores the spans that it marks, the lowest mark of what the span is found by; it must pass
+            the threshold, too.
+    """
 
     start: int
     end: int
     label: Any
     score: float
+    mark: float = math.inf
+
+    @property
+    def lowest(self) -> float:
+        """What passes the thresholds that the candidate passes."""
+        return min(self.score, self.mark)
 
     @property
     def key(self) -> Key:
@@ -46,13 +62,20 @@ def find_reference_candidates(
     prepared, batch = read
     names = prepared["label_names"]
     names = names[0] if names and isinstance(names[0], list) else names
+    starts, ends = prepared["start_token_map"][0], prepared["end_token_map"][0]
+    if represents_spans(reference):
+        output = run_reference(reference, batch, threshold=floor)
+        return [
+            Candidate(starts[first], ends[last], names[label], score, mark)
+            for first, last, label, score, mark in _represented(output, floor)
+            if label < len(names)
+        ]
     output = run_reference(reference, batch)
     if output is None:  # no span is above gliner's own threshold
         output = run_reference(reference, batch, threshold=floor, adjacency_threshold=_NO_LINK)
     if output is None:
         return []
     scores = output[0][0].sigmoid().float().cpu().numpy()  # (W, K, C), or (W, C, 3)
-    starts, ends = prepared["start_token_map"][0], prepared["end_token_map"][0]
     words = int(batch["text_lengths"].reshape(-1)[0])
     if reference.config.span_mode == TOKEN_LEVEL:
         return [
@@ -105,6 +128,31 @@ def _marked(scores: NDArray[np.float32], floor: float) -> Iterator[tuple[int, in
         for last in (first + np.flatnonzero(is_marked[first:behind, label, 1])).tolist():
             lowest = scores[first : last + 1, label, 2].min()
             yield first, last, label, float(min(lowest, scores[first, label, 0], scores[last, label, 1]))
+
+
+def represents_spans(reference: Any) -> bool:
+    """Whether a loaded `gliner` model scores the spans that it marks.
+
+    Such a model is asked for one text at a time: beside longer texts it may mark padding, and break down.
+    """
+    config = reference.config
+    has_relations = getattr(config, "relations_layer", None) is not None
+    return config.span_mode == TOKEN_LEVEL and bool(getattr(config, "represent_spans", False)) and not has_relations
+
+
+def _represented(output: Any, floor: float) -> Iterator[tuple[int, int, int, float, float]]:
+    """First word, last word, label, score and lowest mark of each span and label that score above `floor`.
+
+    A span that several labels mark has the marks of the surest, and comes once.
+    """
+    marks, scores = (own[0].sigmoid().float().cpu().numpy() for own in (output.logits, output.span_logits))
+    spans = output.span_idx[0][output.span_mask[0]].tolist()
+    place = {(first, last): at for at, (first, last) in enumerate(spans)}
+    for (first, last), at in place.items():
+        edges = np.minimum(marks[first, :, 0], marks[last, :, 1])  # (C,)
+        mark = np.minimum(edges, marks[first : last + 1, :, 2].min(0)).max()
+        for label in np.flatnonzero(scores[at] > floor).tolist():
+            yield first, last, label, float(scores[at, label]), float(mark)
 
 
 def labels_of_text(labels: Any, index: int) -> Any:

@@ -28,6 +28,7 @@ from gliner_fast.comparing.reference_candidates import (
     are_per_text,
     find_reference_candidates,
     labels_of_text,
+    represents_spans,
 )
 from gliner_fast.comparing.reference_relations import (
     LinkedAnswers,
@@ -69,7 +70,8 @@ def verify(
     """Runs ours and the installed `gliner` on the same texts and compares the answers.
 
     With `relations` both are asked for entities and relations, `gliner` one text at a time: beside others its relations
-    may depend on their labels, and some models of relations break down where a text has no candidate for an entity.
+    may depend on their labels, and some models of relations break down where a text has no candidate for an entity. So
+    it is where the model scores the spans that it marks.
 
     Words that a checkpoint's splitter changes have no place in the text there: they are given ours.
 
@@ -167,6 +169,8 @@ def _answers_of_reference(
     reference: Any, texts: Sequence[str], labels: Any, tell: Callable[[str], None], **options: Any
 ) -> list[list[Entity]]:
     """What `gliner` finds, some of its batches at a time."""
+    if represents_spans(reference):
+        options["batch_size"] = 1
     answers: list[list[Entity]] = []
     told = time.monotonic()
     for first in range(0, len(texts), _REFERENCE_TEXTS):
@@ -253,6 +257,7 @@ class _Judge:
         self.starts = np.array([c.start for c in self.candidates], np.int64)  # each (N,)
         self.ends = np.array([c.end for c in self.candidates], np.int64)
         self.scores = np.array([c.score for c in self.candidates], np.float64)
+        self.lowest = np.array([c.lowest for c in self.candidates], np.float64)
 
     def differences(self, text: int, ours: Sequence[Entity], theirs: Sequence[Entity]) -> Iterator[Difference]:
         """Yields what differs, with its cause."""
@@ -289,7 +294,7 @@ class _Judge:
             # Each of the two scores takes half of the tolerance, so that together they close a gap of all of it.
             blocked |= clashing & (score + self.tolerance >= self.scores)
             wrong |= {self.candidates[i].key for i in np.flatnonzero(clashing & is_ours)} - {_key(entity)}  # (b)
-        must_stay = (self.scores > self.threshold + self.tolerance) & ~blocked  # (c)
+        must_stay = (self.lowest > self.threshold + self.tolerance) & ~blocked  # (c)
         return wrong | {self.candidates[i].key for i in np.flatnonzero(must_stay)}
 
     def _clashing(self, entity: Entity) -> NDArray[np.bool_]:
@@ -309,7 +314,7 @@ class _Judge:
         if key in unexplained or key not in self.by_key:
             return Cause.UNEXPLAINED
         score = self.by_key[key].score
-        if abs(score - self.threshold) <= self.tolerance:
+        if abs(self.by_key[key].lowest - self.threshold) <= self.tolerance:
             return Cause.NEAR_THRESHOLD
         mine = self.candidates.index(self.by_key[key])
         for other in others:

@@ -22,14 +22,16 @@ from gliner_fast.scoring.candidates import Candidates
 from gliner_fast.scoring.marked_spans import find_marked_spans
 
 if TYPE_CHECKING:
-    from gliner_fast.batch import Batcher
+    from gliner_fast.batch import Batch, Batcher
     from gliner_fast.model import GLiNER
+    from gliner_fast.network import BatchScores
     from gliner_fast.predicting.predictor import Predictor
 
 _Ints: TypeAlias = NDArray[np.int64]
 _Floats: TypeAlias = NDArray[np.float32]
-# Texts, starts, ends, classes, scores, edges and insides of candidates.
-Columns = tuple[_Ints, _Ints, _Ints, _Ints, _Floats, _Floats, _Floats]
+_Doubles: TypeAlias = NDArray[np.float64]
+# Texts, starts, ends, classes, scores, edges, markers and insides of candidates.
+Columns = tuple[_Ints, _Ints, _Ints, _Ints, _Floats, _Floats, _Ints, _Doubles]
 LabelThresholds = float | Mapping[str, float]
 """One threshold for all labels, or one for each label that is asked for."""
 
@@ -43,7 +45,10 @@ class ScoredExamples:
         asked: (C,) whether a label is asked for anywhere; one that is not is missed wherever it is annotated.
         candidates: of the examples, in order; classes index `labels`.
         edges: (S,) what must pass a threshold, in the precision of the scores, for a candidate to be found there.
-        insides: (S,) what must reach it, in float64 (`marked_spans`); infinite where the model scores spans.
+        markers: (S,) the label whose threshold that is: the candidate's own, but in a model that scores the spans that
+            it marks the one that marks it; -1 for an entity token without a label, which has the threshold for all.
+        insides: (S,) what must reach that of the candidate's own label, in float64 (`marked_spans`); infinite where the
+            model scores all spans.
         are_gold: (S,) whether a candidate is annotated.
         gold: (E, C) annotated entities of each example, equal ones counted once.
         word_counts: (E,) words that the model read.
@@ -56,7 +61,8 @@ class ScoredExamples:
     asked: NDArray[np.bool_]
     candidates: Candidates
     edges: NDArray[np.float32]
-    insides: NDArray[np.float32]
+    markers: NDArray[np.int64]
+    insides: NDArray[np.float64]
     are_gold: NDArray[np.bool_]
     gold: NDArray[np.int64]
     word_counts: NDArray[np.int64]
@@ -81,10 +87,10 @@ class ScoredExamples:
         Raises:
             ValueError: a threshold below the floor, or a label without one.
         """
-        limits = self._limits(threshold)  # (C,)
+        limits = self._limits(threshold)  # (C + 1,)
         found = self.candidates
         in_precision = torch.from_numpy(limits).to(self.dtype).float().numpy()
-        passes = (self.edges > in_precision[found.classes]) & (self.insides >= limits[found.classes])  # (S,)
+        passes = (self.edges > in_precision[self.markers]) & (self.insides >= limits[found.classes])  # (S,)
         passing = np.flatnonzero(passes)  # (P,)
         chosen = Candidates(
             np.searchsorted(passing, found.offsets).astype(np.int64),
@@ -97,6 +103,8 @@ class ScoredExamples:
         kept = resolve(
             chosen, self.word_counts, np.full(many, not flat_ner), np.full(many, multi_label, np.bool_)
         ).classes
+        if multi_label:
+            kept = self._counted_once(kept)
         classes = found.classes[kept]
         predicted = np.bincount(classes, minlength=len(self.labels)).tolist()
         hits = np.bincount(classes[self.are_gold[kept]], minlength=len(self.labels)).tolist()
@@ -118,6 +126,7 @@ class ScoredExamples:
                 self.candidates.scores[own],
             ),
             self.edges[own],
+            self.markers[own],
             self.insides[own],
             self.are_gold[own],
             self.gold[chosen],
@@ -127,15 +136,23 @@ class ScoredExamples:
             self.dtype,
         )
 
+    def _counted_once(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of equal entities, which come of a span that several labels mark, the first."""
+        found, words = self.candidates, 1 + self.word_counts.max(initial=0)
+        place = (found.texts[kept] * words + found.starts[kept]) * words + found.ends[kept]
+        first: NDArray[np.int64]
+        _, first = np.unique(place * len(self.labels) + found.classes[kept], return_index=True)
+        return kept[first]
+
     def _limits(self, threshold: LabelThresholds) -> NDArray[np.float64]:
-        """(C,) the threshold of each label."""
+        """(C + 1,) the threshold of each label, and of what has none."""
         if isinstance(threshold, Mapping):
             asked = tuple(label for label, is_asked in zip(self.labels, self.asked.tolist(), strict=True) if is_asked)
             own = dict(zip(asked, label_thresholds(asked, threshold), strict=True))
-            values = [own.get(label, np.inf) for label in self.labels]
+            values = [*(own.get(label, np.inf) for label in self.labels), np.inf]
         else:
-            values = [float(threshold)] * len(self.labels)
-        if min(values, default=np.inf) < self.floor:
+            values = [float(threshold)] * (len(self.labels) + 1)
+        if min(values) < self.floor:
             raise ValueError(f"the threshold {min(values)} is below {self.floor}, from where on the spans were scored")
         return np.array(values, np.float64)
 
@@ -156,7 +173,7 @@ def score_examples(
     names = [name for own in dict.fromkeys(label_sets) for name in own.names]
     asked = set(names)
     labels = tuple(dict.fromkeys([*names, *(label for example in examples for _, _, label in example.spans)]))
-    candidates, edges, insides, over_limit = _find_all(predictor, words, label_sets, labels, floor)
+    candidates, edges, markers, insides, over_limit = _find_all(predictor, words, label_sets, labels, floor)
     class_of = {label: number for number, label in enumerate(labels)}
     wanted = [{(start, end, class_of[label]) for start, end, label in example.spans} for example in examples]
     gold = np.zeros((len(examples), len(labels)), np.int64)
@@ -175,6 +192,7 @@ def score_examples(
         np.array([label in asked for label in labels], np.bool_),
         candidates,
         edges,
+        markers,
         insides,
         np.array([(start, end, number) in wanted[text] for text, start, end, number in found], np.bool_),
         gold,
@@ -191,8 +209,8 @@ def _find_all(
     label_sets: Sequence[LabelSet],
     labels: Sequence[str],
     floor: float,
-) -> tuple[Candidates, _Floats, _Floats, NDArray[np.bool_]]:
-    """The candidates of all texts, in order, classes indexing `labels`; edges; insides; which texts were cut."""
+) -> tuple[Candidates, _Floats, _Ints, _Doubles, NDArray[np.bool_]]:
+    """The candidates of all texts, classes indexing `labels`; edges; markers; insides; which texts were cut."""
     batcher: Batcher = predictor.batcher
     subwords = batcher.encode_words(_rust.Words.from_lists(words))
     place = {own: number for number, own in enumerate(dict.fromkeys(label_sets))}
@@ -214,24 +232,39 @@ def _find_all(
         )
         thresholds = torch.from_numpy(flat_thresholds(selection, class_counts))
         scores = predictor.network(batch.to(predictor.device), thresholds)
-        if predictor.is_token_level:
-            found, edges, insides = find_marked_spans(scores.logits, batch.word_counts.numpy(), class_counts, selection)
-        else:
-            found = predictor.candidates(batch, scores, selection)
-            edges, insides = found.scores, np.full(len(found.scores), np.inf, np.float32)
+        found, edges, markers, insides = _find(predictor, batch, scores, selection)
         texts = rows[found.texts]  # (S,)
-        classes = class_table[set_of_text[texts], found.classes]  # (S,)
-        return texts, found.starts, found.ends, classes, found.scores, edges, insides
+        sets = set_of_text[texts]
+        columns = found.starts, found.ends, class_table[sets, found.classes], found.scores
+        return texts, *columns, edges, class_table[sets, np.minimum(markers, class_table.shape[1] - 1)], insides
 
     scorable = np.flatnonzero(label_counts[set_of_text] > 0)
     none, no_scores = np.zeros(0, np.int64), np.zeros(0, np.float32)
-    parts: list[Columns] = [(none, none, none, none, no_scores, no_scores, no_scores)]
+    parts: list[Columns] = [(none, none, none, none, no_scores, no_scores, none, np.zeros(0, np.float64))]
     parts += _in_batches(predictor, scorable, lengths, find_in, padded=padded)
-    texts, starts, ends, classes, score, edges, insides = (np.concatenate(own) for own in zip(*parts, strict=True))
+    texts, starts, ends, classes, score, edges, markers, insides = (
+        np.concatenate(own) for own in zip(*parts, strict=True)
+    )
     order = np.argsort(texts, kind="stable")  # within a text the order in which they were found, which decides ties
     offsets = np.searchsorted(texts[order], np.arange(len(words) + 1)).astype(np.int64)
     found = Candidates(offsets, starts[order], ends[order], classes[order], score[order])
-    return found, edges[order], insides[order], over_limit
+    return found, edges[order], markers[order], insides[order], over_limit
+
+
+def _find(
+    predictor: Predictor, batch: Batch, scores: BatchScores, selection: Selection
+) -> tuple[Candidates, _Floats, _Ints, _Doubles]:
+    """The candidates of a batch; edges; markers, as classes; insides."""
+    if predictor.network.spans is not None:
+        found, marks, markers = predictor.represented_spans(batch, scores, selection)
+        # Their scores must pass the threshold, where others' marks must reach it: the next lower number must.
+        return found, marks, markers, np.nextafter(found.scores.astype(np.float64), -np.inf)
+    if predictor.is_token_level:
+        counts = batch.word_counts.numpy(), batch.class_counts.numpy()
+        found, edges, insides = find_marked_spans(scores.logits, *counts, selection)
+        return found, edges, found.classes, insides.astype(np.float64)
+    found = predictor.candidates(batch, scores, selection)
+    return found, found.scores, found.classes, np.full(len(found.scores), np.inf)
 
 
 @torch.inference_mode()
@@ -273,9 +306,9 @@ def _in_batches(
 
 
 def _class_table(sets: Sequence[LabelSet], labels: Sequence[str]) -> NDArray[np.int64]:
-    """(sets, most labels of one) the place in `labels` of each label of each set; -1 where it has fewer."""
+    """(sets, most labels of one + 1) the place in `labels` of each label of each set; -1 where it has fewer."""
     class_of = {label: number for number, label in enumerate(labels)}
-    table = np.full((len(sets), max((len(own.names) for own in sets), default=0)), -1, np.int64)
+    table = np.full((len(sets), 1 + max((len(own.names) for own in sets), default=0)), -1, np.int64)
     for row, own in zip(table, sets, strict=True):
         row[: len(own.names)] = [class_of[name] for name in own.names]
     return table

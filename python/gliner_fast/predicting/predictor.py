@@ -37,6 +37,7 @@ from gliner_fast.predicting.window_relations import WindowRelations, of_windows
 from gliner_fast.scoring.candidates import Candidates
 from gliner_fast.scoring.marked_spans import find_marked_spans
 from gliner_fast.scoring.pending_scores import PendingScores
+from gliner_fast.scoring.represented_spans import RepresentedSpans, find_represented_spans
 from gliner_fast.scoring.word_vectors import time_major
 from gliner_fast.stats import Stats, encoder_timed
 from gliner_fast.words import LONGEST_WORD, NO_LIMIT, WordTriples, split_words
@@ -218,10 +219,19 @@ class Predictor:
     def candidates(self, batch: Batch, scores: BatchScores, selection: Selection) -> Candidates:
         """The spans of a batch that may be entities; waits for what is on its way."""
         word_counts, class_counts = batch.word_counts.numpy(), batch.class_counts.numpy()
+        if self.network.spans is not None:
+            return self.represented_spans(batch, scores, selection).candidates
         if self.is_token_level:
             return find_marked_spans(scores.dense, word_counts, class_counts, selection).candidates
         found = scores.dense if scores.candidates is None else scores.candidates
         return find_candidates(found, word_counts, class_counts, self.max_width, selection)
+
+    def represented_spans(self, batch: Batch, scores: BatchScores, selection: Selection) -> RepresentedSpans:
+        """The same of a model that scores the spans that it marks, with their marks."""
+        layer, counts = self.network.spans, (batch.word_counts.numpy(), batch.class_counts.numpy())
+        if layer is None:
+            raise AssertionError("asked for span vectors of a model that has none")
+        return find_represented_spans(scores.dense, scores.words, scores.prompts, layer, *counts, selection)
 
     @torch.inference_mode()  # which is each thread's own, as are the stream, the device and autocast
     def decode(self, prepared: Prepared, scored: Scored) -> Found:
@@ -235,15 +245,16 @@ class Predictor:
             if scored.autocast is None
             else autocast_as(self.device.type, scored.autocast, keeps=scored.stream is None),
         ):
-            if self._needs_all_spans(prepared):
-                all_spans = self.candidates(batch, scores, replace(selection, allowed_spans=None))
-                candidates = only_allowed(all_spans, selection)
-            else:
-                all_spans = candidates = self.candidates(batch, scores, selection)
+            with _aside(scored) if self.network.spans is not None else nullcontext():
+                if self._needs_all_spans(prepared):
+                    all_spans = self.candidates(batch, scores, replace(selection, allowed_spans=None))
+                    candidates = only_allowed(all_spans, selection)
+                else:
+                    all_spans = candidates = self.candidates(batch, scores, selection)
             is_window = prepared.rows.are_windows[rows]  # (B,)
             in_window = is_window[candidates.texts]  # (S,)
             decoded = resolve(candidates.take(~in_window), word_counts, selection.nested, selection.multi_label)
-            with _aside(prepared, scored):
+            with _aside(scored) if _asks_for_more(prepared) else nullcontext():
                 whole = read_findings(prepared, batch, scores, decoded, self.network, self.max_width)
                 windows = None
                 if is_window.any():
@@ -337,11 +348,15 @@ class Scored:
     autocast: torch.dtype | None
 
 
-def _aside(prepared: Prepared, scored: Scored) -> AbstractContextManager[None]:
-    """Where a device computes what is asked for beside entities: on CUDA not behind batches that were begun since."""
+def _asks_for_more(prepared: Prepared) -> bool:
+    """Whether more is asked for than entities and their scores."""
     options = prepared.request.options
-    is_more = options.return_vectors or options.return_label_vectors or asks_for_relations(prepared)
-    if not is_more or scored.stream is None or scored.ready is None:
+    return options.return_vectors or options.return_label_vectors or asks_for_relations(prepared)
+
+
+def _aside(scored: Scored) -> AbstractContextManager[None]:
+    """Where a device computes what is made of a batch's scores: on CUDA not behind batches that were begun since."""
+    if scored.stream is None or scored.ready is None:
         return nullcontext()
     return aside_from(scored.stream, scored.ready)
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from gliner_fast import _rust
 from gliner_fast.cpu.native import is_float32_on_cpu
-from gliner_fast.decode import Selection, are_allowed, exact_thresholds, flat_thresholds, rounded
+from gliner_fast.decode import (
+    Selection,
+    are_allowed,
+    exact_thresholds,
+    flat_thresholds,
+    mark_thresholds,
+    rounded,
+)
 from gliner_fast.scoring.candidates import Candidates
 from gliner_fast.scoring.pending_scores import PendingScores
 from gliner_fast.scoring.probabilities import probabilities
@@ -50,13 +58,45 @@ def find_marked_spans(
         class_counts: (B,) scored entity types of each text.
         selection: what may be an entity.
     """
-    edges, insides = flat_thresholds(selection, class_counts), exact_thresholds(selection, class_counts)
+    scores, dtype = _on_host(scored)
+    edges = rounded(flat_thresholds(selection, class_counts), dtype)
+    insides = exact_thresholds(selection, class_counts)  # compared in float64, as the package does it
+    return _find(scores, word_counts, class_counts, edges, insides, selection)
+
+
+def find_spans_to_score(
+    scored: Tensor | PendingScores,
+    word_counts: NDArray[np.int64],
+    class_counts: NDArray[np.int64],
+    selection: Selection,
+) -> MarkedSpans:
+    """Picks the spans that are marked, of a model that scores them by their vectors; arguments as above.
+
+    As the package does it there, words inside must pass the threshold, too, in the precision of the scores; and an
+    entity token without a label marks spans that others may rate.
+    """
+    scores, dtype = _on_host(scored)
+    edges = rounded(mark_thresholds(selection, class_counts), dtype)
+    insides = np.nextafter(edges, np.float32(np.inf)).astype(np.float64)  # to reach that is to pass the threshold
+    return _find(scores, word_counts, class_counts, edges, insides, selection)
+
+
+def _on_host(scored: Tensor | PendingScores) -> tuple[Tensor, torch.dtype]:
+    """Scores in float32 on the host, and the precision that they are compared in."""
     if isinstance(scored, Tensor) and is_float32_on_cpu(scored):
-        scores = probabilities(scored)
-    else:
-        coming = scored if isinstance(scored, PendingScores) else PendingScores.of(scored)
-        edges = rounded(edges, coming.dtype)  # `insides` are compared in float64, as the package does it
-        scores = coming.wait()
+        return probabilities(scored), torch.float32
+    coming = scored if isinstance(scored, PendingScores) else PendingScores.of(scored)
+    return coming.wait(), coming.dtype
+
+
+def _find(
+    scores: Tensor,
+    word_counts: NDArray[np.int64],
+    class_counts: NDArray[np.int64],
+    edges: NDArray[np.float32],
+    insides: NDArray[np.float64],
+    selection: Selection,
+) -> MarkedSpans:
     offsets, starts, ends, classes, *lowest = _rust.find_marked_spans(
         scores.numpy(), word_counts, class_counts, edges, insides
     )

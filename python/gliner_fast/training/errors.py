@@ -16,10 +16,15 @@ def expect_trainable(settings: GLiNERConfig) -> None:
     """Refuses a model that would be trained in part.
 
     Raises:
-        TrainingError: it finds relations, too.
+        TrainingError: it finds relations, too, or scores the spans that it marks.
     """
     if settings.is_relex:
         raise TrainingError(
             f"the model finds relations (relations_layer is {settings.relations_layer!r}), and such models are run "
             "here, but not trained: train it with gliner, and load what that saves"
+        )
+    if settings.scores_marked_spans:
+        raise TrainingError(
+            "the model scores the spans that it marks (represent_spans), and such models are run here, but not "
+            "trained: train it with gliner, and load what that saves"
         )
