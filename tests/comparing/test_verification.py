@@ -1,5 +1,6 @@
 """`verify.py`: what counts as the same answers, and what rounding explains."""
 
+import math
 import shutil
 import sys
 from dataclasses import replace
@@ -33,7 +34,7 @@ def _entity(candidate):
 def _answer(candidates, *, threshold, flat_ner, multi_label):
     """The answer that a program with these scores gives."""
     passing = sorted(
-        (c for c in candidates if c.score > threshold), key=lambda candidate: (candidate.start, candidate.end)
+        (c for c in candidates if c.lowest > threshold), key=lambda candidate: (candidate.start, candidate.end)
     )
     kept = resolve([(c.start, c.end, c.score) for c in passing], nested=not flat_ner, multi_label=multi_label)
     return [_entity(passing[index]) for index in kept]
@@ -93,6 +94,23 @@ def test_an_entity_that_ours_lacks(score, cause):
     report = _compare([ADA], [ADA, lost])
     assert [(d.found_by, d.cause) for d in report.differences] == [("reference", cause)]
     assert report.ok is (cause is not Cause.UNEXPLAINED)
+
+
+@pytest.mark.parametrize(
+    ("mark", "cause"), [(0.5 + 5e-5, Cause.NEAR_THRESHOLD), (0.5 + 2e-4, Cause.UNEXPLAINED), (0.9, Cause.UNEXPLAINED)]
+)
+def test_an_entity_whose_marks_ours_may_lack(mark, cause):
+    lost = replace(PARIS, marks=(0.1, mark))
+    report = _compare([ADA], [ADA, lost])
+    assert [(d.found_by, d.cause) for d in report.differences] == [("reference", cause)]
+
+
+def test_an_entity_may_come_as_often_as_labels_mark_it():
+    sure, near = (replace(PARIS, marks=marks) for marks in ((0.9, 0.9, 0.1), (0.9, 0.5 + 5e-5, 0.1)))
+    assert not _compare([ADA, sure], [ADA, sure, sure], multi_label=True).ok
+    report = _compare([ADA, near], [ADA, near, near], multi_label=True)
+    assert [(d.found_by, d.cause) for d in report.differences] == [("reference", Cause.NEAR_THRESHOLD)]
+    assert not _compare([ADA, *[near] * 3], [ADA, near], multi_label=True).ok
 
 
 @pytest.mark.parametrize(
@@ -172,8 +190,9 @@ def _scored_spans(draw):
     first, second = [], []
     for start, width, label in spans:
         score = draw(st.sampled_from([0.5, 0.6, 0.7])) + draw(nudges)
-        first.append(Candidate(start, start + width, label, score))
-        second.append(Candidate(start, start + width, label, score + draw(nudges)))
+        mark = draw(st.sampled_from([math.inf, 0.5, 0.6])) + draw(nudges)
+        first.append(Candidate(start, start + width, label, score, (mark,)))
+        second.append(Candidate(start, start + width, label, score + draw(nudges), (mark + draw(nudges),)))
     return first, second
 
 
@@ -184,7 +203,7 @@ def test_rounding_is_always_explained(both, flat_ner, multi_label):
     report = compare(
         [_answer(ours, **options)],
         [_answer(reference, **options)],
-        lambda _: [c for c in reference if c.score > 0.5 - TOLERANCE],
+        lambda _: [c for c in reference if c.lowest > 0.5 - TOLERANCE],
         **options,
     )
     assert report.ok, str(report)
@@ -260,6 +279,19 @@ def test_verify_loads_the_reference_itself(checkpoint):
 
 
 @pytest.mark.gliner
+@pytest.mark.parametrize("modes", [{}, {"flat_ner": False, "multi_label": True}])
+def test_verify_asks_a_model_that_marks_padding_for_one_text_at_a_time(checkpoint, modes):
+    from gliner import GLiNER
+
+    folder = checkpoint("token-spans-bert")
+    with pytest.raises(IndexError):
+        GLiNER.from_pretrained(str(folder)).inference(CROSSNER[:40], LABELS, threshold=0.3)
+    report = verify(folder, CROSSNER[:40], LABELS, threshold=0.3, **modes)
+    assert report.ok, str(report)
+    assert report.entities > 100
+
+
+@pytest.mark.gliner
 def test_verify_compares_a_checkpoint_that_gliner_cannot_read(checkpoint, tmp_path):
     source = checkpoint("deberta")
     for path in source.glob("*.json"):
@@ -329,6 +361,27 @@ def test_another_gliner_than_the_reference_is_told(monkeypatch):
     )
     with pytest.warns(UserWarning, match="gliner 0.3.1 is installed, and ours answers as 0.2.29 does"):
         require_reference()
+
+
+@pytest.mark.gliner
+def test_candidates_of_a_model_that_scores_the_spans_that_it_marks_have_their_marks(checkpoint):
+    from gliner import GLiNER
+
+    reference = GLiNER.from_pretrained(str(checkpoint("token-spans")))
+    labels = ["person", "city <<ENT>> name"]  # what the third entity token marks counts, too
+    found = {c.key: c for c in find_reference_candidates(reference, CROSSNER[0], labels, floor=0.05)}
+    assert {candidate.label for candidate in found.values()} == set(labels)
+    for threshold in (0.05, 0.2, 0.4):
+        options = {"threshold": threshold, "flat_ner": False, "multi_label": True}
+        survivors = {
+            (e["start"], e["end"], e["label"]) for e in reference.predict_entities(CROSSNER[0], labels, **options)
+        }
+        passing = {key for key, candidate in found.items() if candidate.lowest > threshold}
+        assert survivors <= passing
+        # Crossing spans are dropped: the best of all is not.
+        assert max(passing, key=lambda key: found[key].score) in survivors
+    assert {len(candidate.marks) for candidate in found.values()} == {3}
+    assert {max(candidate.marks) < candidate.score for candidate in found.values()} == {False, True}
 
 
 @pytest.mark.gliner

@@ -21,6 +21,7 @@ from gliner_fast.predicting.predictor import Scored
 from gliner_fast.predicting.request import Options, Request
 from gliner_fast.relations.scorer import RelationScorer
 from gliner_fast.scoring.pending_scores import PendingScores
+from gliner_fast.scoring.span_vectors import MarkedSpanVectors
 from gliner_fast.stats import Stats
 from tests.relation_checkpoints import RELATIONS
 from tests.samples import CROSSNER, LABELS
@@ -154,6 +155,30 @@ def test_more_than_entities_is_computed_aside_and_gives_the_same(
     assert streams.done == [("aside 1", "waits for", "ready"), ("aside 1", "is waited for, current is", "main")]
     assert repr((found.entities, found.relations)) == repr((expected.entities, expected.relations))
     assert ("relation" in repr(found.relations)) == asked.get("return_relations", True)
+
+
+@pytest.mark.parametrize("asked", [{}, {"return_vectors": True}])
+def test_span_vectors_are_computed_aside_once_marks_are_there(
+    asked: dict[str, bool], checkpoint: Any, streams: Streams, monkeypatch: pytest.MonkeyPatch
+):
+    model = GLiNER.from_pretrained(checkpoint("token-spans"))
+    predictor = model.predictor()
+    prepared = predictor.prepare(Request.read(TEXTS, LABELS, Options(threshold=0.3, **asked)))
+    scored = predictor.score(predictor.lay_out(prepared, prepared.scorable), Stats(), timed=False)
+    expected = predictor.decode(prepared, scored)
+    places = []
+    for owner in (MarkedSpanVectors, type(model.model.scorer)):
+        name = "forward" if owner is MarkedSpanVectors else "span_vectors"
+        work = getattr(owner, name)
+        monkeypatch.setattr(
+            owner, name, lambda *given, own=name, work=work: places.append((own, streams.current)) or work(*given)
+        )
+    found = predictor.decode(prepared, replace(scored, stream=streams.of("main", 0), ready="ready"))
+    assert places == [("forward", "aside 1")] + [("span_vectors", "aside 1")] * bool(asked)
+    both = [("aside 1", "waits for", "ready"), ("aside 1", "is waited for, current is", "main")]
+    assert streams.done == both * len(places)
+    assert repr(found.entities) == repr(expected.entities)
+    assert found.entities
 
 
 @pytest.mark.parametrize("of_all_spans", [False, True])

@@ -84,7 +84,7 @@ def expected_represented(model, text, labels, threshold):
             start, end, label = place
             if first + start in owned:
                 ends = begin + words[start][0], begin + words[end - 1][1]
-                candidates.append(Candidate(*ends, labels[label], score, mark))
+                candidates.append(Candidate(*ends, labels[label], score, (mark,)))
     return candidates
 
 

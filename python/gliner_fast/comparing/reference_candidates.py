@@ -27,20 +27,20 @@ class Candidate:
         end: one past the last.
         label: what it is rated as.
         score: its probability.
-        mark: of a model that scores the spans that it marks, the lowest mark of what the span is found by; it must pass
-            the threshold, too.
+        marks: of a model that scores the spans that it marks, the lowest mark of each label that may mark the span. It
+            comes once for each whose mark passes the threshold, too.
     """
 
     start: int
     end: int
     label: Any
     score: float
-    mark: float = math.inf
+    marks: tuple[float, ...] = (math.inf,)
 
     @property
     def lowest(self) -> float:
         """What passes the thresholds that the candidate passes."""
-        return min(self.score, self.mark)
+        return min(self.score, max(self.marks))
 
     @property
     def key(self) -> Key:
@@ -66,8 +66,8 @@ def find_reference_candidates(
     if represents_spans(reference):
         output = run_reference(reference, batch, threshold=floor)
         return [
-            Candidate(starts[first], ends[last], names[label], score, mark)
-            for first, last, label, score, mark in _represented(output, floor)
+            Candidate(starts[first], ends[last], names[label], score, own_marks)
+            for first, last, label, score, own_marks in _represented(output, floor)
             if label < len(names)
         ]
     output = run_reference(reference, batch)
@@ -140,19 +140,16 @@ def represents_spans(reference: Any) -> bool:
     return config.span_mode == TOKEN_LEVEL and bool(getattr(config, "represent_spans", False)) and not has_relations
 
 
-def _represented(output: Any, floor: float) -> Iterator[tuple[int, int, int, float, float]]:
-    """First word, last word, label, score and lowest mark of each span and label that score above `floor`.
-
-    A span that several labels mark has the marks of the surest, and comes once.
-    """
+def _represented(output: Any, floor: float) -> Iterator[tuple[int, int, int, float, tuple[float, ...]]]:
+    """First word, last word, label, score and marks of each span and label that score above `floor`, each once."""
     marks, scores = (own[0].sigmoid().float().cpu().numpy() for own in (output.logits, output.span_logits))
     spans = output.span_idx[0][output.span_mask[0]].tolist()
     place = {(first, last): at for at, (first, last) in enumerate(spans)}
     for (first, last), at in place.items():
         edges = np.minimum(marks[first, :, 0], marks[last, :, 1])  # (C,)
-        mark = np.minimum(edges, marks[first : last + 1, :, 2].min(0)).max()
+        lowest = np.minimum(edges, marks[first : last + 1, :, 2].min(0))  # (C,)
         for label in np.flatnonzero(scores[at] > floor).tolist():
-            yield first, last, label, float(scores[at, label]), float(mark)
+            yield first, last, label, float(scores[at, label]), tuple(lowest.tolist())
 
 
 def labels_of_text(labels: Any, index: int) -> Any:

@@ -268,10 +268,13 @@ class _Judge:
             yield self._difference(text, key, "neither", Cause.UNEXPLAINED, self.by_key[key].score)
         counts, their_counts = Counter(map(_key, ours)), Counter(map(_key, theirs))
         scores = {_key(entity): entity["score"] for entity in (*ours, *theirs)}
-        for key, score in scores.items():  # one that comes again is no rounding
+        for key, score in scores.items():  # one that comes again is no rounding, unless the marks of another label are
             if counts[key] != their_counts[key] and max(counts[key], their_counts[key]) > 1:
                 found_by: FoundBy = "ours" if counts[key] > their_counts[key] else "reference"
-                yield self._difference(text, key, found_by, Cause.UNEXPLAINED, score)
+                is_near = abs(counts[key] - their_counts[key]) <= self._near_marks(key)
+                yield self._difference(
+                    text, key, found_by, Cause.NEAR_THRESHOLD if is_near else Cause.UNEXPLAINED, score
+                )
         for entity in ours:
             if _key(entity) not in their_keys:
                 cause = self._cause(_key(entity), theirs, unexplained)
@@ -281,6 +284,11 @@ class _Judge:
                 cause = self._cause(_key(entity), ours, unexplained)
                 yield self._difference(text, _key(entity), "reference", cause, entity["score"])
         yield from self._order_differences(text, ours, theirs)
+
+    def _near_marks(self, key: Key) -> int:
+        """How many labels' marks of a candidate may pass the threshold or not."""
+        marks = self.by_key[key].marks if key in self.by_key else ()
+        return sum(abs(mark - self.threshold) <= self.tolerance for mark in marks)
 
     def _impossible(self, ours: Sequence[Entity]) -> set[Key]:
         """Returns what no scores within the tolerance can bring about: entities of ours, and candidates ours lacks."""
