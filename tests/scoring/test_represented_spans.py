@@ -205,6 +205,13 @@ def test_nothing_passes_one_and_all_that_is_marked_passes_zero():
     assert one_text([[[1e-9, 1e-9, 0.0]]], threshold=0.0) == []
 
 
+def test_scores_are_compared_in_float64():
+    words = torch.tensor([[1.0, 0.0, 0.0]])  # a logit of 3, whose sigmoid in float32 is the next number above
+    ((*_, score, _, _),) = one_text([[[1.0, 1.0, 1.0]]], words=words, threshold=0.9525741268224334)
+    assert score == float(np.float32(0.9525741268224334))
+    assert one_text([[[1.0, 1.0, 1.0]]], words=words, threshold=score) == []
+
+
 def test_an_entity_token_without_a_label_marks_and_rates_nothing():
     assert places(one_text([[NONE, ALL]], labels=1)) == [(0, 1, 0, 1)]
     assert one_text([[NONE, ALL]], labels=1, threshold=[0.5]) == []  # it has no threshold of its own
