@@ -302,6 +302,23 @@ def test_gliner_s_own_evaluation_gives_the_same(model, examples, flat_ner, multi
 
 
 @pytest.mark.gliner
+@pytest.mark.filterwarnings("ignore:Sentence of length")
+@pytest.mark.parametrize(("flat_ner", "multi_label"), MODES)
+def test_gliner_scores_a_model_that_scores_the_spans_that_it_marks_alike(checkpoint, examples, flat_ner, multi_label):
+    model = GLiNER.from_pretrained(checkpoint("token-spans"), max_length=24)
+    reference = load_reference(model)
+    records = [
+        {"tokenized_text": list(example.words), "ner": [[start, end - 1, label] for start, end, label in example.spans]}
+        for example in examples
+    ]
+    for threshold in (0.1, 0.3):
+        options = {"flat_ner": flat_ner, "multi_label": multi_label, "threshold": threshold, "entity_types": LABELS}
+        f1 = model.evaluate(records, **options)[1]
+        assert abs(f1 - reference.evaluate(records, batch_size=1, **options)[1]) <= 0.001
+        assert f1 > 0
+
+
+@pytest.mark.gliner
 def test_gliner_scores_the_built_in_model_alike():
     model = GLiNER.from_pretrained()
     reference = load_reference(model)
