@@ -16,6 +16,8 @@ from gliner_fast.encoders.attention_executor import VARIABLE as ATTENTION
 from gliner_fast.evaluation import Score, evaluate, evaluate_like_gliner
 from gliner_fast.evaluation.results import score_for
 from gliner_fast.kernels._triton import HAS_TRITON
+from gliner_fast.predicting import out_of_memory
+from gliner_fast.predicting.out_of_memory import Recovery
 from gliner_fast.scoring.span_executor import VARIABLE
 from tests.reference.scores import score_sets
 from tests.samples import CROSSNER, CROSSNER_LABELS, LABELS, read_jsonl
@@ -266,6 +268,29 @@ def test_where_memory_is_short_batches_are_made_smaller(model, examples, monkeyp
     monkeypatch.setattr(model.model, "forward", lambda *_: fail_always())
     with pytest.raises(MemoryError, match="a text of .* does not fit into memory"):
         evaluate(model, examples, LABELS, thresholds=[0.3])
+
+
+def test_memory_that_was_short_for_a_moment_is_used_again(model, examples, monkeypatch):
+    monkeypatch.setattr(out_of_memory, "PATIENCE", 4)
+    monkeypatch.setattr(model, "_recovery", Recovery())
+    monkeypatch.setattr(model, "token_budget", 10_000)
+    forward, refused = model.model.forward, []
+
+    def fail_once(batch, *others):
+        if not refused:
+            refused.append(len(batch.rows))
+            fail_always()
+        return forward(batch, *others)
+
+    monkeypatch.setattr(model.model, "forward", fail_once)
+    with pytest.warns(UserWarning, match="out of memory"):
+        evaluate(model, examples[:2], LABELS)
+    assert refused == [2]
+    assert model.token_budget == 5_000  # a batch however small halves it, and no more
+    evaluate(model, examples[:1], LABELS)
+    assert model.token_budget == 5_000
+    evaluate(model, examples[:1], LABELS)
+    assert model.token_budget == 10_000
 
 
 def fail_always():
