@@ -52,6 +52,14 @@ def test_every_span_is_owned_once_and_by_a_window_that_sees_it_whole(texts, widt
     assert owners == [list(range(count)) for count, _ in texts]
 
 
+def test_windows_by_subwords_see_the_widest_spans_whole_however_wide():
+    offsets, rooms, chosen = np.array([0, 300]), np.array([150]), np.array([True])
+    rows = cut_rows(np.array([300]), np.array([100]), 40)
+    rows = fit_rows(rows, chosen, np.ones(300, np.int64), offsets, rooms, 100, 40, least=1)
+    assert len(rows.texts) > 2
+    assert (rows.owned_lasts[:-1] - 1 + 40 <= rows.lasts[:-1]).all()
+
+
 @examples
 @given(
     texts=st.lists(st.lists(st.sampled_from([0, 1, 1, 1, 2, 5, 20, 90]), max_size=200), min_size=1, max_size=4),

@@ -119,6 +119,7 @@ ROWS = cut_rows(np.array([24]), np.array([12]), 1)
         ((2, 3), (4, 5), 0),  # both are the first's
         ((8, 9), (10, 11), 0),  # the head is the first's, and it sees the tail
         ((10, 11), (8, 9), 1),  # the head is the second's, and it sees the tail
+        ((9, 10), (8, 9), 1),  # its first word
         ((10, 11), (2, 3), 0),  # the second, whose the head is, does not see the tail
         ((2, 3), (11, 12), 0),
         ((17, 18), (13, 14), 2),

@@ -247,6 +247,19 @@ def test_relations_that_were_asked_for_are_returned(model: RelexGLiNER):
         model.predict_relations(TEXT, LABELS, RELATIONS, return_relations=False)
 
 
+@pytest.mark.parametrize(("asked", "told"), [(RELATIONS, True), ([], False)])
+def test_where_a_text_does_not_fit_the_thresholds_help_if_relations_are_looked_for(
+    asked: list[str], told: bool, model: RelexGLiNER, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: Any) -> None:
+        raise MemoryError("Unable to allocate 2.00 GiB for an array")
+
+    monkeypatch.setattr(model.model, "forward", fail)
+    with pytest.raises(MemoryError, match="does not fit into memory: ask for fewer labels") as raised:
+        model.inference([TEXT], LABELS, asked)
+    assert ("raise threshold or adjacency_threshold" in str(raised.value)) == told
+
+
 def test_it_takes_no_vectors_of_labels(model: RelexGLiNER):
     for name in ("encode_labels", "predict_with_embeds", "batch_predict_with_embeds"):
         with pytest.raises(AttributeError, match="the model is no bi-encoder"):
