@@ -215,10 +215,10 @@ def test_a_batch_has_at_most_as_many_texts_as_asked_for(model, batches):
     ("halvings", "sizes"), [(0, [8, 8, 8, 6]), (2, [2, 4, 8, 8, 8]), (9, [1, 1, 1, 1, 1, 1, 1, 2, 4, 8, 8, 1])]
 )
 def test_parts_grow_to_their_full_size(halvings, sizes):
-    request = Request.read(["a"] * 30, LABELS, Options())
+    request = Request.read(["a"] * 30, LABELS, Options(), first_text=100)
     parts = list(request.parts(8, 1000, halvings=halvings))
     assert [len(part.texts) for part in parts] == sizes
-    assert [part.first_text for part in parts] == [sum(sizes[:number]) for number in range(len(sizes))]
+    assert [part.first_text for part in parts] == [100 + sum(sizes[:number]) for number in range(len(sizes))]
 
 
 def test_a_part_has_its_own_texts_label_sets_alone():

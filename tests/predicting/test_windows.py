@@ -1,6 +1,7 @@
 """Long texts read in windows: the entities are those of all windows, resolved over the whole text."""
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -367,6 +368,13 @@ def test_dense_lines_make_small_windows_of_themselves_alone(must_read_all, check
     same = len(alone.rows.texts) - 1
     assert both.rows.owned_lasts[:same].tolist() == alone.rows.owned_lasts[:same].tolist()
     assert bool(both.warnings) is not must_read_all
+
+
+@pytest.mark.gliner
+def test_windows_by_subwords_have_no_more_words_than_are_read_however_wide_spans_may_be(checkpoint):
+    predictor = replace(GLiNER.from_pretrained(checkpoint("bert-cut-first")).predictor(), max_words=10, max_width=12)
+    prepared = predictor.prepare(Request.read([" ".join(["qxzj" * 9] * 30)], LABELS[:3], Options(on_long="window")))
+    assert (prepared.rows.lasts - prepared.rows.firsts).max() == 10
 
 
 @pytest.mark.parametrize(
