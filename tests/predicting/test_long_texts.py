@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gliner_fast.predicting.long_texts import cut_rows, fit_rows
+from gliner_fast import _rust
+from gliner_fast.predicting.long_texts import cut_rows, fit_rows, words_of_rows
 from tests.reference.examples import examples
 
 # Most words and widest span -> words that windows share. The usual size; small ones; no room for half a window.
@@ -100,3 +101,13 @@ def test_windows_by_subwords_own_every_word_once_and_are_as_full_as_may_be(texts
     assert list(rows.texts) == sorted(rows.texts)
     others = ~chosen[before.texts]
     assert rows.firsts[~chosen[rows.texts]].tolist() == before.firsts[others].tolist()
+
+
+def test_windows_have_their_words_in_whatever_order_these_come():
+    text = "Ada met Grace in London today"
+    starts, ends = np.array([8, 4, 0, 23, 14, 17]), np.array([13, 7, 3, 29, 16, 23])  # backwards, three and three
+    words = _rust.Words.from_offsets([text], np.array([0, 6]), starts, ends)
+    rows = cut_rows(np.array([6]), np.array([3]), 1)
+    wanted = [words.to_lists()[0][first:last] for first, last in zip(rows.firsts, rows.lasts, strict=True)]
+    assert wanted[0] == ["Grace", "met", "Ada"]
+    assert words_of_rows([text], words, rows).to_lists() == wanted

@@ -371,6 +371,18 @@ def test_dense_lines_make_small_windows_of_themselves_alone(must_read_all, check
 
 
 @pytest.mark.gliner
+def test_windows_by_subwords_are_the_same_beside_a_short_text(checkpoint):
+    predictor = GLiNER.from_pretrained(checkpoint("bert-cut-first")).predictor()
+    dense = f"{LONG} {'qxzj ' * 30} {LONG}"
+    alone, beside = (
+        predictor.prepare(Request.read(texts, LABELS[:3], Options(on_long="window"))).rows
+        for texts in ([dense], ["Paris", dense])
+    )
+    assert beside.firsts.tolist() == [0, *alone.firsts.tolist()]
+    assert beside.lasts.tolist() == [1, *alone.lasts.tolist()]
+
+
+@pytest.mark.gliner
 def test_windows_by_subwords_have_no_more_words_than_are_read_however_wide_spans_may_be(checkpoint):
     predictor = replace(GLiNER.from_pretrained(checkpoint("bert-cut-first")).predictor(), max_words=10, max_width=12)
     prepared = predictor.prepare(Request.read([" ".join(["qxzj" * 9] * 30)], LABELS[:3], Options(on_long="window")))
