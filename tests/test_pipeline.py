@@ -305,8 +305,9 @@ def test_what_the_source_gave_before_its_error_is_computed_on_any_device(good, d
     assert len(found) == min(good, len(TEXTS))
 
 
-def test_what_is_done_to_the_arguments_of_a_stream_changes_nothing(model):
-    labels, thresholds = list(LABELS), dict.fromkeys(LABELS, 0.3)
+@pytest.mark.parametrize("make", [list, lambda labels: {label: label for label in labels}], ids=["list", "mapping"])
+def test_what_is_done_to_the_arguments_of_a_stream_changes_nothing(make, model):
+    labels, thresholds = make(LABELS), dict.fromkeys(LABELS, 0.3)
     expected = list(model.stream(TEXTS, labels, threshold=thresholds))
     found = []
     for own in model.stream(TEXTS, labels, threshold=thresholds):
@@ -503,7 +504,8 @@ def test_windows_are_read_one_ahead_and_closed_at_the_end(read_ahead, model):
         finally:
             closed.append(True)
 
-    results = predict_windows(model, source(), Options(), stats=Stats(), read_ahead=read_ahead)
+    windows = source()  # somebody else holds it, too
+    results = predict_windows(model, windows, Options(), stats=Stats(), read_ahead=read_ahead)
     for _ in range(3):
         next(results)
     time.sleep(0.05)

@@ -208,10 +208,12 @@ def test_labels_come_from_the_call_or_the_example_or_the_data(model, examples):
     assert described.asked == ("location",)
 
 
-def test_ignored_labels_are_neither_asked_for_nor_missed(model, examples):
+@pytest.mark.parametrize("labels", [LABELS, {label: label for label in LABELS}], ids=["list", "mapping"])
+@pytest.mark.parametrize("ignored", ["person", ["person"]])
+def test_ignored_labels_are_neither_asked_for_nor_missed(ignored, labels, model, examples):
     rest = [label for label in LABELS if label != "person"]
     without = [Example(e.words, tuple(span for span in e.spans if span[2] != "person")) for e in examples]
-    evaluation = evaluate(model, examples, LABELS, ignored=["person"])
+    evaluation = evaluate(model, examples, labels, ignored=ignored)
     assert evaluation.results == evaluate(model, without, rest).results
     assert (evaluation.asked, evaluation.ignored) == (tuple(rest), ("person",))
 

@@ -110,13 +110,19 @@ def test_what_is_pushed_is_what_is_saved(safe: bool, model, hub: Mock, tmp_path:
     assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_a_save_is_pushed_too_where_it_is_asked_for(model, hub: Mock, tmp_path: Path):
+@pytest.mark.parametrize(("repo_id", "wanted"), [(None, "named"), ("me/other", "me/other")])
+def test_a_save_is_pushed_too_where_it_is_asked_for(repo_id, wanted, model, hub: Mock, tmp_path: Path):
     settings = {**model.config.to_dict(), "max_len": 77}
     address = model.save_pretrained(
-        tmp_path / "named", config=settings, push_to_hub=True, safe_serialization=True, commit_message="why"
+        tmp_path / "named",
+        config=settings,
+        repo_id=repo_id,
+        push_to_hub=True,
+        safe_serialization=True,
+        commit_message="why",
     )
     assert address == str(tmp_path / "hub")
-    assert hub.create_repo.call_args.kwargs["repo_id"] == "named"
+    assert hub.create_repo.call_args.kwargs["repo_id"] == wanted
     assert hub.upload_folder.call_args.kwargs["commit_message"] == "why"
     for folder in ("named", "hub"):
         assert (tmp_path / folder / "model.safetensors").exists()

@@ -115,6 +115,12 @@ def test_texts_with_labels_of_their_own_may_have_a_threshold_for_each_label(mode
     assert [[entity["label"] for entity in found] for found in together] == [["person", "city"], ["person"]]
 
 
+def test_of_equal_texts_that_were_cut_off_each_is_told(model):
+    long = "word " * 400
+    prepared = model.predictor().prepare(Request.read([long, TEXT, long], LABELS, Options()))
+    assert prepared.warnings == ["Sentence of length 400 has been truncated to 384"] * 2
+
+
 # --- stats ------------------------------------------------------------------------------------------------------------
 
 

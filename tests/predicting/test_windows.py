@@ -1,5 +1,6 @@
 """Long texts read in windows: the entities are those of all windows, resolved over the whole text."""
 
+import contextlib
 import re
 from dataclasses import replace
 from itertools import pairwise
@@ -387,6 +388,26 @@ def test_windows_by_subwords_have_no_more_words_than_are_read_however_wide_spans
     predictor = replace(GLiNER.from_pretrained(checkpoint("bert-cut-first")).predictor(), max_words=10, max_width=12)
     prepared = predictor.prepare(Request.read([" ".join(["qxzj" * 9] * 30)], LABELS[:3], Options(on_long="window")))
     assert (prepared.rows.lasts - prepared.rows.firsts).max() == 10
+
+
+@pytest.mark.gliner
+def test_a_text_that_must_be_read_and_cannot_is_named_by_its_number(checkpoint):
+    predictor = GLiNER.from_pretrained(checkpoint("bert-cut-first")).predictor()
+    texts, options = ["", "Paris", "", "qxzj" * 24], Options(on_long="window", must_read_all=True)
+    with pytest.raises(ValueError, match="^text 7 has words that are not read"):
+        predictor.prepare(Request.read(texts, LABELS, options, first_text=4))
+
+
+@pytest.mark.gliner
+def test_whether_a_text_can_be_read_whole_is_known_before(checkpoint):
+    predictor = GLiNER.from_pretrained(checkpoint("bert-cut-first")).predictor()
+    known = []
+    for length in range(1, 96):
+        request = Request.read(["Paris " + "x" * length], LABELS, Options(on_long="window", must_read_all=True))
+        known.append(predictor.can_read_whole(request))
+        with contextlib.nullcontext() if known[-1] else pytest.raises(ValueError, match="words that are not read"):
+            predictor.prepare(request)
+    assert set(known) == {True, False}
 
 
 @pytest.mark.parametrize(
