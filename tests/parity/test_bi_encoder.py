@@ -16,6 +16,7 @@ from gliner_fast.comparing.verification import compare
 from gliner_fast.errors import CheckpointError
 from gliner_fast.evaluation import evaluate_like_gliner
 from gliner_fast.label_encoder import LabelEncoder, LabelTexts
+from gliner_fast.labels import LabelSet
 from gliner_fast.predicting.request import Options, Request
 from tests.checkpoint_recipes import LABEL_SUBWORDS
 from tests.installed import TRANSFORMERS
@@ -71,7 +72,8 @@ def test_label_vectors_are_the_reference_s(kind, pair):
     assert ours.dtype == theirs.dtype == torch.float32
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
     assert not ours.requires_grad
-    assert both.ours.encode_labels("person").shape == (1, both.ours.config.hidden_size)
+    for given, count in (("person", 1), ([], 0)):
+        assert both.ours.encode_labels(given).shape == (count, both.ours.config.hidden_size)
 
 
 @pytest.mark.gliner
@@ -280,6 +282,17 @@ def test_labels_are_encoded_each_time_by_what_may_change_without_a_weight(checkp
     before = ours.encode_labels(LABELS)
     projection.scale = 2.0
     torch.testing.assert_close(ours.encode_labels(LABELS), 2 * before)
+
+
+@pytest.mark.gliner
+def test_label_vectors_that_were_made_in_training_are_not_kept(checkpoint):
+    ours = GLiNER.from_pretrained(checkpoint("bi"))
+    expected, encoder = ours.encode_labels(LABELS), ours.model.label_encoder
+    labels = ours.predictor().batcher.encode_labels([LabelSet.read(LABELS)])
+    with torch.no_grad():
+        made = encoder.train().vectors_of(labels)
+        assert not torch.equal(made, expected)  # for dropout
+        assert torch.equal(encoder.eval().vectors_of(labels), expected)
 
 
 @pytest.mark.gliner

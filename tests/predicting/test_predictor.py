@@ -1,12 +1,15 @@
 """Equal texts are computed once; many texts are predicted part by part."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from gliner_fast import GLiNER
 from gliner_fast.comparing.verification import compare
+from gliner_fast.predicting import predictor as predictor_module
 from gliner_fast.predicting.request import Options, Request
 from gliner_fast.stats import Stats
 from tests.samples import CROSSNER, LABELS
@@ -206,6 +209,19 @@ def test_threads_count_their_own_work(model, monkeypatch):
     thread.join()
     assert idle.encode_seconds == seconds
     assert stats.encode_seconds > seconds > 0
+
+
+# --- endless words ----------------------------------------------------------------------------------------------------
+
+
+def test_a_word_is_endless_beyond_so_many_characters_and_in_one_piece(checkpoint, monkeypatch):
+    monkeypatch.setattr(predictor_module, "LONGEST_WORD", 50)
+    predictor, options = GLiNER.from_pretrained(checkpoint("deberta")).predictor(), Options()
+    found = [predictor.has_endless_word(f"Ada, {'x' * length},", options) for length in (49, 50, 51)]
+    assert found == [False, False, True]
+    in_one = replace(predictor, splitter=lambda text: [(text, 0, len(text))])
+    found = [in_one.has_endless_word(f"{'x' * length} {'y' * 40}", options) for length in (50, 51)]
+    assert found == [False, True]  # tokenizers part it at blanks
 
 
 # --- batches and parts ------------------------------------------------------------------------------------------------
