@@ -43,6 +43,12 @@ REPORT: dict[str, Any] = {
             ["stopped: 50 rows (40 of them before), 400 entities", "2.0 s: 5.0 rows/s, 0% padding"],
         ),
         ({"is_complete": False, "rows_here": 0, "rows": 0, "entities": 0}, ["stopped: 0 rows, 0 entities"]),
+        ({"rows_here": 0, "rows": 0, "entities": 0}, ["done: 0 rows, 0 entities in out"]),
+        ({"seconds": 0.0}, ["done: ", "0.0 s: 0% padding; read 100%"]),  # of a clock that did not move meanwhile
+        (
+            {"stats": {"read_seconds": 0.004, "encode_seconds": 1.0}},
+            ["done: ", "2.0 s: 25.0 rows/s, 0% padding; encode"],
+        ),
         (
             {"rows": 1, "rows_here": 1, "entities": 1},
             ["done: 1 row, 1 entity in out", "2.0 s: 0.5 rows/s, 500 words/s, "],

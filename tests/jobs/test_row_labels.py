@@ -23,6 +23,7 @@ from tests.jobs.rows import open_rows, read, write
         ("person", ["person"]),
         (" person, city of birth ,", ["person", "city of birth"]),
         ('["a, b", "c"]', ["a, b", "c"]),
+        ('\n ["a, b", "c"]', ["a, b", "c"]),
         ({"person": "a human being"}, {"person": "a human being"}),
         ('{"person": "a human being"}', {"person": "a human being"}),
         (["person", "person"], ["person", "person"]),
@@ -52,6 +53,7 @@ def test_labels_are_a_list_a_mapping_or_text(value, labels):
         ("[" * 100_000, "expected a list"),
         ({"a": "same", "b": "same"}, "one description twice"),
         ('["\\ud800"]', "half a character"),
+        ('{"person": "\\ud800"}', "half a character"),
     ],
 )
 def test_other_values_are_refused_with_the_reason(value, reason):
