@@ -388,7 +388,7 @@ def test_a_stream_gets_json_lines_and_warnings(
     written = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [as_told(row.pop("entities")) for row in written] == expected
     assert written == rows
-    assert (report.rows, report.rejects, report.is_complete) == (151, 1, True)
+    assert (report.rows, report.rejects, report.is_complete, report.shards) == (151, 1, True, 0)
     assert all(report.stats[f"{stage}_seconds"] > 0 for stage in ("read", "prepare", "encode", "decode", "write"))
     with pytest.raises(JobError, match=r"in\.jsonl, line 41: 'text' is 5 .*\(--on-error skip\) to go on behind it$"):
         extract_files(source, io.BytesIO(), LABELS, model=small_model, on_error="fail", **OPTIONS)

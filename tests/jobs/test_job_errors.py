@@ -163,8 +163,10 @@ def test_a_limit_holds_for_what_earlier_calls_rejected(stops: bool, small_model:
     for file in (tmp_path / "out.jsonl.job").rglob("rejects*.jsonl"):
         file.unlink()
     if not stops:  # a slice without its rejects would be done again
-        with pytest.raises(JobError, match=r"by earlier calls: 2, allowed: 1.*rejects\.jsonl is gone"):
-            extract_files(source, output, LABELS, model=small_model, max_rejects=1, **OPTIONS)
+        for _ in range(2):
+            with pytest.raises(JobError, match=r"by earlier calls: 2, allowed: 1.*rejects\.jsonl is gone"):
+                extract_files(source, output, LABELS, model=small_model, max_rejects=1, **OPTIONS)
+            (tmp_path / "out.jsonl.job" / "rejects.jsonl").touch()  # emptied
     report = extract_files(source, output, LABELS, model=small_model, **OPTIONS)
     assert (report.rows, report.rejects) == (200, 4 if stops else 2)
 
@@ -203,8 +205,10 @@ def test_rows_that_parquet_drops_for_their_columns_are_warned_of(small_model: GL
     with pytest.warns(UserWarning, match=r"^2 rows with a text .* first 1,000 rows.*rejects\.jsonl.*--columns"):
         report = extract_files(source, tmp_path / "out.parquet", LABELS, model=small_model, **OPTIONS)
     assert (report.rows, report.rejects, report.stats["misfits"]) == (1_003, 3, 2)
+    again = extract_files(source, tmp_path / "out.parquet", LABELS, model=small_model, **OPTIONS)
+    assert (again.rows, again.rows_here) == (1_003, 0)  # and no warning, which would be an error
     chosen = extract_files(source, tmp_path / "b.parquet", LABELS, model=small_model, columns="text", **OPTIONS)
-    assert chosen.rejects == 1  # and no warning, which would be an error
+    assert chosen.rejects == 1  # and no warning
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out"])

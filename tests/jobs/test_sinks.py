@@ -286,6 +286,16 @@ def test_joined_shards_hold_all_rows_in_order(tmp_path, shard_format):
         assert pq.read_schema(again).equals(pq.read_schema(shards[0]), check_metadata=True)
 
 
+def test_a_shard_of_several_row_groups_is_joined_whole_and_compressed(tmp_path):
+    table = pa.table({"text": list("abcde")})  # as a shard has of more than a million rows
+    pq.write_table(table, tmp_path / "shard", row_group_size=2)
+    join_shards([tmp_path / "shard"], tmp_path / "joined", "parquet")
+    assert pq.read_table(tmp_path / "joined").equals(table)
+    groups = pq.read_metadata(tmp_path / "joined")
+    assert [groups.row_group(number).num_rows for number in range(groups.num_row_groups)] == [2, 2, 1]
+    assert groups.row_group(0).column(0).compression == "ZSTD"
+
+
 def test_a_column_of_json_text_stays_marked(tmp_path):
     path = write(tmp_path / "a.jsonl", b'{"text": "a", "x": {"y": 1}}')
     with closing(open_rows([path])) as reader:
@@ -315,3 +325,4 @@ def test_rejects_are_json_lines(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "rejects").read_text(encoding="utf-8").splitlines()]
     assert lines[0] == {"row": 3, "file": "a.jsonl", "line": 5, "reason": "not JSON", "raw": '{"té\\xff\n'}
     assert lines[1]["file"] == "b\udcff.jsonl"
+    assert "té".encode() in (tmp_path / "rejects").read_bytes()  # for people, too

@@ -318,3 +318,17 @@ def test_blocks_number_rows_and_rejects_across_files(tmp_path):
     rows = read(one, two, piece=10)
     assert (rows.rows, rows.texts) == ([0, 3], ["a", "b"])
     assert [(reject.row, reject.file, reject.line) for reject in rows.rejects] == [(1, str(one), 2), (2, str(two), 2)]
+
+
+def test_rows_are_counted_however_many_they_are(tmp_path):
+    count = 2**20 + 3  # more than are passed over at once
+    write(tmp_path / "a.txt", b"\n" * count)
+    assert count_rows(find_inputs([tmp_path / "a.txt"], None), Selection()) == count
+
+
+def test_the_first_rows_of_all_files_together_decide_on_columns(tmp_path):
+    one = write(tmp_path / "1.jsonl", b'{"text": "a"}\n' * (SAMPLE - 1))
+    two = write(tmp_path / "2.jsonl", b'{"text": "a", "x": 1}\n{"text": "a", "x": "b", "y": 1}\n')
+    with closing(open_rows([one, two])) as reader:
+        assert reader.schema.names == ["text", "x"]
+        assert reader.schema.field("x").type == pa.int64()

@@ -20,7 +20,10 @@ from typing import Any
 import pytest
 
 from gliner_fast import GLiNER, extract_files
+from gliner_fast.jobs import sources
+from gliner_fast.jobs.job import Job
 from gliner_fast.jobs.stopping import InputStopped, stop_on_interrupt
+from tests.jobs.conftest import write_jsonl
 
 ADA, CHARLES = "Ada Lovelace lived in London.", "Charles Babbage did, too."
 
@@ -115,6 +118,35 @@ def test_what_stands_for_standard_input_ends_where_a_job_is_to_stop(
     report = extract_files("-", output, ["person"], model=small_model, input_format="text")
     assert not report.is_complete
     assert [json.loads(line)["text"] for line in output.getvalue().splitlines()] == [ADA]
+
+
+def test_a_stopped_job_reports_itself_and_warns_of_what_it_left_out_once_it_is_done(
+    small_model: GLiNER, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sources, "SAMPLE", 4)
+    rows = [{"text": ADA, "n": number} for number in range(200)]
+    rows[5]["n"] = "five"
+    source, output = write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out.parquet"
+    options: dict[str, Any] = {"model": small_model, "rows_per_shard": 8}
+    write = Job.write
+
+    with monkeypatch.context() as patch:
+
+        def interrupted(*given: Any) -> Any:
+            patch.undo()
+            signal.raise_signal(signal.SIGTERM)
+            return write(*given)
+
+        patch.setattr(Job, "write", interrupted)
+        report = extract_files(source, output, ["person"], **options)  # a warning would be an error
+    before = report.rows
+    assert (report.is_complete, report.stats["misfits"], 8 <= before < 200) == (False, 1, True)
+    told = tmp_path / "out.parquet.job" / "report.json"
+    assert json.loads(told.read_text(encoding="utf-8")) == report.to_dict()
+    with pytest.warns(UserWarning, match="1 row with a text left out"):
+        report = extract_files(source, output, ["person"], **options)
+    assert (report.is_complete, report.rows, report.rows_here) == (True, 200, 200 - before)
+    assert json.loads(told.read_text(encoding="utf-8")) == report.to_dict()
 
 
 def test_a_second_signal_is_an_interrupt(capsys: pytest.CaptureFixture[str]):
