@@ -332,3 +332,13 @@ def test_the_first_rows_of_all_files_together_decide_on_columns(tmp_path):
     with closing(open_rows([one, two])) as reader:
         assert reader.schema.names == ["text", "x"]
         assert reader.schema.field("x").type == pa.int64()
+
+
+@pytest.mark.parametrize("ending", WRITERS)
+def test_a_check_refuses_rows_of_any_format(ending, tmp_path):
+    rows = [{"id": str(number), "text": text} for number, text in enumerate(["good", "bad", "good, too"])]
+    files = find_inputs([write(tmp_path / f"a{ending}", WRITERS[ending](rows))], None)
+    with closing(RowReader(files, Selection(), check=lambda text, _: "no" if text == "bad" else None)) as reader:
+        block = reader.read(9)
+    assert (block.count, list(block.texts)) == (3, ["good", "good, too"])
+    assert [(reject.row, reject.reason) for reject in block.rejects] == [(1, "no")]

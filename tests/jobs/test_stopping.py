@@ -172,6 +172,14 @@ def test_signals_are_handled_as_before_once_a_job_has_ended():
     assert handlers() == before
 
 
+def test_a_signal_between_waits_cuts_nothing():
+    with stop_on_interrupt() as stop:
+        assert stop.wait_for(lambda: "came") == "came"
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.is_set()
+        assert not stop.has_cut_input
+
+
 def test_no_wait_begins_once_a_job_is_to_stop():
     asked: Callable[[], Any] = pytest.fail
     with stop_on_interrupt() as stop:
