@@ -34,6 +34,7 @@ BAD_LINES = {
     "NaN": (b'{"text": "a", "score": NaN}', "not JSON: NaN is no number there"),
     "infinity": (b'{"text": "a", "score": -Infinity}', "-Infinity is no number"),
     "a number beyond doubles": (b'{"text": "a", "score": 1e400}', "1e400 is beyond what doubles hold"),
+    "a number beyond doubles in capitals": (b'{"text": "a", "score": 1E+400}', "1E+400 is beyond what doubles hold"),
     "a long number beyond doubles": (
         b'{"text": "a", "x": [-' + b"9" * 400 + b".0]}",
         "a number is beyond what doubles",
@@ -98,6 +99,12 @@ def test_objects_pass_through_as_they_came(tmp_path):
 def test_a_half_character_in_a_column_that_is_left_out_harms_nothing(tmp_path):
     path = write(tmp_path / "a.jsonl", b'{"text": "a", "x": "\\ud800"}')
     assert read(path, selection=Selection(as_objects=True, columns=[])).texts == ["a"]
+
+
+def test_a_half_character_in_a_text_that_does_not_pass_through_is_no_text(tmp_path):
+    path = write(tmp_path / "a.jsonl", b'{"text": "\\ud800", "id": 1}')
+    ((_, reason, _),) = read(path, selection=Selection(as_objects=True, columns=["id"])).faults
+    assert "half a character" in reason
 
 
 def test_a_row_needs_its_id(tmp_path):

@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gliner_fast.jobs.json_values import dump_json, dump_json_line, read_json_rows
+from gliner_fast.jobs.selection import Selection
 
 NOON = dt.datetime.fromisoformat("2026-11-23T12:00:00.000005")
 
@@ -22,6 +23,7 @@ VALUES = {
     "doubles": (pa.array([0.1]), "0.1"),
     "not a number": (pa.array([float("nan")]), "null"),
     "infinity in a list": (pa.array([[float("inf"), 1.0]]), "[null, 1.0]"),
+    "infinity in a map": (pa.array([[("a", float("inf"))]], pa.map_(pa.string(), pa.float64())), '[["a", null]]'),
     "bool": (pa.array([True]), "true"),
     "null": (pa.nulls(1), "null"),
     "bytes": (pa.array([b"\xff\x00"]), '"/wA="'),
@@ -49,6 +51,9 @@ VALUES = {
     "maps of times": (
         pa.array([[("a", NOON)]], pa.map_(pa.string(), pa.timestamp("s"))), '[["a", "2026-11-23T12:00:00"]]',
     ),
+    "maps from times": (
+        pa.array([[(NOON, 1)]], pa.map_(pa.timestamp("s"), pa.int8())), '[["2026-11-23T12:00:00", 1]]',
+    ),
     "times beyond years": (pa.array([2**62], pa.timestamp("us")), "null"),
     "times of a zone beyond years": (pa.array([2**62], pa.timestamp("us", "Europe/Helsinki")), "null"),
     "times of a zone before years": (pa.array([-(2**62)], pa.timestamp("s", "Europe/Helsinki")), "null"),
@@ -60,6 +65,7 @@ VALUES = {
     "dates beyond years": (pa.array([2**31 - 1], pa.date32()), "null"),
     "times of day beyond a day": (pa.array([{"at": -5}], pa.struct([("at", pa.time32("ms"))])), '{"at": null}'),
     "dictionaries": (pa.array(["a"]).dictionary_encode(), '"a"'),
+    "dictionaries of times": (pa.array([NOON], pa.timestamp("s")).dictionary_encode(), '"2026-11-23T12:00:00"'),
 }  # fmt: skip
 
 
@@ -117,7 +123,7 @@ def test_a_line_beyond_orjson_is_as_dense():
     assert dump_json_line({"n": 2**64, "list": [1, 2]}) == b'{"n":18446744073709551616,"list":[1,2]}\n'
 
 
-@pytest.mark.parametrize("value", [object(), NOON, NOON.date()])
+@pytest.mark.parametrize("value", [object(), NOON, NOON.date(), Selection()])
 def test_a_line_of_what_has_no_form_is_a_mistake_of_ours(value):
     with pytest.raises(TypeError, match="has no form in JSON"):
         dump_json_line({"x": value})

@@ -53,7 +53,9 @@ def test_what_json_has_no_place_for_is_told_by_file_and_column(tmp_path):
     zone = pa.array([0, 1], pa.timestamp("us", "Nowhere/None"))
     for odd, reason in ((zone, "the time zone 'Nowhere/None'"), (TWICE, "two fields 'a'")):
         nested = pa.StructArray.from_arrays([odd], names=["in"])
-        for column in (odd, nested):
+        mapped = pa.MapArray.from_arrays([0, 1, 2], ["a", "b"], odd)
+        maps_of = pa.MapArray.from_arrays([0, 1, 2], odd, ["a", "b"])
+        for column in (odd, nested, mapped, maps_of):
             path = save(tmp_path / "a.parquet", text=["a", "b"], odd=column)
             with pytest.raises(JobInputError, match=rf"a\.parquet: the column 'odd' .*JSON \(.*{reason}.*--columns"):
                 read(path, selection=Selection(as_objects=True))
