@@ -113,6 +113,20 @@ def test_a_model_is_known_by_the_names_of_its_files_too(tmp_path: Path):
     assert digest_model(tmp_path) != before
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "model.safetensors", "pytorch_model.bin", "spm.model", "vocab.txt", "labels_tokenizer/vocab.txt"],
+)
+def test_a_model_is_known_by_each_file_that_its_answers_depend_on(name: str, tmp_path: Path):
+    digests = {digest_model(tmp_path)}
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    for content in (b"", b"one", b"two"):
+        file.write_bytes(content)
+        digests.add(digest_model(tmp_path))
+    assert len(digests) == 4
+
+
 def test_standard_input_is_not_resumed(paths: Paths):
     plan = replace(PLAN, inputs=[INPUT | {"path": "-", "fingerprint": None}])
     with JobFolder(paths, plan) as folder:

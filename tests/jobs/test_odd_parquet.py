@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +17,7 @@ from gliner_fast.jobs import parquet_rows
 from gliner_fast.jobs.errors import JobInputError
 from gliner_fast.jobs.sources import Selection
 from tests.jobs.conftest import read_jsonl
-from tests.jobs.rows import read
+from tests.jobs.rows import open_rows, read
 
 IDS = [[uuid.UUID(int=1)], None, []]
 LISTS_OF_IDS = pa.array([[uuid.UUID(int=1).bytes], None, []], pa.list_(pa.binary(16))).cast(pa.list_(pa.uuid()))
@@ -60,6 +61,8 @@ def test_what_json_has_no_place_for_is_told_by_file_and_column(tmp_path):
             with pytest.raises(JobInputError, match=rf"a\.parquet: the column 'odd' .*JSON \(.*{reason}.*--columns"):
                 read(path, selection=Selection(as_objects=True))
             assert read(path, selection=Selection(as_objects=True, columns=[])).texts == ["a", "b"]
+            with closing(open_rows([path])) as reader:  # for Parquet
+                assert reader.schema.names == ["text", "odd"]
 
 
 def test_a_reject_shows_what_can_be_shown():

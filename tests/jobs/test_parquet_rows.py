@@ -175,6 +175,7 @@ def test_a_damaged_page_is_a_clear_error(tmp_path):
         (pa.float32(), pa.float64(), pa.float64()),
         (pa.null(), pa.list_(pa.int8()), pa.list_(pa.int8())),
         (pa.string(), pa.large_string(), pa.large_string()),
+        (pa.binary(), pa.large_binary(), pa.large_binary()),
         (pa.dictionary(pa.int8(), pa.string()), pa.string(), pa.string()),
         (pa.int64(), pa.float64(), None),
         (pa.int64(), pa.uint64(), None),
@@ -249,6 +250,22 @@ def test_the_last_row_of_a_group_may_be_the_first_that_is_wanted(tmp_path):
     with closing(open_rows([path])) as reader:
         assert reader.skip(9) == 9
         assert reader.read(2).texts == ["9", "10"]
+
+
+def test_row_groups_without_rows_are_passed_over(tmp_path):
+    table = pa.table({"text": ["a", "b"]})
+    with pq.ParquetWriter(tmp_path / "a.parquet", table.schema) as writer:
+        for piece in (table[:0], table[:0], table[:1], table[:0], table[:0], table[1:], table[:0]):
+            writer.write_table(piece)
+    assert pq.read_metadata(tmp_path / "a.parquet").num_row_groups > 2
+    assert read(tmp_path / "a.parquet").texts == ["a", "b"]
+
+
+def test_a_reject_has_its_place_in_its_own_file_and_the_reason_of_its_first_column(tmp_path):
+    one = save(tmp_path / "1.parquet", {"text": ["a", "b"], "x": ["", ""]})
+    two = save(tmp_path / "2.parquet", {"text": broken_strings(b"c", b"\xff"), "x": broken_strings(b"", b"\xff")})
+    (reject,) = read(one, two, piece=9).rejects
+    assert (reject.row, reject.file, reject.line, reject.reason) == (3, str(two), 2, "'text' is not UTF-8")
 
 
 def test_a_plan_does_not_keep_what_pandas_wrote_beside_the_columns(tmp_path):

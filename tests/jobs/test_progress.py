@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gliner_fast import GLiNER, JobError, extract_files
 from gliner_fast.jobs import progress
 from gliner_fast.jobs.job_folder import JobFolder, Paths, SliceRecord
 from gliner_fast.jobs.progress import Pace, Watch, show_lines
+from tests.jobs.conftest import texts_of, write_jsonl
 from tests.jobs.test_job_folder import PLAN, put
 
 
@@ -79,3 +84,21 @@ def test_a_record_of_an_earlier_run_is_no_speed_of_this_one(folder: JobFolder):
     folder.finished[0] = SliceRecord(0, 1_000, "shard-0000000.jsonl", 3, 0, 0, {"windows": 1_000})
     pace = Pace(rows_read=1_000, computing_since=time.monotonic() - 10)
     assert Watch(folder.finished, pace).look().rows_per_second == 0
+
+
+def test_rows_that_are_passed_over_were_read(small_model: GLiNER, tmp_path: Path):
+    rows: list[dict[str, Any]] = [{"text": text} for text in texts_of(100)]
+    rows[70] = {"text": None}
+    source, paces = write_jsonl(tmp_path / "in.jsonl", rows), []
+
+    @contextmanager
+    def keep(finished: Mapping[int, SliceRecord], pace: Pace) -> Iterator[None]:
+        paces.append(pace)
+        yield
+
+    options: dict[str, Any] = {"model": small_model, "rows_per_shard": 20, "progress": keep}
+    with pytest.raises(JobError, match="line 71"):
+        extract_files(source, tmp_path / "out.jsonl", ["person"], on_error="fail", **options)
+    report = extract_files(source, tmp_path / "out.jsonl", ["person"], **options)
+    assert 0 < report.rows_here < 100
+    assert (paces[1].rows_read, paces[1].bytes_read) == (100, source.stat().st_size)
