@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -67,6 +69,27 @@ def test_the_rest_is_estimated_by_bytes_where_nobody_counted(folder: JobFolder):
     assert Watch(folder.finished, pace).look().seconds_left == pytest.approx(2, rel=0.1)
 
 
+def test_nothing_is_estimated_before_anything_was_done(folder: JobFolder):
+    pace = Pace(bytes_total=5_000, computing_since=time.monotonic() - 10)
+    watch = Watch(folder.finished, pace)
+    assert (watch.look().rows_total, watch.look().seconds_left) == (None, None)
+    pace.rows_total = 60
+    assert watch.look().seconds_left is None
+
+
+def test_a_bar_is_shown_where_standard_error_is_a_terminal(monkeypatch: pytest.MonkeyPatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert progress.choose_progress(quiet=False) is not progress.show_bar
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert progress.choose_progress(quiet=False) is progress.show_bar
+    assert progress.choose_progress(quiet=True) is progress.show_nothing
+
+
 def test_lines_come_now_and_then_and_end_with_the_job(folder: JobFolder, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(progress, "_FIRST_LINE_S", 0.01)
     monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.01)
@@ -78,6 +101,19 @@ def test_lines_come_now_and_then_and_end_with_the_job(folder: JobFolder, monkeyp
     time.sleep(0.05)
     assert out.getvalue() == ended
     assert set(ended.splitlines()) == {"loading the model"}
+
+
+def test_where_no_thread_can_be_started_nothing_is_shown_and_nothing_fails(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    out = io.StringIO()
+    with show_lines(out)(folder.finished, Pace()):
+        pass
+    assert out.getvalue() == ""
 
 
 def test_a_record_of_an_earlier_run_is_no_speed_of_this_one(folder: JobFolder):
