@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from contextlib import closing
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,15 +13,7 @@ from gliner_fast.jobs.errors import JobInputError
 from gliner_fast.jobs.inputs import find_inputs
 from gliner_fast.jobs.parquet_rows import ParquetRows
 from gliner_fast.jobs.sources import Selection, plan_schema
-from tests.jobs.rows import open_rows, read
-
-
-def save(path: Path, columns: dict | pa.Table, **options) -> Path:
-    try:
-        pq.write_table(columns if isinstance(columns, pa.Table) else pa.table(columns), path, **options)
-    except pa.ArrowNotImplementedError as error:  # as pyarrow 18 has it of string_view
-        pytest.skip(f"this pyarrow cannot write it: {error}")
-    return path
+from tests.jobs.rows import open_rows, read, save
 
 
 def broken_strings(*values: bytes) -> pa.Array:

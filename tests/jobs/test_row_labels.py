@@ -13,7 +13,7 @@ from gliner_fast.jobs.records import BadRow
 from gliner_fast.jobs.row_labels import read_row_labels
 from gliner_fast.jobs.sources import Selection
 from gliner_fast.labels import plan_labels
-from tests.jobs.rows import open_rows, read, write
+from tests.jobs.rows import open_rows, read, save, write
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_each_row_has_its_own_in_json_lines_and_csv(tmp_path):
     ],
 )
 def test_each_row_has_its_own_in_parquet(tmp_path, column, labels):
-    pq.write_table(pa.table({"text": ["x", "y", "z"], "labels": column}), tmp_path / "a.parquet")
+    save(tmp_path / "a.parquet", {"text": ["x", "y", "z"], "labels": column})
     rows = read(tmp_path / "a.parquet", selection=Selection(labels_column="labels", columns=[]))
     assert (rows.labels, rows.texts) == (labels, ["x", "z"])
     assert [line for line, _, _ in rows.faults] == [2]
