@@ -226,7 +226,17 @@ def test_labels_have_no_other_encoders_than_texts(
         GLiNER.from_config({**settings, "labels_encoder": str(tmp_path)})
 
 
-@pytest.mark.parametrize("change", [{"hidden_size": 48}, {"num_hidden_layers": 3}, {"intermediate_size": 64}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_size": 48},
+        {"num_hidden_layers": 3},
+        {"num_hidden_layers": 1},  # the second would be left out
+        {"intermediate_size": 64},
+        {"position_buckets": 8, "max_position_embeddings": 40},  # whose rows are not the first of the larger table's
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("whose", ["encoder_config", "labels_encoder_config"])
 def test_settings_of_another_encoder_than_the_pretrained_one_are_refused(
     whose: str, change: dict[str, Any], settings: dict[str, Any]

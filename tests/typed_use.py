@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from typing_extensions import assert_type
@@ -32,6 +33,13 @@ def relations() -> None:
     of_all = model.inference(TEXTS, LABELS, RELATIONS, threshold=0.4)
     assert_type(of_all, tuple[list[list[Entity]], list[list[Relation]]])
     assert_type(model.inference(TEXTS, LABELS, return_relations=False), list[list[Entity]])
+
+
+def of_a_choice(model: GLiNER, relex: RelexGLiNER, chosen: bool) -> None:
+    assert_type(model.stream(TEXTS, LABELS, as_tuples=chosen), Iterator[Any])
+    entities_alone = relex.inference(TEXTS, LABELS, [], True, 0.5, None, None, False, None, None, None, False)
+    for answers in (relex.inference(TEXTS, LABELS, return_relations=chosen), entities_alone):
+        assert_type(answers, tuple[list[list[Entity]], list[list[Relation]]] | list[list[Entity]])
 
 
 def the_rest(model: GLiNER) -> None:

@@ -234,13 +234,19 @@ def attention_heads(encoder: DebertaEncoder | TransformersEncoder) -> int:
 
 def word_embeddings(encoder: DebertaEncoder | TransformersEncoder) -> int | None:
     """V, the subwords that have an embedding; None where transformers does not say."""
+    table = word_table(encoder)
+    return None if table is None else table.num_embeddings
+
+
+def word_table(encoder: DebertaEncoder | TransformersEncoder) -> nn.Embedding | None:
+    """The embeddings of subwords; None where transformers does not say which they are."""
     if isinstance(encoder, DebertaEncoder):
-        return encoder.config.vocab_size
+        return encoder.word_embeddings
     try:
         found = encoder.model.get_input_embeddings()
     except NotImplementedError:
         return None
-    return found.num_embeddings if isinstance(found, nn.Embedding) else None
+    return found if isinstance(found, nn.Embedding) else None
 
 
 def readable_subwords(encoder: DebertaEncoder | TransformersEncoder) -> int | None:

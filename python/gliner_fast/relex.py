@@ -83,6 +83,25 @@ class RelexGLiNER(RelationScoring, GLiNER):  # type: ignore[misc]  # as gliner's
         **others: Unpack[_Others],
     ) -> list[list[Entity]]: ...
 
+    @overload
+    def inference(
+        self,
+        texts: str | Sequence[str],
+        labels: Labels,
+        relations: Relations | None = ...,
+        flat_ner: bool | Sequence[bool] = ...,
+        threshold: Threshold = ...,
+        adjacency_threshold: float | Sequence[float] | None = ...,
+        relation_threshold: Threshold | None = ...,
+        multi_label: bool | Sequence[bool] = ...,
+        batch_size: int | None = ...,
+        packing_config: object | None = ...,
+        input_spans: Sequence[Sequence[Mapping[str, int]]] | None = ...,
+        return_relations: bool = ...,
+        return_class_probs: bool = ...,
+        **others: Unpack[_Others],
+    ) -> Answers | list[list[Entity]]: ...
+
     def inference(
         self,
         texts: str | Sequence[str],

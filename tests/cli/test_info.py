@@ -70,6 +70,12 @@ def test_info_describes_kinds_that_do_not_run_here(run, tmp_path):
         ("token", "uni-encoder, token-level", "marks where entities start, end and go on", "the entity token"),
         ("token-spans", "uni-encoder, token-level", "go on, and scores the spans between", "the entity token"),
         ("bi", "bi-encoder, span", "spans of up to 12 words", "by an encoder of its own, bert"),
+        (
+            "bi-fused",
+            "bi-encoder, span, labels and words attend",
+            "spans of up to 12 words",
+            "by an encoder of its own",
+        ),
         ("relex", "relation extraction, span", "spans of up to 12 words", "the entity token"),
         ("token-relex", "relation extraction, token-level", "marks where entities start", "the entity token"),
     ],

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from gliner_fast import CheckpointError, CheckpointWarning, GLiNER
 from gliner_fast.scoring.cross_fuser import CrossFuser
+from gliner_fast.training.config import TrainingConfig
+from gliner_fast.training.trainer import prepare_model
 
 WIDTH, HEADS, LAYERS = 12, 3, 2
 SCHEMAS = ["l2l", "t2t", "l2t", "t2l", "l2l-l2t-t2t", "t2l-l2t-l2l-t2t"]
@@ -102,6 +104,20 @@ def test_heads_part_the_width_evenly() -> None:
         CheckpointError, match=r"hidden_size 12: it must be a multiple of the encoder's 5 attention heads"
     ):
         CrossFuser(WIDTH, 5, 1, "l2l", 0.0)
+
+
+def test_dropout_is_what_training_asks_for(checkpoint: Any) -> None:
+    model = GLiNER.from_pretrained(checkpoint("bi-fused"))
+    prepare_model(model, TrainingConfig(output_dir="unused", dropout=0.25), torch.device("cpu"))
+    own = [module for module in model.model.fuser.modules() if hasattr(module, "dropout")]
+    found = {module.dropout.p if isinstance(module.dropout, torch.nn.Dropout) else module.dropout for module in own}
+    assert (found, model.config.dropout) == ({0.25}, 0.25)
+
+
+@pytest.mark.parametrize("layers", [-1, None, 1.5])
+def test_layers_are_a_number_of_them(layers: Any) -> None:
+    with pytest.raises(CheckpointError, match=f"num_post_fusion_layers is {layers}: expected a whole number"):
+        CrossFuser(WIDTH, HEADS, layers, "l2l", 0.0)
 
 
 def test_layers_that_the_settings_do_not_name_are_told(checkpoint: Any, tmp_path: Path) -> None:

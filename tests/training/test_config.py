@@ -87,7 +87,7 @@ def test_short_forms_are_read(tmp_path: Path) -> None:
         ({"subtoken_pooling": "sum"}, "subtoken_pooling is 'sum': expected one of first, last, mean, max"),
         ({"model": "a", "encoder": "b"}, "both model and encoder are given"),
         ({"labels_encoder": "a"}, "labels_encoder is given without encoder: name the encoder of texts, too, or leave"),
-        ({"model": "a", "labels_encoder": "b"}, "labels_encoder is given without encoder"),
+        ({"model": "a", "labels_encoder": "b"}, "both model and labels_encoder are given: leave it out"),
         ({"own_negatives": 0, "other_negatives": 0}, "own_negatives and other_negatives are both 0"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -11,7 +11,7 @@ from gliner_fast.checkpoints import locating, tensor_names, tokenizer_loading
 from gliner_fast.checkpoints.parts import Parts, build_network, keep_to_positions, prepare_process
 from gliner_fast.checkpoints.tokenizer_loading import CheckpointTokenizer
 from gliner_fast.config import GLiNERConfig
-from gliner_fast.encoder import TransformersEncoder
+from gliner_fast.encoder import TransformersEncoder, word_table
 from gliner_fast.encoders import packed_t5
 from gliner_fast.encoders.deberta import DebertaEncoder
 from gliner_fast.errors import CheckpointError, UnsupportedCheckpointError, reason_of
@@ -122,12 +122,10 @@ def _copy_backbones(network: Network, config: GLiNERConfig, hub: locating.HubOpt
         CheckpointError: one cannot be had, or is of another shape than the settings tell.
     """
     tensors = _read_backbone("model_name", config.model_name, config.encoder_config, hub)
-    _copy_encoder(network, "encoder.", tensor_names.from_backbone(tensors), "encoder_config", config.model_name)
-    if config.labels_encoder is None:
-        return
-    tensors = _read_backbone("labels_encoder", config.labels_encoder, config.labels_encoder_config, hub)
-    tensors = tensor_names.from_backbone(tensors, is_of_labels=True)
-    _copy_encoder(network, "label_encoder.encoder.", tensors, "labels_encoder_config", config.labels_encoder)
+    _copy_encoder(network, tensors, config.model_name)
+    if config.labels_encoder is not None:
+        tensors = _read_backbone("labels_encoder", config.labels_encoder, config.labels_encoder_config, hub)
+        _copy_encoder(network, tensors, config.labels_encoder, of_labels=True)
 
 
 def _read_backbone(
@@ -153,30 +151,38 @@ def _read_backbone(
 
 
 def _copy_encoder(
-    network: Network, prefix: str, tensors: Mapping[str, torch.Tensor], setting: str, source: str
+    network: Network, tensors: Mapping[str, torch.Tensor], source: str, *, of_labels: bool = False
 ) -> None:
-    """Copies the tensors of an encoder, all of them.
+    """Copies the tensors of a pretrained encoder, all of them.
 
     Args:
         network: theirs is the place.
-        prefix: of the encoder's parameters in the network.
-        tensors: by the package's names.
-        setting: that has the encoder's configuration, for messages, as `source` is.
-        source: where the tensors come from.
+        tensors: by transformers' names.
+        source: where they come from, for messages.
+        of_labels: whether the encoder is that of a bi-encoder's labels.
     """
-    for ours, theirs in tensor_names.checkpoint_names(network).items():
-        if not ours.startswith(prefix):
-            continue
-        new = network.get_parameter(ours).detach()
+    own, prefix, setting = network.encoder, "encoder.", "encoder_config"
+    if of_labels and network.label_encoder is not None:
+        own, prefix, setting = network.label_encoder.encoder, "label_encoder.encoder.", "labels_encoder_config"
+    tensors = tensor_names.from_backbone(tensors, of_labels=of_labels)
+    names = {ours: theirs for ours, theirs in tensor_names.checkpoint_names(network).items() if ours.startswith(prefix)}
+    asked = tensor_names.encoder_layers((name for theirs in names.values() for name in theirs), of_labels=of_labels)
+    stored_layers = tensor_names.encoder_layers(tensors, of_labels=of_labels)
+    why = f"{setting} is not that of the pretrained encoder {source!r}, "
+    if asked is not None and stored_layers is not None and asked < stored_layers:
+        raise CheckpointError(f"{why}which has {stored_layers} layers, not {asked}: leave {setting} out")
+    words = word_table(own)
+    for ours, theirs in names.items():
+        parameter = network.get_parameter(ours)
+        new = parameter.detach()
         parts = [tensors[name] for name in theirs if name in tensors]
         stored = torch.cat(parts) if len(parts) == len(theirs) else new.new_zeros(0)
-        # Tables alone may differ in rows: GLiNER's tokens are new, and spare rows are dropped.
-        is_table = isinstance(network.get_submodule(ours.rpartition(".")[0]), torch.nn.Embedding)
-        if stored.shape[is_table:] != new.shape[is_table:]:
+        # The embeddings of subwords alone may differ in rows: GLiNER's tokens are new, and spare rows are dropped.
+        is_of_words = words is not None and parameter is words.weight
+        if stored.shape[is_of_words:] != new.shape[is_of_words:]:
             found = f"is {tuple(stored.shape)}" if parts else "is not there"
             raise CheckpointError(
-                f"{setting} is not that of the pretrained encoder {source!r}, whose {theirs[0]} {found}, where "
-                f"{tuple(new.shape)} is asked for: leave {setting} out"
+                f"{why}whose {theirs[0]} {found}, where {tuple(new.shape)} is asked for: leave {setting} out"
             )
         rows = min(len(stored), len(new))
         new[:rows].copy_(stored[:rows])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
@@ -24,8 +24,8 @@ _FUSER = "cross_fuser."
 _EMBEDDINGS = re.compile(
     re.escape(_ENCODER) + r"(.*\.)?(word_embeddings|tok_embeddings|embed_tokens|shared|wte)\.weight$"
 )
-# Without those that are shared, as ALBERT's are.
-_LAYER = re.compile(re.escape(_ENCODER) + r"(?:encoder\.|transformer\.)?(?:layers?|block)\.(\d{1,9})\.")
+# Behind the encoder's name; without layers that are shared, as ALBERT's are.
+_LAYER = re.compile(r"(?:encoder\.|transformer\.)?(?:layers?|block)\.(\d{1,9})\.")
 # Buffers that older transformers stored, and poolers, which GLiNER never runs.
 _IGNORABLE = re.compile(r".*(position_ids|token_type_ids|\.pooler\..*|num_batches_tracked)$")
 # Modules of ours whose parts have the package's names.
@@ -85,9 +85,9 @@ def by_first_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {**named, **{first_name(name): tensors[name] for name in seconds}}
 
 
-def from_backbone(tensors: Mapping[str, Tensor], *, is_of_labels: bool = False) -> dict[str, Tensor]:
+def from_backbone(tensors: Mapping[str, Tensor], *, of_labels: bool = False) -> dict[str, Tensor]:
     """A transformers encoder's own tensors under the names that they have in a checkpoint, of texts or of labels."""
-    prefix = _LABEL_ENCODER if is_of_labels else _ENCODER
+    prefix = _LABEL_ENCODER if of_labels else _ENCODER
     return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
@@ -97,9 +97,11 @@ def embedding_rows(tensors: Mapping[str, Tensor]) -> int | None:
     return next((len(matrix) for matrix in matrices), None)
 
 
-def encoder_layers(tensors: Mapping[str, Tensor]) -> int | None:
-    """Layers of the stored encoder; None where they do not bear numbers as in most encoders."""
-    numbers = [int(match[1]) for name in tensors if (match := _LAYER.match(name))]
+def encoder_layers(names: Iterable[str], *, of_labels: bool = False) -> int | None:
+    """Layers of a stored encoder, by the names of its tensors; None where they bear no numbers as in most encoders."""
+    prefix = _LABEL_ENCODER if of_labels else _ENCODER
+    own = (name.removeprefix(prefix) for name in names if name.startswith(prefix))
+    numbers = [int(match[1]) for name in own if (match := _LAYER.match(name))]
     return max(numbers) + 1 if numbers else None
 
 

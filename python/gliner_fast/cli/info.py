@@ -184,7 +184,9 @@ def _kind(config: GLiNERConfig) -> str:
         return f"relation extraction, {unit}"
     if config.labels_decoder is not None:
         return f"label-generating decoder, {unit}"
-    return f"{'uni' if config.labels_encoder is None else 'bi'}-encoder, {unit}"
+    if config.labels_encoder is None:
+        return f"uni-encoder, {unit}"
+    return f"bi-encoder, {unit}" + (", labels and words attend to each other" if config.post_fusion_schema else "")
 
 
 def _era(config: GLiNERConfig) -> str:

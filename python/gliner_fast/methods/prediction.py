@@ -225,6 +225,16 @@ class PredictionMethods(LabelVectorMethods):
         **options: Unpack[StreamOptions],
     ) -> Iterator[tuple[list[Entity], Any]]: ...
 
+    @overload
+    def stream(
+        self,
+        texts: Iterable[Any],
+        labels: str | Sequence[str] | Mapping[str, str],
+        *,
+        as_tuples: bool,
+        **options: Unpack[StreamOptions],
+    ) -> Iterator[Any]: ...
+
     def stream(
         self,
         texts: Iterable[Any],

@@ -113,7 +113,7 @@ class CrossFuser(nn.Module):
     Modules have the package's names. What a text's rows become does not depend on the texts beside it.
 
     Raises:
-        CheckpointError: heads do not part the width evenly.
+        CheckpointError: heads do not part the width evenly, or layers are no number of them.
     """
 
     def __init__(self, width: int, heads: int, layers: int, schema: str, dropout: float) -> None:
@@ -123,6 +123,8 @@ class CrossFuser(nn.Module):
                 f"post_fusion_schema is {schema!r}, and hidden_size {width}: it must be a multiple of the encoder's "
                 f"{heads} attention heads"
             )
+        if not isinstance(layers, int) or layers < 0:
+            raise CheckpointError(f"num_post_fusion_layers is {layers!r}: expected a whole number of at least 0")
         self.steps = schema.split("-")
         assert set(self.steps) <= set(FUSION_STEPS), "others are refused before a network is built"
         self.layers = nn.ModuleList(
@@ -132,6 +134,14 @@ class CrossFuser(nn.Module):
             )
             for _ in range(layers)
         )
+
+    def set_dropout(self, share: float) -> None:
+        """Drops another share, in [0, 1], of attention and of what it gives."""
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = share
+            elif isinstance(module, _Attention):
+                module.dropout = share
 
     def forward(
         self, words: Tensor, labels: Tensor, word_counts: Tensor, class_counts: Tensor

@@ -327,6 +327,8 @@ _RANGES: list[tuple[str, float, float]] = [
 def _check_beginning(model: str | None, encoder: str | None, labels_encoder: str | None) -> None:
     if model is not None and encoder is not None:
         raise ConfigError("both model and encoder are given: a checkpoint to go on from has its encoder in it")
+    if model is not None and labels_encoder is not None:
+        raise ConfigError("both model and labels_encoder are given: leave it out, a checkpoint has its own in it")
     if labels_encoder is not None and encoder is None:
         raise ConfigError("labels_encoder is given without encoder: name the encoder of texts, too, or leave it out")
 

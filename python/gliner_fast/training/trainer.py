@@ -392,6 +392,8 @@ def prepare_model(model: GLiNER, config: TrainingConfig, device: torch.device) -
     for module in network.modules():
         if isinstance(module, (ProjectionMLP, SpanScorer, TokenScorer)):
             module.dropout = config.dropout
+    if network.fuser is not None:
+        network.fuser.set_dropout(config.dropout)
     model.config = model.config.replace(dropout=config.dropout).in_use()
 
 
