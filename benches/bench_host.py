@@ -63,7 +63,7 @@ class Recorder(nn.Module):
 
     reads_packed = True
     is_compiled = False
-    relations = None
+    relations = spans = None
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class EmulatedCard(nn.Module):
 
     reads_packed = True
     is_compiled = False
-    relations = None
+    relations = spans = None
 
     def __init__(self, tables: dict[bytes, NDArray[np.int32]], subwords_a_second: float) -> None:
         super().__init__()
